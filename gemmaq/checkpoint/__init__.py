@@ -1,0 +1,113 @@
+"""Reading: a safetensors folder and a GGUF file give the same Checkpoint, tensors left where they lie."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gemmaq.checkpoint.blob import Blob
+from gemmaq.encodings import Encoding
+from gemmaq.gemma.config import TextConfig
+
+if TYPE_CHECKING:
+    from gemmaq.checkpoint.tokenizer import Tokenizer, TokenizerFiles
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """A tensor as it lies on disk.
+
+    Attributes:
+        name: canonical Hugging Face name.
+        shape: rows first, as torch has it.
+        encoding: how its bytes are to be read.
+        blob: the file.
+        offset: of its first byte.
+        shift: what is to be added to the decoded weights (-1 for the norms of a GGUF file).
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    encoding: Encoding
+    blob: Blob
+    offset: int
+    shift: float = 0.0
+
+    @property
+    def columns(self) -> int:
+        """Weights a row."""
+        return self.shape[-1] if self.shape else 1
+
+    @property
+    def rows(self) -> int:
+        """Rows; 1 for a vector."""
+        return self.elements // self.columns
+
+    @property
+    def elements(self) -> int:
+        """Weights in all."""
+        count = 1
+        for size in self.shape:
+            count *= size
+        return count
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of a row as stored."""
+        return self.encoding.row_bytes(self.columns)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes as stored."""
+        return self.rows * self.row_bytes
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A Gemma 3 text model on disk, whatever the format it is stored in.
+
+    Attributes:
+        name: what the model is called (`gemma-3-4b-it-qat-q4_0-unquantized`), from the folder, repo or file.
+        location: where it is, as the user said it.
+        format: `safetensors` or `gguf`.
+        config: its dimensions.
+        tensors: the text tensors by canonical name, in the order of `gemma.names.shapes`, an untied head last.
+        vision: the tensors of the vision side, as they are named in the files.
+        generation: generation_config.json, or what a GGUF file says of sampling.
+        card: metadata of the model card: `license`, `base_model`, `tags`, `language`.
+        tokenizer_files: where the tokenizer is to be read from.
+        notes: oddities found on opening, a sentence each.
+    """
+
+    name: str
+    location: str
+    format: str
+    config: TextConfig
+    tensors: Mapping[str, Tensor]
+    tokenizer_files: TokenizerFiles
+    vision: Mapping[str, int] = field(default_factory=dict)
+    generation: Mapping[str, Any] = field(default_factory=dict)
+    card: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer, read on first use.
+
+        Raises:
+            InputError: it is missing or is not Gemma 3's.
+        """
+        return self.tokenizer_files.load(self.config)
+
+    @property
+    def parameters(self) -> int:
+        """Weights of the text model, the tied embedding counted once."""
+        return sum(tensor.elements for tensor in self.tensors.values())
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The weight files."""
+        return tuple(dict.fromkeys(path for tensor in self.tensors.values() for path in tensor.blob.paths))

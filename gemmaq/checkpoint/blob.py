@@ -1,0 +1,110 @@
+"""Bytes on disk that may span several files, read in place."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from gemmaq.errors import InputError, NotFoundError
+
+
+@dataclass(frozen=True, slots=True)
+class Blob:
+    """A file, or several that make one when joined (a GGUF that a package had to cut in pieces).
+
+    Attributes:
+        paths: the files in order.
+        starts: the offset of each within the whole.
+        size: bytes of the whole.
+    """
+
+    paths: tuple[Path, ...]
+    starts: tuple[int, ...]
+    size: int
+
+    @classmethod
+    def of(cls, *paths: Path) -> Self:
+        """The files joined in this order.
+
+        Raises:
+            NotFoundError: one is missing.
+        """
+        starts, size = [], 0
+        for path in paths:
+            starts.append(size)
+            try:
+                size += path.stat().st_size
+            except FileNotFoundError as error:
+                raise NotFoundError(f"{path} does not exist") from error
+        return cls(paths, tuple(starts), size)
+
+    def __str__(self) -> str:
+        return str(self.paths[0])
+
+
+class Reader:
+    """Positioned reads from any number of blobs, safe from several threads.
+
+    Files are opened on first use and closed with the reader.
+    """
+
+    def __init__(self) -> None:
+        self._descriptors: dict[Path, int] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for descriptor in self._descriptors.values():
+            os.close(descriptor)
+        self._descriptors.clear()
+
+    def open(self, blobs: Sequence[Blob]) -> None:
+        """Open files ahead, so that threads find them open.
+
+        Raises:
+            NotFoundError: one is missing.
+            InputError: one cannot be read.
+        """
+        for path in (path for blob in blobs for path in blob.paths):
+            self._open(path)
+
+    def _open(self, path: Path) -> int:
+        if path not in self._descriptors:
+            try:
+                self._descriptors[path] = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+            except FileNotFoundError as error:
+                raise NotFoundError(f"{path} does not exist") from error
+            except OSError as error:
+                raise InputError(f"{path} cannot be read: {error.strerror}") from error
+        return self._descriptors[path]
+
+    def into(self, blob: Blob, offset: int, target: memoryview) -> None:
+        """Fill `target` with the bytes from `offset` on.
+
+        Raises:
+            InputError: the file ends before, or the disk fails.
+        """
+        for path, start, stop in zip(blob.paths, blob.starts, (*blob.starts[1:], blob.size), strict=True):
+            while len(target) and start <= offset < stop:
+                try:
+                    count = os.preadv(self._open(path), [target[: stop - offset]], offset - start)
+                except OSError as error:
+                    raise InputError(f"{path} cannot be read: {error.strerror}") from error
+                if count == 0:
+                    raise InputError(f"{path} ends at byte {offset - start}; it was cut short while being read")
+                target, offset = target[count:], offset + count
+        if len(target):
+            raise InputError(f"{blob} is truncated: {len(target)} more bytes are needed")
+
+    def bytes(self, blob: Blob, offset: int, length: int) -> bytearray:
+        """The bytes `offset` to `offset + length`; see `into` for errors."""
+        data = bytearray(length)
+        self.into(blob, offset, memoryview(data))
+        return data

@@ -1,0 +1,118 @@
+"""A Hugging Face folder as a Checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from gemmaq.checkpoint import Checkpoint, Tensor, safetensors_file
+from gemmaq.checkpoint.assemble import text_tensors
+from gemmaq.checkpoint.blob import Blob
+from gemmaq.checkpoint.text_files import read_card, read_json
+from gemmaq.checkpoint.tokenizer import VERBATIM, TokenizerFiles, from_folder
+from gemmaq.encodings import ENCODINGS
+from gemmaq.errors import InputError, NotFoundError
+from gemmaq.gemma import config as gemma_config
+from gemmaq.gemma import names
+
+_INDEX = "model.safetensors.index.json"
+_ENCODINGS = {"BF16": ENCODINGS["bf16"], "F16": ENCODINGS["f16"], "F32": ENCODINGS["f32"]}
+
+
+def open_folder(folder: Path, name: str, location: str) -> Checkpoint:
+    """Read the config and the headers of a folder with safetensors files.
+
+    Args:
+        folder: holds config.json.
+        name: what the model is called.
+        location: where it is, as the user said it.
+
+    Raises:
+        NotFoundError: config.json or the weights are missing.
+        InputError: something in it is unusable.
+    """
+    document = read_json(folder / "config.json")
+    for key in ("quantization_config", "quantization"):
+        if document.get(key):
+            raise InputError(f"{folder} is already quantized ({key} in config.json)", "use the checkpoint it was made of")
+    config = gemma_config.from_hf(document)
+    entries = dict(_entries(folder))
+    canonical = {entry: names.canonical(entry) for entry in entries}
+    found = [_tensor(name, *entries[entry]) for entry, name in canonical.items() if name is not None]
+    text = document.get("text_config")
+    if "vocab_size" not in {**document, **(text if isinstance(text, Mapping) else {})}:
+        rows = [tensor.shape[0] for tensor in found if tensor.name == names.EMBEDDING and tensor.shape]
+        config = replace(config, vocab_size=rows[0]) if rows else config
+    tensors, notes = text_tensors(found, config, str(folder))
+    return Checkpoint(
+        name=name,
+        location=location,
+        format="safetensors",
+        config=config,
+        tensors=tensors,
+        vision={entry: entries[entry][1].nbytes for entry, name in canonical.items() if name is None},
+        generation=read_json(folder / "generation_config.json", {}),
+        card=read_card(folder / "README.md"),
+        tokenizer_files=TokenizerFiles(
+            partial(from_folder, folder), tuple(folder / f for f in VERBATIM if (folder / f).is_file())
+        ),
+        notes=notes,
+    )
+
+
+def _tensor(name: str, blob: Blob, entry: safetensors_file.Entry) -> Tensor:
+    if entry.dtype not in _ENCODINGS:
+        raise InputError(
+            f"{blob}: tensor {entry.name} has dtype {entry.dtype}", f"supported: {', '.join(_ENCODINGS)}"
+        )
+    if not entry.shape or min(entry.shape) < 1:
+        raise InputError(f"{blob}: tensor {entry.name} has the shape {list(entry.shape)}")
+    return Tensor(name, entry.shape, _ENCODINGS[entry.dtype], blob, entry.offset)
+
+
+def _entries(folder: Path) -> Iterator[tuple[str, tuple[Blob, safetensors_file.Entry]]]:
+    """Every tensor of the folder's shards: name -> file and header entry."""
+    weight_map = _weight_map(folder)
+    shards = sorted(set(weight_map.values())) if weight_map else _shards(folder)
+    seen: set[str] = set()
+    for shard in shards:
+        blob = Blob.of(folder / shard)
+        for entry in safetensors_file.parse(blob):
+            if weight_map.get(entry.name, shard) != shard:
+                continue
+            if entry.name in seen:
+                raise InputError(f"{folder}: tensor {entry.name} is in two files and no index says which is meant")
+            seen.add(entry.name)
+            yield entry.name, (blob, entry)
+    lost = sorted(set(weight_map) - seen)
+    if lost:
+        raise InputError(f"{folder / _INDEX} places tensor {lost[0]} in {weight_map[lost[0]]}, which does not have it")
+
+
+def _weight_map(folder: Path) -> dict[str, str]:
+    """Tensor -> shard of the index; empty without an index."""
+    index = read_json(folder / _INDEX, {})
+    if not index:
+        return {}
+    weight_map = index.get("weight_map")
+    if not isinstance(weight_map, dict) or not all(isinstance(shard, str) for shard in weight_map.values()):
+        raise InputError(f"{folder / _INDEX} has no usable weight_map")
+    for shard in sorted(set(weight_map.values())):
+        if Path(shard).name != shard or shard in ("", ".", "..") or "\\" in shard:
+            raise InputError(f"{folder / _INDEX} names the unsafe file {shard!r}")
+        if not (folder / shard).is_file():
+            raise NotFoundError(f"{folder / shard} does not exist, the index names it", "download the missing shard")
+    return weight_map
+
+
+def _shards(folder: Path) -> list[str]:
+    shards = sorted(path.name for path in folder.glob("*.safetensors"))
+    if "model.safetensors" in shards:
+        return ["model.safetensors"]
+    if not shards:
+        hint = "save the model as safetensors first" if list(folder.glob("*.bin")) else None
+        raise NotFoundError(f"{folder} holds no .safetensors file", hint)
+    return shards

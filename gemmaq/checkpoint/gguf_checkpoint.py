@@ -1,0 +1,138 @@
+"""A GGUF file as a Checkpoint: names, norm offset, config and tokenizer as in the Hugging Face folder it came from."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gemmaq.checkpoint import Checkpoint, Tensor, gguf_file
+from gemmaq.checkpoint.assemble import text_tensors
+from gemmaq.checkpoint.blob import Blob
+from gemmaq.checkpoint.gguf_file import GgufFile
+from gemmaq.checkpoint.tokenizer import Tokenizer, TokenizerFiles
+from gemmaq.errors import InputError, NotFoundError
+from gemmaq.gemma import gguf_keys, names
+from gemmaq.gemma import tokens as gemma
+from gemmaq.gemma.config import TextConfig
+
+SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf")
+_ROLES = {"bos": "bos", "eos": "eos", "unk": "unknown", "sep": "seperator", "pad": "padding", "mask": "mask"}
+"""Role -> how GGUF spells it in `tokenizer.ggml.<role>_token_id` (the format's own spelling of separator)."""
+
+
+def open_gguf(blobs: Sequence[Blob], name: str, location: str) -> Checkpoint:
+    """Read the headers of a GGUF file, or of the shards of a split one.
+
+    Raises:
+        InputError: a header is unusable, or it is not a Gemma 3 text model.
+    """
+    files = [gguf_file.parse(blob) for blob in blobs]
+    keys = files[0].keys
+    expected = keys.get("split.count", 1)
+    if expected != len(files):
+        raise InputError(f"{blobs[0]} is one of {expected} shards, {len(files)} were given")
+    for number, file in enumerate(files):
+        if file.keys.get("split.no", 0) != number:
+            raise InputError(f"{file.blob} is shard {file.keys.get('split.no')}, its name says {number}")
+    infos = [(file, info) for file in files for info in file.tensors]
+    if keys.get("general.architecture") == "clip":
+        raise InputError(f"{blobs[0]} is a vision projector (mmproj), not a model", "name the text model's GGUF")
+    rows = next((info.shape[0] for _, info in infos if info.name == "token_embd.weight"), 1)
+    config = gguf_keys.to_config(keys, rows)
+    found = [_tensor(file, info) for file, info in infos]
+    tensors, notes = text_tensors(found, config, str(blobs[0]))
+    return Checkpoint(
+        name=name,
+        location=location,
+        format="gguf",
+        config=config,
+        tensors=tensors,
+        generation=_generation(keys, config),
+        card=_card(keys),
+        tokenizer_files=TokenizerFiles(partial(_tokenizer, keys, str(blobs[0]))),
+        notes=notes,
+    )
+
+
+def shards_of(path: Path) -> list[Path]:
+    """The file itself, or all shards of the split file it belongs to, in order.
+
+    Raises:
+        NotFoundError: a shard is missing.
+    """
+    found = SHARD.fullmatch(path.name)
+    if found is None:
+        return [path]
+    count = int(found["count"])
+    shards = [path.with_name(f"{found['stem']}-{n:05}-of-{count:05}.gguf") for n in range(1, count + 1)]
+    for shard in shards:
+        if not shard.exists():
+            raise NotFoundError(f"{shard} does not exist, a shard of {path.name}", "download the missing shard")
+    return shards
+
+
+def _tensor(file: GgufFile, info: gguf_file.TensorInfo) -> Tensor:
+    name = names.from_gguf(info.name)
+    shift = -1.0 if name is not None and names.is_norm(name) else 0.0
+    return Tensor(name or info.name, info.shape, info.encoding, file.blob, info.offset, shift)
+
+
+def _generation(keys: Mapping[str, Any], config: TextConfig) -> dict[str, Any]:
+    """What generation_config.json would say."""
+    result: dict[str, Any] = {
+        "bos_token_id": config.bos_token_id,
+        "eos_token_id": config.eos_token_ids[0],
+        "pad_token_id": config.pad_token_id,
+    }
+    spelled = {"temp": "temperature", "top_k": "top_k", "top_p": "top_p", "min_p": "min_p"}
+    for key, name in spelled.items():
+        value = keys.get(f"general.sampling.{key}")
+        if value is not None:
+            result[name] = float(f"{value:.7g}") if isinstance(value, float) else value
+    return result
+
+
+def _card(keys: Mapping[str, Any]) -> dict[str, Any]:
+    """What the front matter of the model card would say."""
+    card = {name: keys[f"general.{name}"] for name in ("license", "tags") if f"general.{name}" in keys}
+    if "general.languages" in keys:
+        card["language"] = keys["general.languages"]
+    urls = [str(keys.get(f"general.base_model.{n}.repo_url", "")) for n in range(keys.get("general.base_model.count", 0))]
+    bases = ["/".join(url.split("/")[-2:]) for url in urls if url.count("/") >= 4]
+    return {**card, "base_model": bases} if bases else card
+
+
+def _tokenizer(keys: Mapping[str, Any], origin: str, config: TextConfig) -> Tokenizer:
+    """The tokenizer kept in a GGUF file.
+
+    Raises:
+        InputError: there is none, or it is not SentencePiece-style.
+    """
+
+    def key(name: str, default: Any = None) -> Any:
+        return keys.get(f"tokenizer.{name}", default)
+
+    pieces, scores, types = key("ggml.tokens"), key("ggml.scores"), key("ggml.token_type")
+    if key("ggml.model") != "llama" or not isinstance(pieces, list) or not pieces:
+        raise InputError(f"{origin} holds no SentencePiece-style tokenizer (its model is {key('ggml.model')!r})")
+    if not (isinstance(scores, np.ndarray) and isinstance(types, np.ndarray) and len(pieces) == len(scores) == len(types)):
+        raise InputError(f"{origin}: tokens, scores and token types do not belong together")
+    spaced = [
+        text.replace(" ", gemma.SPACE) if kind == gemma.USER_DEFINED and text.isspace() else text
+        for text, kind in zip(pieces, types.tolist(), strict=True)
+    ]
+    special = {role: key(f"ggml.{spelled}_token_id") for role, spelled in _ROLES.items()}
+    return Tokenizer(
+        pieces=spaced,
+        scores=scores.astype(np.float32),
+        types=types.astype(np.int32),
+        special={role: at for role, at in special.items() if isinstance(at, int) and at < len(pieces)},
+        add={role: bool(key(f"ggml.add_{role}_token", role == "bos")) for role in ("bos", "eos", "sep")},
+        chat_template=key("chat_template"),
+        named_templates={name: text for name in key("chat_templates", ()) if (text := key(f"chat_template.{name}"))},
+    )

@@ -1,0 +1,64 @@
+"""Small JSON and text files of a checkpoint, with errors that name the file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from gemmaq.errors import InputError, NotFoundError
+
+_MAX_BYTES = 1 << 28
+
+
+def read_text(path: Path) -> str:
+    """The text of a file.
+
+    Raises:
+        NotFoundError: it is missing.
+        InputError: it cannot be read, is not UTF-8, or is far too large to be what its name says.
+    """
+    try:
+        if path.stat().st_size > _MAX_BYTES:
+            raise InputError(f"{path} is too large to be a text file")
+        return path.read_text("utf-8")
+    except FileNotFoundError as error:
+        raise NotFoundError(f"{path} does not exist") from error
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not UTF-8") from error
+
+
+def read_json(path: Path, default: dict[str, Any] | None = None) -> dict[str, Any]:
+    """The object in a JSON file, or `default` if one is given and the file is missing.
+
+    Raises:
+        NotFoundError: it is missing.
+        InputError: it is not JSON, or not an object.
+    """
+    if default is not None and not path.exists():
+        return default
+    try:
+        value = json.loads(read_text(path))
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is not valid JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise InputError(f"{path} does not hold a JSON object")
+    return value
+
+
+def read_card(path: Path) -> dict[str, Any]:
+    """The YAML front matter of a model card; empty if there is none or it is not YAML."""
+    if not path.is_file():
+        return {}
+    text = read_text(path)
+    if not text.startswith("---"):
+        return {}
+    import yaml
+
+    try:
+        value = yaml.safe_load(text.split("---", 2)[1])
+    except (yaml.YAMLError, IndexError):
+        return {}
+    return value if isinstance(value, dict) else {}

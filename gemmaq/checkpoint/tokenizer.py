@@ -1,0 +1,278 @@
+"""The tokenizer of a checkpoint, whichever files it is kept in, as one value; and back into Hugging Face files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gemmaq.checkpoint import sentencepiece
+from gemmaq.checkpoint.text_files import read_json, read_text
+from gemmaq.errors import InputError
+from gemmaq.gemma import tokens as gemma
+from gemmaq.gemma.config import TextConfig
+
+VERBATIM = (
+    "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
+    "chat_template.jinja", "chat_template.json",
+)  # fmt: skip
+"""Files that a Hugging Face style artifact takes over as they are."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tokenizer:
+    """A SentencePiece-style BPE vocabulary with its special tokens.
+
+    Attributes:
+        pieces: text of every id, spaces spelled U+2581 as Hugging Face has them.
+        scores: f32 [ids]; the higher, the earlier merged.
+        types: i32 [ids], numbers of `gemma.tokens`.
+        special: role (`bos`, `eos`, `unk`, `pad`, `mask`, ...) -> id.
+        add: role -> whether an encoder adds that token by itself.
+        chat_template: Jinja source, or None.
+        named_templates: further templates by name.
+    """
+
+    pieces: list[str]
+    scores: NDArray[np.float32]
+    types: NDArray[np.int32]
+    special: Mapping[str, int]
+    add: Mapping[str, bool]
+    chat_template: str | None = None
+    named_templates: Mapping[str, str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TokenizerFiles:
+    """Where a tokenizer is kept.
+
+    Attributes:
+        load: reads it, for a model of the given config.
+        verbatim: its Hugging Face files, to be copied; empty if it is not kept in any.
+    """
+
+    load: Callable[[TextConfig], Tokenizer]
+    verbatim: tuple[Path, ...] = ()
+
+
+def from_folder(folder: Path, config: TextConfig) -> Tokenizer:
+    """Read tokenizer.model, or tokenizer.json alone, with tokenizer_config.json and the chat template.
+
+    Raises:
+        InputError: files missing or broken, or a vocabulary that is not Gemma 3's.
+    """
+    settings = read_json(folder / "tokenizer_config.json", {})
+    size = config.vocab_size
+    pieces = [f"[PAD{i}]" for i in range(size)]
+    scores = np.full(size, gemma.PAD_SCORE, np.float32)
+    types = np.full(size, gemma.UNUSED, np.int32)
+    model = folder / "tokenizer.model"
+    added = _added(settings.get("added_tokens_decoder"))
+    document: dict[str, Any] = {}
+    if model.is_file():
+        base = sentencepiece.read(model.read_bytes(), str(model))
+    else:
+        document = read_json(folder / "tokenizer.json")
+        base = _pieces_of_json(folder / "tokenizer.json", document)
+    if not added:  # transformers 5 keeps them in tokenizer.json only
+        document = document or read_json(folder / "tokenizer.json", {})
+        listed = document.get("added_tokens")
+        added = _added({str(t.get("id")): t for t in listed} if isinstance(listed, list) else None)
+    for at, (text, score, kind) in enumerate(base[:size]):
+        pieces[at], scores[at], types[at] = text, score, kind
+    for at, (text, special) in {**_named_added(folder), **added}.items():
+        if at < size:
+            control = special or gemma.looks_special(text)
+            pieces[at], scores[at] = text, gemma.ADDED_SCORE
+            types[at] = gemma.CONTROL if control else gemma.USER_DEFINED
+    template, named = _templates(folder, settings)
+    special = _special_ids(settings, config, {text: at for at, (text, _) in added.items()})
+    add = {role: bool(settings.get(f"add_{role}_token", role == "bos")) for role in ("bos", "eos")}
+    return Tokenizer(pieces, scores, types, special, {**add, "sep": False}, template, named)
+
+
+def _pieces_of_json(path: Path, document: dict[str, Any]) -> list[sentencepiece.Piece]:
+    """The base vocabulary of a tokenizer.json, with the scores its SentencePiece original had."""
+    model = document.get("model")
+    vocabulary = model.get("vocab") if isinstance(model, dict) else None
+    if not isinstance(vocabulary, dict) or not gemma.is_ours(vocabulary):
+        raise InputError(f"{path} does not hold Gemma 3's vocabulary", "copy the tokenizer files of the base model")
+    pieces: list[sentencepiece.Piece] = [("", 0.0, gemma.UNUSED)] * (max(vocabulary.values()) + 1)
+    for text, at in vocabulary.items():
+        byte = gemma.FIRST_BYTE <= at <= gemma.LAST_BYTE
+        pieces[at] = (text, gemma.score(at), gemma.BYTE if byte else gemma.NORMAL)
+    return pieces
+
+
+def _added(entries: Any) -> dict[int, tuple[str, bool]]:
+    """id -> (text, special) of an added_tokens_decoder."""
+    result: dict[int, tuple[str, bool]] = {}
+    for key, entry in entries.items() if isinstance(entries, dict) else ():
+        if not key.isdecimal() or not isinstance(entry, dict) or not isinstance(entry.get("content"), str):
+            raise InputError(f"the tokenizer's added token {key!r} is malformed")
+        result[int(key)] = (entry["content"], bool(entry.get("special")))
+    return result
+
+
+def _named_added(folder: Path) -> dict[int, tuple[str, bool]]:
+    """id -> (text, special) of added_tokens.json."""
+    return {at: (text, False) for text, at in read_json(folder / "added_tokens.json", {}).items()}
+
+
+def _templates(folder: Path, settings: Mapping[str, Any]) -> tuple[str | None, dict[str, str]]:
+    """The default chat template and the named ones."""
+    template = settings.get("chat_template")
+    if template is None and (folder / "chat_template.jinja").is_file():
+        template = read_text(folder / "chat_template.jinja")
+    if template is None:
+        template = read_json(folder / "chat_template.json", {}).get("chat_template")
+    if isinstance(template, list):
+        named = {t["name"]: t["template"] for t in template if isinstance(t, dict) and {"name", "template"} <= set(t)}
+        return named.pop("default", None), named
+    if template is not None and not isinstance(template, str):
+        raise InputError(f"{folder / 'tokenizer_config.json'}: chat_template is not a text")
+    return template, {}
+
+
+def _special_ids(settings: Mapping[str, Any], config: TextConfig, ids: Mapping[str, int]) -> dict[str, int]:
+    """Ids of the special tokens: by the text in tokenizer_config.json, else from config.json."""
+    fallback = {"bos": config.bos_token_id, "eos": config.eos_token_ids[0], "pad": config.pad_token_id, "unk": 3}
+    result = {}
+    for role in ("bos", "eos", "unk", "sep", "pad", "mask"):
+        text = settings.get(f"{role}_token")
+        text = text.get("content") if isinstance(text, dict) else text
+        at = ids.get(text) if isinstance(text, str) else None
+        at = fallback.get(role) if at is None else at
+        if at is not None and at < config.vocab_size:
+            result[role] = at
+    return result
+
+
+def to_files(tokenizer: Tokenizer, context: int) -> dict[str, bytes]:
+    """The Hugging Face files of a tokenizer: tokenizer.json, tokenizer_config.json, tokenizer.model and the like.
+
+    Args:
+        context: tokens the model takes, for `model_max_length`.
+    """
+    size = int(np.max(np.nonzero(tokenizer.types != gemma.UNUSED)[0])) + 1
+    pieces, types = tokenizer.pieces[:size], tokenizer.types[:size].tolist()
+    added = [at for at, kind in enumerate(types) if kind in (gemma.CONTROL, gemma.USER_DEFINED)]
+    added_set = set(added)
+    entry = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+    special = {at: pieces[at] in gemma.SPECIAL or at in tokenizer.special.values() for at in added}
+    scores = [0.0 if at in added_set else score for at, score in enumerate(tokenizer.scores[:size].tolist())]
+    document = {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [{"id": at, "content": pieces[at], **entry, "special": special[at]} for at in added],
+        "normalizer": {"type": "Replace", "pattern": {"String": " "}, "content": gemma.SPACE},
+        "pre_tokenizer": {
+            "type": "Split",
+            "pattern": {"String": " "},
+            "behavior": "MergedWithPrevious",
+            "invert": False,
+        },
+        "post_processor": _post_processor(tokenizer),
+        "decoder": {
+            "type": "Sequence",
+            "decoders": [
+                {"type": "Replace", "pattern": {"String": gemma.SPACE}, "content": " "},
+                {"type": "ByteFallback"},
+                {"type": "Fuse"},
+            ],
+        },
+        "model": {
+            "type": "BPE",
+            "dropout": None,
+            "unk_token": "<unk>",
+            "continuing_subword_prefix": None,
+            "end_of_word_suffix": None,
+            "fuse_unk": True,
+            "byte_fallback": True,
+            "ignore_merges": False,
+            "vocab": {piece: at for at, piece in enumerate(pieces)},
+            "merges": merges(pieces, scores),
+        },
+    }
+    roles = {f"{role}_token": pieces[at] for role, at in tokenizer.special.items() if at < size}
+    settings: dict[str, Any] = {
+        "add_bos_token": tokenizer.add.get("bos", True),
+        "add_eos_token": tokenizer.add.get("eos", False),
+        "added_tokens_decoder": {str(at): {"content": pieces[at], **entry, "special": special[at]} for at in added},
+        "clean_up_tokenization_spaces": False,
+        "model_max_length": context,
+        "spaces_between_special_tokens": False,
+        "tokenizer_class": "GemmaTokenizer",
+        **roles,
+    }
+    if tokenizer.named_templates:
+        default = {"default": tokenizer.chat_template} if tokenizer.chat_template else {}
+        named = {**default, **tokenizer.named_templates}
+        settings["chat_template"] = [{"name": name, "template": text} for name, text in named.items()]
+    elif tokenizer.chat_template:
+        settings["chat_template"] = tokenizer.chat_template
+    model = [
+        (piece, 0.0 if at in added_set else float(tokenizer.scores[at]), types[at]) for at, piece in enumerate(pieces)
+    ]
+    return {
+        "tokenizer.json": json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode(),
+        "tokenizer.model": sentencepiece.write(model),
+        "tokenizer_config.json": _pretty(settings),
+        "special_tokens_map.json": _pretty(roles),
+    }
+
+
+def _post_processor(tokenizer: Tokenizer) -> dict[str, Any]:
+    """Adds BOS in front, and EOS behind, where the tokenizer does so by itself."""
+
+    def wrap(letter: str, kind: int) -> list[dict[str, Any]]:
+        parts: list[dict[str, Any]] = [{"Sequence": {"id": letter, "type_id": kind}}]
+        if tokenizer.add.get("bos") and "bos" in tokenizer.special:
+            parts.insert(0, {"SpecialToken": {"id": bos, "type_id": kind}})
+        if tokenizer.add.get("eos") and "eos" in tokenizer.special:
+            parts.append({"SpecialToken": {"id": eos, "type_id": kind}})
+        return parts
+
+    bos, eos = (tokenizer.pieces[tokenizer.special.get(role, 0)] for role in ("bos", "eos"))
+    used = {part["SpecialToken"]["id"] for part in wrap("A", 0) if "SpecialToken" in part}
+    ids = {tokenizer.pieces[at]: at for at in tokenizer.special.values()}
+    return {
+        "type": "TemplateProcessing",
+        "single": wrap("A", 0),
+        "pair": wrap("A", 0) + wrap("B", 1),
+        "special_tokens": {text: {"id": text, "ids": [ids[text]], "tokens": [text]} for text in sorted(used)},
+    }
+
+
+def merges(pieces: list[str], scores: list[float]) -> list[tuple[str, str]]:
+    """The BPE merges that SentencePiece's scores stand for, best first.
+
+    Every way to cut a piece in two known pieces is a merge; ties go to the longer left part, then the longer right.
+    """
+    known = {piece: at for at, piece in enumerate(pieces)}
+    found: list[tuple[float, int, int, str, str]] = []
+    for at, piece in enumerate(pieces):
+        if len(piece) < 2:
+            continue
+        cuts = []
+        for k in range(1, len(piece)):
+            left = known.get(piece[:k])
+            if left is not None:
+                right = known.get(piece[k:])
+                if right is not None:
+                    cuts.append((left, right))
+        cuts.sort()
+        score = scores[at]
+        found += [(-score, -len(pieces[a]), -len(pieces[b]), pieces[a], pieces[b]) for a, b in cuts]
+    found.sort(key=lambda cut: cut[:3])
+    return [(left, right) for *_, left, right in found]
+
+
+def _pretty(value: Any) -> bytes:
+    return (json.dumps(value, ensure_ascii=False, indent=2) + "\n").encode()

@@ -1,0 +1,1 @@
+"""The command line. `console` prints, `app` turns errors into exit codes, each command has a module."""

@@ -1,0 +1,74 @@
+"""The typer app, and the only place that turns an error into an exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from gemmaq import __version__
+from gemmaq.cli import console
+from gemmaq.cli.convert import convert
+from gemmaq.cli.estimate_vram import estimate_vram
+from gemmaq.cli.inspect import inspect
+from gemmaq.errors import GemmaqError
+
+INTERRUPTED = 130
+_PIPE_CLOSED = 141
+
+app = typer.Typer(
+    name="gemmaq",
+    help="Quantize Gemma 3 for any local runtime.",
+    epilog=(
+        "Exit codes: 0 done, 1 bug, 2 usage, 3 input unusable, 5 not found, 7 output exists or cannot be written, "
+        "130 interrupted. GEMMAQ_DEBUG=1 shows the traceback of an unexpected error."
+    ),
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        console.out(f"gemmaq {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Options before any command."""
+
+
+app.command("convert")(convert)
+app.command("inspect")(inspect)
+app.command("estimate-vram")(estimate_vram)
+
+
+def main() -> None:
+    """Run the command line; every way to fail has its exit code."""
+    try:
+        app()
+    except GemmaqError as problem:
+        console.error(problem)
+        sys.exit(problem.exit_code)
+    except KeyboardInterrupt:
+        console.say("interrupted, nothing half-written was kept")
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(_PIPE_CLOSED)
+    except Exception as bug:
+        if os.environ.get("GEMMAQ_DEBUG"):
+            raise
+        console.say(f"error: {type(bug).__name__}: {bug}")
+        console.say("this is a bug in gemmaq; GEMMAQ_DEBUG=1 shows where")
+        sys.exit(1)

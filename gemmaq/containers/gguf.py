@@ -1,0 +1,225 @@
+"""The GGUF container.
+
+Source of the layout: ggml's docs/gguf.md; keys as llama.cpp's converter and llama-quantize write them.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gemmaq.checkpoint import Checkpoint
+from gemmaq.checkpoint.gguf_file import ARRAY, BOOL, MAGIC, STRING
+from gemmaq.checkpoint.tokenizer import Tokenizer
+from gemmaq.containers import OutputFile, Piece, Placement, shard_names, split
+from gemmaq.encodings import ENCODINGS, WRITABLE, codec
+from gemmaq.gemma import gguf_keys, names
+from gemmaq.gemma import tokens as gemma
+from gemmaq.gemma.identity import Identity, identify, title
+from gemmaq.gemma.sizes import label_of
+from gemmaq.plan import Format, Plan, PlannedTensor
+
+if TYPE_CHECKING:
+    from gemmaq.encodings import U8, Values
+
+FORMAT = Format("gguf", frozenset(WRITABLE), names.to_gguf, ENCODINGS["f32"], norm_shift=1.0)
+
+ALIGNMENT = 32
+_VERSION = 3
+_QUANTIZATION_VERSION = 2
+_U16, _U32, _I32, _F32 = 2, 4, 5, 6
+_FILE_TYPES = {
+    "f32": 0, "f16": 1, "q4_0": 2, "q4_1": 3, "q8_0": 7, "q5_0": 8, "q5_1": 9, "q6_k": 18, "bf16": 32,
+}  # fmt: skip
+"""Recipe body -> general.file_type (llama.cpp's llama_ftype)."""
+_SAMPLING = {
+    "top_k": ("top_k", _I32), "top_p": ("top_p", _F32), "min_p": ("min_p", _F32), "temperature": ("temp", _F32),
+}  # fmt: skip
+"""generation_config.json -> key under general.sampling and its type."""
+_SPELLING = {"unk": "unknown", "sep": "seperator", "pad": "padding"}
+
+
+class _Keys:
+    """The key-value section as it grows."""
+
+    def __init__(self) -> None:
+        self.data = bytearray()
+        self.count = 0
+
+    def _begin(self, key: str, kind: int) -> None:
+        self.data += _string(key) + struct.pack("<I", kind)
+        self.count += 1
+
+    def text(self, key: str, value: str) -> None:
+        self._begin(key, STRING)
+        self.data += _string(value)
+
+    def number(self, key: str, value: float, kind: int) -> None:
+        self._begin(key, kind)
+        self.data += struct.pack("<" + {_U16: "H", _U32: "I", _I32: "i", _F32: "f"}[kind], value)
+
+    def flag(self, key: str, value: bool) -> None:
+        self._begin(key, BOOL)
+        self.data += struct.pack("<?", value)
+
+    def texts(self, key: str, values: Sequence[str]) -> None:
+        self._begin(key, ARRAY)
+        self.data += struct.pack("<IQ", STRING, len(values))
+        self.data += b"".join([part for text in values for part in _string_parts(text)])
+
+    def array(self, key: str, values: Any, kind: int) -> None:
+        self._begin(key, ARRAY)
+        self.data += struct.pack("<IQ", kind, len(values)) + values.tobytes()
+
+    def scalar(self, key: str, value: Any) -> None:
+        """Text, flag, flags, float or unsigned integer, by the kind of the value."""
+        match value:
+            case str():
+                self.text(key, value)
+            case bool():
+                self.flag(key, value)
+            case list():
+                self.array(key, np.array(value, np.bool_), BOOL)
+            case float():
+                self.number(key, value, _F32)
+            case _:
+                self.number(key, value, _U32)
+
+
+def _string_parts(text: str) -> tuple[bytes, bytes]:
+    data = text.encode()
+    return len(data).to_bytes(8, "little"), data
+
+
+def _string(text: str) -> bytes:
+    return b"".join(_string_parts(text))
+
+
+def lay_out(checkpoint: Checkpoint, plan: Plan, max_shard_bytes: int | None) -> tuple[OutputFile, ...]:
+    """The GGUF files of a plan, one or several, headers done.
+
+    Raises:
+        InputError: GGUF cannot express the model, or its tokenizer is unusable.
+    """
+    identity = identify(checkpoint.name)
+    keys = _Keys()
+    _describe(keys, checkpoint, plan, identity)
+    _tokenize(keys, checkpoint.tokenizer)
+    shards = split(plan.tensors, max_shard_bytes)
+    file_names = shard_names(f"{identity.stem}-{plan.recipe.body.label}{{}}.gguf", len(shards))
+    files = []
+    for number, (name, tensors) in enumerate(zip(file_names, shards, strict=True)):
+        section = keys if number == 0 else _Keys()
+        if len(shards) > 1:
+            section.number("split.no", number, _U16)
+            section.number("split.count", len(shards), _U16)
+            section.number("split.tensors.count", len(plan.tensors), _I32)
+        files.append(_file(name, section, tensors))
+    return tuple(files)
+
+
+def _file(name: str, keys: _Keys, tensors: Sequence[PlannedTensor]) -> OutputFile:
+    """One file: header, keys, tensor infos, padding, and where the tensors lie."""
+    head = bytearray(MAGIC + struct.pack("<IQQ", _VERSION, len(tensors), keys.count) + keys.data)
+    offsets, at = [], 0
+    for tensor in tensors:
+        shape = tensor.source.shape
+        head += _string(tensor.name) + struct.pack(f"<I{len(shape)}Q", len(shape), *reversed(shape))
+        head += struct.pack("<IQ", tensor.encoding.ggml_type, at)
+        offsets.append(at)
+        at += _aligned(tensor.nbytes)
+    head += bytes(_aligned(len(head)) - len(head))
+    placements = tuple(
+        Placement(tensor, (Piece(len(head) + offset, tensor.encoding.row_bytes(tensor.source.columns)),))
+        for tensor, offset in zip(tensors, offsets, strict=True)
+    )
+    return OutputFile(name, len(head) + at, bytes(head), placements)
+
+
+def _aligned(size: int) -> int:
+    return -(-size // ALIGNMENT) * ALIGNMENT
+
+
+def pack(planned: PlannedTensor, values: Values) -> tuple[U8, ...]:
+    """A tensor is one piece: its ggml blocks."""
+    packer = codec(planned.encoding).pack
+    assert packer is not None
+    return (packer(values),)
+
+
+def _describe(keys: _Keys, checkpoint: Checkpoint, plan: Plan, identity: Identity) -> None:
+    """Everything but the tokenizer."""
+    keys.text("general.architecture", gguf_keys.ARCHITECTURE)
+    keys.text("general.type", "model")
+    for name, (key, kind) in _SAMPLING.items():
+        value = checkpoint.generation.get(name)
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            keys.number(f"general.sampling.{key}", int(value) if kind == _I32 else value, kind)
+    keys.text("general.name", identity.title)
+    if identity.finetune:
+        keys.text("general.finetune", identity.finetune)
+    if identity.basename:
+        keys.text("general.basename", identity.basename)
+    keys.text("general.size_label", label_of(checkpoint.config))
+    _credit(keys, checkpoint.card, identity)
+    for key, value in gguf_keys.from_config(checkpoint.config).items():
+        keys.scalar(f"{gguf_keys.ARCHITECTURE}.{key}", value)
+    keys.number("general.file_type", _FILE_TYPES[plan.recipe.body.name], _U32)
+    keys.number("general.quantization_version", _QUANTIZATION_VERSION, _U32)
+
+
+def _credit(keys: _Keys, card: Mapping[str, Any], identity: Identity) -> None:
+    """License, base models, tags and languages, from the model card where there is one."""
+    license_name = card.get("license", "gemma")
+    keys.text("general.license", str(license_name))
+    for field in ("license_name", "license_link"):
+        if isinstance(card.get(field), str):
+            keys.text("general." + field.replace("_", "."), card[field])
+    if license_name == "gemma" and "license_link" not in card:
+        keys.text("general.license.link", "https://ai.google.dev/gemma/terms")
+    bases = _texts(card.get("base_model")) or ([f"google/{identity.official}"] if identity.official else [])
+    repos = [base for base in bases if base.count("/") == 1]
+    if repos:
+        keys.number("general.base_model.count", len(repos), _U32)
+    for number, repo in enumerate(repos):
+        organization, _, name = repo.partition("/")
+        keys.text(f"general.base_model.{number}.name", title(name))
+        keys.text(f"general.base_model.{number}.organization", title(organization))
+        keys.text(f"general.base_model.{number}.repo_url", f"https://huggingface.co/{repo}")
+    tags = _texts(card.get("tags")) + _texts(card.get("pipeline_tag"))
+    if tags:
+        keys.texts("general.tags", tags)
+    languages = _texts(card.get("language"))
+    if languages:
+        keys.texts("general.languages", languages)
+
+
+def _texts(value: Any) -> list[str]:
+    values = value if isinstance(value, list) else [value]
+    return [text for text in values if isinstance(text, str)]
+
+
+def _tokenize(keys: _Keys, tokenizer: Tokenizer) -> None:
+    """The tokenizer's keys."""
+    keys.text("tokenizer.ggml.model", "llama")
+    keys.text("tokenizer.ggml.pre", "default")
+    pieces = list(tokenizer.pieces)
+    for at in np.nonzero(tokenizer.types == gemma.USER_DEFINED)[0].tolist():
+        pieces[at] = pieces[at].replace(gemma.SPACE, " ")
+    keys.texts("tokenizer.ggml.tokens", pieces)
+    keys.array("tokenizer.ggml.scores", tokenizer.scores.astype("<f4"), _F32)
+    keys.array("tokenizer.ggml.token_type", tokenizer.types.astype("<i4"), _I32)
+    for role, at in tokenizer.special.items():
+        keys.number(f"tokenizer.ggml.{_SPELLING.get(role, role)}_token_id", at, _U32)
+    for role, adds in tokenizer.add.items():
+        keys.flag(f"tokenizer.ggml.add_{role}_token", adds)
+    keys.flag("tokenizer.ggml.add_space_prefix", False)
+    for name, text in (tokenizer.named_templates or {}).items():
+        keys.text(f"tokenizer.chat_template.{name}", text)
+    if tokenizer.named_templates:
+        keys.texts("tokenizer.chat_templates", sorted(tokenizer.named_templates))
+    if tokenizer.chat_template is not None:
+        keys.text("tokenizer.chat_template", tokenizer.chat_template)

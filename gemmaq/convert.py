@@ -1,0 +1,309 @@
+"""Run plans: one streaming pass over the source, bounded memory, threads, and a finish that is all or nothing."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import itertools
+import os
+import shutil
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from gemmaq import methods
+from gemmaq.checkpoint import Tensor
+from gemmaq.checkpoint.blob import Reader
+from gemmaq.containers import Container, OutputFile, Piece
+from gemmaq.encodings import codec
+from gemmaq.errors import InputError, OutputError
+from gemmaq.plan import PlannedTensor
+
+if TYPE_CHECKING:
+    from gemmaq.encodings import F32, U8, Values
+
+SLAB_ELEMENTS = 1 << 20
+"""Weights a worker holds at a time; with f32 copies and codes about 12 MB."""
+
+Progress = Callable[[int, int], None]
+"""Called with source bytes done and in all, from any thread."""
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """One container's files, to be written into one folder."""
+
+    container: Container
+    files: tuple[OutputFile, ...]
+    folder: Path
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(file.size for file in self.files)
+
+
+@dataclass(frozen=True, slots=True)
+class _Target:
+    """Where the rows of one tensor go: a plan entry, the container that packs it, an open file."""
+
+    planned: PlannedTensor
+    pieces: tuple[Piece, ...]
+    container: Container
+    descriptor: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Slab:
+    """Rows `first` to `first + count` of a source tensor, and everything to be made of them."""
+
+    source: Tensor
+    first: int
+    count: int
+    targets: tuple[_Target, ...]
+
+
+def write(artifacts: Sequence[Artifact], folder: Path, threads: int, progress: Progress, force: bool = False) -> None:
+    """Write artifacts that come from one checkpoint, reading and quantizing every weight once.
+
+    All files are made under a temporary name beside `folder` and appear under it together, or not at all.
+
+    Args:
+        artifacts: their folders are `folder` or lie in it.
+        threads: workers.
+        progress: see `Progress`.
+        force: replace `folder` if it holds an earlier artifact.
+
+    Raises:
+        InputError: the source is damaged, or holds NaN or infinite weights.
+        OutputError: the output exists, does not fit, or cannot be written.
+    """
+    _check_output(artifacts, folder, force)
+    with _staging(folder, force) as stage, Reader() as reader, _open_files(artifacts, folder, stage) as descriptors:
+        slabs = list(_slabs(artifacts, descriptors))
+        reader.open([slab.source.blob for slab in slabs])
+        _run(slabs, reader, threads, progress)
+        for descriptor in descriptors:
+            os.fsync(descriptor)
+
+
+def sha256(path: Path) -> str:
+    """Digest of a file, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _check_output(artifacts: Sequence[Artifact], folder: Path, force: bool) -> None:
+    """Fail before any work on what would fail after it."""
+    if folder.exists() or folder.is_symlink():
+        if not force:
+            raise OutputError(f"{folder} exists", "choose another -o, or replace it with --force")
+        _check_replaceable(folder)
+    sources = {path.resolve() for a in artifacts for f in a.files for p in f.placements for path in p.tensor.source.blob.paths}
+    if any(folder.resolve() in (path, *path.parents) for path in sources):
+        raise OutputError(f"{folder} holds the source itself", "choose another -o")
+    parent = next(p for p in (folder.parent.absolute(), *folder.absolute().parents) if p.exists())
+    needed, free = sum(a.size for a in artifacts), shutil.disk_usage(parent).free
+    if needed > free:
+        raise OutputError(f"{parent} has {free:,} bytes free, {needed:,} are needed")
+
+
+_OURS = {".gguf", ".safetensors", ".json", ".jinja", ".model"}
+
+
+def _check_replaceable(folder: Path) -> None:
+    """--force replaces an artifact, never a folder with other things in it."""
+    if folder.is_symlink() or not folder.is_dir():
+        raise OutputError(f"{folder} is not a folder", "choose another -o")
+    for path in folder.rglob("*"):
+        if path.is_file() and path.suffix not in _OURS:
+            raise OutputError(f"{folder} holds {path.relative_to(folder)}, which gemmaq did not write", "choose another -o")
+
+
+@contextmanager
+def _staging(folder: Path, force: bool) -> Iterator[Path]:
+    """A folder to write into, renamed to `folder` at the end or removed on any failure."""
+    stage = None
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        stage = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", suffix=".partial", dir=folder.parent))
+        yield stage
+        stage.chmod(0o777 & ~_umask())
+        if force and folder.exists():
+            old = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", suffix=".old", dir=folder.parent))
+            folder.rename(old / folder.name)
+            stage.rename(folder)
+            shutil.rmtree(old)
+        else:
+            stage.rename(folder)
+        stage = None
+        _sync_folder(folder.parent)
+    except OSError as error:
+        raise _output_error(error, folder) from error
+    finally:
+        if stage is not None:
+            shutil.rmtree(stage, ignore_errors=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _output_error(error: OSError, folder: Path) -> OutputError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return OutputError(f"no space left while writing {folder}", "nothing was kept; free space and run it again")
+    return OutputError(f"{folder} cannot be written: {error.strerror or error}")
+
+
+@contextmanager
+def _open_files(artifacts: Sequence[Artifact], folder: Path, stage: Path) -> Iterator[list[int]]:
+    """Create every file at its full size with its head in place; descriptors in the order of the files."""
+    descriptors: list[int] = []
+    try:
+        for artifact in artifacts:
+            place = stage / artifact.folder.relative_to(folder)
+            place.mkdir(parents=True, exist_ok=True)
+            for file in artifact.files:
+                descriptor = os.open(place / file.name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+                descriptors.append(descriptor)
+                _reserve(descriptor, file.size)
+                _write_all(descriptor, memoryview(file.head), 0)
+        yield descriptors
+    finally:
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+
+def _reserve(descriptor: int, size: int) -> None:
+    """Have the file system set the space aside, where it can; a full disk shows now."""
+    try:
+        if size:
+            os.posix_fallocate(descriptor, 0, size)
+    except (AttributeError, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
+            raise
+        os.ftruncate(descriptor, size)
+
+
+def _write_all(descriptor: int, data: memoryview, offset: int) -> None:
+    while len(data):
+        count = os.pwrite(descriptor, data, offset)
+        data, offset = data[count:], offset + count
+
+
+def _slabs(artifacts: Sequence[Artifact], descriptors: Sequence[int]) -> Iterator[_Slab]:
+    """The work, tensor by tensor in the order of the first artifact."""
+    targets: dict[str, list[_Target]] = {}
+    numbers = itertools.count()
+    for artifact in artifacts:
+        for file in artifact.files:
+            descriptor = descriptors[next(numbers)]
+            for placement in file.placements:
+                tensor = placement.tensor
+                target = _Target(tensor, placement.pieces, artifact.container, descriptor)
+                targets.setdefault(tensor.source.name, []).append(target)
+    for group in targets.values():
+        source = group[0].planned.source
+        step = max(1, SLAB_ELEMENTS // source.columns)
+        for first in range(0, source.rows, step):
+            yield _Slab(source, first, min(step, source.rows - first), tuple(group))
+
+
+def _run(slabs: Sequence[_Slab], reader: Reader, threads: int, progress: Progress) -> None:
+    """Work off the slabs with several threads; the first error, or Ctrl-C, stops all of them."""
+    total = sum(slab.count * slab.source.row_bytes for slab in slabs)
+    queue, lock, stop = iter(slabs), threading.Lock(), threading.Event()
+    done = 0
+
+    def work() -> None:
+        nonlocal done
+        buffer = bytearray()
+        while not stop.is_set():
+            with lock:
+                slab = next(queue, None)
+            if slab is None:
+                return
+            size = slab.count * slab.source.row_bytes
+            if len(buffer) < size:
+                buffer = bytearray(size)
+            _process(slab, reader, memoryview(buffer)[:size])
+            with lock:
+                done += size
+                progress(done, total)
+
+    with ThreadPoolExecutor(threads) as pool:
+        futures = [pool.submit(work) for _ in range(threads)]
+        try:
+            finished, _ = wait(futures, return_when=FIRST_EXCEPTION)
+        finally:
+            stop.set()
+    for future in finished:
+        future.result()
+
+
+def _process(slab: _Slab, reader: Reader, buffer: memoryview) -> None:
+    """Read rows, decode them once, and pack and write them for every target."""
+    source = slab.source
+    reader.into(source.blob, source.offset + slab.first * source.row_bytes, buffer)
+    raw = np.frombuffer(buffer, np.uint8).reshape(slab.count, -1)
+    weights = codec(source.encoding).unpack(raw)
+    is_large = _check_finite(source, weights)
+    made: dict[tuple[str, str, float], Values] = {}
+    for target in slab.targets:
+        planned = target.planned
+        arrays: tuple[U8, ...] = (raw,)
+        if not planned.copied:
+            key = (planned.encoding.name, planned.method, planned.shift)
+            if key not in made:
+                shifted = weights + np.float32(planned.shift) if planned.shift else weights
+                made[key] = methods.find(planned.method)(shifted, planned.encoding)
+                if is_large:
+                    _check_range(planned, made[key])
+            arrays = target.container.pack(planned, made[key])
+        for piece, array in zip(target.pieces, arrays, strict=True):
+            _write_all(target.descriptor, memoryview(array.reshape(-1)), piece.offset + slab.first * piece.row_bytes)
+
+
+def _check_finite(source: Tensor, weights: F32) -> bool:
+    """Whether some weight is beyond what FP16 holds.
+
+    Raises:
+        InputError: a weight is NaN or infinite.
+    """
+    from gemmaq.encodings.kernels import largest_magnitude
+
+    largest = np.uint32(largest_magnitude(weights.reshape(-1).view(np.uint32))).view(np.float32)
+    if not np.isfinite(largest):
+        raise InputError(f"tensor {source.name} of {source.blob} holds NaN or infinite weights")
+    return bool(largest >= np.finfo(np.float16).max)
+
+
+def _check_range(planned: PlannedTensor, values: Values) -> None:
+    """Refuse weights or scales that become infinite when stored.
+
+    Raises:
+        InputError: naming the tensor and what would hold it.
+    """
+    loops = codec(planned.encoding)
+    assert loops.pack is not None
+    if not np.isfinite(loops.unpack(loops.pack(values))).all():
+        raise InputError(
+            f"tensor {planned.source.name} has weights too large for {planned.encoding.label}", "bf16 holds them"
+        )

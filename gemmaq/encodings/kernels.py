@@ -1,0 +1,204 @@
+"""Compiled loops over blocks of 32 weights, and over plain floats.
+
+Every quantizing loop does the f32 operations of ggml's reference quantizer (ggml-quants.c, `quantize_row_*_ref`)
+in the same order, so that the bytes agree. All arrays are C-contiguous; blocks are rows of 32.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numba
+import numpy as np
+
+BLOCK = 32
+_ZERO = np.float32(0)
+_ONE = np.float32(1)
+_HALF = np.float32(0.5)
+_INF = np.float32(np.inf)
+
+
+def compiled(function: Any) -> Any:
+    """Compile without the interpreter lock, keep the machine code on disk, divide like C."""
+    return numba.njit(function, cache=True, nogil=True, error_model="numpy")
+
+
+def _reduction(function: Any) -> Any:
+    """Like `compiled`, allowing only what min and max of finite numbers need to be vectorised."""
+    return numba.njit(function, cache=True, nogil=True, error_model="numpy", fastmath={"nnan", "nsz"})
+
+
+@compiled
+def widen_bf16(source: Any, target: Any) -> None:
+    """BF16 bits, u16 [n] -> the bits of the same f32, u32 [n]."""
+    for i in range(source.size):
+        target[i] = np.uint32(source[i]) << np.uint32(16)
+
+
+@compiled
+def narrow_bf16(source: Any, target: Any) -> None:
+    """F32 bits, u32 [n] -> BF16 bits, u16 [n], to nearest even."""
+    for i in range(source.size):
+        bits = source[i]
+        odd = (bits >> np.uint32(16)) & np.uint32(1)
+        target[i] = np.uint16((bits + np.uint32(0x7FFF) + odd) >> np.uint32(16))
+
+
+@compiled
+def largest_magnitude(bits: Any) -> Any:
+    """The largest magnitude among f32 (their bits, u32 [n]), as bits; 0x7F800000 and more is infinite or NaN."""
+    largest = np.uint32(0)
+    for i in range(bits.size):
+        largest = max(largest, bits[i] & np.uint32(0x7FFFFFFF))
+    return largest
+
+
+@_reduction
+def _ranges(x: Any, lows: Any, highs: Any) -> None:
+    """Smallest and largest value of every block."""
+    for b in range(x.shape[0]):
+        low = x[b, 0]
+        high = x[b, 0]
+        for j in range(BLOCK):
+            value = x[b, j]
+            low = value if value < low else low
+            high = value if value > high else high
+        lows[b] = low
+        highs[b] = high
+
+
+@compiled
+def _first_extreme(row: Any, size: Any) -> Any:
+    """The first of the values whose magnitude is `size`; +0 for a block of zeros, so that d is -0 as in ggml."""
+    for j in range(BLOCK):
+        if abs(row[j]) == size and size > _ZERO:
+            return row[j]
+    return _ZERO
+
+
+@compiled
+def _inverse(d: Any) -> Any:
+    """1/d, or 0 where d is 0 or so small that 1/d is infinite: all codes are then those of 0, as ggml's are."""
+    inverse = _ONE / d if d != _ZERO else _ZERO
+    return _ZERO if abs(inverse) == _INF else inverse
+
+
+@compiled
+def nearest_signed(x: Any, half: Any, codes: Any, scales: Any) -> None:
+    """Q4_0 (half 8) and Q5_0 (half 16): the value of largest magnitude becomes code 0, that is -half.
+
+    Shapes: x f32 [blocks, 32], codes u8 [blocks, 32], scales f32 [blocks].
+    """
+    lows = np.empty(x.shape[0], np.float32)
+    highs = np.empty(x.shape[0], np.float32)
+    _ranges(x, lows, highs)
+    for b in range(x.shape[0]):
+        extreme = highs[b] if highs[b] > -lows[b] else lows[b]
+        if highs[b] == -lows[b]:
+            extreme = _first_extreme(x[b], highs[b])
+        scales[b] = extreme / -half
+    top = np.int32(half + half) - np.int32(1)
+    bias = half + _HALF
+    for b in range(x.shape[0]):
+        inverse = _inverse(scales[b])
+        if inverse == _ZERO and scales[b] != _ZERO:
+            codes[b] = 0  # what converting infinity to an integer gives on x86
+            continue
+        for j in range(x.shape[1]):
+            codes[b, j] = np.uint8(min(top, np.int32(x[b, j] * inverse + bias)))
+
+
+@compiled
+def nearest_affine(x: Any, levels: Any, codes: Any, scales: Any, minima: Any) -> None:
+    """Q4_1 (15 levels) and Q5_1 (31 levels): scale and minimum from the range of the block.
+
+    Shapes: x f32 [blocks, 32], codes u8 [blocks, 32], scales and minima f32 [blocks].
+    """
+    highs = np.empty(x.shape[0], np.float32)
+    _ranges(x, minima, highs)
+    top = np.int32(levels)
+    for b in range(x.shape[0]):
+        low = minima[b]
+        d = (highs[b] - low) / levels
+        scales[b] = d
+        inverse = _inverse(d)
+        if d == _INF:
+            codes[b] = 0
+            continue
+        for j in range(x.shape[1]):
+            codes[b, j] = np.uint8(min(top, np.int32((x[b, j] - low) * inverse + _HALF)))
+
+
+@compiled
+def nearest_absmax(x: Any, codes: Any, scales: Any) -> None:
+    """Q8_0: scale absmax/127, rounding half away from zero; codes are stored with 128 added.
+
+    Shapes: x f32 [blocks, 32], codes u8 [blocks, 32], scales f32 [blocks].
+    """
+    lows = np.empty(x.shape[0], np.float32)
+    highs = np.empty(x.shape[0], np.float32)
+    _ranges(x, lows, highs)
+    for b in range(x.shape[0]):
+        d = max(abs(lows[b]), abs(highs[b])) / np.float32(127)
+        scales[b] = d
+        inverse = _inverse(d)
+        for j in range(x.shape[1]):
+            value = x[b, j] * inverse
+            whole = np.int32(value)
+            rest = value - np.float32(whole)
+            whole += np.int32(rest >= _HALF) - np.int32(rest <= -_HALF)
+            codes[b, j] = np.uint8(whole + np.int32(128))
+
+
+@compiled
+def dequantize(codes: Any, scales: Any, offset: Any, out: Any) -> None:
+    """F32 out [groups, n] = scales [groups] * (codes [groups, n] - offset)."""
+    for b in range(codes.shape[0]):
+        for j in range(codes.shape[1]):
+            out[b, j] = scales[b] * (np.float32(codes[b, j]) - offset)
+
+
+@compiled
+def dequantize_affine(codes: Any, scales: Any, minima: Any, out: Any) -> None:
+    """F32 out [groups, n] = scales [groups] * codes [groups, n] + minima [groups]."""
+    for b in range(codes.shape[0]):
+        for j in range(codes.shape[1]):
+            out[b, j] = scales[b] * np.float32(codes[b, j]) + minima[b]
+
+
+@compiled
+def pack_nibbles(codes: Any, at: Any, out: Any) -> None:
+    """Low four bits of codes u8 [blocks, 32] into out u8 [blocks, at + 16]: j low, j + 16 high."""
+    half = codes.shape[1] // 2  # not a constant: LLVM would unroll the loop before it could vectorise it
+    for b in range(codes.shape[0]):
+        for j in range(half):
+            out[b, at + j] = (codes[b, j] & 15) | (codes[b, j + half] << 4)
+
+
+@compiled
+def unpack_nibbles(raw: Any, at: Any, codes: Any) -> None:
+    """The reverse of `pack_nibbles`."""
+    half = codes.shape[1] // 2
+    for b in range(raw.shape[0]):
+        for j in range(half):
+            codes[b, j] = raw[b, at + j] & 15
+            codes[b, j + half] = raw[b, at + j] >> 4
+
+
+@compiled
+def pack_fifth_bits(codes: Any, at: Any, out: Any) -> None:
+    """Bit 4 of the 32 codes of a block into the four bytes at `at`, code j in bit j."""
+    for b in range(codes.shape[0]):
+        for k in range(4):
+            byte = np.uint8(0)
+            for j in range(8):
+                byte |= np.uint8(((codes[b, 8 * k + j] >> 4) & 1) << j)
+            out[b, at + k] = byte
+
+
+@compiled
+def unpack_fifth_bits(raw: Any, at: Any, codes: Any) -> None:
+    """Add bit 4 to codes that hold the low four."""
+    for b in range(raw.shape[0]):
+        for j in range(BLOCK):
+            codes[b, j] |= np.uint8(((raw[b, at + (j >> 3)] >> (j & 7)) & 1) << 4)

@@ -1,0 +1,107 @@
+"""The ggml types with blocks of 32 weights: Q4_0, Q4_1, Q5_0, Q5_1, Q8_0.
+
+A block is its FP16 scale, for _1 types the FP16 minimum, for Q5 the fifth bits, then the codes.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from gemmaq.encodings import Codec, Quantized, kernels
+
+if TYPE_CHECKING:
+    from gemmaq.encodings import F32, U8
+
+BLOCK = kernels.BLOCK
+
+
+def half_bytes(values: F32) -> U8:
+    """F32 [n] -> their FP16 bytes, u8 [n, 2], to nearest even; too large becomes infinite."""
+    with np.errstate(over="ignore"):
+        return values.reshape(-1, 1).astype(np.float16).view(np.uint8)
+
+
+def halves(raw: U8) -> F32:
+    """FP16 bytes u8 [n, 2] -> f32 [n]."""
+    return np.ascontiguousarray(raw).view(np.float16).astype(np.float32).reshape(-1)
+
+
+def _empty(x: F32) -> tuple[F32, U8, F32]:
+    """The blocks of x, and room for their codes and scales."""
+    blocks = x.reshape(-1, BLOCK)
+    return blocks, np.empty(blocks.shape, np.uint8), np.empty(len(blocks), np.float32)
+
+
+def _nearest_signed(half: int, x: F32) -> Quantized:
+    blocks, codes, scales = _empty(x)
+    kernels.nearest_signed(blocks, np.float32(half), codes, scales)
+    return Quantized(codes.reshape(x.shape), scales.reshape(len(x), -1))
+
+
+def _nearest_affine(levels: int, x: F32) -> Quantized:
+    blocks, codes, scales = _empty(x)
+    minima = np.empty_like(scales)
+    kernels.nearest_affine(blocks, np.float32(levels), codes, scales, minima)
+    return Quantized(codes.reshape(x.shape), scales.reshape(len(x), -1), minima.reshape(len(x), -1))
+
+
+def _nearest_q8_0(x: F32) -> Quantized:
+    blocks, codes, scales = _empty(x)
+    kernels.nearest_absmax(blocks, codes, scales)
+    return Quantized(codes.reshape(x.shape), scales.reshape(len(x), -1))
+
+
+def _pack(bits: int, q: Quantized) -> U8:
+    codes = q.codes.reshape(-1, BLOCK)
+    at = 2 if q.minima is None else 4
+    out = np.empty((len(codes), at + 4 * bits), np.uint8)
+    out[:, :2] = half_bytes(q.scales)
+    if q.minima is not None:
+        out[:, 2:4] = half_bytes(q.minima)
+    if bits == 8:
+        np.bitwise_xor(codes, 0x80, out=out[:, at:])
+        return out.reshape(len(q.codes), -1)
+    if bits == 5:
+        kernels.pack_fifth_bits(codes, at, out)
+        at += 4
+    kernels.pack_nibbles(codes, at, out)
+    return out.reshape(len(q.codes), -1)
+
+
+def unpack(bits: int, affine: bool, raw: U8) -> Quantized:
+    """The codes and scales in rows of packed blocks, u8 [rows, row bytes]."""
+    at = 4 if affine else 2
+    blocks = raw.reshape(-1, at + 4 * bits)
+    codes = np.empty((len(blocks), BLOCK), np.uint8)
+    scales = halves(blocks[:, :2])
+    minima = halves(blocks[:, 2:4]).reshape(len(raw), -1) if affine else None
+    if bits == 8:
+        np.bitwise_xor(blocks[:, at:], 0x80, out=codes)
+    else:
+        kernels.unpack_nibbles(blocks, at + (4 if bits == 5 else 0), codes)
+        if bits == 5:
+            kernels.unpack_fifth_bits(blocks, at, codes)
+    return Quantized(codes.reshape(len(raw), -1), scales.reshape(len(raw), -1), minima)
+
+
+def _decode(bits: int, affine: bool, raw: U8) -> F32:
+    q = unpack(bits, affine, raw)
+    codes = q.codes.reshape(-1, BLOCK)
+    out = np.empty(codes.shape, np.float32)
+    if q.minima is not None:
+        kernels.dequantize_affine(codes, q.scales.reshape(-1), q.minima.reshape(-1), out)
+    else:
+        kernels.dequantize(codes, q.scales.reshape(-1), np.float32(1 << (bits - 1)), out)
+    return out.reshape(len(raw), -1)
+
+
+CODECS = {
+    "q4_0": Codec(partial(_decode, 4, False), partial(_nearest_signed, 8), partial(_pack, 4)),
+    "q4_1": Codec(partial(_decode, 4, True), partial(_nearest_affine, 15), partial(_pack, 4)),
+    "q5_0": Codec(partial(_decode, 5, False), partial(_nearest_signed, 16), partial(_pack, 5)),
+    "q5_1": Codec(partial(_decode, 5, True), partial(_nearest_affine, 31), partial(_pack, 5)),
+    "q8_0": Codec(partial(_decode, 8, False), _nearest_q8_0, partial(_pack, 8)),
+}

@@ -1,0 +1,1 @@
+"""Everything known about the Gemma 3 family, and nowhere else."""

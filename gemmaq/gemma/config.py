@@ -1,0 +1,220 @@
+"""The text side of a Gemma 3 config, read from any spelling in the wild and written in the one all readers know.
+
+Defaults are those of transformers' Gemma3TextConfig, which published checkpoints rely on: the 4B file, for one,
+names neither heads nor head_dim.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from gemmaq.errors import InputError
+
+TEXT = "Gemma3ForCausalLM"
+MULTIMODAL = "Gemma3ForConditionalGeneration"
+SUPPORTED = f"{TEXT} and {MULTIMODAL} (Gemma 3)"
+
+
+@dataclass(frozen=True, slots=True)
+class TextConfig:
+    """Dimensions and constants of a Gemma 3 text model.
+
+    Attributes (beyond the field names of transformers):
+        layer_pattern: True for a sliding-window layer, one per layer.
+        rope_factor: linear rope scaling of the global layers, 1.0 for none.
+        eos_token_ids: every id that ends generation.
+    """
+
+    hidden_size: int = 2304
+    intermediate_size: int = 9216
+    num_hidden_layers: int = 26
+    num_attention_heads: int = 8
+    num_key_value_heads: int = 4
+    head_dim: int = 256
+    vocab_size: int = 262208
+    max_position_embeddings: int = 131072
+    sliding_window: int = 4096
+    rms_norm_eps: float = 1e-6
+    query_pre_attn_scalar: float = 256
+    rope_theta: float = 1e6
+    rope_local_base_freq: float = 1e4
+    rope_factor: float = 1.0
+    final_logit_softcapping: float | None = None
+    layer_pattern: tuple[bool, ...] = ()
+    bos_token_id: int | None = 2
+    eos_token_ids: tuple[int, ...] = (1,)
+    pad_token_id: int | None = 0
+
+    @property
+    def global_layers(self) -> int:
+        """Layers that attend to the whole context."""
+        return self.layer_pattern.count(False)
+
+    @property
+    def period(self) -> int | None:
+        """n where exactly every n-th layer is global (6 in every published model), None if there is no such n."""
+        for n in range(1, self.num_hidden_layers + 2):
+            if self.layer_pattern == pattern(self.num_hidden_layers, n):
+                return n
+        return None
+
+    @property
+    def parameters(self) -> int:
+        """Weights of the text model, the tied embedding counted once."""
+        heads = self.num_attention_heads * self.head_dim
+        kv_heads = self.num_key_value_heads * self.head_dim
+        hidden = self.hidden_size
+        layer = 2 * hidden * heads + 2 * hidden * kv_heads + 3 * hidden * self.intermediate_size
+        norms = 4 * hidden + 2 * self.head_dim
+        return self.vocab_size * hidden + self.num_hidden_layers * (layer + norms) + hidden
+
+
+def pattern(layers: int, period: int) -> tuple[bool, ...]:
+    """Sliding-window flags of `layers` layers of which every `period`-th is global."""
+    return tuple((i + 1) % period != 0 for i in range(layers))
+
+
+def from_hf(config: Mapping[str, Any]) -> TextConfig:
+    """Read a transformers config.json, text-only or multimodal, of transformers 4 or 5.
+
+    Raises:
+        InputError: another architecture, a value of the wrong kind, or a variant that Gemma 3 runtimes cannot run.
+    """
+    check_architecture(config)
+    text = config.get("text_config")
+    merged = {**config, **text} if isinstance(text, Mapping) else dict(config)
+    if merged.get("attention_bias"):
+        raise InputError("config.json: attention_bias is true; no Gemma 3 runtime has attention biases")
+    if merged.get("attn_logit_softcapping") is not None:
+        raise InputError("config.json: attn_logit_softcapping is set; Gemma 3 has none, this looks like Gemma 2")
+    if merged.get("use_bidirectional_attention") or merged.get("is_causal") is False:
+        raise InputError("config.json: attention is bidirectional, an embedding model; only causal models are supported")
+    values = {f.name: merged[f.name] for f in fields(TextConfig) if merged.get(f.name) is not None}
+    values.update(_rope(merged))
+    eos = merged.get("eos_token_id", 1)
+    values["eos_token_ids"] = tuple(eos) if isinstance(eos, list) else (1 if eos is None else eos,)
+    layers = values.get("num_hidden_layers", 26)
+    values.pop("layer_pattern", None)
+    return replace(_checked(values), layer_pattern=_layer_pattern(merged, layers))
+
+
+def check_architecture(config: Mapping[str, Any]) -> None:
+    """Refuse anything but Gemma 3 with causal text.
+
+    Raises:
+        InputError: naming the architecture and what is supported.
+    """
+    listed = config.get("architectures")
+    name = listed[0] if isinstance(listed, list) and listed else config.get("model_type")
+    if name not in (TEXT, MULTIMODAL, "gemma3", "gemma3_text"):
+        raise InputError(f"architecture {name or 'unknown'} is not supported", f"supported: {SUPPORTED}")
+
+
+def is_multimodal(config: Mapping[str, Any]) -> bool:
+    """Whether a config describes a model with a vision tower."""
+    return isinstance(config.get("vision_config"), Mapping)
+
+
+def _rope(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Rope bases and factor from `rope_parameters` (transformers 5) or the older keys."""
+    found: dict[str, Any] = {}
+    modern = config.get("rope_parameters")
+    old = config.get("rope_scaling")
+    scaling: Mapping[str, Any] = old if isinstance(old, Mapping) else {}
+    if isinstance(modern, Mapping):
+        full = modern.get("full_attention", modern)
+        local = modern.get("sliding_attention") or {}
+        if not isinstance(full, Mapping) or not isinstance(local, Mapping):
+            raise InputError("config.json: rope_parameters is not an object of objects")
+        if full.get("rope_theta") is not None:
+            found["rope_theta"] = full["rope_theta"]
+        if local.get("rope_theta") is not None:
+            found["rope_local_base_freq"] = local["rope_theta"]
+        if _rope_type(local) != "default":
+            raise InputError(f"config.json: rope type {_rope_type(local)!r} on sliding-window layers is not supported")
+        scaling = {**full, **scaling}
+    kind = _rope_type(scaling)
+    if kind == "linear":
+        found["rope_factor"] = scaling.get("factor", 1.0)
+    elif kind != "default":
+        raise InputError(f"config.json: rope type {kind!r} is not supported", "Gemma 3 uses default or linear")
+    return found
+
+
+def _rope_type(scaling: Mapping[str, Any]) -> Any:
+    return scaling.get("rope_type") or scaling.get("type") or "default"
+
+
+def _layer_pattern(config: Mapping[str, Any], layers: int) -> tuple[bool, ...]:
+    types = config.get("layer_types")
+    if isinstance(types, list):
+        if len(types) != layers or not set(types) <= {"sliding_attention", "full_attention"}:
+            raise InputError(f"config.json: layer_types does not name the attention of {layers} layers")
+        return tuple(kind == "sliding_attention" for kind in types)
+    period = config.get("sliding_window_pattern") or config.get("_sliding_window_pattern") or 6
+    if not isinstance(period, int) or period < 1:
+        raise InputError(f"config.json: sliding_window_pattern is {period!r}, not a positive integer")
+    return pattern(layers, period)
+
+
+def _checked(values: dict[str, Any]) -> TextConfig:
+    """A TextConfig of these values, every number of the right kind and in a sane range."""
+    for name, value in values.items():
+        default = getattr(TextConfig, name, None)
+        if name in ("layer_pattern", "eos_token_ids"):
+            good = all(isinstance(item, int) for item in value)
+        elif name in ("bos_token_id", "pad_token_id"):
+            good = isinstance(value, int) and value >= 0
+        elif isinstance(default, int) and not isinstance(value, bool):
+            whole = isinstance(value, int) or name == "query_pre_attn_scalar"
+            good = isinstance(value, (int, float)) and whole and 0 < value < 1 << 31
+        else:
+            good = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < 1e12
+        if not good:
+            raise InputError(f"config.json: {name} is {value!r}")
+    config = TextConfig(**values)
+    if config.num_hidden_layers > 4096:
+        raise InputError(f"config.json: num_hidden_layers is {config.num_hidden_layers}")
+    if config.num_attention_heads % config.num_key_value_heads:
+        raise InputError("config.json: num_attention_heads is not a multiple of num_key_value_heads")
+    return config
+
+
+def to_hf(config: TextConfig, dtype: str) -> dict[str, Any]:
+    """The config.json of a text-only Gemma 3 folder.
+
+    Rope is spelled the transformers 4 way, which transformers 5, mlx-lm and vLLM all read (mlx-lm ignores
+    `rope_parameters` and would lose the factor).
+
+    Args:
+        dtype: torch's name of the stored weights, `bfloat16`.
+    """
+    eos = config.eos_token_ids
+    result: dict[str, Any] = {
+        "architectures": [TEXT],
+        "model_type": "gemma3_text",
+        "attention_bias": False,
+        "attention_dropout": 0.0,
+        "attn_logit_softcapping": None,
+        "bos_token_id": config.bos_token_id,
+        "eos_token_id": eos[0] if len(eos) == 1 else list(eos),
+        "final_logit_softcapping": config.final_logit_softcapping,
+        "hidden_activation": "gelu_pytorch_tanh",
+        "initializer_range": 0.02,
+        "layer_types": ["sliding_attention" if local else "full_attention" for local in config.layer_pattern],
+        "pad_token_id": config.pad_token_id,
+        "rope_scaling": {"rope_type": "linear", "factor": config.rope_factor} if config.rope_factor != 1 else None,
+        "tie_word_embeddings": True,
+        "torch_dtype": dtype,
+        "use_cache": True,
+    }
+    plain = (
+        "head_dim hidden_size intermediate_size max_position_embeddings num_attention_heads num_hidden_layers "
+        "num_key_value_heads query_pre_attn_scalar rms_norm_eps rope_local_base_freq rope_theta sliding_window vocab_size"
+    )
+    result.update({name: getattr(config, name) for name in plain.split()})
+    if config.period is not None:
+        result["sliding_window_pattern"] = config.period
+    return dict(sorted(result.items()))

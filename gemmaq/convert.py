@@ -29,8 +29,8 @@ from gemmaq.plan import PlannedTensor
 if TYPE_CHECKING:
     from gemmaq.encodings import F32, U8, Values
 
-SLAB_ELEMENTS = 1 << 20
-"""Weights a worker holds at a time; with f32 copies and codes about 12 MB."""
+SLAB_ELEMENTS = 1 << 19
+"""Weights a worker holds at a time; with f32 copies and codes about 6 MB."""
 
 Progress = Callable[[int, int], None]
 """Called with source bytes done and in all, from any thread."""

@@ -6,27 +6,20 @@ Source of the field numbers: sentencepiece_model.proto.
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import NDArray
 
 from gemmaq.errors import InputError
 from gemmaq.gemma.tokens import NORMAL
 
-Piece = tuple[str, float, int]
-"""Text, score, type."""
+Pieces = tuple[list[str], NDArray[np.float32], NDArray[np.int32]]
+"""Texts in id order, their scores and their types."""
 
 
-def _varint(data: bytes, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = data[at]
-        at += 1
-        value |= (byte & 127) << shift
-        if byte < 128:
-            return value, at
-        shift += 7
-
-
-def read(data: bytes, name: str) -> list[Piece]:
-    """The pieces of a model, in id order.
+def read(data: bytes, name: str) -> Pieces:
+    """The pieces of a model.
 
     Args:
         data: the file.
@@ -35,42 +28,20 @@ def read(data: bytes, name: str) -> list[Piece]:
     Raises:
         InputError: not a SentencePiece model.
     """
-    pieces: list[Piece] = []
-    at, end = 0, len(data)
+    from gemmaq.checkpoint.protobuf import scan_pieces
+
+    array = np.frombuffer(data, np.uint8)
+    room = len(data) // 4  # the shortest piece: tag, length, and two bytes for an empty text
+    starts, ends = np.empty(room, np.int64), np.empty(room, np.int64)
+    scores, kinds = np.zeros(room, np.uint32), np.full(room, NORMAL, np.int32)
+    count = scan_pieces(array, starts, ends, scores, kinds)
     try:
-        while at < end:
-            tag, at = _varint(data, at)
-            if tag & 7 != 2:
-                raise ValueError
-            length, at = _varint(data, at)
-            stop = at + length
-            if stop > end:
-                raise ValueError
-            if tag == 0x0A:
-                pieces.append(_piece(data, at, stop))
-            at = stop
-    except (IndexError, ValueError, struct.error):
-        raise InputError(f"{name} is not a SentencePiece model") from None
-    return pieces
-
-
-def _piece(data: bytes, at: int, end: int) -> Piece:
-    text, score, kind = "", 0.0, NORMAL
-    while at < end:
-        tag = data[at]
-        at += 1
-        if tag == 0x0A:
-            length, at = _varint(data, at)
-            text = data[at : at + length].decode()
-            at += length
-        elif tag == 0x15:
-            (score,) = struct.unpack_from("<f", data, at)
-            at += 4
-        elif tag == 0x18:
-            kind, at = _varint(data, at)
-        else:
+        if count < 0:
             raise ValueError
-    return text, score, kind
+        texts = [data[a:b].decode() for a, b in zip(starts[:count].tolist(), ends[:count].tolist(), strict=True)]
+    except ValueError:
+        raise InputError(f"{name} is not a SentencePiece model") from None
+    return texts, scores[:count].view(np.float32), kinds[:count]
 
 
 def _number(value: int) -> bytes:
@@ -90,15 +61,20 @@ def _integer(field: int, value: int) -> bytes:
     return _number(field << 3) + _number(value)
 
 
-def write(pieces: list[Piece]) -> bytes:
-    """A BPE model with byte fallback and no text normalisation, as Gemma's is."""
+def write(pieces: Iterable[tuple[str, float, int]], count: int) -> bytes:
+    """A BPE model with byte fallback and no text normalisation, as Gemma's is.
+
+    Args:
+        pieces: text, score and type in id order.
+        count: how many there are.
+    """
     out = bytearray()
     for text, score, kind in pieces:
         body = _message(1, text.encode()) + b"\x15" + struct.pack("<f", score)
         out += _message(1, body if kind == NORMAL else body + _integer(3, kind))
     trainer = (
         _integer(3, 2)  # model_type: BPE
-        + _integer(4, len(pieces))  # vocab_size
+        + _integer(4, count)  # vocab_size
         + _integer(35, 1)  # byte_fallback
         + _integer(40, 3)  # unk_id
         + _integer(41, 2)  # bos_id

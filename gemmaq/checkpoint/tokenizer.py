@@ -68,7 +68,7 @@ def from_folder(folder: Path, config: TextConfig) -> Tokenizer:
     """
     settings = read_json(folder / "tokenizer_config.json", {})
     size = config.vocab_size
-    pieces = [f"[PAD{i}]" for i in range(size)]
+    pieces = [""] * size
     scores = np.full(size, gemma.PAD_SCORE, np.float32)
     types = np.full(size, gemma.UNUSED, np.int32)
     model = folder / "tokenizer.model"
@@ -83,8 +83,9 @@ def from_folder(folder: Path, config: TextConfig) -> Tokenizer:
         document = document or read_json(folder / "tokenizer.json", {})
         listed = document.get("added_tokens")
         added = _added({str(t.get("id")): t for t in listed} if isinstance(listed, list) else None)
-    for at, (text, score, kind) in enumerate(base[:size]):
-        pieces[at], scores[at], types[at] = text, score, kind
+    known = min(size, len(base[0]))
+    pieces[known:] = [f"[PAD{at}]" for at in range(known, size)]
+    pieces[:known], scores[:known], types[:known] = (column[:known] for column in base)
     for at, (text, special) in {**_named_added(folder), **added}.items():
         if at < size:
             control = special or gemma.looks_special(text)
@@ -96,17 +97,24 @@ def from_folder(folder: Path, config: TextConfig) -> Tokenizer:
     return Tokenizer(pieces, scores, types, special, {**add, "sep": False}, template, named)
 
 
-def _pieces_of_json(path: Path, document: dict[str, Any]) -> list[sentencepiece.Piece]:
+def _pieces_of_json(path: Path, document: dict[str, Any]) -> sentencepiece.Pieces:
     """The base vocabulary of a tokenizer.json, with the scores its SentencePiece original had."""
     model = document.get("model")
     vocabulary = model.get("vocab") if isinstance(model, dict) else None
     if not isinstance(vocabulary, dict) or not gemma.is_ours(vocabulary):
         raise InputError(f"{path} does not hold Gemma 3's vocabulary", "copy the tokenizer files of the base model")
-    pieces: list[sentencepiece.Piece] = [("", 0.0, gemma.UNUSED)] * (max(vocabulary.values()) + 1)
+    count = max(vocabulary.values()) + 1
+    if count > 2 * len(vocabulary):
+        raise InputError(f"{path} has a vocabulary full of holes")
+    texts = [f"[PAD{at}]" for at in range(count)]
+    scores = np.full(count, gemma.PAD_SCORE, np.float32)
+    types = np.full(count, gemma.UNUSED, np.int32)
     for text, at in vocabulary.items():
-        byte = gemma.FIRST_BYTE <= at <= gemma.LAST_BYTE
-        pieces[at] = (text, gemma.score(at), gemma.BYTE if byte else gemma.NORMAL)
-    return pieces
+        texts[at] = text
+    ids = np.fromiter(vocabulary.values(), np.int64, len(vocabulary))
+    scores[ids] = [gemma.score(at) for at in vocabulary.values()]
+    types[ids] = np.where((ids >= gemma.FIRST_BYTE) & (ids <= gemma.LAST_BYTE), gemma.BYTE, gemma.NORMAL)
+    return texts, scores, types
 
 
 def _added(entries: Any) -> dict[int, tuple[str, bool]]:
@@ -217,12 +225,9 @@ def to_files(tokenizer: Tokenizer, context: int) -> dict[str, bytes]:
         settings["chat_template"] = [{"name": name, "template": text} for name, text in named.items()]
     elif tokenizer.chat_template:
         settings["chat_template"] = tokenizer.chat_template
-    model = [
-        (piece, 0.0 if at in added_set else float(tokenizer.scores[at]), types[at]) for at, piece in enumerate(pieces)
-    ]
     return {
         "tokenizer.json": json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode(),
-        "tokenizer.model": sentencepiece.write(model),
+        "tokenizer.model": sentencepiece.write(zip(pieces, scores, types, strict=True), size),
         "tokenizer_config.json": _pretty(settings),
         "special_tokens_map.json": _pretty(roles),
     }

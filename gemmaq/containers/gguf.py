@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -68,7 +69,9 @@ class _Keys:
     def texts(self, key: str, values: Sequence[str]) -> None:
         self._begin(key, ARRAY)
         self.data += struct.pack("<IQ", STRING, len(values))
-        self.data += b"".join([part for text in values for part in _string_parts(text)])
+        encoded = [text.encode() for text in values]
+        lengths = {size: size.to_bytes(8, "little") for size in set(map(len, encoded))}
+        self.data += b"".join(chain.from_iterable((lengths[len(text)], text) for text in encoded))
 
     def array(self, key: str, values: Any, kind: int) -> None:
         self._begin(key, ARRAY)
@@ -89,13 +92,9 @@ class _Keys:
                 self.number(key, value, _U32)
 
 
-def _string_parts(text: str) -> tuple[bytes, bytes]:
-    data = text.encode()
-    return len(data).to_bytes(8, "little"), data
-
-
 def _string(text: str) -> bytes:
-    return b"".join(_string_parts(text))
+    data = text.encode()
+    return len(data).to_bytes(8, "little") + data
 
 
 def lay_out(checkpoint: Checkpoint, plan: Plan, max_shard_bytes: int | None) -> tuple[OutputFile, ...]:

@@ -56,18 +56,18 @@ def _nearest_q8_0(x: F32) -> Quantized:
 
 def _pack(bits: int, q: Quantized) -> U8:
     codes = q.codes.reshape(-1, BLOCK)
-    at = 2 if q.minima is None else 4
-    out = np.empty((len(codes), at + 4 * bits), np.uint8)
-    out[:, :2] = half_bytes(q.scales)
+    head = half_bytes(q.scales)
     if q.minima is not None:
-        out[:, 2:4] = half_bytes(q.minima)
+        head = np.hstack([head, half_bytes(q.minima)])
+    at = head.shape[1]
+    out = np.empty((len(codes), at + 4 * bits), np.uint8)
     if bits == 8:
-        np.bitwise_xor(codes, 0x80, out=out[:, at:])
-        return out.reshape(len(q.codes), -1)
-    if bits == 5:
+        kernels.pack_bytes(head, codes, out)
+    elif bits == 5:
         kernels.pack_fifth_bits(codes, at, out)
-        at += 4
-    kernels.pack_nibbles(codes, at, out)
+        kernels.pack_nibbles(head, codes, at + 4, out)
+    else:
+        kernels.pack_nibbles(head, codes, at, out)
     return out.reshape(len(q.codes), -1)
 
 

@@ -43,8 +43,10 @@ def score(token_id: int) -> float:
     return 0.0
 
 
+_CONTROL_FORM = re.compile(r"<\|.*\|>|<\uff5c.*\uff5c>|<unused.*>", re.DOTALL)
+_CONTROL_NAMES = frozenset(("<pad>", "<mask>", "<2mass>", "[@BOS@]"))
+
+
 def looks_special(text: str) -> bool:
     """Whether a token added as ordinary controls the model all the same (llama.cpp's converter has this rule)."""
-    return text in ("<pad>", "<mask>", "<2mass>", "[@BOS@]") or bool(
-        re.fullmatch(r"<\|.*\|>|<\uff5c.*\uff5c>|<unused.*>", text, re.DOTALL)
-    )
+    return text in _CONTROL_NAMES or bool(_CONTROL_FORM.fullmatch(text))

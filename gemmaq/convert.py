@@ -106,7 +106,9 @@ def _check_output(artifacts: Sequence[Artifact], folder: Path, force: bool) -> N
         if not force:
             raise OutputError(f"{folder} exists", "choose another -o, or replace it with --force")
         _check_replaceable(folder)
-    sources = {path.resolve() for a in artifacts for f in a.files for p in f.placements for path in p.tensor.source.blob.paths}
+    sources = {
+        path.resolve() for a in artifacts for f in a.files for p in f.placements for path in p.tensor.source.blob.paths
+    }
     if any(folder.resolve() in (path, *path.parents) for path in sources):
         raise OutputError(f"{folder} holds the source itself", "choose another -o")
     parent = next(p for p in (folder.parent.absolute(), *folder.absolute().parents) if p.exists())
@@ -124,7 +126,9 @@ def _check_replaceable(folder: Path) -> None:
         raise OutputError(f"{folder} is not a folder", "choose another -o")
     for path in folder.rglob("*"):
         if path.is_file() and path.suffix not in _OURS:
-            raise OutputError(f"{folder} holds {path.relative_to(folder)}, which gemmaq did not write", "choose another -o")
+            raise OutputError(
+                f"{folder} holds {path.relative_to(folder)}, which gemmaq did not write", "choose another -o"
+            )
 
 
 @contextmanager
@@ -278,7 +282,7 @@ def _process(slab: _Slab, reader: Reader, buffer: memoryview) -> None:
                     _check_range(planned, made[key])
             arrays = target.container.pack(planned, made[key])
         for piece, array in zip(target.pieces, arrays, strict=True):
-            _write_all(target.descriptor, memoryview(array.reshape(-1)), piece.offset + slab.first * piece.row_bytes)
+            _write_all(target.descriptor, array.reshape(-1).data, piece.offset + slab.first * piece.row_bytes)
 
 
 def _check_finite(source: Tensor, weights: F32) -> bool:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gemmaq.checkpoint import Tensor
 from gemmaq.checkpoint.blob import Reader
@@ -17,9 +19,7 @@ from gemmaq.gemma.config import TextConfig
 _SLAB = 1 << 22
 
 
-def text_tensors(
-    found: Iterable[Tensor], config: TextConfig, origin: str
-) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+def text_tensors(found: Iterable[Tensor], config: TextConfig, origin: str) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     """The tensors of a text model in file order, and notes on what was left out.
 
     A head that equals the embedding is dropped, one that differs is kept. Rows of the embedding beyond the
@@ -86,12 +86,12 @@ def _same(a: Tensor, b: Tensor) -> bool:
     with Reader() as reader:
         for row in range(0, a.rows, step):
             count = min(step, a.rows - row)
-            slabs = []
+            slabs: list[NDArray[Any]] = []
             for tensor in (a, b):
                 raw = reader.bytes(tensor.blob, tensor.offset + row * tensor.row_bytes, count * tensor.row_bytes)
                 slabs.append(np.frombuffer(raw, np.uint8).reshape(count, -1))
             if a.encoding != b.encoding:
                 slabs = [codec(t.encoding).unpack(slab) for t, slab in zip((a, b), slabs, strict=True)]
-            if not np.array_equal(*slabs):
+            if not np.array_equal(slabs[0], slabs[1]):
                 return False
     return True

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from gemmaq.checkpoint import Checkpoint, Tensor, safetensors_file
 from gemmaq.checkpoint.assemble import text_tensors
@@ -37,7 +36,9 @@ def open_folder(folder: Path, name: str, location: str) -> Checkpoint:
     document = read_json(folder / "config.json")
     for key in ("quantization_config", "quantization"):
         if document.get(key):
-            raise InputError(f"{folder} is already quantized ({key} in config.json)", "use the checkpoint it was made of")
+            raise InputError(
+                f"{folder} is already quantized ({key} in config.json)", "use the checkpoint it was made of"
+            )
     config = gemma_config.from_hf(document)
     entries = dict(_entries(folder))
     canonical = {entry: names.canonical(entry) for entry in entries}
@@ -65,9 +66,7 @@ def open_folder(folder: Path, name: str, location: str) -> Checkpoint:
 
 def _tensor(name: str, blob: Blob, entry: safetensors_file.Entry) -> Tensor:
     if entry.dtype not in _ENCODINGS:
-        raise InputError(
-            f"{blob}: tensor {entry.name} has dtype {entry.dtype}", f"supported: {', '.join(_ENCODINGS)}"
-        )
+        raise InputError(f"{blob}: tensor {entry.name} has dtype {entry.dtype}", f"supported: {', '.join(_ENCODINGS)}")
     if not entry.shape or min(entry.shape) < 1:
         raise InputError(f"{blob}: tensor {entry.name} has the shape {list(entry.shape)}")
     return Tensor(name, entry.shape, _ENCODINGS[entry.dtype], blob, entry.offset)

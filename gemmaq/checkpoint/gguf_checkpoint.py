@@ -102,7 +102,9 @@ def _card(keys: Mapping[str, Any]) -> dict[str, Any]:
     card = {name: keys[f"general.{name}"] for name in ("license", "tags") if f"general.{name}" in keys}
     if "general.languages" in keys:
         card["language"] = keys["general.languages"]
-    urls = [str(keys.get(f"general.base_model.{n}.repo_url", "")) for n in range(keys.get("general.base_model.count", 0))]
+    urls = [
+        str(keys.get(f"general.base_model.{n}.repo_url", "")) for n in range(keys.get("general.base_model.count", 0))
+    ]
     bases = ["/".join(url.split("/")[-2:]) for url in urls if url.count("/") >= 4]
     return {**card, "base_model": bases} if bases else card
 
@@ -120,7 +122,9 @@ def _tokenizer(keys: Mapping[str, Any], origin: str, config: TextConfig) -> Toke
     pieces, scores, types = key("ggml.tokens"), key("ggml.scores"), key("ggml.token_type")
     if key("ggml.model") != "llama" or not isinstance(pieces, list) or not pieces:
         raise InputError(f"{origin} holds no SentencePiece-style tokenizer (its model is {key('ggml.model')!r})")
-    if not (isinstance(scores, np.ndarray) and isinstance(types, np.ndarray) and len(pieces) == len(scores) == len(types)):
+    if not (
+        isinstance(scores, np.ndarray) and isinstance(types, np.ndarray) and len(pieces) == len(scores) == len(types)
+    ):
         raise InputError(f"{origin}: tokens, scores and token types do not belong together")
     spaced = [
         text.replace(" ", gemma.SPACE) if kind == gemma.USER_DEFINED and text.isspace() else text

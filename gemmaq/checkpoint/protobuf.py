@@ -15,9 +15,9 @@ _BROKEN = -1
 
 
 @compiled
-def _varint(data: Any, at: int, end: int) -> tuple[int, int]:
+def _varint(data: Any, at: int, end: int) -> tuple[Any, Any]:
     """The number at `at` and the position behind it, or -1 twice if it does not end before `end`."""
-    value = 0
+    value = np.int64(0)
     for k in range(8):
         if at + k >= end:
             break

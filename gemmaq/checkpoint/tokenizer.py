@@ -86,9 +86,9 @@ def from_folder(folder: Path, config: TextConfig) -> Tokenizer:
     known = min(size, len(base[0]))
     pieces[known:] = [f"[PAD{at}]" for at in range(known, size)]
     pieces[:known], scores[:known], types[:known] = (column[:known] for column in base)
-    for at, (text, special) in {**_named_added(folder), **added}.items():
+    for at, (text, is_special) in {**_named_added(folder), **added}.items():
         if at < size:
-            control = special or gemma.looks_special(text)
+            control = is_special or gemma.looks_special(text)
             pieces[at], scores[at] = text, gemma.ADDED_SCORE
             types[at] = gemma.CONTROL if control else gemma.USER_DEFINED
     template, named = _templates(folder, settings)
@@ -118,7 +118,7 @@ def _pieces_of_json(path: Path, document: dict[str, Any]) -> sentencepiece.Piece
 
 
 def _added(entries: Any) -> dict[int, tuple[str, bool]]:
-    """id -> (text, special) of an added_tokens_decoder."""
+    """Id -> (text, special) of an added_tokens_decoder."""
     result: dict[int, tuple[str, bool]] = {}
     for key, entry in entries.items() if isinstance(entries, dict) else ():
         if not key.isdecimal() or not isinstance(entry, dict) or not isinstance(entry.get("content"), str):
@@ -128,7 +128,7 @@ def _added(entries: Any) -> dict[int, tuple[str, bool]]:
 
 
 def _named_added(folder: Path) -> dict[int, tuple[str, bool]]:
-    """id -> (text, special) of added_tokens.json."""
+    """Id -> (text, special) of added_tokens.json."""
     return {at: (text, False) for text, at in read_json(folder / "added_tokens.json", {}).items()}
 
 

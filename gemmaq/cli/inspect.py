@@ -2,12 +2,123 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections import Counter
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from gemmaq.cli import console
+
+if TYPE_CHECKING:
+    from gemmaq.checkpoint import Checkpoint
 
 
 def inspect(
     source: Annotated[str, typer.Argument(help="A folder with config.json, a .gguf file, or sample:gemma-3-270m.")],
+    tensors: Annotated[bool, typer.Option("--tensors", help="List every tensor.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Only the model's name.")] = False,
 ) -> None:
-    """Say what a model file or folder is."""
+    """Say what a model file or folder is: architecture, sizes, types, tokenizer, anything odd."""
+    from gemmaq.sources import open_source
+
+    checkpoint = open_source(source)
+    if as_json:
+        console.emit_json("inspect", _facts(checkpoint, tensors))
+    elif quiet:
+        console.out(checkpoint.name)
+    else:
+        _show(checkpoint, tensors)
+
+
+def _facts(checkpoint: Checkpoint, with_tensors: bool) -> dict[str, Any]:
+    """Everything there is to say, in bytes and counts."""
+    from gemmaq.gemma.sizes import label_of
+
+    config = checkpoint.config
+    counts = Counter(t.encoding.name for t in checkpoint.tensors.values())
+    sizes: Counter[str] = Counter()
+    for tensor in checkpoint.tensors.values():
+        sizes[tensor.encoding.name] += tensor.nbytes
+    total = sum(sizes.values())
+    facts: dict[str, Any] = {
+        "name": checkpoint.name,
+        "location": checkpoint.location,
+        "format": checkpoint.format,
+        "files": len(checkpoint.files),
+        "architecture": "gemma3" if not checkpoint.vision else "gemma3 with vision",
+        "size": label_of(config),
+        "parameters": checkpoint.parameters,
+        "tensor_bytes": total,
+        "bits_per_weight": round(8 * total / checkpoint.parameters, 4),
+        "types": {name: {"tensors": counts[name], "bytes": size} for name, size in sizes.most_common()},
+        "vision_bytes": sum(checkpoint.vision.values()),
+        "layers": config.num_hidden_layers,
+        "global_layers": config.global_layers,
+        "sliding_window": config.sliding_window,
+        "context": config.max_position_embeddings,
+        "hidden_size": config.hidden_size,
+        "vocab_size": config.vocab_size,
+        "rope": {
+            "theta": config.rope_theta,
+            "local_theta": config.rope_local_base_freq,
+            "linear_factor": config.rope_factor,
+        },
+        "tokenizer": _tokenizer(checkpoint),
+        "qat_name": "qat" in checkpoint.name.lower(),
+        "notes": list(checkpoint.notes),
+    }
+    if with_tensors:
+        facts["tensors"] = [
+            {"name": t.name, "shape": list(t.shape), "type": t.encoding.name, "bytes": t.nbytes}
+            for t in checkpoint.tensors.values()
+        ]
+    return facts
+
+
+def _tokenizer(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Vocabulary, special ids and template; what is wrong with it where it cannot be read."""
+    from gemmaq.errors import GemmaqError
+
+    try:
+        tokenizer = checkpoint.tokenizer
+    except GemmaqError as error:
+        return {"error": error.message}
+    return {
+        "tokens": len(tokenizer.pieces),
+        "special": dict(tokenizer.special),
+        "chat_template": tokenizer.chat_template is not None,
+    }
+
+
+def _show(checkpoint: Checkpoint, with_tensors: bool) -> None:
+    facts = _facts(checkpoint, with_tensors)
+    rope, tokenizer = facts["rope"], facts["tokenizer"]
+    types = ", ".join(f"{entry['tensors']} {name.upper()}" for name, entry in facts["types"].items())
+    factor = f", linear scaling x{rope['linear_factor']:g}" if rope["linear_factor"] != 1 else ""
+    if "error" in tokenizer:
+        words = tokenizer["error"]
+    else:
+        ids = ", ".join(f"{role} {at}" for role, at in tokenizer["special"].items())
+        words = f"{tokenizer['tokens']:,} tokens, {ids}, {'a' if tokenizer['chat_template'] else 'no'} chat template"
+    rows = [
+        ("model", f"{facts['name']}  ({facts['architecture']}, {facts['size']})"),
+        ("stored as", f"{facts['format']}, {facts['files']} file{'s' if facts['files'] > 1 else ''}"),
+        ("parameters", f"{facts['parameters']:,}"),
+        ("tensors", f"{console.size(facts['tensor_bytes'])}, {facts['bits_per_weight']:.2f} bits per weight: {types}"),
+        ("layers", f"{facts['layers']}, of which {facts['global_layers']} global; window {facts['sliding_window']}"),
+        ("context", f"{facts['context']:,} tokens; rope {rope['theta']:g}, local {rope['local_theta']:g}{factor}"),
+        ("tokenizer", words),
+    ]
+    if facts["vision_bytes"]:
+        rows.append(("vision", f"{console.size(facts['vision_bytes'])} of vision tower and projector"))
+    if facts["qat_name"]:
+        rows.append(("QAT", "the name says that it was trained with quantization"))
+    rows += [("note", note) for note in facts["notes"]]
+    width = max(len(label) for label, _ in rows)
+    for label, text in rows:
+        console.out(f"{label:<{width}}  {text}")
+    if with_tensors:
+        columns = ("tensor", "type", "shape", "bytes")
+        listed = [(t["name"], t["type"], " x ".join(map(str, t["shape"])), f"{t['bytes']:,}") for t in facts["tensors"]]
+        console.table(None, columns, listed, left=2)

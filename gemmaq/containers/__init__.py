@@ -75,7 +75,7 @@ def find(name: str) -> Container:
     """
     if name.lower() not in NAMES:
         raise UsageError(f"unknown container {name!r}", f"known containers: {', '.join(NAMES)}")
-    module: Container = import_module(f"{__name__}.{name.lower()}")  # type: ignore[assignment]
+    module: Container = import_module(f"{__name__}.{name.lower()}")
     return module
 
 

@@ -36,7 +36,9 @@ def lay_out(checkpoint: Checkpoint, plan: Plan, max_shard_bytes: int | None) -> 
     if len(shards) > 1:
         weight_map = {p.tensor.name: file.name for file in files for p in file.placements}
         total = {"total_parameters": plan.elements, "total_size": plan.tensor_bytes}
-        side["model.safetensors.index.json"] = _json({"metadata": total, "weight_map": dict(sorted(weight_map.items()))})
+        side["model.safetensors.index.json"] = _json(
+            {"metadata": total, "weight_map": dict(sorted(weight_map.items()))}
+        )
     if checkpoint.generation:
         side["generation_config.json"] = _json(dict(sorted(checkpoint.generation.items())))
     verbatim = checkpoint.tokenizer_files.verbatim

@@ -55,7 +55,7 @@ def largest_magnitude(bits: Any) -> Any:
 
 @_reduction
 def _ranges(x: Any, lows: Any, highs: Any) -> None:
-    """Smallest and largest value of every block. (32 values to 8 lanes, then to one: a plain loop is half as fast.)"""
+    """Smallest and largest value of every block, through 8 lanes: a plain loop is half as fast."""
     low = np.empty(8, np.float32)
     high = np.empty(8, np.float32)
     for b in range(x.shape[0]):

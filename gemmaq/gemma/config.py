@@ -54,7 +54,7 @@ class TextConfig:
 
     @property
     def period(self) -> int | None:
-        """n where exactly every n-th layer is global (6 in every published model), None if there is no such n."""
+        """N where exactly every n-th layer is global (6 in every published model), None if there is no such n."""
         for n in range(1, self.num_hidden_layers + 2):
             if self.layer_pattern == pattern(self.num_hidden_layers, n):
                 return n
@@ -90,7 +90,9 @@ def from_hf(config: Mapping[str, Any]) -> TextConfig:
     if merged.get("attn_logit_softcapping") is not None:
         raise InputError("config.json: attn_logit_softcapping is set; Gemma 3 has none, this looks like Gemma 2")
     if merged.get("use_bidirectional_attention") or merged.get("is_causal") is False:
-        raise InputError("config.json: attention is bidirectional, an embedding model; only causal models are supported")
+        raise InputError(
+            "config.json: attention is bidirectional, an embedding model; only causal models are supported"
+        )
     values = {f.name: merged[f.name] for f in fields(TextConfig) if merged.get(f.name) is not None}
     values.update(_rope(merged))
     eos = merged.get("eos_token_id", 1)
@@ -212,7 +214,8 @@ def to_hf(config: TextConfig, dtype: str) -> dict[str, Any]:
     }
     plain = (
         "head_dim hidden_size intermediate_size max_position_embeddings num_attention_heads num_hidden_layers "
-        "num_key_value_heads query_pre_attn_scalar rms_norm_eps rope_local_base_freq rope_theta sliding_window vocab_size"
+        "num_key_value_heads query_pre_attn_scalar rms_norm_eps rope_local_base_freq rope_theta "
+        "sliding_window vocab_size"
     )
     result.update({name: getattr(config, name) for name in plain.split()})
     if config.period is not None:

@@ -78,7 +78,9 @@ def to_config(keys: Mapping[str, Any], vocab_size: int) -> TextConfig:
     """
     architecture = keys.get("general.architecture")
     if architecture != ARCHITECTURE:
-        raise InputError(f"GGUF architecture {architecture!r} is not supported", "supported: gemma3 (Gemma 3 text models)")
+        raise InputError(
+            f"GGUF architecture {architecture!r} is not supported", "supported: gemma3 (Gemma 3 text models)"
+        )
     values: dict[str, Any] = {"vocab_size": vocab_size}
     for names, kind in ((_INTEGERS, int), (_FLOATS, float)):
         for key, name in names.items():
@@ -102,9 +104,6 @@ def to_config(keys: Mapping[str, Any], vocab_size: int) -> TextConfig:
     config = TextConfig(**values)
     scalar = attention_scalar(config)
     return replace(config, query_pre_attn_scalar=int(scalar) if scalar == int(scalar) else scalar)
-
-
-
 
 
 def _layer_pattern(value: Any, layers: int) -> tuple[bool, ...]:

@@ -6,9 +6,7 @@ import re
 from dataclasses import dataclass
 
 _TRAILING_QUANT = re.compile(r"[-_.](i?q\d(_\w+)*)$", re.IGNORECASE)
-_OFFICIAL = re.compile(
-    r"gemma-3-(270m|1b|4b|12b|27b)(-(it|pt))?(-qat-(q4_0|int4)(-unquantized)?)?", re.IGNORECASE
-)
+_OFFICIAL = re.compile(r"gemma-3-(270m|1b|4b|12b|27b)(-(it|pt))?(-qat-(q4_0|int4)(-unquantized)?)?", re.IGNORECASE)
 _GEMMA = re.compile(r"(?P<base>gemma-?3)-(?P<size>\d+(\.\d+)?[bm])(-(?P<rest>.+))?", re.IGNORECASE)
 
 

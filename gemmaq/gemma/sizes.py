@@ -5,7 +5,7 @@ Dimensions agree with the published config files and, summed up, with the publis
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gemmaq.errors import UsageError
 from gemmaq.gemma.config import TextConfig, pattern
@@ -38,7 +38,7 @@ class Size:
         return 1152 * self.config.hidden_size + 1152 if self.vision else 0
 
 
-def _config(layers: int, hidden: int, ffn: int, heads: int, kv_heads: int, small: bool, **more: int) -> TextConfig:
+def _config(layers: int, hidden: int, ffn: int, heads: int, kv_heads: int, small: bool) -> TextConfig:
     return TextConfig(
         hidden_size=hidden,
         intermediate_size=ffn,
@@ -50,7 +50,6 @@ def _config(layers: int, hidden: int, ffn: int, heads: int, kv_heads: int, small
         sliding_window=512 if small else 1024,
         rope_factor=1.0 if small else 8.0,
         layer_pattern=pattern(layers, 6),
-        **more,
     )
 
 
@@ -64,7 +63,7 @@ SIZES: tuple[Size, ...] = (
         "27B",
         27e9,
         VISION_TOWER_PARAMETERS,
-        _config(62, 5376, 21504, 32, 16, small=False, head_dim=128, query_pre_attn_scalar=168),
+        replace(_config(62, 5376, 21504, 32, 16, small=False), head_dim=128, query_pre_attn_scalar=168),
     ),
 )
 
@@ -96,5 +95,7 @@ def label_of(config: TextConfig) -> str:
     count = config.parameters
     for limit, unit in ((1e9, "B"), (1e6, "M"), (1e3, "K")):
         if count >= limit:
-            return f"{count / limit:.1f}".removesuffix(".0") + unit if count < 10 * limit else f"{count / limit:.0f}{unit}"
+            return (
+                f"{count / limit:.1f}".removesuffix(".0") + unit if count < 10 * limit else f"{count / limit:.0f}{unit}"
+            )
     return str(count)

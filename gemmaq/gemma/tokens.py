@@ -19,8 +19,11 @@ ADDED_SCORE = -1000.0
 PAD_SCORE = -10000.0
 
 SPECIAL = frozenset(
-    "<pad> <eos> <bos> <unk> <start_of_turn> <end_of_turn> <start_of_image> <end_of_image> <image_soft_token>".split()
-)
+    {
+        "<pad>", "<eos>", "<bos>", "<unk>", "<start_of_turn>", "<end_of_turn>",
+        "<start_of_image>", "<end_of_image>", "<image_soft_token>",
+    }
+)  # fmt: skip
 """The tokens that Gemma's tokenizer.json marks special."""
 
 

@@ -1,0 +1,1 @@
+"""How much memory a model takes: one memory model per engine, and Google's published figures."""

@@ -1,0 +1,74 @@
+"""Fixtures: the command line, the real 270M in several shapes, and the oracles."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from synthetic import TINY, write_checkpoint
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--require-oracles", action="store_true", help="fail where an oracle is missing, do not skip")
+
+
+@pytest.fixture(scope="session")
+def gemmaq() -> Run:
+    """Run the command line as a user would; asserts the exit code and that no traceback shows."""
+
+    def run(
+        *arguments: object, code: int = 0, cwd: Path | None = None, env: dict[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "gemmaq", *map(str, arguments)]
+        done = subprocess.run(
+            command, capture_output=True, text=True, cwd=cwd, env={**os.environ, **(env or {})}, timeout=600
+        )
+        assert done.returncode == code, f"{command}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+        assert "Traceback" not in done.stderr
+        return done
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory, sample_bf16: Path) -> Path:
+    """A checkpoint of a few layers in three shards, with Gemma's tokenizer cut to its vocabulary."""
+    folder = tmp_path_factory.mktemp("tiny") / "gemma-3-tiny"
+    return write_checkpoint(folder, TINY, shard_bytes=100_000, tokenizer=sample_bf16)
+
+
+@pytest.fixture(scope="session")
+def sample_bf16(tmp_path_factory: pytest.TempPathFactory, gemmaq: Run) -> Path:
+    """The real 270M as a BF16 Hugging Face folder, made by gemmaq."""
+    folder = tmp_path_factory.mktemp("sample") / "gemma-3-270m"
+    gemmaq("convert", "sample:gemma-3-270m", "--to", "safetensors", "--quant", "bf16", "-o", folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def sample_q4_0(tmp_path_factory: pytest.TempPathFactory, gemmaq: Run, sample_bf16: Path) -> Path:
+    """The real 270M as a Q4_0 GGUF, made from the BF16 folder."""
+    folder = tmp_path_factory.mktemp("sample") / "out"
+    gemmaq("convert", sample_bf16, "--quant", "q4_0", "-o", folder)
+    return folder / "gemma-3-270m-Q4_0.gguf"
+
+
+@pytest.fixture(scope="session")
+def require(request: pytest.FixtureRequest) -> Callable[[bool, str], None]:
+    """Skip a test whose oracle is missing, or fail it under --require-oracles."""
+
+    def check(present: bool, what: str) -> None:
+        if present:
+            return
+        if request.config.getoption("--require-oracles"):
+            pytest.fail(f"{what} is not installed")
+        pytest.skip(f"{what} is not installed")
+
+    return check

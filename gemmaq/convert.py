@@ -21,9 +21,12 @@ import numpy as np
 from gemmaq import methods
 from gemmaq.checkpoint import Tensor
 from gemmaq.checkpoint.blob import Reader
+from gemmaq.checkpoint.rows import read_rows, values_of
 from gemmaq.containers import Container, OutputFile, Piece
-from gemmaq.encodings import codec
+from gemmaq.encodings import codec, dequantize
 from gemmaq.errors import InputError, OutputError
+from gemmaq.fidelity import Tally
+from gemmaq.methods import Choice
 from gemmaq.plan import PlannedTensor
 
 if TYPE_CHECKING:
@@ -70,7 +73,7 @@ class _Slab:
     targets: tuple[_Target, ...]
 
 
-def write(artifacts: Sequence[Artifact], folder: Path, threads: int, progress: Progress, force: bool = False) -> None:
+def write(artifacts: Sequence[Artifact], folder: Path, threads: int, progress: Progress, force: bool = False) -> Tally:
     """Write artifacts that come from one checkpoint, reading and quantizing every weight once.
 
     All files are made under a temporary name beside `folder` and appear under it together, or not at all.
@@ -81,17 +84,22 @@ def write(artifacts: Sequence[Artifact], folder: Path, threads: int, progress: P
         progress: see `Progress`.
         force: replace `folder` if it holds an earlier artifact.
 
+    Returns:
+        What the containers had to round.
+
     Raises:
         InputError: the source is damaged, or holds NaN or infinite weights.
         OutputError: the output exists, does not fit, or cannot be written.
     """
     _check_output(artifacts, folder, force)
+    tally = Tally()
     with _staging(folder, force) as stage, Reader() as reader, _open_files(artifacts, folder, stage) as descriptors:
         slabs = list(_slabs(artifacts, descriptors))
-        reader.open([slab.source.blob for slab in slabs])
-        _run(slabs, reader, threads, progress)
+        reader.open([part.blob for slab in slabs for part in slab.source.parts])
+        _run(slabs, reader, threads, progress, tally)
         for descriptor in descriptors:
             os.fsync(descriptor)
+    return tally
 
 
 def sha256(path: Path) -> str:
@@ -106,9 +114,8 @@ def _check_output(artifacts: Sequence[Artifact], folder: Path, force: bool) -> N
         if not force:
             raise OutputError(f"{folder} exists", "choose another -o, or replace it with --force")
         _check_replaceable(folder)
-    sources = {
-        path.resolve() for a in artifacts for f in a.files for p in f.placements for path in p.tensor.source.blob.paths
-    }
+    tensors = {p.tensor.source.name: p.tensor.source for a in artifacts for f in a.files for p in f.placements}
+    sources = {path.resolve() for t in tensors.values() for part in t.parts for path in part.blob.paths}
     if any(folder.resolve() in (path, *path.parents) for path in sources):
         raise OutputError(f"{folder} holds the source itself", "choose another -o")
     parent = next(p for p in (folder.parent.absolute(), *folder.absolute().parents) if p.exists())
@@ -230,7 +237,7 @@ def _slabs(artifacts: Sequence[Artifact], descriptors: Sequence[int]) -> Iterato
             yield _Slab(source, first, min(step, source.rows - first), tuple(group))
 
 
-def _run(slabs: Sequence[_Slab], reader: Reader, threads: int, progress: Progress) -> None:
+def _run(slabs: Sequence[_Slab], reader: Reader, threads: int, progress: Progress, tally: Tally) -> None:
     """Work off the slabs with several threads; the first error, or Ctrl-C, stops all of them."""
     total = sum(slab.count * slab.source.row_bytes for slab in slabs)
     queue, lock, stop = iter(slabs), threading.Lock(), threading.Event()
@@ -244,12 +251,9 @@ def _run(slabs: Sequence[_Slab], reader: Reader, threads: int, progress: Progres
                 slab = next(queue, None)
             if slab is None:
                 return
-            size = slab.count * slab.source.row_bytes
-            if len(buffer) < size:
-                buffer = bytearray(size)
-            _process(slab, reader, memoryview(buffer)[:size])
+            _process(slab, reader, buffer, tally)
             with lock:
-                done += size
+                done += slab.count * slab.source.row_bytes
                 progress(done, total)
 
     with ThreadPoolExecutor(threads) as pool:
@@ -262,25 +266,29 @@ def _run(slabs: Sequence[_Slab], reader: Reader, threads: int, progress: Progres
         future.result()
 
 
-def _process(slab: _Slab, reader: Reader, buffer: memoryview) -> None:
-    """Read rows, decode them once, and pack and write them for every target."""
+def _process(slab: _Slab, reader: Reader, buffer: bytearray, tally: Tally) -> None:
+    """Read rows, decode and quantize them once, and pack and write them for every target."""
     source = slab.source
-    reader.into(source.blob, source.offset + slab.first * source.row_bytes, buffer)
-    raw = np.frombuffer(buffer, np.uint8).reshape(slab.count, -1)
-    weights = codec(source.encoding).unpack(raw)
+    stored = read_rows(source, slab.first, slab.count, reader, buffer)
+    values = values_of(source, stored)
+    weights = dequantize(source.encoding, values)
     is_large = _check_finite(source, weights)
-    made: dict[tuple[str, str, float], Values] = {}
+    made: dict[tuple[str, Choice, float], Values] = {}
     for target in slab.targets:
         planned = target.planned
-        arrays: tuple[U8, ...] = (raw,)
-        if not planned.copied:
-            key = (planned.encoding.name, planned.method, planned.shift)
-            if key not in made:
+        if planned.copied:
+            arrays: tuple[U8, ...] = (stored[0],)
+        else:
+            key = (planned.encoding.name, planned.choice, planned.shift)
+            if planned.keeps_codes:
+                made[key] = values
+            elif key not in made:
                 shifted = weights + np.float32(planned.shift) if planned.shift else weights
-                made[key] = methods.find(planned.method)(shifted, planned.encoding)
-                if is_large:
-                    _check_range(planned, made[key])
+                made[key] = methods.quantize(shifted, planned.encoding, planned.choice)
+            if is_large:
+                _check_range(planned, made[key])
             arrays = target.container.pack(planned, made[key])
+            tally(planned, made[key])
         for piece, array in zip(target.pieces, arrays, strict=True):
             _write_all(target.descriptor, array.reshape(-1).data, piece.offset + slab.first * piece.row_bytes)
 
@@ -306,8 +314,9 @@ def _check_range(planned: PlannedTensor, values: Values) -> None:
         InputError: naming the tensor and what would hold it.
     """
     loops = codec(planned.encoding)
-    assert loops.pack is not None
-    if not np.isfinite(loops.unpack(loops.pack(values))).all():
+    if loops.pack is None or loops.read is None:
+        return  # MLX's own types have BF16 scales, which hold anything
+    if not np.isfinite(dequantize(planned.encoding, loops.read(loops.pack(values)))).all():
         raise InputError(
             f"tensor {planned.source.name} has weights too large for {planned.encoding.label}", "bf16 holds them"
         )

@@ -10,7 +10,26 @@ from gemmaq.checkpoint import Checkpoint, Tensor
 from gemmaq.encodings import Encoding
 from gemmaq.errors import InputError
 from gemmaq.gemma import names
+from gemmaq.methods import Choice
+from gemmaq.methods.lattice import Verdict
 from gemmaq.recipe import Recipe, encoding_for
+
+
+@dataclass(frozen=True, slots=True)
+class PieceSpec:
+    """One array of a tensor in a container.
+
+    Attributes:
+        suffix: what its name has in place of `weight`, as in `scales`.
+        dtype: safetensors name of its numbers.
+        columns: numbers a row.
+        row_bytes: bytes a row.
+    """
+
+    suffix: str
+    dtype: str
+    columns: int
+    row_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,18 +37,26 @@ class Format:
     """What a container demands of the tensors in it.
 
     Attributes:
-        name: `gguf`, `safetensors`.
+        name: `gguf`, `mlx`, `safetensors`.
         encodings: names of the encodings it can hold.
+        embedding_encodings: the same for the embedding.
         rename: canonical tensor name -> its name in the container.
-        vector: encoding of one-dimensional tensors, None for that of the recipe's body.
+        vector: encoding of one-dimensional tensors, None for that of the recipe's body, BF16 if that is quantized.
         norm_shift: what it adds to norm weights.
+        default_embedding: encoding of the body -> name of that of the embedding if nothing else is asked for.
+        pieces: encoding and columns -> the arrays a tensor is stored in.
+        portable: whether its scales are BF16, so that codes must be chosen for scales that BF16 and FP16 hold exactly.
     """
 
     name: str
     encodings: frozenset[str]
+    embedding_encodings: frozenset[str]
     rename: Callable[[str], str]
-    vector: Encoding | None
+    vector: Encoding
     norm_shift: float
+    default_embedding: Callable[[Encoding], str]
+    pieces: Callable[[Encoding, int], tuple[PieceSpec, ...]]
+    portable: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +67,8 @@ class PlannedTensor:
         source: where its weights come from.
         name: in the container.
         encoding: to be written in.
-        method: how codes are chosen.
+        pieces: the arrays it is stored in.
+        choice: how codes are chosen.
         shift: to be added to the decoded source weights.
         reason: why the encoding is not the one asked for, or None.
     """
@@ -48,24 +76,31 @@ class PlannedTensor:
     source: Tensor
     name: str
     encoding: Encoding
-    method: str
+    pieces: tuple[PieceSpec, ...]
+    choice: Choice
     shift: float
     reason: str | None = None
 
     @property
     def nbytes(self) -> int:
         """Bytes of its codes and scales."""
-        return self.source.rows * self.encoding.row_bytes(self.source.columns)
+        return self.source.rows * sum(piece.row_bytes for piece in self.pieces)
+
+    @property
+    def keeps_codes(self) -> bool:
+        """Whether the source's codes mean the same here and are taken over."""
+        return self.encoding.same_codes(self.source.encoding) and self.shift == 0
 
     @property
     def copied(self) -> bool:
-        """Whether the stored bytes can be taken over as they are."""
-        return self.encoding == self.source.encoding and self.shift == 0
+        """Whether the very bytes of the source are taken over."""
+        same = self.encoding == self.source.encoding and self.shift == 0
+        return same and self.source.layout == "plain" and len(self.pieces) == 1
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Everything that a conversion writes, before any of it is.
+    """Everything that a conversion writes into one container, before any of it is.
 
     Attributes:
         format: of the container.
@@ -100,44 +135,104 @@ class Plan:
         return dict(Counter(tensor.encoding.name for tensor in self.tensors).most_common())
 
 
-def make_plan(checkpoint: Checkpoint, recipe: Recipe, target: Format) -> Plan:
+def make_plan(
+    checkpoint: Checkpoint,
+    recipe: Recipe,
+    target: Format,
+    verdicts: Mapping[str, Verdict] | None = None,
+    portable: bool = False,
+) -> Plan:
     """Decide how every tensor of a checkpoint is to be written.
+
+    Args:
+        checkpoint: the source.
+        recipe: what was asked for.
+        target: the container's demands.
+        verdicts: tensor -> the grid it lies on, for the methods that ask for it.
+        portable: choose scales that every container holds exactly, even where the target could hold others.
 
     Raises:
         InputError: the container cannot hold what the recipe asks for.
     """
-    for encoding in (recipe.body, recipe.embedding):
-        if encoding is not None and encoding.name not in target.encodings:
+    for encoding, allowed in ((recipe.body, target.encodings), (recipe.embedding, target.embedding_encodings)):
+        if encoding is not None and encoding.name not in allowed:
+            what = "" if encoding is recipe.body else " for the embedding"
             raise InputError(
-                f"{target.name} files cannot hold {encoding.label}",
-                f"{target.name} holds: {', '.join(sorted(target.encodings))}",
+                f"{target.name} cannot hold {encoding.label}{what}",
+                f"{target.name} holds{what}: {', '.join(sorted(allowed))}",
             )
-    planned = tuple(_planned(tensor, recipe, target) for tensor in checkpoint.tensors.values())
-    return Plan(target.name, recipe, planned, tuple(_warnings(checkpoint, planned)))
+    portable = portable or target.portable
+    planned = tuple(
+        _planned(tensor, recipe, target, (verdicts or {}).get(tensor.name), portable)
+        for tensor in checkpoint.tensors.values()
+    )
+    return Plan(target.name, recipe, planned, tuple(_warnings(checkpoint, planned, verdicts)))
 
 
-def _planned(tensor: Tensor, recipe: Recipe, target: Format) -> PlannedTensor:
+def _planned(tensor: Tensor, recipe: Recipe, target: Format, verdict: Verdict | None, portable: bool) -> PlannedTensor:
     shift = tensor.shift + (target.norm_shift if names.is_norm(tensor.name) else 0.0)
     reason = None
-    if len(tensor.shape) > 1:
-        encoding, reason = encoding_for(recipe, tensor.name, tensor.columns)
+    if len(tensor.shape) < 2:
+        floats = target.name == "safetensors" and recipe.body.is_float
+        encoding = recipe.body if floats else target.vector
     else:
-        encoding = target.vector or recipe.body
-    return PlannedTensor(tensor, target.rename(tensor.name), encoding, recipe.method, shift, reason)
+        encoding, reason = encoding_for(recipe, tensor, target.default_embedding(recipe.body), _allowed(tensor, target))
+    method = recipe.method_for(tensor.name)
+    if method == "auto":
+        fits_grid = verdict is not None and verdict.on_grid and encoding.name == "q4_0"
+        method = "lattice" if fits_grid else "nearest"
+    elif method == "lattice" and encoding.name != "q4_0":
+        method = "nearest"
+    pieces = target.pieces(encoding, tensor.columns)
+    return PlannedTensor(tensor, target.rename(tensor.name), encoding, pieces, Choice(method, portable), shift, reason)
 
 
-def _warnings(checkpoint: Checkpoint, planned: tuple[PlannedTensor, ...]) -> list[str]:
+def _allowed(tensor: Tensor, target: Format) -> frozenset[str]:
+    return target.embedding_encodings if tensor.name in (names.EMBEDDING, names.HEAD) else target.encodings
+
+
+def _warnings(
+    checkpoint: Checkpoint, planned: tuple[PlannedTensor, ...], verdicts: Mapping[str, Verdict] | None
+) -> list[str]:
     warnings = list(checkpoint.notes)
     if checkpoint.vision:
         gigabytes = sum(checkpoint.vision.values()) / 1e9
         warnings.append(f"the vision tower ({gigabytes:.2f} GB) is left out, the result is text-only")
-    again = [t for t in planned if not t.source.encoding.is_float and not t.encoding.is_float and not t.copied]
+    again = [t for t in planned if not t.source.encoding.is_float and not t.encoding.is_float and not t.keeps_codes]
     if again:
         kinds = sorted({t.source.encoding.label for t in again})
         warnings.append(
-            f"{len(again)} tensors are quantized a second time (from {', '.join(kinds)}): "
+            f"{_tensors(len(again))} quantized a second time (from {', '.join(kinds)}): "
             "a BF16 checkpoint gives a better result"
         )
     fallbacks = Counter(t.reason for t in planned if t.reason)
-    warnings += [f"{count} tensor{'s' if count > 1 else ''}: {reason}" for reason, count in fallbacks.items()]
+    warnings += [f"{_tensors(count, verb=False)}: {reason}" for reason, count in fallbacks.items()]
+    if verdicts:
+        warnings += _grid_warnings(checkpoint, planned, verdicts)
     return warnings
+
+
+def _grid_warnings(
+    checkpoint: Checkpoint, planned: tuple[PlannedTensor, ...], verdicts: Mapping[str, Verdict]
+) -> list[str]:
+    """What the grids that the weights lie on mean for what was asked."""
+    warnings = []
+    trained = {name for name, verdict in verdicts.items() if verdict.on_grid}
+    lost = [t for t in planned if t.source.name in trained and not t.encoding.is_float and t.encoding.name != "q4_0"]
+    body = [t for t in lost if t.source.name not in (names.EMBEDDING, names.HEAD)]
+    if body:
+        kinds = ", ".join(sorted({t.encoding.label for t in body}))
+        warnings.append(f"{_tensors(len(body))} trained for an int4 grid but written as {kinds}: q4_0 keeps the grid")
+    elif lost:
+        warnings.append("the embedding lies on an int4 grid too: --embedding q4_0 loses nothing and is smaller")
+    others = Counter(v.rule for v in verdicts.values() if v.rule is not None and not v.on_grid)
+    for rule, count in others.items():
+        warnings.append(f"{_tensors(count)} on the grid of {rule}: made from a quantized file, not trained for q4_0")
+    if "qat" in checkpoint.name.lower() and not trained:
+        warnings.append("the name says QAT, but the weights lie on no int4 grid: treated as an ordinary checkpoint")
+    return warnings
+
+
+def _tensors(count: int, verb: bool = True) -> str:
+    noun = "1 tensor" if count == 1 else f"{count} tensors"
+    return noun if not verb else noun + (" is" if count == 1 else " are")

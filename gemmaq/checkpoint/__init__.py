@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -17,24 +18,47 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
+class Part:
+    """One array of a tensor on disk.
+
+    Attributes:
+        blob: the file.
+        offset: of its first byte.
+        row_bytes: bytes of a row.
+        dtype: safetensors name of its numbers, where its layout leaves that open.
+    """
+
+    blob: Blob
+    offset: int
+    row_bytes: int
+    dtype: str = "U8"
+
+
+@dataclass(frozen=True, slots=True)
 class Tensor:
     """A tensor as it lies on disk.
 
     Attributes:
         name: canonical Hugging Face name.
         shape: rows first, as torch has it.
-        encoding: how its bytes are to be read.
-        blob: the file.
-        offset: of its first byte.
+        encoding: what its codes mean.
+        parts: the arrays it is stored in.
+        layout: how the parts hold it: `plain` (one array, the encoding's own blocks), `mlx` (words, scales, biases) or
+            `compressed-tensors` (words, scales).
         shift: what is to be added to the decoded weights (-1 for the norms of a GGUF file).
     """
 
     name: str
     shape: tuple[int, ...]
     encoding: Encoding
-    blob: Blob
-    offset: int
+    parts: tuple[Part, ...]
+    layout: str = "plain"
     shift: float = 0.0
+
+    @property
+    def blob(self) -> Blob:
+        """The file of the first part."""
+        return self.parts[0].blob
 
     @property
     def columns(self) -> int:
@@ -49,20 +73,23 @@ class Tensor:
     @property
     def elements(self) -> int:
         """Weights in all."""
-        count = 1
-        for size in self.shape:
-            count *= size
-        return count
+        return math.prod(self.shape)
 
     @property
     def row_bytes(self) -> int:
-        """Bytes of a row as stored."""
-        return self.encoding.row_bytes(self.columns)
+        """Bytes of a row as stored, all parts together."""
+        return sum(part.row_bytes for part in self.parts)
 
     @property
     def nbytes(self) -> int:
         """Bytes as stored."""
         return self.rows * self.row_bytes
+
+
+def plain(name: str, shape: tuple[int, ...], encoding: Encoding, blob: Blob, offset: int, shift: float = 0.0) -> Tensor:
+    """A tensor stored in one array, in the encoding's own blocks."""
+    row_bytes = encoding.row_bytes(shape[-1] if shape else 1)
+    return Tensor(name, shape, encoding, (Part(blob, offset, row_bytes),), shift=shift)
 
 
 @dataclass(frozen=True)
@@ -72,7 +99,7 @@ class Checkpoint:
     Attributes:
         name: what the model is called (`gemma-3-4b-it-qat-q4_0-unquantized`), from the folder, repo or file.
         location: where it is, as the user said it.
-        format: `safetensors` or `gguf`.
+        format: `safetensors`, `gguf`, `mlx` or `compressed-tensors`.
         config: its dimensions.
         tensors: the text tensors by canonical name, in the order of `gemma.names.shapes`, an untied head last.
         vision: the tensors of the vision side, as they are named in the files.
@@ -110,4 +137,4 @@ class Checkpoint:
     @property
     def files(self) -> tuple[Path, ...]:
         """The weight files."""
-        return tuple(dict.fromkeys(path for tensor in self.tensors.values() for path in tensor.blob.paths))
+        return tuple(dict.fromkeys(path for t in self.tensors.values() for part in t.parts for path in part.blob.paths))

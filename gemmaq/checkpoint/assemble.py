@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from gemmaq.checkpoint import Tensor
 from gemmaq.checkpoint.blob import Reader
-from gemmaq.encodings import codec
+from gemmaq.checkpoint.rows import weights
 from gemmaq.errors import InputError
 from gemmaq.gemma import names
 from gemmaq.gemma.config import TextConfig
@@ -80,18 +78,12 @@ def _fitted(tensor: Tensor, shape: tuple[int, ...], origin: str) -> Tensor:
 
 def _same(a: Tensor, b: Tensor) -> bool:
     """Whether two matrices hold the same weights, compared a slab at a time."""
-    if a.blob == b.blob and a.offset == b.offset:
+    if a.parts == b.parts:
         return True
     step = max(1, _SLAB // a.columns)
     with Reader() as reader:
         for row in range(0, a.rows, step):
             count = min(step, a.rows - row)
-            slabs: list[NDArray[Any]] = []
-            for tensor in (a, b):
-                raw = reader.bytes(tensor.blob, tensor.offset + row * tensor.row_bytes, count * tensor.row_bytes)
-                slabs.append(np.frombuffer(raw, np.uint8).reshape(count, -1))
-            if a.encoding != b.encoding:
-                slabs = [codec(t.encoding).unpack(slab) for t, slab in zip((a, b), slabs, strict=True)]
-            if not np.array_equal(slabs[0], slabs[1]):
+            if not np.array_equal(weights(a, row, count, reader), weights(b, row, count, reader)):
                 return False
     return True

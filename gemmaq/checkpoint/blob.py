@@ -32,6 +32,7 @@ class Blob:
 
         Raises:
             NotFoundError: one is missing.
+            InputError: one is out of reach.
         """
         starts, size = [], 0
         for path in paths:
@@ -40,6 +41,8 @@ class Blob:
                 size += path.stat().st_size
             except FileNotFoundError as error:
                 raise NotFoundError(f"{path} does not exist") from error
+            except OSError as error:
+                raise InputError(f"{path} cannot be read: {error.strerror}") from error
         return cls(paths, tuple(starts), size)
 
     def __str__(self) -> str:

@@ -6,10 +6,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-from gemmaq.checkpoint import Checkpoint, Tensor, safetensors_file
+from gemmaq.checkpoint import Checkpoint, Tensor, plain, safetensors_file
 from gemmaq.checkpoint.assemble import text_tensors
 from gemmaq.checkpoint.blob import Blob
+from gemmaq.checkpoint.quantized import quantized_tensor
 from gemmaq.checkpoint.text_files import read_card, read_json
 from gemmaq.checkpoint.tokenizer import VERBATIM, TokenizerFiles, from_folder
 from gemmaq.encodings import ENCODINGS
@@ -34,15 +36,12 @@ def open_folder(folder: Path, name: str, location: str) -> Checkpoint:
         InputError: something in it is unusable.
     """
     document = read_json(folder / "config.json")
-    for key in ("quantization_config", "quantization"):
-        if document.get(key):
-            raise InputError(
-                f"{folder} is already quantized ({key} in config.json)", "use the checkpoint it was made of"
-            )
+    kind = _kind(document, folder)
     config = gemma_config.from_hf(document)
     entries = dict(_entries(folder))
-    canonical = {entry: names.canonical(entry) for entry in entries}
-    found = [_tensor(name, *entries[entry]) for entry, name in canonical.items() if name is not None]
+    vision, modules = _modules(entries)
+    shapes = dict(names.shapes(config))
+    found = [_tensor(name, kind, arrays, shapes.get(name)) for name, arrays in modules.items()]
     text = document.get("text_config")
     if "vocab_size" not in {**document, **(text if isinstance(text, Mapping) else {})}:
         rows = [tensor.shape[0] for tensor in found if tensor.name == names.EMBEDDING and tensor.shape]
@@ -51,10 +50,10 @@ def open_folder(folder: Path, name: str, location: str) -> Checkpoint:
     return Checkpoint(
         name=name,
         location=location,
-        format="safetensors",
+        format=kind,
         config=config,
         tensors=tensors,
-        vision={entry: entries[entry][1].nbytes for entry, name in canonical.items() if name is None},
+        vision=vision,
         generation=read_json(folder / "generation_config.json", {}),
         card=read_card(folder / "README.md"),
         tokenizer_files=TokenizerFiles(
@@ -64,12 +63,55 @@ def open_folder(folder: Path, name: str, location: str) -> Checkpoint:
     )
 
 
-def _tensor(name: str, blob: Blob, entry: safetensors_file.Entry) -> Tensor:
-    if entry.dtype not in _ENCODINGS:
-        raise InputError(f"{blob}: tensor {entry.name} has dtype {entry.dtype}", f"supported: {', '.join(_ENCODINGS)}")
-    if not entry.shape or min(entry.shape) < 1:
-        raise InputError(f"{blob}: tensor {entry.name} has the shape {list(entry.shape)}")
-    return Tensor(name, entry.shape, _ENCODINGS[entry.dtype], blob, entry.offset)
+def _kind(document: Mapping[str, Any], folder: Path) -> str:
+    """`safetensors`, `mlx` or `compressed-tensors`, by what config.json says of quantization."""
+    settings = document.get("quantization_config") or {}
+    if document.get("quantization"):
+        return "mlx"
+    if not settings:
+        return "safetensors"
+    method, packing = settings.get("quant_method"), settings.get("format")
+    if method == "compressed-tensors" and packing == "pack-quantized":
+        return "compressed-tensors"
+    raise InputError(
+        f"{folder} is quantized by {method} ({packing or 'no format given'}), which gemmaq cannot read",
+        "use the checkpoint it was made of",
+    )
+
+
+_SUFFIXES = ("weight", "scales", "biases", "weight_packed", "weight_scale", "weight_shape", "weight_zero_point")
+_Arrays = dict[str, tuple[Blob, safetensors_file.Entry]]
+
+
+def _modules(entries: Mapping[str, tuple[Blob, safetensors_file.Entry]]) -> tuple[dict[str, int], dict[str, _Arrays]]:
+    """Bytes of the vision tensors, and for every text tensor its arrays by their suffix."""
+    vision: dict[str, int] = {}
+    modules: dict[str, _Arrays] = {}
+    for entry, place in entries.items():
+        module, _, suffix = entry.rpartition(".")
+        whole = f"{module}.weight" if module and suffix in _SUFFIXES else entry
+        name = names.canonical(whole)
+        if name is None:
+            vision[entry] = place[1].nbytes
+        elif suffix in modules.setdefault(name, {}):
+            raise InputError(f"{place[0]} has two tensors for {name}")
+        else:
+            modules[name][suffix] = place
+    return vision, modules
+
+
+def _tensor(name: str, kind: str, arrays: _Arrays, shape: tuple[int, ...] | None) -> Tensor:
+    """A tensor of its arrays: plain floats, or quantized the way the folder is."""
+    if len(arrays) == 1:
+        ((blob, entry),) = arrays.values()
+        if entry.dtype not in _ENCODINGS:
+            raise InputError(
+                f"{blob}: tensor {entry.name} has dtype {entry.dtype}", f"supported: {', '.join(_ENCODINGS)}"
+            )
+        if not entry.shape or min(entry.shape) < 1:
+            raise InputError(f"{blob}: tensor {entry.name} has the shape {list(entry.shape)}")
+        return plain(name, entry.shape, _ENCODINGS[entry.dtype], blob, entry.offset)
+    return quantized_tensor(name, kind, arrays, shape)
 
 
 def _entries(folder: Path) -> Iterator[tuple[str, tuple[Blob, safetensors_file.Entry]]]:

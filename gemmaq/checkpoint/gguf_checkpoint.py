@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from gemmaq.checkpoint import Checkpoint, Tensor, gguf_file
+from gemmaq.checkpoint import Checkpoint, Tensor, gguf_file, plain
 from gemmaq.checkpoint.assemble import text_tensors
 from gemmaq.checkpoint.blob import Blob
 from gemmaq.checkpoint.gguf_file import GgufFile
@@ -79,7 +79,7 @@ def shards_of(path: Path) -> list[Path]:
 def _tensor(file: GgufFile, info: gguf_file.TensorInfo) -> Tensor:
     name = names.from_gguf(info.name)
     shift = -1.0 if name is not None and names.is_norm(name) else 0.0
-    return Tensor(name or info.name, info.shape, info.encoding, file.blob, info.offset, shift)
+    return plain(name or info.name, info.shape, info.encoding, file.blob, info.offset, shift)
 
 
 def _generation(keys: Mapping[str, Any], config: TextConfig) -> dict[str, Any]:

@@ -6,6 +6,7 @@ Source of the layout: ggml's docs/gguf.md.
 from __future__ import annotations
 
 import struct
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +24,7 @@ STRING, ARRAY, BOOL = 8, 9, 7
 SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 """Value type number -> its struct letter."""
 
+_MAX_NAME = 1 << 10
 _MAX_STRING = 1 << 22
 _MAX_STRINGS = 1 << 21
 _MAX_ENTRIES = 1 << 16
@@ -117,6 +119,13 @@ class _Cursor:
         except UnicodeDecodeError as error:
             raise self.fail("a string is not UTF-8") from error
 
+    def name(self) -> str:
+        """The name of a key or tensor; what will be shown must not upset a terminal."""
+        name = self.string()
+        if len(name) > _MAX_NAME or not name.isprintable():
+            raise self.fail(f"{name!r:.60} is no name")
+        return name
+
     def value(self, kind: int) -> Any:
         if kind == STRING:
             return self.string()
@@ -157,11 +166,13 @@ def parse(blob: Blob) -> GgufFile:
             raise cursor.fail(f"it claims {tensor_count} tensors and {key_count} keys")
         keys: dict[str, Any] = {}
         for _ in range(key_count):
-            key = cursor.string()
+            key = cursor.name()
+            if key in keys:
+                raise cursor.fail(f"it names the key {key} twice")
             keys[key] = cursor.value(cursor.number("I"))
         alignment = keys.get("general.alignment", 32)
         if not isinstance(alignment, int) or alignment < 1 or alignment > 1 << 20 or alignment & (alignment - 1):
-            raise cursor.fail(f"general.alignment is {alignment}")
+            raise cursor.fail(f"general.alignment is {alignment!r:.60}")
         listed = [_tensor(cursor, alignment) for _ in range(tensor_count)]
         data_offset = -(-cursor.position // alignment) * alignment
     tensors = tuple(TensorInfo(t.name, t.shape, t.encoding, data_offset + t.offset) for t in listed)
@@ -171,7 +182,7 @@ def parse(blob: Blob) -> GgufFile:
 
 def _tensor(cursor: _Cursor, alignment: int) -> TensorInfo:
     """One tensor info, its offset still relative to the data."""
-    name = cursor.string()
+    name = cursor.name()
     dimensions = cursor.number("I")
     if not 1 <= dimensions <= 4:
         raise cursor.fail(f"tensor {name} has {dimensions} dimensions")
@@ -199,5 +210,6 @@ def _check_extents(blob: Blob, tensors: tuple[TensorInfo, ...]) -> None:
                 f"{blob} is truncated: tensor {tensor.name} ends at byte {end}, the file has {blob.size}",
                 "download or copy it again",
             )
-    if len({tensor.name for tensor in tensors}) != len(tensors):
-        raise InputError(f"{blob} is corrupt: it names a tensor twice")
+    twice = [name for name, count in Counter(tensor.name for tensor in tensors).items() if count > 1]
+    if twice:
+        raise InputError(f"{blob} is corrupt: it names the tensor {twice[0]} twice")

@@ -17,6 +17,8 @@ ITEM_BYTES = {
     "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1, "I8": 1, "U8": 1, "BOOL": 1,
 }  # fmt: skip
 _MAX_HEADER = 1 << 23
+_MAX_NAME = 1 << 10
+_MAX_DIMENSIONS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,15 +69,19 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _entry(blob: Blob, name: str, value: Any, data: int) -> Entry:
+    if len(name) > _MAX_NAME or not name.isprintable():  # half a surrogate pair is not printable either
+        raise InputError(f"{blob} has a broken header: {name!r:.60} is no tensor name")
     try:
         dtype, shape, (begin, end) = value["dtype"], tuple(value["shape"]), value["data_offsets"]
         numbers = (*shape, begin, end)
+        if not isinstance(dtype, str) or len(shape) > _MAX_DIMENSIONS:
+            raise TypeError
         if not all(isinstance(n, int) and not isinstance(n, bool) and 0 <= n < 1 << 62 for n in numbers):
             raise TypeError
     except (KeyError, TypeError, ValueError):
         raise InputError(f"{blob} has a broken header: the entry of tensor {name!r} is malformed") from None
     if dtype not in ITEM_BYTES:
-        raise InputError(f"{blob}: tensor {name} has the unknown dtype {dtype!r}")
+        raise InputError(f"{blob}: tensor {name} has the unknown dtype {dtype!r:.60}")
     nbytes = ITEM_BYTES[dtype]
     for size in shape:
         nbytes *= size

@@ -39,8 +39,13 @@ def read_json(path: Path, default: dict[str, Any] | None = None) -> dict[str, An
     """
     if default is not None and not path.exists():
         return default
+    text = read_text(path)
     try:
-        value = json.loads(read_text(path))
+        value = json.loads(text)
+        if (
+            "\\ud" in text or "\\uD" in text
+        ):  # escapes may spell half a surrogate pair, which no file can be written with
+            json.dumps(value, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not valid JSON: {error}") from error
     if not isinstance(value, dict):
@@ -59,6 +64,6 @@ def read_card(path: Path) -> dict[str, Any]:
 
     try:
         value = yaml.safe_load(text.split("---", 2)[1])
-    except (yaml.YAMLError, IndexError):
+    except (yaml.YAMLError, ValueError, IndexError, RecursionError):  # ValueError: a date of month 13
         return {}
     return value if isinstance(value, dict) else {}

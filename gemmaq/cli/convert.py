@@ -7,6 +7,9 @@ import re
 import resource
 import sys
 import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,29 +20,66 @@ from gemmaq.errors import UsageError
 
 if TYPE_CHECKING:
     from gemmaq.checkpoint import Checkpoint
-    from gemmaq.containers import OutputFile
+    from gemmaq.convert import Artifact
+    from gemmaq.fidelity import Tally
+    from gemmaq.methods.lattice import Verdict
     from gemmaq.plan import Plan
+    from gemmaq.recipe import Recipe
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 1 << 10, "mi": 1 << 20, "gi": 1 << 30}
 
 
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """One container of a run: what it writes and where."""
+
+    plan: Plan
+    artifact: Artifact
+
+
 def convert(
-    source: Annotated[str, typer.Argument(help="A folder with config.json, a .gguf file, or sample:gemma-3-270m.")],
-    to: Annotated[str, typer.Option("--to", help="Container: gguf or safetensors.")] = "gguf",
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="A folder (Hugging Face, MLX or compressed-tensors), a .gguf file, or sample:gemma-3-270m."
+        ),
+    ],
+    to: Annotated[
+        list[str] | None, typer.Option("--to", help="Container, again for more: gguf mlx safetensors. Default: gguf.")
+    ] = None,
     quant: Annotated[
         str | None,
         typer.Option(
             "--quant",
             envvar="GEMMAQ_QUANT",
-            help="Type of the matrices: f32 f16 bf16 q8_0 q4_0 q4_1 q5_0 q5_1 q6_k; safetensors holds the first three. "
-            "Default: q4_0 for gguf, bf16 for safetensors.",
+            help="Type of the matrices: f32 f16 bf16 q8_0 q4_0 q4_1 q5_0 q5_1 q6_k, for mlx also affine4 affine8 "
+            "affine4-g64 affine8-g64, or auto: what a quantized source has. Default: q4_0.",
         ),
     ] = None,
     embedding: Annotated[
         str | None,
-        typer.Option("--embedding", help="Type of the embedding. Default for quantized types: q6_k, or q8_0."),
+        typer.Option(
+            "--embedding",
+            envvar="GEMMAQ_EMBEDDING",
+            help="Type of the embedding. Default for a quantized body: q6_k or q8_0 in gguf, q8_0 in mlx, bf16 in "
+            "safetensors.",
+        ),
     ] = None,
-    method: Annotated[str, typer.Option("--method", help="How codes are chosen: nearest.")] = "nearest",
+    method: Annotated[
+        str | None,
+        typer.Option(
+            "--method",
+            envvar="GEMMAQ_METHOD",
+            help="How codes are chosen: nearest, lattice (recover the grid of a QAT checkpoint), or auto: lattice for "
+            "tensors that lie on a grid. Default: auto.",
+        ),
+    ] = None,
+    portable: Annotated[
+        bool, typer.Option("--portable", help="Choose scales that every container holds: one model everywhere.")
+    ] = False,
+    recipe: Annotated[
+        str | None, typer.Option("--recipe", envvar="GEMMAQ_RECIPE", help="A shipped recipe's name, or a .toml file.")
+    ] = None,
     max_shard_size: Annotated[
         str | None, typer.Option("--max-shard-size", help="Split into files of at most this size: 2G, 500M, 4GiB.")
     ] = None,
@@ -50,38 +90,100 @@ def convert(
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier artifact.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be written, to the byte.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
-    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Only the artifact's path.")] = False,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Only the artifacts' paths, one a line.")] = False,
 ) -> None:
-    """Quantize a Gemma 3 checkpoint and write it for a runtime."""
-    from gemmaq import containers, encodings, methods
-    from gemmaq.convert import Artifact, write
-    from gemmaq.gemma.identity import identify
-    from gemmaq.plan import make_plan
-    from gemmaq.recipe import Recipe
+    """Quantize a Gemma 3 checkpoint and write it for one runtime or several."""
+    from gemmaq.convert import write
     from gemmaq.sources import open_source
 
     started = time.monotonic()
     limit = _bytes(max_shard_size)
-    container = containers.find(to)
-    methods.find(method)
-    body = encodings.find(quant or ("q4_0" if container.FORMAT.name == "gguf" else "bf16"))
-    recipe = Recipe(body, encodings.find(embedding) if embedding else None, method.lower())
+    asked = _recipe(quant, embedding, method, recipe)
+    names = _containers(to, recipe)
     checkpoint = open_source(source)
-    plan = make_plan(checkpoint, recipe, container.FORMAT)
-    files = container.lay_out(checkpoint, plan, limit)
-    folder = output or Path(f"{identify(checkpoint.name).stem}-{body.label}-{plan.format}")
-    for warning in plan.warnings:
+    jobs, folder, verdicts = _plan(checkpoint, asked, names, portable, limit, output)
+    for warning in dict.fromkeys(warning for job in jobs for warning in job.plan.warnings):
         console.warn(warning)
-    if not dry_run:
+    if dry_run:
+        tally = None
+    else:
         with console.progress(f"writing {folder}", quiet or as_json) as progress:
-            write([Artifact(container, files, folder)], folder, threads or _cores(), progress, force)
+            tally = write([job.artifact for job in jobs], folder, threads or _cores(), progress, force)
+        for job in jobs:
+            _warn_rounded(job.plan, tally)
     seconds = None if dry_run else time.monotonic() - started
     if as_json:
-        console.emit_json("convert", _report(source, checkpoint, plan, files, folder, seconds))
+        report = _report(source, checkpoint, jobs, tally, seconds)
+        console.emit_json("convert", report | ({"grid": _grid(verdicts)} if verdicts else {}))
     elif quiet:
-        console.out(str(folder))
+        for job in jobs:
+            console.out(str(job.artifact.folder))
     else:
-        _summarize(plan, files, folder, seconds)
+        _summarize(jobs, verdicts, seconds)
+
+
+def _recipe(quant: str | None, embedding: str | None, method: str | None, recipe: str | None) -> Recipe:
+    """Flags before what the recipe file says before the defaults."""
+    from gemmaq import encodings, methods
+    from gemmaq.recipe import Recipe, load
+
+    file = load(recipe) if recipe else None
+    quant = quant or (file.quant if file else None) or "q4_0"
+    embedding = embedding or (file.embedding if file else None)
+    method = method or (file.method if file else None) or "auto"
+    keep = quant.lower() == "auto"
+    return Recipe(
+        body=encodings.find("q4_0" if keep else quant),
+        embedding=encodings.find(embedding) if embedding else None,
+        method=methods.check(method),
+        rules=file.rules if file else (),
+        keep=keep,
+    )
+
+
+def _containers(to: list[str] | None, recipe: str | None) -> list[str]:
+    """Names of the containers, in the order asked for."""
+    from gemmaq import containers
+    from gemmaq.recipe import load
+
+    names = list(to or (load(recipe).to if recipe else ()) or ("gguf",))
+    return list(dict.fromkeys(containers.check(name) for name in names))
+
+
+def _plan(
+    checkpoint: Checkpoint, recipe: Recipe, names: list[str], portable: bool, limit: int | None, output: Path | None
+) -> tuple[list[_Job], Path, Mapping[str, Verdict]]:
+    """The jobs of a run, their common folder, and the grids found."""
+    from gemmaq import containers
+    from gemmaq.convert import Artifact
+    from gemmaq.gemma.identity import identify
+    from gemmaq.plan import make_plan
+    from gemmaq.survey import survey
+
+    several = len(names) > 1
+    formats = [containers.find(name).FORMAT for name in names]
+    portable = portable or any(target.portable for target in formats)
+    surveyed = recipe.method != "nearest" and not recipe.body.is_float
+    verdicts = survey(checkpoint) if surveyed else {}
+    label = "auto" if recipe.keep else recipe.body.label
+    folder = output or Path("-".join([identify(checkpoint.name).stem, label] + ([] if several else names)))
+    jobs = []
+    for name, target in zip(names, formats, strict=True):
+        plan = make_plan(checkpoint, recipe, target, verdicts, portable)
+        container = containers.find(name)
+        files = container.lay_out(checkpoint, plan, limit)
+        jobs.append(_Job(plan, Artifact(container, files, folder / name if several else folder)))
+    return jobs, folder, verdicts
+
+
+def _warn_rounded(plan: Plan, tally: Tally) -> None:
+    rounded = [o for o in tally.outcomes(plan) if o.rounded]
+    if rounded:
+        first = rounded[0]
+        console.warn(
+            f"{plan.format}: {len(rounded)} tensors have scales it cannot hold exactly and are rounded "
+            f"({first.name}: {first.rounded:,} of {first.scales:,}); gguf holds FP16 scales exactly, --json lists all"
+        )
 
 
 def _cores() -> int:
@@ -100,35 +202,51 @@ def _bytes(text: str | None) -> int | None:
 
 
 def _report(
-    source: str,
-    checkpoint: Checkpoint,
-    plan: Plan,
-    files: tuple[OutputFile, ...],
-    folder: Path,
-    seconds: float | None,
+    source: str, checkpoint: Checkpoint, jobs: list[_Job], tally: Tally | None, seconds: float | None
 ) -> dict[str, Any]:
     from gemmaq.convert import sha256
 
-    listed: list[dict[str, Any]] = [{"path": file.name, "bytes": file.size} for file in files]
-    if seconds is not None:
-        for entry in listed:
-            entry["sha256"] = sha256(folder / entry["path"])
-    artifact = {
-        "container": plan.format,
-        "path": str(folder),
-        "files": listed,
-        "bits_per_weight": round(plan.bits_per_weight, 4),
-        "tensors": plan.counts,
-    }
+    artifacts = []
+    for job in jobs:
+        listed: list[dict[str, Any]] = [{"path": file.name, "bytes": file.size} for file in job.artifact.files]
+        entry: dict[str, Any] = {
+            "container": job.plan.format,
+            "path": str(job.artifact.folder),
+            "files": listed,
+            "bits_per_weight": round(job.plan.bits_per_weight, 4),
+            "tensors": job.plan.counts,
+        }
+        if tally is not None:
+            for file in listed:
+                file["sha256"] = sha256(job.artifact.folder / file["path"])
+            outcomes = tally.outcomes(job.plan)
+            entry["outcomes"] = dict(Counter(o.how for o in outcomes))
+            entry["rounded"] = [
+                {"tensor": o.name, "scales": o.scales, "rounded": o.rounded} for o in outcomes if o.rounded
+            ]
+        artifacts.append(entry)
     report: dict[str, Any] = {
         "source": {"name": checkpoint.name, "location": source, "format": checkpoint.format},
-        "artifacts": [artifact],
-        "method": plan.recipe.method,
-        "warnings": list(plan.warnings),
+        "artifacts": artifacts,
+        "method": jobs[0].plan.recipe.method,
+        "warnings": list(dict.fromkeys(warning for job in jobs for warning in job.plan.warnings)),
     }
     if seconds is not None:
         report |= {"seconds": round(seconds, 3), "peak_rss_bytes": _peak_rss()}
     return report
+
+
+def _grid(verdicts: Mapping[str, Verdict]) -> list[dict[str, Any]]:
+    return [
+        {
+            "tensor": name,
+            "rule": v.rule,
+            "on_grid": v.on_grid,
+            "share": round(v.share, 4),
+            "residual": round(v.residual, 6),
+        }
+        for name, v in verdicts.items()
+    ]
 
 
 def _peak_rss() -> int:
@@ -136,10 +254,20 @@ def _peak_rss() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def _summarize(plan: Plan, files: tuple[OutputFile, ...], folder: Path, seconds: float | None) -> None:
-    kinds = ", ".join(f"{count} {name.upper()}" for name, count in plan.counts.items())
-    total = sum(file.size for file in files)
-    for file in files:
-        console.out(f"{folder / file.name}  {console.size(file.size)} ({file.size:,} bytes)")
-    took = "nothing was written (dry run)" if seconds is None else f"{seconds:.1f} s"
-    console.say(f"{console.size(total)}, {plan.bits_per_weight:.2f} bits per weight ({kinds}), {took}")
+def _summarize(jobs: list[_Job], verdicts: Mapping[str, Verdict], seconds: float | None) -> None:
+    for job in jobs:
+        for file in job.artifact.files:
+            console.out(f"{job.artifact.folder / file.name}  {console.size(file.size)} ({file.size:,} bytes)")
+    for job in jobs:
+        plan, total = job.plan, job.artifact.size
+        kinds = ", ".join(f"{count} {name.upper()}" for name, count in plan.counts.items())
+        console.say(f"{plan.format}: {console.size(total)}, {plan.bits_per_weight:.2f} bits per weight ({kinds})")
+    found = [v for v in verdicts.values() if v.on_grid]
+    if found:
+        rules = ", ".join(f"{count} {rule}" for rule, count in Counter(v.rule for v in found).most_common())
+        worst = max(v.residual for v in found)
+        console.say(
+            f"QAT grid: {len(found)} of {len(verdicts)} matrices lie on an int4 grid ({rules}), residual at most "
+            f"{worst:.2%}; {sum(t.choice.method == 'lattice' for t in jobs[0].plan.tensors)} are put back on it"
+        )
+    console.say("nothing was written (dry run)" if seconds is None else f"{seconds:.1f} s")

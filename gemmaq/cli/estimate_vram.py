@@ -105,7 +105,7 @@ def _weights(checkpoint: Checkpoint, quants: list[str] | None) -> dict[str, int]
     if quants is None and checkpoint.format == "gguf":
         return {"as it is": weight_bytes([tensor.nbytes for tensor in checkpoint.tensors.values()])}
     bodies = [encodings.find(quant) for quant in quants or ("bf16", "q4_0")]
-    plans = {body.name: make_plan(checkpoint, Recipe(body), gguf.FORMAT) for body in bodies}
+    plans = {body.name: make_plan(checkpoint, Recipe(body, method="nearest"), gguf.FORMAT) for body in bodies}
     return {name: weight_bytes([tensor.nbytes for tensor in plan.tensors]) for name, plan in plans.items()}
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,6 +13,7 @@ from gemmaq.cli import console
 
 if TYPE_CHECKING:
     from gemmaq.checkpoint import Checkpoint
+    from gemmaq.methods.lattice import Verdict
 
 
 def inspect(
@@ -34,8 +37,10 @@ def inspect(
 def _facts(checkpoint: Checkpoint, with_tensors: bool) -> dict[str, Any]:
     """Everything there is to say, in bytes and counts."""
     from gemmaq.gemma.sizes import label_of
+    from gemmaq.survey import survey
 
     config = checkpoint.config
+    verdicts = survey(checkpoint)
     counts = Counter(t.encoding.name for t in checkpoint.tensors.values())
     sizes: Counter[str] = Counter()
     for tensor in checkpoint.tensors.values():
@@ -66,14 +71,28 @@ def _facts(checkpoint: Checkpoint, with_tensors: bool) -> dict[str, Any]:
         },
         "tokenizer": _tokenizer(checkpoint),
         "qat_name": "qat" in checkpoint.name.lower(),
+        "grid": _grid(verdicts),
         "notes": list(checkpoint.notes),
     }
     if with_tensors:
         facts["tensors"] = [
             {"name": t.name, "shape": list(t.shape), "type": t.encoding.name, "bytes": t.nbytes}
+            | ({"grid": asdict(verdicts[t.name])} if t.name in verdicts else {})
             for t in checkpoint.tensors.values()
         ]
     return facts
+
+
+def _grid(verdicts: Mapping[str, Verdict]) -> dict[str, Any]:
+    """How many matrices lie on the grid of which rule, and how well it explains them at worst."""
+    found = {name: verdict for name, verdict in verdicts.items() if verdict.rule is not None}
+    rules = Counter(str(verdict.rule) for verdict in found.values())
+    return {
+        "matrices": len(verdicts),
+        "on_grid": sum(verdict.on_grid for verdict in found.values()),
+        "rules": dict(rules.most_common()),
+        "residual": max((verdict.residual for verdict in found.values()), default=None),
+    }
 
 
 def _tokenizer(checkpoint: Checkpoint) -> dict[str, Any]:
@@ -112,13 +131,35 @@ def _show(checkpoint: Checkpoint, with_tensors: bool) -> None:
     ]
     if facts["vision_bytes"]:
         rows.append(("vision", f"{console.size(facts['vision_bytes'])} of vision tower and projector"))
-    if facts["qat_name"]:
-        rows.append(("QAT", "the name says that it was trained with quantization"))
+    rows += _grid_rows(facts["grid"], facts["qat_name"])
     rows += [("note", note) for note in facts["notes"]]
     width = max(len(label) for label, _ in rows)
     for label, text in rows:
         console.out(f"{label:<{width}}  {text}")
     if with_tensors:
-        columns = ("tensor", "type", "shape", "bytes")
-        listed = [(t["name"], t["type"], " x ".join(map(str, t["shape"])), f"{t['bytes']:,}") for t in facts["tensors"]]
+        columns = ("tensor", "type", "shape", "bytes", "grid")
+        listed = [
+            (t["name"], t["type"], " x ".join(map(str, t["shape"])), f"{t['bytes']:,}", _grid_cell(t.get("grid")))
+            for t in facts["tensors"]
+        ]
         console.table(None, columns, listed, left=2)
+
+
+def _grid_rows(grid: dict[str, Any], qat_name: bool) -> list[tuple[str, str]]:
+    """What there is to say of quantization-aware training."""
+    rules = ", ".join(f"{count} {rule}" for rule, count in grid["rules"].items())
+    if grid["on_grid"]:
+        return [
+            ("QAT", f"{grid['on_grid']} of {grid['matrices']} matrices lie on an int4 grid ({rules}), "
+             f"residual at most {grid['residual']:.2%}"),
+        ]  # fmt: skip
+    rows = [("grid", f"{rules}: made from a quantized file, not trained for int4")] if rules else []
+    if qat_name and grid["matrices"]:
+        rows.append(("QAT", "the name says so, but the weights lie on no int4 grid"))
+    return rows
+
+
+def _grid_cell(grid: dict[str, Any] | None) -> str:
+    if grid is None:
+        return ""
+    return f"{grid['rule']} {grid['residual']:.2%}" if grid["rule"] else "none"

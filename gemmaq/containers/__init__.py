@@ -16,14 +16,17 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Protocol
 
+import numpy as np
+
 from gemmaq.checkpoint import Checkpoint
+from gemmaq.encodings import Encoding, codec
 from gemmaq.errors import UsageError
 from gemmaq.plan import Format, Plan, PlannedTensor
 
 if TYPE_CHECKING:
-    from gemmaq.encodings import U8, Values
+    from gemmaq.encodings import F32, U8, Values
 
-NAMES = ("gguf", "safetensors")
+NAMES = ("gguf", "mlx", "safetensors")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,15 +70,20 @@ class Container(Protocol):
     pack: Callable[[PlannedTensor, Values], tuple[U8, ...]]
 
 
-def find(name: str) -> Container:
-    """The container of that name.
+def check(name: str) -> str:
+    """The name in lower case.
 
     Raises:
-        UsageError: there is none.
+        UsageError: there is no such container.
     """
     if name.lower() not in NAMES:
         raise UsageError(f"unknown container {name!r}", f"known containers: {', '.join(NAMES)}")
-    module: Container = import_module(f"{__name__}.{name.lower()}")
+    return name.lower()
+
+
+def find(name: str) -> Container:
+    """The container of a name that `check` has passed."""
+    module: Container = import_module(f"{__name__}.{name}")
     return module
 
 
@@ -98,3 +106,22 @@ def shard_names(pattern: str, count: int) -> list[str]:
     if count == 1:
         return [pattern.format("")]
     return [pattern.format(f"-{n:05}-of-{count:05}") for n in range(1, count + 1)]
+
+
+def floats(encoding: Encoding, values: F32) -> U8:
+    """Weights or scales as bytes of a float encoding, u8 [rows, bytes]."""
+    pack = codec(encoding).pack
+    assert pack is not None
+    return pack(np.ascontiguousarray(values))
+
+
+def words(bits: int, values: Values) -> U8:
+    """Codes as MLX and compressed-tensors both have them: a stream of bits along the row, lowest first."""
+    from gemmaq.encodings.kernels import pack_stream
+
+    codes = values.codes
+    if bits == 8:
+        return codes  # type: ignore[no-any-return]
+    out = np.empty((len(codes), codes.shape[1] * bits // 8), np.uint8)
+    pack_stream(codes.reshape(-1, 8), bits, out.reshape(-1, bits))
+    return out

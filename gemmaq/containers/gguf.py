@@ -16,17 +16,38 @@ from gemmaq.checkpoint import Checkpoint
 from gemmaq.checkpoint.gguf_file import ARRAY, BOOL, MAGIC, STRING
 from gemmaq.checkpoint.tokenizer import Tokenizer
 from gemmaq.containers import OutputFile, Piece, Placement, shard_names, split
-from gemmaq.encodings import ENCODINGS, WRITABLE, codec
+from gemmaq.encodings import ENCODINGS, Encoding, codec
 from gemmaq.gemma import gguf_keys, names
 from gemmaq.gemma import tokens as gemma
 from gemmaq.gemma.identity import Identity, identify, title
 from gemmaq.gemma.sizes import label_of
-from gemmaq.plan import Format, Plan, PlannedTensor
+from gemmaq.plan import Format, PieceSpec, Plan, PlannedTensor
 
 if TYPE_CHECKING:
     from gemmaq.encodings import U8, Values
 
-FORMAT = Format("gguf", frozenset(WRITABLE), names.to_gguf, ENCODINGS["f32"], norm_shift=1.0)
+
+def _pieces(encoding: Encoding, columns: int) -> tuple[PieceSpec, ...]:
+    return (PieceSpec("weight", encoding.label, columns, encoding.row_bytes(columns)),)
+
+
+def _default_embedding(body: Encoding) -> str:
+    """Rows are looked up as well as multiplied with, worth more bits: Q6_K (Q8_0 where 256 does not divide them)."""
+    return body.name if body.is_float or body.name == "q8_0" else "q6_k"
+
+
+_HELD = frozenset(name for name in ENCODINGS if ENCODINGS[name].ggml_type is not None)
+FORMAT = Format(
+    name="gguf",
+    encodings=_HELD,
+    embedding_encodings=_HELD,
+    rename=names.to_gguf,
+    vector=ENCODINGS["f32"],
+    norm_shift=1.0,
+    default_embedding=_default_embedding,
+    pieces=_pieces,
+    portable=False,
+)
 
 ALIGNMENT = 32
 _VERSION = 3

@@ -1,26 +1,49 @@
-"""A Hugging Face folder with safetensors, text-only, weights in BF16, F16 or F32."""
+"""A Hugging Face folder with safetensors, text-only: BF16, F16 or F32, or int4 and int8 as compressed-tensors.
+
+compressed-tensors `pack-quantized`, symmetric, groups of 32, is what transformers and vLLM load; embedding and head
+stay BF16 there. Source of the layout: the compressed-tensors library, compressors/quantized_compressors.
+"""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+import struct
 from typing import TYPE_CHECKING, Any
 
 from gemmaq.checkpoint import Checkpoint
-from gemmaq.checkpoint.tokenizer import to_files
-from gemmaq.containers import OutputFile, Piece, Placement, shard_names, split
-from gemmaq.encodings import codec
+from gemmaq.containers import OutputFile, floats, words
+from gemmaq.containers.tensor_file import Constant, lay_out_shards, side_files
+from gemmaq.encodings import ENCODINGS, Encoding
 from gemmaq.gemma import names
 from gemmaq.gemma.config import to_hf
-from gemmaq.plan import Format, Plan, PlannedTensor
+from gemmaq.plan import Format, PieceSpec, Plan, PlannedTensor
 
 if TYPE_CHECKING:
     from gemmaq.encodings import U8, Values
 
-FORMAT = Format("safetensors", frozenset({"bf16", "f16", "f32"}), lambda name: name, None, norm_shift=0.0)
-
 _TORCH = {"bf16": "bfloat16", "f16": "float16", "f32": "float32"}
+_FLOATS = frozenset(_TORCH)
 _SHARD_BYTES = 5 << 30
+
+
+def _pieces(encoding: Encoding, columns: int) -> tuple[PieceSpec, ...]:
+    if encoding.is_float:
+        return (PieceSpec("weight", encoding.label, columns, encoding.row_bytes(columns)),)
+    packed = columns * encoding.bits // 8
+    groups = columns // encoding.block
+    return PieceSpec("weight_packed", "I32", packed // 4, packed), PieceSpec("weight_scale", "BF16", groups, 2 * groups)
+
+
+FORMAT = Format(
+    name="safetensors",
+    encodings=_FLOATS | {"q4_0", "q8_0"},
+    embedding_encodings=_FLOATS,
+    rename=lambda name: name,
+    vector=ENCODINGS["bf16"],
+    norm_shift=0.0,
+    default_embedding=lambda body: body.name if body.is_float else "bf16",
+    pieces=_pieces,
+    portable=True,
+)
 
 
 def lay_out(checkpoint: Checkpoint, plan: Plan, max_shard_bytes: int | None) -> tuple[OutputFile, ...]:
@@ -29,58 +52,51 @@ def lay_out(checkpoint: Checkpoint, plan: Plan, max_shard_bytes: int | None) -> 
     Raises:
         InputError: the tokenizer is unusable.
     """
-    shards = split(plan.tensors, max_shard_bytes or _SHARD_BYTES)
-    file_names = shard_names("model{}.safetensors", len(shards))
-    files = [_file(name, tensors) for name, tensors in zip(file_names, shards, strict=True)]
-    side: dict[str, bytes] = {"config.json": _json(_config(checkpoint, plan))}
-    if len(shards) > 1:
-        weight_map = {p.tensor.name: file.name for file in files for p in file.placements}
-        total = {"total_parameters": plan.elements, "total_size": plan.tensor_bytes}
-        side["model.safetensors.index.json"] = _json(
-            {"metadata": total, "weight_map": dict(sorted(weight_map.items()))}
-        )
-    if checkpoint.generation:
-        side["generation_config.json"] = _json(dict(sorted(checkpoint.generation.items())))
-    verbatim = checkpoint.tokenizer_files.verbatim
-    if verbatim:
-        side |= {path.name: path.read_bytes() for path in verbatim}
-    else:
-        side |= to_files(checkpoint.tokenizer, checkpoint.config.max_position_embeddings)
+    quantized = [t for t in plan.tensors if not t.encoding.is_float]
+    constants: dict[str, Constant] = {
+        t.name: (t.name + "_shape", "I64", (2,), struct.pack("<2q", *t.source.shape)) for t in quantized
+    }
+    files, index = lay_out_shards(plan, max_shard_bytes or _SHARD_BYTES, {"format": "pt"}, constants, False)
+    config = to_hf(checkpoint.config, _TORCH.get(plan.recipe.body.name, "bfloat16"))
+    config["tie_word_embeddings"] = names.HEAD not in checkpoint.tensors
+    if quantized:
+        config["quantization_config"] = _quantization(plan)
+    side = index | side_files(checkpoint, config)
     return (*files, *(OutputFile(name, len(data), data) for name, data in side.items()))
 
 
-def _config(checkpoint: Checkpoint, plan: Plan) -> Mapping[str, Any]:
-    config = to_hf(checkpoint.config, _TORCH[plan.recipe.body.name])
-    return {**config, "tie_word_embeddings": names.HEAD not in checkpoint.tensors}
-
-
-def _json(value: Any) -> bytes:
-    return (json.dumps(value, ensure_ascii=False, indent=2) + "\n").encode()
-
-
-def _file(name: str, tensors: Sequence[PlannedTensor]) -> OutputFile:
-    """One shard: its header, padded so that data is aligned to 8 bytes, and where the tensors lie."""
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
-    at = 0
-    for tensor in tensors:
-        header[tensor.name] = {
-            "dtype": tensor.encoding.label,
-            "shape": list(tensor.source.shape),
-            "data_offsets": [at, at + tensor.nbytes],
+def _quantization(plan: Plan) -> dict[str, Any]:
+    """The quantization_config: a group for each number of bits, and every matrix that stays as it is."""
+    by_bits: dict[int, list[str]] = {}
+    ignore = ["lm_head"]
+    for tensor in plan.tensors:
+        module = tensor.name.removesuffix(".weight")
+        if not tensor.encoding.is_float:
+            by_bits.setdefault(tensor.encoding.bits, []).append(module)
+        elif len(tensor.source.shape) == 2 and tensor.source.name not in (names.EMBEDDING, names.HEAD):
+            ignore.append(module)
+    groups = {}
+    for number, (bits, modules) in enumerate(sorted(by_bits.items())):
+        weights = {"num_bits": bits, "type": "int", "symmetric": True, "strategy": "group", "group_size": 32}
+        groups[f"group_{number}"] = {
+            "targets": ["Linear"] if len(by_bits) == 1 else modules,
+            "weights": {**weights, "dynamic": False},
+            "input_activations": None,
+            "output_activations": None,
         }
-        at += tensor.nbytes
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    head = len(text).to_bytes(8, "little") + text
-    placements, offset = [], len(head)
-    for tensor in tensors:
-        placements.append(Placement(tensor, (Piece(offset, tensor.encoding.row_bytes(tensor.source.columns)),)))
-        offset += tensor.nbytes
-    return OutputFile(name, offset, head, tuple(placements))
+    return {
+        "quant_method": "compressed-tensors",
+        "format": "pack-quantized",
+        "quantization_status": "compressed",
+        "config_groups": groups,
+        "ignore": ignore,
+        "kv_cache_scheme": None,
+        "global_compression_ratio": None,
+    }
 
 
 def pack(planned: PlannedTensor, values: Values) -> tuple[U8, ...]:
-    """A tensor is one piece: its floats."""
-    packer = codec(planned.encoding).pack
-    assert packer is not None
-    return (packer(values),)
+    """Floats as they are; codes as a stream of bits, and BF16 scales."""
+    if planned.encoding.is_float:
+        return (floats(planned.encoding, values),)
+    return words(planned.encoding.bits, values), floats(ENCODINGS["bf16"], values.scales)

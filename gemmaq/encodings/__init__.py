@@ -25,22 +25,26 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Encoding:
-    """One way to store weights.
+    """One way to represent weights.
 
     Attributes:
         name: the name users type, lower case (`q4_0`).
-        ggml_type: number of the type in GGUF tensor infos.
+        ggml_type: number of the type in GGUF tensor infos, None if GGUF has no such type.
         block: weights a block; a row must be a multiple of it.
-        block_bytes: bytes a block takes.
+        block_bytes: bytes a block takes where a container has no layout of its own.
         module: module of this package whose CODECS holds the loops.
+        bits: bits a code takes; 0 where weights are stored one by one.
+        zero: the code that stands for 0, None where every group has a minimum of its own.
         writable: whether gemmaq can produce it (otherwise it can only read it).
     """
 
     name: str
-    ggml_type: int
+    ggml_type: int | None
     block: int
     block_bytes: int
     module: str
+    bits: int = 0
+    zero: int | None = None
     writable: bool = True
 
     @property
@@ -53,10 +57,11 @@ class Encoding:
         """Whether weights are stored one by one as floating point numbers."""
         return self.block == 1
 
-    @property
-    def bits_per_weight(self) -> float:
-        """Bits a weight takes, scales included."""
-        return 8 * self.block_bytes / self.block
+    def same_codes(self, other: Encoding) -> bool:
+        """Whether codes of the one mean the same in the other, as those of Q4_1 do in MLX's affine type."""
+        return self == other or (
+            not self.is_float and (self.bits, self.zero, self.block) == (other.bits, other.zero, other.block)
+        )
 
     def fits(self, columns: int) -> bool:
         """Whether a row of `columns` weights can be stored."""
@@ -71,7 +76,7 @@ class Encoding:
 class Quantized:
     """Codes and scales of some rows: what every container packs.
 
-    A weight is `scale * (code - offset)`, or `scale * code + minimum` where the encoding has minima.
+    A weight is `scale * (code - zero)`, or `scale * code + minimum` where the encoding has minima.
 
     Attributes:
         codes: u8 [rows, columns].
@@ -95,12 +100,12 @@ class Codec:
     """The loops of one encoding, all over whole rows.
 
     Attributes:
-        unpack: u8 [rows, row bytes] -> f32 [rows, columns].
-        nearest: f32 [rows, columns] -> Values; the rule of ggml's own quantizer. None if not writable.
-        pack: Values -> u8 [rows, row bytes]. None if not writable.
+        read: u8 [rows, row bytes] -> Values. None if no file holds it in this form.
+        nearest: f32 [rows, columns] -> Values; ggml's own rule, or mlx's for affine types. None if not writable.
+        pack: Values -> u8 [rows, row bytes]. None if it can be read only, or no file holds it in this form.
     """
 
-    unpack: Callable[[U8], F32]
+    read: Callable[[U8], Values] | None = None
     nearest: Callable[[F32], Values] | None = None
     pack: Callable[[Values], U8] | None = None
 
@@ -111,18 +116,22 @@ ENCODINGS: dict[str, Encoding] = {
         Encoding("f32", 0, 1, 4, "floats"),
         Encoding("f16", 1, 1, 2, "floats"),
         Encoding("bf16", 30, 1, 2, "floats"),
-        Encoding("q8_0", 8, 32, 34, "legacy"),
-        Encoding("q4_0", 2, 32, 18, "legacy"),
-        Encoding("q4_1", 3, 32, 20, "legacy"),
-        Encoding("q5_0", 6, 32, 22, "legacy"),
-        Encoding("q5_1", 7, 32, 24, "legacy"),
-        Encoding("q6_k", 14, 256, 210, "kquants"),
-        Encoding("q4_k", 12, 256, 144, "kquants", writable=False),
-        Encoding("q5_k", 13, 256, 176, "kquants", writable=False),
+        Encoding("q8_0", 8, 32, 34, "legacy", bits=8, zero=128),
+        Encoding("q4_0", 2, 32, 18, "legacy", bits=4, zero=8),
+        Encoding("q4_1", 3, 32, 20, "legacy", bits=4),
+        Encoding("q5_0", 6, 32, 22, "legacy", bits=5, zero=16),
+        Encoding("q5_1", 7, 32, 24, "legacy", bits=5),
+        Encoding("q6_k", 14, 256, 210, "kquants", bits=6, zero=32),
+        Encoding("q4_k", 12, 256, 144, "kquants", bits=4, writable=False),
+        Encoding("q5_k", 13, 256, 176, "kquants", bits=5, writable=False),
+        Encoding("affine4", None, 32, 20, "affine", bits=4),
+        Encoding("affine4-g64", None, 64, 36, "affine", bits=4),
+        Encoding("affine8", None, 32, 36, "affine", bits=8),
+        Encoding("affine8-g64", None, 64, 68, "affine", bits=8),
     )
 }
 
-BY_GGML_TYPE: dict[int, Encoding] = {e.ggml_type: e for e in ENCODINGS.values()}
+BY_GGML_TYPE: dict[int, Encoding] = {e.ggml_type: e for e in ENCODINGS.values() if e.ggml_type is not None}
 
 WRITABLE: tuple[str, ...] = tuple(e.name for e in ENCODINGS.values() if e.writable)
 
@@ -133,10 +142,30 @@ def find(name: str) -> Encoding:
     Raises:
         UsageError: there is none.
     """
-    encoding = ENCODINGS.get(name.lower())
+    encoding = ENCODINGS.get(name.lower().removesuffix("-g32"))
     if encoding is None or not encoding.writable:
         raise UsageError(f"unknown type {name!r}", f"known types: {', '.join(WRITABLE)}")
     return encoding
+
+
+def dequantize(encoding: Encoding, values: Values) -> F32:
+    """The weights that codes and scales stand for, f32 [rows, columns]."""
+    if encoding.is_float or not isinstance(values, Quantized):
+        return values  # type: ignore[no-any-return]
+    import numpy as np
+
+    from gemmaq.encodings import kernels
+
+    group = values.codes.shape[1] // values.scales.shape[1]
+    codes, scales = values.codes.reshape(-1, group), values.scales.reshape(-1)
+    if values.supers is not None:
+        scales = (values.scales.reshape(values.supers.size, -1) * values.supers.reshape(-1, 1)).reshape(-1)
+    out = np.empty(codes.shape, np.float32)
+    if values.minima is not None:
+        kernels.dequantize_affine(codes, scales, values.minima.reshape(-1), out)
+    else:
+        kernels.dequantize(codes, scales, np.float32(encoding.zero or 0), out)
+    return out.reshape(values.codes.shape)
 
 
 def codec(encoding: Encoding) -> Codec:

@@ -33,10 +33,10 @@ class _Codecs:
 
         kind = GGMLQuantizationType[name.upper()]
 
-        def unpack(raw: U8) -> F32:
+        def read(raw: U8) -> F32:
             return dequantize(raw, kind)
 
-        return Codec(unpack)
+        return Codec(read)
 
 
 CODECS = _Codecs()

@@ -156,6 +156,22 @@ def nearest_absmax(x: Any, codes: Any, scales: Any) -> None:
 
 
 @compiled
+def round_to_scales(x: Any, scales: Any, chosen: Any, zero: Any, codes: Any) -> None:
+    """Nearest codes, 0 to 2 * zero - 1, for given scales, in the blocks listed.
+
+    Shapes: x f32 [blocks, 32], scales f32 [blocks], chosen i64 [n], codes u8 [blocks, 32].
+    """
+    top = np.float32(2 * zero - 1)
+    bias = np.float32(zero)
+    for k in range(chosen.size):
+        b = chosen[k]
+        inverse = _inverse(scales[b])
+        for j in range(x.shape[1]):
+            level = np.float32(np.rint(x[b, j] * inverse)) + bias
+            codes[b, j] = np.uint8(np.int32(min(top, max(_ZERO, level))))
+
+
+@compiled
 def dequantize(codes: Any, scales: Any, offset: Any, out: Any) -> None:
     """F32 out [groups, n] = scales [groups] * (codes [groups, n] - offset)."""
     for b in range(codes.shape[0]):
@@ -192,6 +208,30 @@ def pack_bytes(head: Any, codes: Any, out: Any) -> None:
             out[b, j] = head[b, j]
         for j in range(codes.shape[1]):
             out[b, 2 + j] = codes[b, j] ^ np.uint8(128)
+
+
+@compiled
+def pack_stream(codes: Any, bits: Any, out: Any) -> None:
+    """Codes u8 [n, 8] as a stream of `bits` bits each, lowest first: u8 [n, bits]."""
+    for b in range(codes.shape[0]):
+        word = np.uint64(0)
+        for j in range(8):
+            word |= np.uint64(codes[b, j]) << np.uint64(bits * j)
+        for k in range(bits):
+            out[b, k] = np.uint8(word & np.uint64(255))
+            word >>= np.uint64(8)
+
+
+@compiled
+def unpack_stream(raw: Any, bits: Any, codes: Any) -> None:
+    """The reverse of `pack_stream`."""
+    mask = np.uint64((1 << bits) - 1)
+    for b in range(raw.shape[0]):
+        word = np.uint64(0)
+        for k in range(bits):
+            word |= np.uint64(raw[b, k]) << np.uint64(8 * k)
+        for j in range(8):
+            codes[b, j] = np.uint8((word >> np.uint64(bits * j)) & mask)
 
 
 @compiled

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gemmaq.encodings import Codec, Quantized, kernels
+from gemmaq.encodings import Codec, Quantized
 from gemmaq.encodings.kernels import compiled
 from gemmaq.encodings.legacy import half_bytes, halves
 
@@ -236,14 +236,13 @@ def _unpack_q6_k(raw: Any, codes: Any) -> None:
                 codes[b, at + 96] = (high >> 4) | (((top >> 6) & 3) << 4)
 
 
-def _decode_q6_k(raw: U8) -> F32:
+def _read_q6_k(raw: U8) -> Quantized:
     blocks = raw.reshape(-1, 210)
     codes = np.empty((len(blocks), SUPER), np.uint8)
     _unpack_q6_k(blocks, codes)
-    scales = halves(blocks[:, 208:])[:, None] * blocks[:, 192:208].view(np.int8).astype(np.float32)
-    out = np.empty((len(blocks) * GROUPS, GROUP), np.float32)
-    kernels.dequantize(codes.reshape(-1, GROUP), scales.reshape(-1), np.float32(32), out)
-    return out.reshape(len(raw), -1)
+    scales = blocks[:, 192:208].view(np.int8).astype(np.float32)
+    shape = (len(raw), -1)
+    return Quantized(codes.reshape(shape), scales.reshape(shape), supers=halves(blocks[:, 208:]).reshape(shape))
 
 
 @compiled
@@ -267,7 +266,7 @@ def _unpack_q4_5_k(raw: Any, bits: Any, codes: Any, scales: Any, minima: Any) ->
                 codes[b, 32 * g + j] = nibble
 
 
-def _decode_q4_5_k(bits: int, raw: U8) -> F32:
+def _read_q4_5_k(bits: int, raw: U8) -> Quantized:
     blocks = raw.reshape(-1, 144 if bits == 4 else 176)
     codes = np.empty((len(blocks), SUPER), np.uint8)
     scales = np.empty((len(blocks), 8), np.float32)
@@ -275,13 +274,12 @@ def _decode_q4_5_k(bits: int, raw: U8) -> F32:
     _unpack_q4_5_k(blocks, bits, codes, scales, minima)
     scales *= halves(blocks[:, :2])[:, None]
     minima *= -halves(blocks[:, 2:4])[:, None]
-    out = np.empty((len(blocks) * 8, 32), np.float32)
-    kernels.dequantize_affine(codes.reshape(-1, 32), scales.reshape(-1), minima.reshape(-1), out)
-    return out.reshape(len(raw), -1)
+    shape = (len(raw), -1)
+    return Quantized(codes.reshape(shape), scales.reshape(shape), minima.reshape(shape))
 
 
 CODECS = {
-    "q6_k": Codec(_decode_q6_k, _nearest_q6_k, _pack),
-    "q4_k": Codec(partial(_decode_q4_5_k, 4)),
-    "q5_k": Codec(partial(_decode_q4_5_k, 5)),
+    "q6_k": Codec(_read_q6_k, _nearest_q6_k, _pack),
+    "q4_k": Codec(partial(_read_q4_5_k, 4)),
+    "q5_k": Codec(partial(_read_q4_5_k, 5)),
 }

@@ -71,8 +71,7 @@ def _pack(bits: int, q: Quantized) -> U8:
     return out.reshape(len(q.codes), -1)
 
 
-def unpack(bits: int, affine: bool, raw: U8) -> Quantized:
-    """The codes and scales in rows of packed blocks, u8 [rows, row bytes]."""
+def _read(bits: int, affine: bool, raw: U8) -> Quantized:
     at = 4 if affine else 2
     blocks = raw.reshape(-1, at + 4 * bits)
     codes = np.empty((len(blocks), BLOCK), np.uint8)
@@ -87,21 +86,10 @@ def unpack(bits: int, affine: bool, raw: U8) -> Quantized:
     return Quantized(codes.reshape(len(raw), -1), scales.reshape(len(raw), -1), minima)
 
 
-def _decode(bits: int, affine: bool, raw: U8) -> F32:
-    q = unpack(bits, affine, raw)
-    codes = q.codes.reshape(-1, BLOCK)
-    out = np.empty(codes.shape, np.float32)
-    if q.minima is not None:
-        kernels.dequantize_affine(codes, q.scales.reshape(-1), q.minima.reshape(-1), out)
-    else:
-        kernels.dequantize(codes, q.scales.reshape(-1), np.float32(1 << (bits - 1)), out)
-    return out.reshape(len(raw), -1)
-
-
 CODECS = {
-    "q4_0": Codec(partial(_decode, 4, False), partial(_nearest_signed, 8), partial(_pack, 4)),
-    "q4_1": Codec(partial(_decode, 4, True), partial(_nearest_affine, 15), partial(_pack, 4)),
-    "q5_0": Codec(partial(_decode, 5, False), partial(_nearest_signed, 16), partial(_pack, 5)),
-    "q5_1": Codec(partial(_decode, 5, True), partial(_nearest_affine, 31), partial(_pack, 5)),
-    "q8_0": Codec(partial(_decode, 8, False), _nearest_q8_0, partial(_pack, 8)),
+    "q4_0": Codec(partial(_read, 4, False), partial(_nearest_signed, 8), partial(_pack, 4)),
+    "q4_1": Codec(partial(_read, 4, True), partial(_nearest_affine, 15), partial(_pack, 4)),
+    "q5_0": Codec(partial(_read, 5, False), partial(_nearest_signed, 16), partial(_pack, 5)),
+    "q5_1": Codec(partial(_read, 5, True), partial(_nearest_affine, 31), partial(_pack, 5)),
+    "q8_0": Codec(partial(_read, 8, False), _nearest_q8_0, partial(_pack, 8)),
 }

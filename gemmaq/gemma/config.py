@@ -15,6 +15,8 @@ from gemmaq.errors import InputError
 TEXT = "Gemma3ForCausalLM"
 MULTIMODAL = "Gemma3ForConditionalGeneration"
 SUPPORTED = f"{TEXT} and {MULTIMODAL} (Gemma 3)"
+_SPELLED = {"eos_token_ids": "eos_token_id", "rope_factor": "the factor of rope scaling"}
+"""Field -> what to call it in an error, where config.json has it under another name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +126,9 @@ def _rope(config: Mapping[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     modern = config.get("rope_parameters")
     old = config.get("rope_scaling")
+    for name, value in (("rope_parameters", modern), ("rope_scaling", old)):
+        if value is not None and not isinstance(value, Mapping):
+            raise InputError(f"config.json: {name} is {value!r:.60}, not an object")
     scaling: Mapping[str, Any] = old if isinstance(old, Mapping) else {}
     if isinstance(modern, Mapping):
         full = modern.get("full_attention", modern)
@@ -139,7 +144,7 @@ def _rope(config: Mapping[str, Any]) -> dict[str, Any]:
         scaling = {**full, **scaling}
     kind = _rope_type(scaling)
     if kind == "linear":
-        found["rope_factor"] = scaling.get("factor", 1.0)
+        found["rope_factor"] = scaling.get("factor")
     elif kind != "default":
         raise InputError(f"config.json: rope type {kind!r} is not supported", "Gemma 3 uses default or linear")
     return found
@@ -152,7 +157,7 @@ def _rope_type(scaling: Mapping[str, Any]) -> Any:
 def _layer_pattern(config: Mapping[str, Any], layers: int) -> tuple[bool, ...]:
     types = config.get("layer_types")
     if isinstance(types, list):
-        if len(types) != layers or not set(types) <= {"sliding_attention", "full_attention"}:
+        if len(types) != layers or any(kind not in ("sliding_attention", "full_attention") for kind in types):
             raise InputError(f"config.json: layer_types does not name the attention of {layers} layers")
         return tuple(kind == "sliding_attention" for kind in types)
     period = config.get("sliding_window_pattern") or config.get("_sliding_window_pattern") or 6
@@ -161,21 +166,26 @@ def _layer_pattern(config: Mapping[str, Any], layers: int) -> tuple[bool, ...]:
     return pattern(layers, period)
 
 
+def _is_id(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 31
+
+
 def _checked(values: dict[str, Any]) -> TextConfig:
     """A TextConfig of these values, every number of the right kind and in a sane range."""
+    defaults = {f.name: f.default for f in fields(TextConfig)}
     for name, value in values.items():
-        default = getattr(TextConfig, name, None)
+        default = defaults[name]
         if name in ("layer_pattern", "eos_token_ids"):
-            good = all(isinstance(item, int) for item in value)
+            good = bool(value) and all(_is_id(item) for item in value)
         elif name in ("bos_token_id", "pad_token_id"):
-            good = isinstance(value, int) and value >= 0
+            good = _is_id(value)
         elif isinstance(default, int) and not isinstance(value, bool):
             whole = isinstance(value, int) or name == "query_pre_attn_scalar"
             good = isinstance(value, (int, float)) and whole and 0 < value < 1 << 31
         else:
             good = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < 1e12
         if not good:
-            raise InputError(f"config.json: {name} is {value!r}")
+            raise InputError(f"config.json: {_SPELLED.get(name, name)} is {value!r:.60}")
     config = TextConfig(**values)
     if config.num_hidden_layers > 4096:
         raise InputError(f"config.json: num_hidden_layers is {config.num_hidden_layers}")

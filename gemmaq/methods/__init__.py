@@ -1,11 +1,12 @@
 """Which code each weight gets: one file per method.
 
-A method takes f32 rows and an encoding and returns what the encoding packs.
+A method takes f32 rows, an encoding and a choice, and returns what the encoding packs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -14,18 +15,38 @@ from gemmaq.errors import UsageError
 if TYPE_CHECKING:
     from gemmaq.encodings import F32, Encoding, Values
 
-NAMES = ("nearest",)
+NAMES = ("auto", "nearest", "lattice")
+"""What users may ask for; `auto` is settled, tensor by tensor, when the plan is made."""
 
-Method = Callable[["F32", "Encoding"], "Values"]
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """How the codes of a tensor are chosen.
+
+    Attributes:
+        method: name of the method.
+        portable: choose scales that BF16 and FP16 both hold exactly, so that all containers hold the same model.
+    """
+
+    method: str
+    portable: bool = False
 
 
-def find(name: str) -> Method:
-    """The method of that name: f32 [rows, columns], encoding -> values.
+Method = Callable[["F32", "Encoding", Choice], "Values"]
+
+
+def check(name: str) -> str:
+    """The name in lower case.
 
     Raises:
-        UsageError: there is none.
+        UsageError: there is no such method.
     """
     if name.lower() not in NAMES:
         raise UsageError(f"unknown method {name!r}", f"known methods: {', '.join(NAMES)}")
-    method: Method = import_module(f"{__name__}.{name.lower()}").quantize
-    return method
+    return name.lower()
+
+
+def quantize(x: F32, encoding: Encoding, choice: Choice) -> Values:
+    """Codes and scales of rows, f32 [rows, columns], by the method chosen."""
+    method: Method = import_module(f"{__name__}.{choice.method}").quantize
+    return method(x, encoding, choice)

@@ -1,21 +1,29 @@
-"""Round every weight to the nearest value the encoding's own rule allows: byte for byte what ggml does."""
+"""Round every weight to the nearest value the encoding's own rule allows: byte for byte what ggml or mlx does.
+
+On the portable grid the scale is rounded first, to a number that BF16 and FP16 both hold, and codes are chosen for it.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from gemmaq.encodings import Encoding, codec
+import numpy as np
+
+from gemmaq.encodings import Encoding, Quantized, codec
 from gemmaq.errors import InputError
 
 if TYPE_CHECKING:
     from gemmaq.encodings import F32, Values
+    from gemmaq.methods import Choice
 
 
-def quantize(x: F32, encoding: Encoding) -> Values:
+def quantize(x: F32, encoding: Encoding, choice: Choice) -> Values:
     """Codes and scales of rows.
 
     Args:
         x: f32 [rows, columns], finite; columns a multiple of the encoding's block.
+        encoding: to be written in.
+        choice: whether scales are to be portable.
 
     Raises:
         InputError: the encoding can only be read.
@@ -23,4 +31,29 @@ def quantize(x: F32, encoding: Encoding) -> Values:
     nearest = codec(encoding).nearest
     if nearest is None:
         raise InputError(f"{encoding.label} can only be read")
-    return nearest(x)
+    values = nearest(x)
+    if choice.portable and isinstance(values, Quantized) and encoding.block == 32 and encoding.zero is not None:
+        return _ported(x, values, encoding)
+    return values
+
+
+def portable(scales: F32) -> F32:
+    """The nearest scales that BF16 and FP16 both hold; too large for FP16 stays as it is."""
+    with np.errstate(over="ignore"):
+        halves = scales.astype(np.float16).astype(np.float32)
+    bits = halves.view(np.uint32)
+    rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) & np.uint32(0xFFFF0000)
+    return np.where(np.isfinite(halves), rounded.view(np.float32), scales)
+
+
+def _ported(x: F32, values: Quantized, encoding: Encoding) -> Quantized:
+    """The same rows on portable scales; codes change only where the scale did."""
+    from gemmaq.encodings.kernels import round_to_scales
+
+    scales = portable(values.scales)
+    changed = np.flatnonzero(scales.reshape(-1) != values.scales.reshape(-1))
+    if changed.size:
+        assert encoding.zero is not None
+        codes = values.codes.reshape(-1, encoding.block)
+        round_to_scales(x.reshape(-1, encoding.block), scales.reshape(-1), changed, encoding.zero, codes)
+    return Quantized(values.codes, scales)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gemmaq.checkpoint import Checkpoint, Tensor
+from gemmaq.checkpoint import Checkpoint, plain
 from gemmaq.checkpoint.blob import Blob
 from gemmaq.checkpoint.tokenizer import Tokenizer, TokenizerFiles
 from gemmaq.encodings import ENCODINGS
@@ -90,7 +90,7 @@ def _padded(value: int, to: int) -> int:
 def checkpoint_of(size: Size) -> Checkpoint:
     """A published size as a BF16 checkpoint that exists on no disk, to make plans for."""
     nowhere = Blob((), (), 0)
-    tensors = {name: Tensor(name, shape, ENCODINGS["bf16"], nowhere, 0) for name, shape in shapes(size.config)}
+    tensors = {name: plain(name, shape, ENCODINGS["bf16"], nowhere, 0) for name, shape in shapes(size.config)}
     return Checkpoint(size.name, size.name, "published", size.config, tensors, TokenizerFiles(_no_tokenizer))
 
 

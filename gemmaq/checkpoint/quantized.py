@@ -1,0 +1,79 @@
+"""Quantized matrices of MLX and compressed-tensors folders: which encoding their codes are in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from gemmaq.checkpoint import Part, Tensor
+from gemmaq.checkpoint.blob import Blob, Reader
+from gemmaq.checkpoint.safetensors_file import ITEM_BYTES, Entry
+from gemmaq.encodings import ENCODINGS, codec
+from gemmaq.errors import InputError
+
+_SCALE_DTYPES = ("BF16", "F16", "F32")
+_SYMMETRIC = {(4, 32): "q4_0", (5, 32): "q5_0", (8, 32): "q8_0"}
+_AFFINE = {(4, 32): "affine4", (4, 64): "affine4-g64", (8, 32): "affine8", (8, 64): "affine8-g64"}
+_SAMPLE_ROWS = 64
+
+
+def quantized_tensor(
+    name: str, kind: str, arrays: Mapping[str, tuple[Blob, Entry]], shape: tuple[int, ...] | None
+) -> Tensor:
+    """A matrix stored as codes and scales.
+
+    Args:
+        name: canonical.
+        kind: `mlx` or `compressed-tensors`.
+        arrays: suffix -> file and header entry.
+        shape: what the config asks for; the number of columns is not in the arrays of MLX.
+
+    Raises:
+        InputError: arrays missing, of the wrong kind, or a type gemmaq cannot read.
+    """
+    wanted = ("weight", "scales", "biases") if kind == "mlx" else ("weight_packed", "weight_scale")
+    blob = next(iter(arrays.values()))[0]
+    missing = [suffix for suffix in wanted if suffix not in arrays]
+    if missing or kind == "safetensors":
+        found = ", ".join(sorted(arrays))
+        raise InputError(f"{blob}: tensor {name} is stored as {found}, no quantization known here")
+    if "weight_zero_point" in arrays:
+        raise InputError(f"{blob}: tensor {name} is quantized asymmetrically", "only symmetric int4 and int8 are read")
+    entries = [arrays[suffix][1] for suffix in wanted]
+    words, scales = entries[:2]
+    if words.dtype not in ("U32", "I32") or any(len(e.shape) != 2 or e.shape[0] != words.shape[0] for e in entries):
+        raise InputError(f"{blob}: the arrays of tensor {name} do not belong together")
+    if any(e.dtype not in _SCALE_DTYPES or e.shape != scales.shape for e in entries[1:]):
+        raise InputError(f"{blob}: the scales of tensor {name} are {scales.dtype} {list(scales.shape)}")
+    columns = shape[1] if shape is not None and len(shape) == 2 else 0
+    groups, packed_bits = scales.shape[1], 32 * words.shape[1]
+    if not columns or not groups or packed_bits % columns or columns % groups:
+        raise InputError(f"{blob}: the arrays of tensor {name} do not fit {columns} columns")
+    layout = (packed_bits // columns, columns // groups)
+    parts = tuple(
+        Part(arrays[suffix][0], e.offset, e.shape[1] * ITEM_BYTES[e.dtype], e.dtype)
+        for suffix, e in zip(wanted, entries, strict=True)
+    )
+    encoding = _SYMMETRIC.get(layout)
+    if kind == "mlx" and (encoding is None or not _is_symmetric(parts, words.shape[0], ENCODINGS[encoding].zero or 0)):
+        encoding = _AFFINE.get(layout)
+    if encoding is None:
+        raise InputError(f"{blob}: tensor {name} has {layout[0]} bits in groups of {layout[1]}, which cannot be read")
+    return Tensor(name, (words.shape[0], columns), ENCODINGS[encoding], parts, kind)
+
+
+def _is_symmetric(parts: tuple[Part, ...], rows: int, zero: int) -> bool:
+    """Whether, in a sample of rows, every bias is -zero times its scale."""
+    places = np.unique(np.linspace(0, rows - 1, min(rows, _SAMPLE_ROWS)).astype(int))
+    with Reader() as reader:
+        for row in places.tolist():
+            numbers = []
+            for part in parts[1:]:
+                read = codec(ENCODINGS[part.dtype.lower()]).read
+                assert read is not None
+                raw = reader.bytes(part.blob, part.offset + row * part.row_bytes, part.row_bytes)
+                numbers.append(read(np.frombuffer(raw, np.uint8).reshape(1, -1)))
+            if not np.array_equal(numbers[1], -zero * numbers[0]):
+                return False
+    return True

@@ -1,0 +1,102 @@
+"""Rows of a tensor, read from its parts and turned into codes and scales, or into weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from gemmaq.checkpoint import Tensor
+from gemmaq.checkpoint.blob import Reader
+from gemmaq.encodings import ENCODINGS, Quantized, codec, dequantize
+from gemmaq.errors import InputError
+
+if TYPE_CHECKING:
+    from gemmaq.encodings import F32, U8, Values
+
+
+def read_rows(tensor: Tensor, first: int, count: int, reader: Reader, buffer: bytearray) -> list[U8]:
+    """The stored bytes of some rows, an array u8 [rows, row bytes] for each part.
+
+    Args:
+        tensor: to read from.
+        first: row.
+        count: rows.
+        reader: to read with.
+        buffer: reused memory; grown where it is too small. The arrays point into it.
+
+    Raises:
+        InputError: the file ends early or cannot be read.
+    """
+    size = count * tensor.row_bytes
+    if len(buffer) < size:
+        buffer.extend(bytes(size - len(buffer)))
+    view, arrays, at = memoryview(buffer), [], 0
+    for part in tensor.parts:
+        length = count * part.row_bytes
+        reader.into(part.blob, part.offset + first * part.row_bytes, view[at : at + length])
+        arrays.append(np.frombuffer(view[at : at + length], np.uint8).reshape(count, part.row_bytes))
+        at += length
+    return arrays
+
+
+def values_of(tensor: Tensor, arrays: Sequence[U8]) -> Values:
+    """Codes and scales (for float encodings: weights) of rows as `read_rows` gives them.
+
+    Raises:
+        InputError: the parts contradict each other.
+    """
+    return _LAYOUTS[tensor.layout](tensor, arrays)
+
+
+def weights(tensor: Tensor, first: int, count: int, reader: Reader) -> F32:
+    """Decoded rows, f32 [rows, columns], without the tensor's shift. See `read_rows` for errors."""
+    arrays = read_rows(tensor, first, count, reader, bytearray())
+    return dequantize(tensor.encoding, values_of(tensor, arrays))
+
+
+def _plain(tensor: Tensor, arrays: Sequence[U8]) -> Values:
+    read = codec(tensor.encoding).read
+    assert read is not None
+    return read(arrays[0])
+
+
+def _floats(tensor: Tensor, part: int, array: U8) -> F32:
+    read = codec(ENCODINGS[tensor.parts[part].dtype.lower()]).read
+    assert read is not None
+    return read(array)  # type: ignore[no-any-return]
+
+
+def _codes(tensor: Tensor, words: U8) -> U8:
+    """Codes u8 [rows, columns] of a stream of bits."""
+    from gemmaq.encodings.kernels import unpack_stream
+
+    bits = tensor.encoding.bits
+    codes = np.empty((len(words), tensor.columns), np.uint8)
+    unpack_stream(words.reshape(-1, bits), bits, codes.reshape(-1, 8))
+    return codes
+
+
+def _mlx(tensor: Tensor, arrays: Sequence[U8]) -> Values:
+    scales, biases = _floats(tensor, 1, arrays[1]), _floats(tensor, 2, arrays[2])
+    zero = tensor.encoding.zero
+    if zero is None:
+        return Quantized(_codes(tensor, arrays[0]), scales, biases)
+    if not np.array_equal(biases, -zero * scales):
+        raise InputError(
+            f"tensor {tensor.name} of {tensor.blob} is on the grid of {tensor.encoding.label} only in part",
+            "convert the checkpoint that it was made of",
+        )
+    return Quantized(_codes(tensor, arrays[0]), scales)
+
+
+def _compressed_tensors(tensor: Tensor, arrays: Sequence[U8]) -> Values:
+    return Quantized(_codes(tensor, arrays[0]), _floats(tensor, 1, arrays[1]))
+
+
+_LAYOUTS: dict[str, Callable[[Tensor, Sequence[U8]], Values]] = {
+    "plain": _plain,
+    "mlx": _mlx,
+    "compressed-tensors": _compressed_tensors,
+}

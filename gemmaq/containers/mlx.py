@@ -1,0 +1,97 @@
+"""An MLX folder as mlx-lm loads it: text-only, tied embedding, affine groups.
+
+A Q4_0 block is an affine group of 32 with scale d and bias -8 d, so ggml's symmetric types are held exactly wherever
+BF16 holds their scale. Source of the layout: mlx.core.quantize, and what mlx_lm.convert writes.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gemmaq.checkpoint import Checkpoint
+from gemmaq.containers import OutputFile, floats, words
+from gemmaq.containers.tensor_file import lay_out_shards, side_files
+from gemmaq.encodings import ENCODINGS, Encoding
+from gemmaq.gemma import names
+from gemmaq.gemma.config import to_hf
+from gemmaq.plan import Format, PieceSpec, Plan, PlannedTensor
+
+if TYPE_CHECKING:
+    from gemmaq.encodings import U8, Values
+
+_BF16 = ENCODINGS["bf16"]
+_SHARD_BYTES = 5 << 30
+_IMAGES = frozenset({"q4_0", "q4_1", "q5_0", "q8_0"})
+_HELD = _IMAGES | {"affine4", "affine4-g64", "affine8", "affine8-g64", "bf16"}
+
+
+def _pieces(encoding: Encoding, columns: int) -> tuple[PieceSpec, ...]:
+    if encoding.is_float:
+        return (PieceSpec("weight", encoding.label, columns, encoding.row_bytes(columns)),)
+    packed, groups = columns * encoding.bits // 8, columns // encoding.block
+    scales, biases = (PieceSpec(suffix, "BF16", groups, 2 * groups) for suffix in ("scales", "biases"))
+    return PieceSpec("weight", "U32", packed // 4, packed), scales, biases
+
+
+FORMAT = Format(
+    name="mlx",
+    encodings=_HELD,
+    embedding_encodings=_HELD,
+    rename=lambda name: name,
+    vector=_BF16,
+    norm_shift=0.0,
+    default_embedding=lambda body: body.name if body.name not in _IMAGES else "q8_0",
+    pieces=_pieces,
+    portable=True,
+)
+
+
+def lay_out(checkpoint: Checkpoint, plan: Plan, max_shard_bytes: int | None) -> tuple[OutputFile, ...]:
+    """Weights in shards of at most 5 GiB unless told otherwise, with index, config and tokenizer files.
+
+    Raises:
+        InputError: the tokenizer is unusable.
+    """
+    files, index = lay_out_shards(plan, max_shard_bytes or _SHARD_BYTES, {"format": "mlx"}, {}, True)
+    config = to_hf(checkpoint.config, "bfloat16")
+    config["tie_word_embeddings"] = names.HEAD not in checkpoint.tensors
+    quantization = _quantization(plan)
+    if quantization:
+        config |= {"quantization": quantization, "quantization_config": quantization}
+    side = index | side_files(checkpoint, config)
+    return (*files, *(OutputFile(name, len(data), data) for name, data in side.items()))
+
+
+def _quantization(plan: Plan) -> dict[str, Any]:
+    """The most frequent group size and bits at the top, and an entry for every module that differs."""
+    matrices = [t for t in plan.tensors if len(t.source.shape) == 2]
+    settings = {t.name.removesuffix(".weight"): _setting(t.encoding) for t in matrices}
+    frequent = Counter(key for key in settings.values() if key is not None).most_common(1)
+    if not frequent:
+        return {}
+    usual = frequent[0][0]
+    overrides = {module: _block(key) if key else False for module, key in settings.items() if key != usual}
+    return {**_block(usual), **overrides}
+
+
+def _setting(encoding: Encoding) -> tuple[int, int] | None:
+    return None if encoding.is_float else (encoding.block, encoding.bits)
+
+
+def _block(setting: tuple[int, int]) -> dict[str, Any]:
+    return {"group_size": setting[0], "bits": setting[1], "mode": "affine"}
+
+
+def pack(planned: PlannedTensor, values: Values) -> tuple[U8, ...]:
+    """Floats as they are; codes as a stream of bits, BF16 scales and BF16 biases."""
+    encoding = planned.encoding
+    if encoding.is_float:
+        return (floats(encoding, values),)
+    scales = floats(_BF16, values.scales)
+    if values.minima is not None:
+        return words(encoding.bits, values), scales, floats(_BF16, values.minima)
+    held = (scales.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
+    return words(encoding.bits, values), scales, floats(_BF16, held * np.float32(-(encoding.zero or 0)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gemmaq.checkpoint import Checkpoint, Tensor
 from gemmaq.encodings import Encoding
@@ -141,6 +141,7 @@ def make_plan(
     target: Format,
     verdicts: Mapping[str, Verdict] | None = None,
     portable: bool = False,
+    scales: str = "bf16",
 ) -> Plan:
     """Decide how every tensor of a checkpoint is to be written.
 
@@ -150,6 +151,7 @@ def make_plan(
         target: the container's demands.
         verdicts: tensor -> the grid it lies on, for the methods that ask for it.
         portable: choose scales that every container holds exactly, even where the target could hold others.
+        scales: type of the scales where the container has them in arrays of their own, `bf16` or `f16`.
 
     Raises:
         InputError: the container cannot hold what the recipe asks for.
@@ -163,20 +165,25 @@ def make_plan(
             )
     portable = portable or target.portable
     planned = tuple(
-        _planned(tensor, recipe, target, (verdicts or {}).get(tensor.name), portable)
+        _planned(tensor, recipe, target, (verdicts or {}).get(tensor.name), portable, scales)
         for tensor in checkpoint.tensors.values()
     )
     return Plan(target.name, recipe, planned, tuple(_warnings(checkpoint, planned, verdicts)))
 
 
-def _planned(tensor: Tensor, recipe: Recipe, target: Format, verdict: Verdict | None, portable: bool) -> PlannedTensor:
+def _planned(
+    tensor: Tensor, recipe: Recipe, target: Format, verdict: Verdict | None, portable: bool, scales: str
+) -> PlannedTensor:
     shift = tensor.shift + (target.norm_shift if names.is_norm(tensor.name) else 0.0)
     reason = None
     if len(tensor.shape) < 2:
         floats = target.name == "safetensors" and recipe.body.is_float
         encoding = recipe.body if floats else target.vector
     else:
-        encoding, reason = encoding_for(recipe, tensor, target.default_embedding(recipe.body), _allowed(tensor, target))
+        embedding = target.default_embedding(recipe.body)
+        if portable and embedding == "q6_k":
+            embedding = "q8_0"  # the same in every container that can hold it
+        encoding, reason = encoding_for(recipe, tensor, embedding, _allowed(tensor, target))
     method = recipe.method_for(tensor.name)
     if method == "auto":
         fits_grid = verdict is not None and verdict.on_grid and encoding.name == "q4_0"
@@ -184,6 +191,8 @@ def _planned(tensor: Tensor, recipe: Recipe, target: Format, verdict: Verdict | 
     elif method == "lattice" and encoding.name != "q4_0":
         method = "nearest"
     pieces = target.pieces(encoding, tensor.columns)
+    if scales == "f16" and len(pieces) > 1:
+        pieces = (pieces[0], *(replace(piece, dtype="F16") for piece in pieces[1:]))
     return PlannedTensor(tensor, target.rename(tensor.name), encoding, pieces, Choice(method, portable), shift, reason)
 
 

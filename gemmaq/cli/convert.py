@@ -77,6 +77,14 @@ def convert(
     portable: Annotated[
         bool, typer.Option("--portable", help="Choose scales that every container holds: one model everywhere.")
     ] = False,
+    scales: Annotated[
+        str,
+        typer.Option(
+            "--scales",
+            help="Type of the scales in mlx and safetensors: bf16, or f16, which holds those of any GGUF exactly but "
+            "makes MLX compute in float32 and is rounded by vLLM.",
+        ),
+    ] = "bf16",
     recipe: Annotated[
         str | None, typer.Option("--recipe", envvar="GEMMAQ_RECIPE", help="A shipped recipe's name, or a .toml file.")
     ] = None,
@@ -98,10 +106,12 @@ def convert(
 
     started = time.monotonic()
     limit = _bytes(max_shard_size)
+    if scales.lower() not in ("bf16", "f16"):
+        raise UsageError(f"unknown type of scales {scales!r}", "known: bf16, f16")
     asked = _recipe(quant, embedding, method, recipe)
     names = _containers(to, recipe)
     checkpoint = open_source(source)
-    jobs, folder, verdicts = _plan(checkpoint, asked, names, portable, limit, output)
+    jobs, folder, verdicts = _plan(checkpoint, asked, names, portable, scales.lower(), limit, output)
     for warning in dict.fromkeys(warning for job in jobs for warning in job.plan.warnings):
         console.warn(warning)
     if dry_run:
@@ -151,7 +161,13 @@ def _containers(to: list[str] | None, recipe: str | None) -> list[str]:
 
 
 def _plan(
-    checkpoint: Checkpoint, recipe: Recipe, names: list[str], portable: bool, limit: int | None, output: Path | None
+    checkpoint: Checkpoint,
+    recipe: Recipe,
+    names: list[str],
+    portable: bool,
+    scales: str,
+    limit: int | None,
+    output: Path | None,
 ) -> tuple[list[_Job], Path, Mapping[str, Verdict]]:
     """The jobs of a run, their common folder, and the grids found."""
     from gemmaq import containers
@@ -169,7 +185,7 @@ def _plan(
     folder = output or Path("-".join([identify(checkpoint.name).stem, label] + ([] if several else names)))
     jobs = []
     for name, target in zip(names, formats, strict=True):
-        plan = make_plan(checkpoint, recipe, target, verdicts, portable)
+        plan = make_plan(checkpoint, recipe, target, verdicts, portable, scales)
         container = containers.find(name)
         files = container.lay_out(checkpoint, plan, limit)
         jobs.append(_Job(plan, Artifact(container, files, folder / name if several else folder)))
@@ -181,8 +197,8 @@ def _warn_rounded(plan: Plan, tally: Tally) -> None:
     if rounded:
         first = rounded[0]
         console.warn(
-            f"{plan.format}: {len(rounded)} tensors have scales it cannot hold exactly and are rounded "
-            f"({first.name}: {first.rounded:,} of {first.scales:,}); gguf holds FP16 scales exactly, --json lists all"
+            f"{plan.format}: scales of {len(rounded)} tensor{'s' if len(rounded) > 1 else ''} had to be rounded "
+            f"({first.name}: {first.rounded:,} of {first.scales:,}; --json lists all); --scales f16 holds FP16 scales"
         )
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from gemmaq.checkpoint import Checkpoint
 from gemmaq.containers import OutputFile, floats, words
 from gemmaq.containers.tensor_file import lay_out_shards, side_files
-from gemmaq.encodings import ENCODINGS, Encoding
+from gemmaq.encodings import ENCODINGS, Encoding, codec
 from gemmaq.gemma import names
 from gemmaq.gemma.config import to_hf
 from gemmaq.plan import Format, PieceSpec, Plan, PlannedTensor
@@ -86,12 +86,14 @@ def _block(setting: tuple[int, int]) -> dict[str, Any]:
 
 
 def pack(planned: PlannedTensor, values: Values) -> tuple[U8, ...]:
-    """Floats as they are; codes as a stream of bits, BF16 scales and BF16 biases."""
+    """Floats as they are; codes as a stream of bits, scales and biases."""
     encoding = planned.encoding
     if encoding.is_float:
         return (floats(encoding, values),)
-    scales = floats(_BF16, values.scales)
+    kind = ENCODINGS[planned.pieces[1].dtype.lower()]
+    scales = floats(kind, values.scales)
     if values.minima is not None:
-        return words(encoding.bits, values), scales, floats(_BF16, values.minima)
-    held = (scales.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
-    return words(encoding.bits, values), scales, floats(_BF16, held * np.float32(-(encoding.zero or 0)))
+        return words(encoding.bits, values), scales, floats(kind, values.minima)
+    read = codec(kind).read
+    assert read is not None
+    return words(encoding.bits, values), scales, floats(kind, read(scales) * np.float32(-(encoding.zero or 0)))

@@ -96,7 +96,7 @@ def _quantization(plan: Plan) -> dict[str, Any]:
 
 
 def pack(planned: PlannedTensor, values: Values) -> tuple[U8, ...]:
-    """Floats as they are; codes as a stream of bits, and BF16 scales."""
+    """Floats as they are; codes as a stream of bits, and scales."""
     if planned.encoding.is_float:
         return (floats(planned.encoding, values),)
-    return words(planned.encoding.bits, values), floats(ENCODINGS["bf16"], values.scales)
+    return words(planned.encoding.bits, values), floats(ENCODINGS[planned.pieces[1].dtype.lower()], values.scales)

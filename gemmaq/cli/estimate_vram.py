@@ -71,9 +71,10 @@ def _estimates(
 ) -> list[tuple[str, str, int, Estimate]]:
     """Every quant and context of one model: name, quant, context, bytes."""
     from gemmaq.vram.llama_cpp import estimate
+    from gemmaq.vram.weights import weight_bytes
 
     checkpoint = _open(model)
-    weights = _weights(checkpoint, quants)
+    weights = weight_bytes(checkpoint, quants)
     return [
         (checkpoint.name, quant, context, estimate(checkpoint.config, size, context, kv_type))
         for quant, size in weights.items()
@@ -84,7 +85,7 @@ def _estimates(
 def _open(model: str) -> Checkpoint:
     from gemmaq.gemma.sizes import by_name, require
     from gemmaq.sources import open_source
-    from gemmaq.vram.llama_cpp import checkpoint_of
+    from gemmaq.vram.weights import checkpoint_of
 
     size = by_name(model)
     if size is not None and not Path(model).exists():
@@ -92,21 +93,6 @@ def _open(model: str) -> Checkpoint:
     if any(mark in model for mark in "/.:\\") or Path(model).exists():
         return open_source(model)
     return checkpoint_of(require(model))
-
-
-def _weights(checkpoint: Checkpoint, quants: list[str] | None) -> dict[str, int]:
-    """Quant -> bytes of the tensors: as the plan of the conversion has them, or as a GGUF file holds them."""
-    from gemmaq import encodings
-    from gemmaq.containers import gguf
-    from gemmaq.plan import make_plan
-    from gemmaq.recipe import Recipe
-    from gemmaq.vram.llama_cpp import weight_bytes
-
-    if quants is None and checkpoint.format == "gguf":
-        return {"as it is": weight_bytes([tensor.nbytes for tensor in checkpoint.tensors.values()])}
-    bodies = [encodings.find(quant) for quant in quants or ("bf16", "q4_0")]
-    plans = {body.name: make_plan(checkpoint, Recipe(body, method="nearest"), gguf.FORMAT) for body in bodies}
-    return {name: weight_bytes([tensor.nbytes for tensor in plan.tensors]) for name, plan in plans.items()}
 
 
 def _entry(name: str, quant: str, context: int, estimate: Estimate, kv_type: str) -> dict[str, Any]:
@@ -146,6 +132,7 @@ def _show(results: list[tuple[str, str, int, Estimate]], kv_type: str) -> None:
 
 def _published(as_json: bool) -> None:
     from gemmaq.vram.published import COMPUTED, rows
+    from gemmaq.vram.weights import checkpoint_of, weight_bytes
 
     table = rows()
     if as_json:
@@ -160,7 +147,7 @@ def _published(as_json: bool) -> None:
         ]
         console.emit_json("published-vram", {"rows": entries})
         return
-    ours = [_weights(_open(row.size.name), ["q4_0"])["q4_0"] for row in table]
+    ours = [weight_bytes(checkpoint_of(row.size), ["q4_0"])["q4_0"] for row in table]
     columns = [name if name in COMPUTED else name.replace("_", " ") + "*" for name in table[0].weights_gb]
     weights = [
         (row.size.name, *(f"{gb:.1f}" for gb in row.weights_gb.values()), f"{exact:,}")

@@ -8,19 +8,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gemmaq.checkpoint import Checkpoint, plain
-from gemmaq.checkpoint.blob import Blob
-from gemmaq.checkpoint.tokenizer import Tokenizer, TokenizerFiles
 from gemmaq.encodings import ENCODINGS
-from gemmaq.errors import InputError, UsageError
+from gemmaq.errors import UsageError
 from gemmaq.gemma.config import TextConfig
-from gemmaq.gemma.names import shapes
-from gemmaq.gemma.sizes import Size
 
 KV_TYPES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0")
 _UBATCH = 512
 _PAD = 256
-_ALIGNMENT = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +44,7 @@ def estimate(config: TextConfig, weights: int, context: int, kv_type: str) -> Es
 
     Args:
         config: of the model.
-        weights: bytes of its tensors, see `weight_bytes`.
+        weights: bytes of its tensors, see `vram.weights`.
         context: tokens.
         kv_type: type of the cache, one of KV_TYPES.
 
@@ -78,21 +72,5 @@ def estimate(config: TextConfig, weights: int, context: int, kv_type: str) -> Es
     )
 
 
-def weight_bytes(tensor_bytes: list[int]) -> int:
-    """Bytes of the buffer that holds tensors of these sizes."""
-    return sum(_padded(size, _ALIGNMENT) for size in tensor_bytes)
-
-
 def _padded(value: int, to: int) -> int:
     return -(-value // to) * to
-
-
-def checkpoint_of(size: Size) -> Checkpoint:
-    """A published size as a BF16 checkpoint that exists on no disk, to make plans for."""
-    nowhere = Blob((), (), 0)
-    tensors = {name: plain(name, shape, ENCODINGS["bf16"], nowhere, 0) for name, shape in shapes(size.config)}
-    return Checkpoint(size.name, size.name, "published", size.config, tensors, TokenizerFiles(_no_tokenizer))
-
-
-def _no_tokenizer(config: TextConfig) -> Tokenizer:
-    raise InputError("a published size by name has no tokenizer")

@@ -130,6 +130,17 @@ class Plan:
         return 8 * self.tensor_bytes / self.elements
 
     @property
+    def body(self) -> Encoding:
+        """The encoding of the layers' matrices: as asked for, or that of most of their bytes if the source decides."""
+        if not self.recipe.keep:
+            return self.recipe.body
+        sizes: Counter[Encoding] = Counter()
+        for tensor in self.tensors:
+            if len(tensor.source.shape) == 2 and tensor.source.name not in (names.EMBEDDING, names.HEAD):
+                sizes[tensor.encoding] += tensor.nbytes
+        return sizes.most_common(1)[0][0]
+
+    @property
     def counts(self) -> Mapping[str, int]:
         """Type -> how many tensors have it, the most frequent first."""
         return dict(Counter(tensor.encoding.name for tensor in self.tensors).most_common())

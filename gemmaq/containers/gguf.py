@@ -54,9 +54,10 @@ _VERSION = 3
 _QUANTIZATION_VERSION = 2
 _U16, _U32, _I32, _F32 = 2, 4, 5, 6
 _FILE_TYPES = {
-    "f32": 0, "f16": 1, "q4_0": 2, "q4_1": 3, "q8_0": 7, "q5_0": 8, "q5_1": 9, "q6_k": 18, "bf16": 32,
+    "f32": 0, "f16": 1, "q4_0": 2, "q4_1": 3, "q8_0": 7, "q5_0": 8, "q5_1": 9, "q4_k": 15, "q5_k": 17, "q6_k": 18,
+    "bf16": 32,
 }  # fmt: skip
-"""Recipe body -> general.file_type (llama.cpp's llama_ftype)."""
+"""Body -> general.file_type (llama.cpp's llama_ftype)."""
 _SAMPLING = {
     "top_k": ("top_k", _I32), "top_p": ("top_p", _F32), "min_p": ("min_p", _F32), "temperature": ("temp", _F32),
 }  # fmt: skip
@@ -129,7 +130,7 @@ def lay_out(checkpoint: Checkpoint, plan: Plan, max_shard_bytes: int | None) -> 
     _describe(keys, checkpoint, plan, identity)
     _tokenize(keys, checkpoint.tokenizer)
     shards = split(plan.tensors, max_shard_bytes)
-    file_names = shard_names(f"{identity.stem}-{plan.recipe.body.label}{{}}.gguf", len(shards))
+    file_names = shard_names(f"{identity.stem}-{plan.body.label}{{}}.gguf", len(shards))
     files = []
     for number, (name, tensors) in enumerate(zip(file_names, shards, strict=True)):
         section = keys if number == 0 else _Keys()
@@ -187,7 +188,8 @@ def _describe(keys: _Keys, checkpoint: Checkpoint, plan: Plan, identity: Identit
     _credit(keys, checkpoint.card, identity)
     for key, value in gguf_keys.from_config(checkpoint.config).items():
         keys.scalar(f"{gguf_keys.ARCHITECTURE}.{key}", value)
-    keys.number("general.file_type", _FILE_TYPES[plan.recipe.body.name], _U32)
+    if plan.body.name in _FILE_TYPES:
+        keys.number("general.file_type", _FILE_TYPES[plan.body.name], _U32)
     keys.number("general.quantization_version", _QUANTIZATION_VERSION, _U32)
 
 

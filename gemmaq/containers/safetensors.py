@@ -57,7 +57,7 @@ def lay_out(checkpoint: Checkpoint, plan: Plan, max_shard_bytes: int | None) -> 
         t.name: (t.name + "_shape", "I64", (2,), struct.pack("<2q", *t.source.shape)) for t in quantized
     }
     files, index = lay_out_shards(plan, max_shard_bytes or _SHARD_BYTES, {"format": "pt"}, constants, False)
-    config = to_hf(checkpoint.config, _TORCH.get(plan.recipe.body.name, "bfloat16"))
+    config = to_hf(checkpoint.config, _TORCH.get(plan.body.name, "bfloat16"))
     config["tie_word_embeddings"] = names.HEAD not in checkpoint.tensors
     if quantized:
         config["quantization_config"] = _quantization(plan)

@@ -172,6 +172,16 @@ def round_to_scales(x: Any, scales: Any, chosen: Any, zero: Any, codes: Any) -> 
 
 
 @compiled
+def round_to_ranges(x: Any, scales: Any, minima: Any, top: Any, codes: Any) -> None:
+    """Nearest codes, 0 to top, for given scales and minima of every block; shapes as in `nearest_affine`."""
+    for b in range(x.shape[0]):
+        inverse = _inverse(scales[b])
+        for j in range(x.shape[1]):
+            level = np.float32(np.rint((x[b, j] - minima[b]) * inverse))
+            codes[b, j] = np.uint8(np.int32(min(top, max(_ZERO, level))))
+
+
+@compiled
 def dequantize(codes: Any, scales: Any, offset: Any, out: Any) -> None:
     """F32 out [groups, n] = scales [groups] * (codes [groups, n] - offset)."""
     for b in range(codes.shape[0]):

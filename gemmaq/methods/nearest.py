@@ -32,7 +32,7 @@ def quantize(x: F32, encoding: Encoding, choice: Choice) -> Values:
     if nearest is None:
         raise InputError(f"{encoding.label} can only be read")
     values = nearest(x)
-    if choice.portable and isinstance(values, Quantized) and encoding.block == 32 and encoding.zero is not None:
+    if choice.portable and isinstance(values, Quantized) and encoding.module == "legacy":
         return _ported(x, values, encoding)
     return values
 
@@ -47,13 +47,17 @@ def portable(scales: F32) -> F32:
 
 
 def _ported(x: F32, values: Quantized, encoding: Encoding) -> Quantized:
-    """The same rows on portable scales; codes change only where the scale did."""
-    from gemmaq.encodings.kernels import round_to_scales
+    """The same rows on portable scales and minima; codes change only where these did."""
+    from gemmaq.encodings.kernels import round_to_ranges, round_to_scales
 
     scales = portable(values.scales)
+    blocks, codes = x.reshape(-1, encoding.block), values.codes.reshape(-1, encoding.block)
+    if values.minima is not None:
+        minima = portable(values.minima)
+        top = np.float32((1 << encoding.bits) - 1)
+        round_to_ranges(blocks, scales.reshape(-1), minima.reshape(-1), top, codes)
+        return Quantized(values.codes, scales, minima)
     changed = np.flatnonzero(scales.reshape(-1) != values.scales.reshape(-1))
     if changed.size:
-        assert encoding.zero is not None
-        codes = values.codes.reshape(-1, encoding.block)
-        round_to_scales(x.reshape(-1, encoding.block), scales.reshape(-1), changed, encoding.zero, codes)
+        round_to_scales(blocks, scales.reshape(-1), changed, encoding.zero, codes)
     return Quantized(values.codes, scales)

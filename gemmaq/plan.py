@@ -152,6 +152,7 @@ def make_plan(
     target: Format,
     verdicts: Mapping[str, Verdict] | None = None,
     portable: bool = False,
+    shared: bool = False,
     scales: str = "bf16",
 ) -> Plan:
     """Decide how every tensor of a checkpoint is to be written.
@@ -161,7 +162,8 @@ def make_plan(
         recipe: what was asked for.
         target: the container's demands.
         verdicts: tensor -> the grid it lies on, for the methods that ask for it.
-        portable: choose scales that every container holds exactly, even where the target could hold others.
+        portable: scales that every container holds exactly, those of a recovered grid too.
+        shared: the codes also go to a container with BF16 scales: choose scales that both hold.
         scales: type of the scales where the container has them in arrays of their own, `bf16` or `f16`.
 
     Raises:
@@ -174,16 +176,17 @@ def make_plan(
                 f"{target.name} cannot hold {encoding.label}{what}",
                 f"{target.name} holds{what}: {', '.join(sorted(allowed))}",
             )
-    portable = portable or target.portable
+    common = portable or shared or target.portable
+    portable_methods = {"nearest": common, "lattice": portable}
     planned = tuple(
-        _planned(tensor, recipe, target, (verdicts or {}).get(tensor.name), portable, scales)
+        _planned(tensor, recipe, target, (verdicts or {}).get(tensor.name), portable_methods, scales)
         for tensor in checkpoint.tensors.values()
     )
     return Plan(target.name, recipe, planned, tuple(_warnings(checkpoint, planned, verdicts)))
 
 
 def _planned(
-    tensor: Tensor, recipe: Recipe, target: Format, verdict: Verdict | None, portable: bool, scales: str
+    tensor: Tensor, recipe: Recipe, target: Format, verdict: Verdict | None, portable: Mapping[str, bool], scales: str
 ) -> PlannedTensor:
     shift = tensor.shift + (target.norm_shift if names.is_norm(tensor.name) else 0.0)
     reason = None
@@ -192,7 +195,7 @@ def _planned(
         encoding = recipe.body if floats else target.vector
     else:
         embedding = target.default_embedding(recipe.body)
-        if portable and embedding == "q6_k":
+        if portable["nearest"] and embedding == "q6_k":
             embedding = "q8_0"  # the same in every container that can hold it
         encoding, reason = encoding_for(recipe, tensor, embedding, _allowed(tensor, target))
     method = recipe.method_for(tensor.name)
@@ -204,7 +207,9 @@ def _planned(
     pieces = target.pieces(encoding, tensor.columns)
     if scales == "f16" and len(pieces) > 1:
         pieces = (pieces[0], *(replace(piece, dtype="F16") for piece in pieces[1:]))
-    return PlannedTensor(tensor, target.rename(tensor.name), encoding, pieces, Choice(method, portable), shift, reason)
+    return PlannedTensor(
+        tensor, target.rename(tensor.name), encoding, pieces, Choice(method, portable[method]), shift, reason
+    )
 
 
 def _allowed(tensor: Tensor, target: Format) -> frozenset[str]:
@@ -245,6 +250,9 @@ def _grid_warnings(
         warnings.append(f"{_tensors(len(body))} trained for an int4 grid but written as {kinds}: q4_0 keeps the grid")
     elif lost:
         warnings.append("the embedding lies on an int4 grid too: --embedding q4_0 loses nothing and is smaller")
+    forced = [t for t in planned if t.choice.method == "lattice" and t.source.name not in trained]
+    if forced:
+        warnings.append(f"{_tensors(len(forced))} on no int4 grid: method lattice gives them the closest it can find")
     others = Counter(v.rule for v in verdicts.values() if v.rule is not None and not v.on_grid)
     for rule, count in others.items():
         warnings.append(f"{_tensors(count)} on the grid of {rule}: made from a quantized file, not trained for q4_0")

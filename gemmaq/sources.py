@@ -28,7 +28,7 @@ def open_source(source: str) -> Checkpoint:
     if path.is_dir():
         if not (path / "config.json").is_file():
             return _lonely_gguf(path, source)
-        return open_folder(path, path.resolve().name, source)
+        return open_folder(path, _name_of_folder(path.resolve()), source)
     if path.is_file():
         if path.suffix == ".gguf":
             return open_gguf([Blob.of(shard) for shard in shards_of(path)], _name_of_file(path), source)
@@ -41,6 +41,12 @@ def open_source(source: str) -> Checkpoint:
             f"download it with `hf download {source.replace('@', ' --revision ')} --local-dir DIR` and name DIR",
         )
     raise NotFoundError(f"{source} does not exist")
+
+
+def _name_of_folder(path: Path) -> str:
+    """The folder's name; in the Hub's cache, that of the repository it is a snapshot of."""
+    repository = path.parents[1].name if path.parent.name == "snapshots" else ""
+    return repository.rpartition("--")[2] if repository.startswith("models--") else path.name
 
 
 def _name_of_file(path: Path) -> str:

@@ -5,9 +5,11 @@ Source of the layout: ggml's docs/gguf.md.
 
 from __future__ import annotations
 
+import math
+import re
 import struct
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +31,28 @@ _MAX_STRING = 1 << 22
 _MAX_STRINGS = 1 << 21
 _MAX_ENTRIES = 1 << 16
 _STEP = 1 << 20
+
+
+def _is_whole(value: Any, limit: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < limit
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+_STANDARD: tuple[tuple[str, str, Callable[[Any], bool]], ...] = (
+    (r"general\.(architecture|license|base_model\.\d+\.repo_url)", "a text", lambda v: isinstance(v, str)),
+    (r"tokenizer\.(ggml\.model|chat_template(\..+)?)", "a text", lambda v: isinstance(v, str)),
+    (r"general\.(tags|languages)|tokenizer\.chat_templates", "a list of texts", lambda v: isinstance(v, list)),
+    (r"general\.base_model\.count|split\.(no|count)", "a count", lambda v: _is_whole(v, _MAX_ENTRIES)),
+    (r"general\.sampling\..+", "a number", _is_number),
+    (r"tokenizer\.ggml\.\w+_token_id", "a token id", lambda v: _is_whole(v, 1 << 32)),
+    (r"tokenizer\.ggml\.add_\w+", "a flag", lambda v: isinstance(v, int)),
+    (r"\w+\.rope\.scaling\.type", "a text", lambda v: isinstance(v, str)),
+    (r"\w+\.rope\.scaling\.factor", "a positive number", lambda v: _is_number(v) and v > 0),
+)
+"""Keys that the format itself defines, what they hold, and the test of it; readers of a model rely on these."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +193,10 @@ def parse(blob: Blob) -> GgufFile:
             key = cursor.name()
             if key in keys:
                 raise cursor.fail(f"it names the key {key} twice")
-            keys[key] = cursor.value(cursor.number("I"))
+            keys[key] = value = cursor.value(cursor.number("I"))
+            for pattern, what, is_good in _STANDARD:
+                if re.fullmatch(pattern, key) and not is_good(value):
+                    raise cursor.fail(f"{key} is {value!r:.60}, not {what}")
         alignment = keys.get("general.alignment", 32)
         if not isinstance(alignment, int) or alignment < 1 or alignment > 1 << 20 or alignment & (alignment - 1):
             raise cursor.fail(f"general.alignment is {alignment!r:.60}")

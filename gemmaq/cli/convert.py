@@ -178,14 +178,14 @@ def _plan(
 
     several = len(names) > 1
     formats = [containers.find(name).FORMAT for name in names]
-    portable = portable or any(target.portable for target in formats)
+    shared = any(target.portable for target in formats)
     surveyed = recipe.method != "nearest" and not recipe.body.is_float
     verdicts = survey(checkpoint) if surveyed else {}
     label = "auto" if recipe.keep else recipe.body.label
     folder = output or Path("-".join([identify(checkpoint.name).stem, label] + ([] if several else names)))
     jobs = []
     for name, target in zip(names, formats, strict=True):
-        plan = make_plan(checkpoint, recipe, target, verdicts, portable, scales)
+        plan = make_plan(checkpoint, recipe, target, verdicts, portable, shared, scales)
         container = containers.find(name)
         files = container.lay_out(checkpoint, plan, limit)
         jobs.append(_Job(plan, Artifact(container, files, folder / name if several else folder)))
@@ -193,7 +193,7 @@ def _plan(
 
 
 def _warn_rounded(plan: Plan, tally: Tally) -> None:
-    rounded = [o for o in tally.outcomes(plan) if o.rounded]
+    rounded = [o for o in tally.outcomes(plan) if o.how == "rounded"]
     if rounded:
         first = rounded[0]
         console.warn(

@@ -6,8 +6,6 @@ import errno
 import hashlib
 import itertools
 import os
-import shutil
-import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
@@ -24,10 +22,11 @@ from gemmaq.checkpoint.blob import Reader
 from gemmaq.checkpoint.rows import read_rows, values_of
 from gemmaq.containers import Container, OutputFile, Piece
 from gemmaq.encodings import codec, dequantize
-from gemmaq.errors import InputError, OutputError
+from gemmaq.errors import InputError
 from gemmaq.fidelity import Tally
 from gemmaq.methods import Choice
 from gemmaq.plan import PlannedTensor
+from gemmaq.staging import check_output, staging
 
 if TYPE_CHECKING:
     from gemmaq.encodings import F32, U8, Values
@@ -91,9 +90,11 @@ def write(artifacts: Sequence[Artifact], folder: Path, threads: int, progress: P
         InputError: the source is damaged, or holds NaN or infinite weights.
         OutputError: the output exists, does not fit, or cannot be written.
     """
-    _check_output(artifacts, folder, force)
+    sources = {p.tensor.source.name: p.tensor.source for a in artifacts for f in a.files for p in f.placements}
+    inputs = {path for tensor in sources.values() for part in tensor.parts for path in part.blob.paths}
+    check_output(folder, sum(artifact.size for artifact in artifacts), inputs, force)
     tally = Tally()
-    with _staging(folder, force) as stage, Reader() as reader, _open_files(artifacts, folder, stage) as descriptors:
+    with staging(folder, force) as stage, Reader() as reader, _open_files(artifacts, folder, stage) as descriptors:
         slabs = list(_slabs(artifacts, descriptors))
         reader.open([part.blob for slab in slabs for part in slab.source.parts])
         _run(slabs, reader, threads, progress, tally)
@@ -106,81 +107,6 @@ def sha256(path: Path) -> str:
     """Digest of a file, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _check_output(artifacts: Sequence[Artifact], folder: Path, force: bool) -> None:
-    """Fail before any work on what would fail after it."""
-    if folder.exists() or folder.is_symlink():
-        if not force:
-            raise OutputError(f"{folder} exists", "choose another -o, or replace it with --force")
-        _check_replaceable(folder)
-    tensors = {p.tensor.source.name: p.tensor.source for a in artifacts for f in a.files for p in f.placements}
-    sources = {path.resolve() for t in tensors.values() for part in t.parts for path in part.blob.paths}
-    if any(folder.resolve() in (path, *path.parents) for path in sources):
-        raise OutputError(f"{folder} holds the source itself", "choose another -o")
-    parent = next(p for p in (folder.parent.absolute(), *folder.absolute().parents) if p.exists())
-    needed, free = sum(a.size for a in artifacts), shutil.disk_usage(parent).free
-    if needed > free:
-        raise OutputError(f"{parent} has {free:,} bytes free, {needed:,} are needed")
-
-
-_OURS = {".gguf", ".safetensors", ".json", ".jinja", ".model"}
-
-
-def _check_replaceable(folder: Path) -> None:
-    """--force replaces an artifact, never a folder with other things in it."""
-    if folder.is_symlink() or not folder.is_dir():
-        raise OutputError(f"{folder} is not a folder", "choose another -o")
-    for path in folder.rglob("*"):
-        if path.is_file() and path.suffix not in _OURS:
-            raise OutputError(
-                f"{folder} holds {path.relative_to(folder)}, which gemmaq did not write", "choose another -o"
-            )
-
-
-@contextmanager
-def _staging(folder: Path, force: bool) -> Iterator[Path]:
-    """A folder to write into, renamed to `folder` at the end or removed on any failure."""
-    stage = None
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        stage = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", suffix=".partial", dir=folder.parent))
-        yield stage
-        stage.chmod(0o777 & ~_umask())
-        if force and folder.exists():
-            old = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", suffix=".old", dir=folder.parent))
-            folder.rename(old / folder.name)
-            stage.rename(folder)
-            shutil.rmtree(old)
-        else:
-            stage.rename(folder)
-        stage = None
-        _sync_folder(folder.parent)
-    except OSError as error:
-        raise _output_error(error, folder) from error
-    finally:
-        if stage is not None:
-            shutil.rmtree(stage, ignore_errors=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _output_error(error: OSError, folder: Path) -> OutputError:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return OutputError(f"no space left while writing {folder}", "nothing was kept; free space and run it again")
-    return OutputError(f"{folder} cannot be written: {error.strerror or error}")
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from typing import Annotated
 
@@ -17,6 +18,7 @@ from gemmaq.errors import GemmaqError
 
 INTERRUPTED = 130
 _PIPE_CLOSED = 141
+_TERMINATED = 143
 
 app = typer.Typer(
     name="gemmaq",
@@ -55,6 +57,7 @@ app.command("estimate-vram")(estimate_vram)
 
 def main() -> None:
     """Run the command line; every way to fail has its exit code."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(_TERMINATED))
     try:
         app()
     except GemmaqError as problem:

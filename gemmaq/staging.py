@@ -1,0 +1,106 @@
+"""A folder that appears whole under its final name, or not at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from gemmaq.errors import OutputError
+
+_OURS = {".gguf", ".safetensors", ".json", ".jinja", ".model"}
+"""Endings of the files that artifacts are made of."""
+
+
+def check_output(folder: Path, size: int, inputs: Iterable[Path], force: bool) -> None:
+    """Fail before any work on what would fail after it.
+
+    Args:
+        folder: to be made.
+        size: bytes it will take.
+        inputs: files that are being read.
+        force: whether an earlier artifact may be replaced.
+
+    Raises:
+        OutputError: it exists, holds the source, or does not fit.
+    """
+    if folder.exists() or folder.is_symlink():
+        if not force:
+            raise OutputError(f"{folder} exists", "choose another -o, or replace it with --force")
+        _check_replaceable(folder)
+    if any(folder.resolve() in path.resolve().parents for path in inputs):
+        raise OutputError(f"{folder} holds the source itself", "choose another -o")
+    parent = next(p for p in (folder.parent.absolute(), *folder.absolute().parents) if p.exists())
+    free = shutil.disk_usage(parent).free
+    if size > free:
+        raise OutputError(f"{parent} has {free:,} bytes free, {size:,} are needed")
+
+
+def _check_replaceable(folder: Path) -> None:
+    """--force replaces an artifact, never a folder with other things in it."""
+    if folder.is_symlink() or not folder.is_dir():
+        raise OutputError(f"{folder} is not a folder", "choose another -o")
+    for path in folder.rglob("*"):
+        if path.is_file() and path.suffix not in _OURS:
+            raise OutputError(
+                f"{folder} holds {path.relative_to(folder)}, which gemmaq did not write", "choose another -o"
+            )
+
+
+@contextmanager
+def staging(folder: Path, force: bool) -> Iterator[Path]:
+    """A folder to write into, renamed to `folder` at the end or removed on any failure."""
+    stage = None
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        stage = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", suffix=".partial", dir=folder.parent))
+        yield stage
+        stage.chmod(0o777 & ~_umask())
+        if force and folder.exists():
+            _swap(stage, folder)
+        else:
+            stage.rename(folder)
+        stage = None
+        _sync_folder(folder.parent)
+    except OSError as error:
+        raise _output_error(error, folder) from error
+    finally:
+        if stage is not None:
+            shutil.rmtree(stage, ignore_errors=True)
+
+
+def _swap(stage: Path, folder: Path) -> None:
+    """Put the new folder in the old one's place; the old one is removed only when the new one stands."""
+    old = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", suffix=".old", dir=folder.parent))
+    folder.rename(old / folder.name)
+    try:
+        stage.rename(folder)
+    except OSError:
+        (old / folder.name).rename(folder)
+        raise
+    finally:
+        shutil.rmtree(old)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _output_error(error: OSError, folder: Path) -> OutputError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return OutputError(f"no space left while writing {folder}", "nothing was kept; free space and run it again")
+    return OutputError(f"{folder} cannot be written: {error.strerror or error}")

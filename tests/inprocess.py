@@ -1,0 +1,38 @@
+"""The command line without the half second a process takes to start."""
+
+from __future__ import annotations
+
+import io
+import sys
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from unittest.mock import patch
+
+from gemmaq.cli.app import main
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a command said, and the errors among it."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+
+def run(*arguments: object, code: int = 0) -> Done:
+    """Run a command; asserts its exit code and, where that is not 0, exactly one error and no result."""
+    out, err = io.StringIO(), io.StringIO()
+    with patch.object(sys, "argv", ["gemmaq", *map(str, arguments)]), redirect_stdout(out), redirect_stderr(err):
+        try:
+            main()
+            returned: object = 0
+        except SystemExit as ended:
+            returned = ended.code or 0
+    done = Done(int(str(returned)), out.getvalue(), err.getvalue())
+    assert done.code == code, f"{arguments}: exit code {done.code}, not {code}\n{done.stdout}\n{done.stderr}"
+    assert "Traceback" not in done.stderr
+    if code:
+        assert done.stderr.lower().count("error:") == 1
+        assert done.stdout == ""
+    return done

@@ -98,8 +98,8 @@ def write(artifacts: Sequence[Artifact], folder: Path, threads: int, progress: P
         slabs = list(_slabs(artifacts, descriptors))
         reader.open([part.blob for slab in slabs for part in slab.source.parts])
         _run(slabs, reader, threads, progress, tally)
-        for descriptor in descriptors:
-            os.fsync(descriptor)
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(os.fsync, descriptors))
     return tally
 
 

@@ -9,6 +9,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -180,7 +181,9 @@ def _plan(
     formats = [containers.find(name).FORMAT for name in names]
     shared = any(target.portable for target in formats)
     surveyed = recipe.method != "nearest" and not recipe.body.is_float
-    verdicts = survey(checkpoint) if surveyed else {}
+    with ThreadPoolExecutor(1) as ahead:
+        ahead.submit(lambda: checkpoint.tokenizer)  # an error shows again where the tokenizer is needed
+        verdicts = survey(checkpoint) if surveyed else {}
     label = "auto" if recipe.keep else recipe.body.label
     folder = output or Path("-".join([identify(checkpoint.name).stem, label] + ([] if several else names)))
     jobs = []

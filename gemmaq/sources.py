@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -24,12 +25,12 @@ def open_source(source: str) -> Checkpoint:
         NotFoundError: nothing is there.
         InputError: what is there cannot be used.
     """
-    path = Path(source).expanduser()
-    if path.is_dir():
+    path = Path(os.path.expanduser(source))
+    if os.path.isdir(path):
         if not (path / "config.json").is_file():
             return _lonely_gguf(path, source)
         return open_folder(path, _name_of_folder(path.resolve()), source)
-    if path.is_file():
+    if os.path.isfile(path):
         if path.suffix == ".gguf":
             return open_gguf([Blob.of(shard) for shard in shards_of(path)], _name_of_file(path), source)
         raise InputError(f"{source} is neither a model folder nor a .gguf file", "name the folder with config.json")

@@ -28,7 +28,7 @@ def check_output(folder: Path, size: int, inputs: Iterable[Path], force: bool) -
     Raises:
         OutputError: it exists, holds the source, or does not fit.
     """
-    if folder.exists() or folder.is_symlink():
+    if os.path.lexists(folder):
         if not force:
             raise OutputError(f"{folder} exists", "choose another -o, or replace it with --force")
         _check_replaceable(folder)
@@ -44,6 +44,8 @@ def _check_replaceable(folder: Path) -> None:
     """--force replaces an artifact, never a folder with other things in it."""
     if folder.is_symlink() or not folder.is_dir():
         raise OutputError(f"{folder} is not a folder", "choose another -o")
+    if folder.resolve() in (Path.cwd(), *Path.cwd().parents):
+        raise OutputError(f"{folder} is the folder you are in", "choose another -o")
     for path in folder.rglob("*"):
         if path.is_file() and path.suffix not in _OURS:
             raise OutputError(
@@ -54,7 +56,7 @@ def _check_replaceable(folder: Path) -> None:
 @contextmanager
 def staging(folder: Path, force: bool) -> Iterator[Path]:
     """A folder to write into, renamed to `folder` at the end or removed on any failure."""
-    stage = None
+    folder, stage = Path(os.path.abspath(folder)), None
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         stage = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", suffix=".partial", dir=folder.parent))
@@ -74,16 +76,18 @@ def staging(folder: Path, force: bool) -> Iterator[Path]:
 
 
 def _swap(stage: Path, folder: Path) -> None:
-    """Put the new folder in the old one's place; the old one is removed only when the new one stands."""
+    """Put the new folder in the old one's place; whatever happens between, one of the two stands there."""
     old = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", suffix=".old", dir=folder.parent))
-    folder.rename(old / folder.name)
+    kept = old / folder.name
     try:
+        folder.rename(kept)
         stage.rename(folder)
-    except OSError:
-        (old / folder.name).rename(folder)
+    except BaseException:
+        if kept.exists() and not folder.exists():
+            kept.rename(folder)
+        old.rmdir()
         raise
-    finally:
-        shutil.rmtree(old)
+    shutil.rmtree(old)
 
 
 def _umask() -> int:

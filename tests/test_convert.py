@@ -183,8 +183,7 @@ def test_a_cut_shard_is_refused_by_name(split: list[Path], tmp_path: Path) -> No
 )
 def test_a_shard_number_that_cannot_be_is_refused(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(gguf_bytes())
-    code = 5 if "of-00003" in name else 3
-    run("convert", tmp_path / name, "-o", tmp_path / "out", code=code)
+    run("convert", tmp_path / name, "-o", tmp_path / "out", code=3)
 
 
 @pytest.mark.parametrize(("architecture", "word"), [("clip", "mmproj"), ("llama", "llama"), ("gemma3n", "gemma3n")])

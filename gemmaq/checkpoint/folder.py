@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import partial
@@ -144,7 +145,7 @@ def _weight_map(folder: Path) -> dict[str, str]:
     for shard in sorted(set(weight_map.values())):
         if Path(shard).name != shard or shard in ("", ".", "..") or "\\" in shard:
             raise InputError(f"{folder / _INDEX} names the unsafe file {shard!r}")
-        if not (folder / shard).is_file():
+        if not os.path.isfile(folder / shard):
             raise NotFoundError(f"{folder / shard} does not exist, the index names it", "download the missing shard")
     return weight_map
 

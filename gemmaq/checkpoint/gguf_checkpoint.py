@@ -64,11 +64,14 @@ def shards_of(path: Path) -> list[Path]:
 
     Raises:
         NotFoundError: a shard is missing.
+        InputError: its number is beyond the count.
     """
     found = SHARD.fullmatch(path.name)
     if found is None:
         return [path]
     count = int(found["count"])
+    if not 1 <= int(found["number"]) <= count:
+        raise InputError(f"{path} is named shard {int(found['number'])} of {count}", "rename it as it was")
     shards = [path.with_name(f"{found['stem']}-{n:05}-of-{count:05}.gguf") for n in range(1, count + 1)]
     for shard in shards:
         if not shard.exists():

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+import typer.core
 
 from gemmaq import __version__
 from gemmaq.cli import console
@@ -20,8 +21,26 @@ INTERRUPTED = 130
 _PIPE_CLOSED = 141
 _TERMINATED = 143
 
+
+class _Group(typer.core.TyperGroup):
+    """Runs the commands; typer itself would answer Ctrl-C without a word, and a closed pipe with the code of a bug."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+        except KeyboardInterrupt:
+            console.say("interrupted, nothing half-written was kept")
+            raise typer.Exit(INTERRUPTED) from None
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(_PIPE_CLOSED) from None
+        return result
+
+
 app = typer.Typer(
     name="gemmaq",
+    cls=_Group,
     help="Quantize Gemma 3 for any local runtime.",
     epilog=(
         "Exit codes: 0 done, 1 bug, 2 usage, 3 input unusable, 5 not found, 7 output exists or cannot be written, "
@@ -63,12 +82,6 @@ def main() -> None:
     except GemmaqError as problem:
         console.error(problem)
         sys.exit(problem.exit_code)
-    except KeyboardInterrupt:
-        console.say("interrupted, nothing half-written was kept")
-        sys.exit(INTERRUPTED)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(_PIPE_CLOSED)
     except Exception as bug:
         if os.environ.get("GEMMAQ_DEBUG"):
             raise

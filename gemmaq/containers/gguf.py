@@ -195,8 +195,8 @@ def _describe(keys: _Keys, checkpoint: Checkpoint, plan: Plan, identity: Identit
 
 def _credit(keys: _Keys, card: Mapping[str, Any], identity: Identity) -> None:
     """License, base models, tags and languages, from the model card where there is one."""
-    license_name = card.get("license", "gemma")
-    keys.text("general.license", str(license_name))
+    license_name = ",".join(_texts(card.get("license"))) or "gemma"
+    keys.text("general.license", license_name)
     for field in ("license_name", "license_link"):
         if isinstance(card.get(field), str):
             keys.text("general." + field.replace("_", "."), card[field])

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -58,6 +59,33 @@ def sample_q4_0(tmp_path_factory: pytest.TempPathFactory, gemmaq: Run, sample_bf
     folder = tmp_path_factory.mktemp("sample") / "out"
     gemmaq("convert", sample_bf16, "--quant", "q4_0", "-o", folder)
     return folder / "gemma-3-270m-Q4_0.gguf"
+
+
+@pytest.fixture(scope="session")
+def sample_portable(tmp_path_factory: pytest.TempPathFactory, gemmaq: Run, sample_bf16: Path) -> Path:
+    """The real 270M as a Q4_0 GGUF whose scales every container holds."""
+    folder = tmp_path_factory.mktemp("sample") / "portable"
+    gemmaq("convert", sample_bf16, "--quant", "q4_0", "--portable", "-o", folder)
+    return folder / "gemma-3-270m-Q4_0.gguf"
+
+
+@pytest.fixture(scope="session")
+def sample_model(sample_bf16: Path, sample_portable: Path, require: Callable[[bool, str], None]) -> Any:
+    """The weights of `sample_portable` in transformers, f32. Who changes the model puts it back."""
+    import runtimes
+
+    runtimes.need(require, "torch", "transformers")
+    model = runtimes.dense(sample_bf16)
+    runtimes.put(model, sample_portable)
+    return model
+
+
+@pytest.fixture(scope="session")
+def sample_text(sample_model: Any) -> Any:
+    """What `sample_model` makes of the prompt of `runtimes`."""
+    import runtimes
+
+    return runtimes.greedy(sample_model)
 
 
 @pytest.fixture(scope="session")

@@ -231,7 +231,7 @@ def _warnings(
             "a BF16 checkpoint gives a better result"
         )
     fallbacks = Counter(t.reason for t in planned if t.reason)
-    warnings += [f"{_tensors(count, verb=False)}: {reason}" for reason, count in fallbacks.items()]
+    warnings += [f"{_tensors(count)} {reason}" for reason, count in fallbacks.items()]
     if verdicts:
         warnings += _grid_warnings(checkpoint, planned, verdicts)
     return warnings
@@ -261,6 +261,5 @@ def _grid_warnings(
     return warnings
 
 
-def _tensors(count: int, verb: bool = True) -> str:
-    noun = "1 tensor" if count == 1 else f"{count} tensors"
-    return noun if not verb else noun + (" is" if count == 1 else " are")
+def _tensors(count: int) -> str:
+    return "1 tensor is" if count == 1 else f"{count} tensors are"

@@ -112,7 +112,10 @@ def encoding_for(
     fallback = ENCODINGS[_FALLBACK.get(wanted.name, "f16")]
     if not fallback.fits(columns) or fallback.name not in allowed:
         fallback = ENCODINGS["f16" if "f16" in allowed else "bf16"]
-    return fallback, f"rows of {columns} are no multiple of {wanted.block}: {fallback.label} instead of {wanted.label}"
+    return (
+        fallback,
+        f"{fallback.label} instead of {wanted.label}, whose blocks of {wanted.block} do not fit rows of {columns}",
+    )
 
 
 def folder() -> Path:

@@ -46,12 +46,16 @@ def convert(
         ),
     ],
     to: Annotated[
-        list[str] | None, typer.Option("--to", help="Container, again for more: gguf mlx safetensors. Default: gguf.")
+        list[str] | None,
+        typer.Option(
+            "--to", metavar="CONTAINER", help="Container, again for more: gguf mlx safetensors. Default: gguf."
+        ),
     ] = None,
     quant: Annotated[
         str | None,
         typer.Option(
             "--quant",
+            metavar="TYPE",
             envvar="GEMMAQ_QUANT",
             help="Type of the matrices: f32 f16 bf16 q8_0 q4_0 q4_1 q5_0 q5_1 q6_k, for mlx also affine4 affine8 "
             "affine4-g64 affine8-g64, or auto: what a quantized source has. Default: q4_0.",
@@ -61,6 +65,7 @@ def convert(
         str | None,
         typer.Option(
             "--embedding",
+            metavar="TYPE",
             envvar="GEMMAQ_EMBEDDING",
             help="Type of the embedding. Default for a quantized body: q6_k or q8_0 in gguf, q8_0 in mlx, bf16 in "
             "safetensors.",
@@ -70,6 +75,7 @@ def convert(
         str | None,
         typer.Option(
             "--method",
+            metavar="METHOD",
             envvar="GEMMAQ_METHOD",
             help="How codes are chosen: nearest, lattice (recover the grid of a QAT checkpoint), or auto: lattice for "
             "tensors that lie on a grid. Default: auto.",
@@ -82,19 +88,27 @@ def convert(
         str,
         typer.Option(
             "--scales",
+            metavar="TYPE",
             help="Type of the scales in mlx and safetensors: bf16, or f16, which holds those of any GGUF exactly but "
             "makes MLX compute in float32 and is rounded by vLLM.",
         ),
     ] = "bf16",
     recipe: Annotated[
-        str | None, typer.Option("--recipe", envvar="GEMMAQ_RECIPE", help="A shipped recipe's name, or a .toml file.")
+        str | None,
+        typer.Option(
+            "--recipe", metavar="NAME|FILE", envvar="GEMMAQ_RECIPE", help="A shipped recipe's name, or a .toml file."
+        ),
     ] = None,
     max_shard_size: Annotated[
-        str | None, typer.Option("--max-shard-size", help="Split into files of at most this size: 2G, 500M, 4GiB.")
+        str | None,
+        typer.Option("--max-shard-size", metavar="SIZE", help="Split into files of at most this size: 2G, 500M, 4GiB."),
     ] = None,
-    threads: Annotated[int | None, typer.Option("--threads", min=1, envvar="GEMMAQ_THREADS", help="Workers.")] = None,
+    threads: Annotated[
+        int | None, typer.Option("--threads", metavar="N", min=1, envvar="GEMMAQ_THREADS", help="Workers.")
+    ] = None,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="Folder to make. Default: ./MODEL-TYPE-CONTAINER.")
+        Path | None,
+        typer.Option("-o", "--output", metavar="DIR", help="Folder to make. Default: ./MODEL-TYPE-CONTAINER."),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier artifact.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be written, to the byte.")] = False,

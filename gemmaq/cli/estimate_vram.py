@@ -22,7 +22,7 @@ def estimate_vram(
     models: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[MODEL]...", help="Sizes (27b, gemma-3-27b), folders or .gguf files. Default: all sizes."
+            metavar="MODEL", help="Sizes (27b, gemma-3-27b), folders or .gguf files. Default: all sizes."
         ),
     ] = None,
     quants: Annotated[

@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import argparse
 import shutil
-import statistics
 import subprocess
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from timing import ratio, table, timed
 
 from synthetic import full_size, write_checkpoint
 
@@ -25,20 +26,6 @@ import sys; sys.path.insert(0, {tests!r})
 from pathlib import Path; from oracles import llama_quantize
 llama_quantize(Path(sys.argv[1]), Path(sys.argv[2]), "q4_0")
 """
-
-
-def timed(command: list[object]) -> tuple[float, float]:
-    """Wall seconds and peak resident MB of a command."""
-    script = (
-        "import resource, subprocess, sys, time\n"
-        "start = time.monotonic(); code = subprocess.call(sys.argv[1:], stdout=2); took = time.monotonic() - start\n"
-        "print(took, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss); sys.exit(code)"
-    )
-    done = subprocess.run([sys.executable, "-c", script, *map(str, command)], capture_output=True, text=True)
-    if done.returncode:
-        sys.exit(f"{command} failed:\n{done.stderr}")
-    seconds, kilobytes = done.stdout.split()
-    return float(seconds), float(kilobytes) / 1e3
 
 
 def main() -> None:
@@ -67,11 +54,8 @@ def main() -> None:
         if number:
             ours.append(one)
             theirs.append((convert[0] + quantize[0], max(convert[1], quantize[1])))
-    ratios = [b[0] / a[0] for a, b in zip(ours, theirs, strict=True)]
-    print(f"{'':34}{'wall s':>8}{'peak MB':>9}")
-    for name, rows in (("gemmaq convert", ours), ("reference converter + llama-quantize", theirs)):
-        print(f"{name:34}{statistics.median(r[0] for r in rows):8.2f}{max(r[1] for r in rows):9.0f}")
-    print(f"times faster: median {statistics.median(ratios):.1f}, {min(ratios):.1f} to {max(ratios):.1f}")
+    table({"gemmaq convert": ours, "reference converter + llama-quantize": theirs})
+    ratio("times faster", theirs, ours)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,214 @@
+"""Recipes: the shipped ones say the truth, files are checked, and flags come before all else."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gemmaq import containers
+from gemmaq.encodings import ENCODINGS, find
+from gemmaq.gemma.names import EMBEDDING
+from gemmaq.gemma.sizes import SIZES, by_name
+from gemmaq.plan import Plan, make_plan
+from gemmaq.recipe import Recipe, folder, load
+from gemmaq.vram.weights import checkpoint_of
+from inprocess import run
+
+SHIPPED = sorted(path.stem for path in folder().glob("*.toml"))
+QAT = [name for name in SHIPPED if name.endswith("-qat")]
+HEADER = 6_530_000
+"""Bytes of a GGUF file before its tensors, nearly all of them the tokenizer; a little more for more layers."""
+
+
+def plan_of(name: str, size: str, container: str = "gguf") -> Plan:
+    """What a shipped recipe makes of a published size."""
+    file = load(name)
+    published = by_name(size)
+    assert published is not None and file.quant is not None
+    embedding = find(file.embedding) if file.embedding else None
+    recipe = Recipe(find(file.quant), embedding, file.method or "auto", file.rules)
+    return make_plan(checkpoint_of(published), recipe, containers.find(container).FORMAT)
+
+
+def planned(source: Path, *options: object) -> dict[str, Any]:
+    result: dict[str, Any] = json.loads(run("convert", source, "--dry-run", "--json", *options).stdout)
+    return result
+
+
+def types(source: Path, *options: object) -> dict[str, int]:
+    """Type -> tensors, as planned for the first container."""
+    result: dict[str, int] = planned(source, *options)["artifacts"][0]["tensors"]
+    return result
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text)
+    return path
+
+
+def test_there_are_recipes() -> None:
+    assert {"best-quality", "everywhere", "smallest"} <= set(SHIPPED)
+    assert len(QAT) == len(SIZES) == 5
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_shipped_recipe_loads_and_plans(name: str, tiny: Path) -> None:
+    file = load(name)
+    assert len(file.description) > 40 and "\n" not in file.description.strip()
+    done = planned(tiny, "--recipe", name, *(("--embedding", "q8_0") if file.embedding == "q6_k" else ()))
+    assert tuple(artifact["container"] for artifact in done["artifacts"]) == file.to
+    assert done["method"] == file.method
+    for size in SIZES:
+        for container in file.to:
+            plan = plan_of(name, size.name, container)
+            if f"-{size.label.lower()}-" in name:
+                assert plan.warnings == ()
+
+
+def figures(description: str) -> dict[str, str]:
+    """Size -> GB, as a description of several sizes has them."""
+    return {size: gb for gb, size in re.findall(r"(\d+\.\d+)(?: GB)? for (\d+[MB])", description)}
+
+
+@pytest.mark.parametrize("name", ["best-quality", "smallest"])
+def test_the_sizes_told_are_those_of_the_files(name: str) -> None:
+    told = figures(load(name).description)
+    assert list(told) == [size.label for size in SIZES]
+    assert told == {size: f"{(plan_of(name, size).tensor_bytes + HEADER) / 1e9:.2f}" for size in told}
+
+
+@pytest.mark.parametrize("name", QAT)
+def test_the_size_told_of_a_qat_recipe_is_that_of_the_file(name: str) -> None:
+    (told,) = re.findall(r"(\d+\.\d+) GB", load(name).description)
+    size = name.removeprefix("gemma-3-").removesuffix("-qat")
+    assert size.upper() in load(name).description
+    assert told == f"{(plan_of(name, size).tensor_bytes + HEADER) / 1e9:.2f}"
+
+
+def test_the_header_is_as_large_as_these_tests_say(sample_q4_0: Path) -> None:
+    plan = plan_of("gemma-3-270m-qat", "270m")
+    assert abs(sample_q4_0.stat().st_size - plan.tensor_bytes - HEADER) < 30_000
+
+
+def test_best_quality_gives_the_values_more_bits() -> None:
+    kinds = {t.source.name: t.encoding.name for t in plan_of("best-quality", "4b").tensors if len(t.source.shape) == 2}
+    wide = {name for name, kind in kinds.items() if kind == "q8_0"}
+    assert wide == {EMBEDDING} | {f"model.layers.{layer}.self_attn.v_proj.weight" for layer in range(34)}
+    assert set(kinds.values()) == {"q6_k", "q8_0"}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('quantt = "q4_0"', ("'quantt'", "'quant'")),
+        ('embeding = "q8_0"', ("'embeding'", "'embedding'")),
+        ('[[rules]]\nmatch = "*"\ntypes = "q8_0"', ("[[rules]]", "'types'", "'type'")),
+        ('[[rules]]\ntype = "q8_0"', ("no match", 'match = "')),
+        ('[[rules]]\nmatch = "*"\ntype = "q3_0"', ("q3_0", "q4_0")),
+        ('[[rules]]\nmatch = "*"\nmethod = "best"', ("'best'", "nearest")),
+        ("rules = 3", ("[[rules]]",)),
+        ("quant = 4", ("quant must be a text",)),
+        ('quant = "q4_9"', ("q4_9", "q4_0")),
+        ('method = "gptqq"', ("gptqq", "nearest")),
+        ('to = ["onnx"]', ("onnx", "gguf")),
+        ("to = 5", ("to",)),
+        ("quant = ", ("not valid TOML",)),
+    ],
+)
+def test_a_mistake_in_a_recipe_is_a_usage_error(text: str, words: tuple[str, ...], tiny: Path, tmp_path: Path) -> None:
+    recipe = write(tmp_path / "mine.toml", text)
+    message = run("convert", tiny, "--recipe", recipe, "-o", tmp_path / "out", code=2).stderr
+    assert all(word in message for word in words), message
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [("smalest", "smallest"), ("best_quality", "best-quality"), ("gemma-3-4b-qta", "gemma-3-4b-qat")],
+)
+def test_an_unknown_recipe_is_not_found_and_a_near_one_named(name: str, near: str, tiny: Path, tmp_path: Path) -> None:
+    message = run("convert", tiny, "--recipe", name, "-o", tmp_path / "out", code=5).stderr
+    assert name in message and near in message
+
+
+def test_a_name_like_no_other_gets_the_whole_list(tiny: Path, tmp_path: Path) -> None:
+    for name in ("zzz", str(tmp_path / "none.toml")):
+        message = run("convert", tiny, "--recipe", name, "-o", tmp_path / "out", code=5).stderr
+        assert all(shipped in message.replace("\n", " ") for shipped in SHIPPED), message
+
+
+def test_flag_before_environment_before_recipe_before_default(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = write(tmp_path / "mine.toml", 'quant = "q5_1"\nembedding = "q5_1"\nmethod = "nearest"\nto = "gguf"')
+    assert types(tiny)["q4_0"] == 49
+    assert types(tiny, "--recipe", recipe) == {"q5_1": 50, "f32": 43}
+    monkeypatch.setenv("GEMMAQ_QUANT", "q5_0")
+    assert types(tiny)["q5_0"] == 49
+    assert types(tiny, "--recipe", recipe) == {"q5_0": 49, "q5_1": 1, "f32": 43}
+    assert types(tiny, "--recipe", recipe, "--quant", "q4_1") == {"q4_1": 49, "q5_1": 1, "f32": 43}
+    monkeypatch.setenv("GEMMAQ_EMBEDDING", "bf16")
+    assert types(tiny, "--recipe", recipe) == {"q5_0": 49, "bf16": 1, "f32": 43}
+    assert types(tiny, "--recipe", recipe, "--embedding", "f16") == {"q5_0": 49, "f16": 1, "f32": 43}
+    assert planned(tiny)["method"] == "auto"
+    assert planned(tiny, "--recipe", recipe)["method"] == "nearest"
+    monkeypatch.setenv("GEMMAQ_METHOD", "lattice")
+    assert planned(tiny, "--recipe", recipe)["method"] == "lattice"
+    assert planned(tiny, "--recipe", recipe, "--method", "auto")["method"] == "auto"
+    monkeypatch.setenv("GEMMAQ_RECIPE", str(recipe))
+    assert planned(tiny)["artifacts"][0]["tensors"] == {"q5_0": 49, "bf16": 1, "f32": 43}
+    containers_of = [artifact["container"] for artifact in planned(tiny, "--to", "gguf", "--to", "gguf")["artifacts"]]
+    assert containers_of == ["gguf"]
+
+
+def test_of_the_rules_the_first_that_matches_counts(tiny: Path, tmp_path: Path) -> None:
+    recipe = write(
+        tmp_path / "rules.toml",
+        """
+        quant = "q4_0"
+        embedding = "q8_0"
+        [[rules]]
+        match = "model.layers.0.*"
+        type = "bf16"
+        [[rules]]
+        match = "*.v_proj.weight"
+        type = "q5_0"
+        method = "nearest"
+        [[rules]]
+        match = "*.[01].self_attn.*"
+        type = "q8_0"
+        [[rules]]
+        match = "*.embed_tokens.*"
+        type = "f16"
+        """,
+    )
+    run("convert", tiny, "--recipe", recipe, "-o", tmp_path / "out")
+    listed = json.loads(run("inspect", next((tmp_path / "out").iterdir()), "--tensors", "--json").stdout)["tensors"]
+    kinds = {t["name"]: t["type"] for t in listed if len(t["shape"]) == 2}
+
+    def expected(name: str) -> str:
+        if name == EMBEDDING:
+            return "f16"
+        if name.startswith("model.layers.0."):
+            return "bf16"
+        if name.endswith("v_proj.weight"):
+            return "q5_0"
+        return "q8_0" if name.startswith("model.layers.1.self_attn.") else "q4_0"
+
+    assert kinds == {name: expected(name) for name in kinds} and len(kinds) == 50
+    rules = load(str(recipe)).rules
+    assert Recipe(ENCODINGS["q4_0"], rules=rules).method_for("model.layers.0.self_attn.v_proj.weight") == "nearest"
+    assert Recipe(ENCODINGS["q4_0"], rules=rules).method_for("model.layers.0.self_attn.k_proj.weight") == "auto"
+
+
+def test_a_rule_that_a_container_cannot_hold_is_refused_by_tensor(tiny: Path, tmp_path: Path) -> None:
+    recipe = write(tmp_path / "rules.toml", '[[rules]]\nmatch = "*.k_proj.*"\ntype = "q6_k"')
+    message = run("convert", tiny, "--recipe", recipe, "-o", tmp_path / "out", code=3).stderr
+    assert "layers.0.self_attn.k_proj" in message and "q8_0" in message
+    message = run("convert", tiny, "--to", "mlx", "--recipe", recipe, "-o", tmp_path / "out", code=3).stderr
+    assert "layers.0.self_attn.k_proj" in message and "affine4" in message
+    assert not (tmp_path / "out").exists()

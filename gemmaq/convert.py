@@ -198,7 +198,7 @@ def _process(slab: _Slab, reader: Reader, buffer: bytearray, tally: Tally) -> No
     stored = read_rows(source, slab.first, slab.count, reader, buffer)
     values = values_of(source, stored)
     weights = dequantize(source.encoding, values)
-    is_large = _check_finite(source, weights)
+    is_large = _check_finite(source, stored[0], weights)
     made: dict[tuple[str, Choice, float], Values] = {}
     for target in slab.targets:
         planned = target.planned
@@ -219,15 +219,21 @@ def _process(slab: _Slab, reader: Reader, buffer: bytearray, tally: Tally) -> No
             _write_all(target.descriptor, array.reshape(-1).data, piece.offset + slab.first * piece.row_bytes)
 
 
-def _check_finite(source: Tensor, weights: F32) -> bool:
+def _check_finite(source: Tensor, stored: U8, weights: F32) -> bool:
     """Whether some weight is beyond what FP16 holds.
+
+    Looks at the stored bytes where these are BF16, which is half the work.
 
     Raises:
         InputError: a weight is NaN or infinite.
     """
     from gemmaq.encodings.kernels import largest_magnitude
 
-    largest = np.uint32(largest_magnitude(weights.reshape(-1).view(np.uint32))).view(np.float32)
+    if source.encoding.name == "bf16":
+        bits = np.uint32(largest_magnitude(stored.reshape(-1).view(np.uint16), np.uint16(0x7FFF)) << 16)
+    else:
+        bits = np.uint32(largest_magnitude(weights.reshape(-1).view(np.uint32), np.uint32(0x7FFFFFFF)))
+    largest = bits.view(np.float32)
     if not np.isfinite(largest):
         raise InputError(f"tensor {source.name} of {source.blob} holds NaN or infinite weights")
     return bool(largest >= np.finfo(np.float16).max)

@@ -169,10 +169,14 @@ def to_files(tokenizer: Tokenizer, context: int) -> dict[str, bytes]:
     """
     size = int(np.max(np.nonzero(tokenizer.types != gemma.UNUSED)[0])) + 1
     pieces, types = tokenizer.pieces[:size], tokenizer.types[:size].tolist()
-    added = [at for at, kind in enumerate(types) if kind in (gemma.CONTROL, gemma.USER_DEFINED)]
+    added = [at for at, kind in enumerate(types) if kind in (gemma.CONTROL, gemma.USER_DEFINED, gemma.UNKNOWN)]
     added_set = set(added)
     entry = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
     special = {at: pieces[at] in gemma.SPECIAL or at in tokenizer.special.values() for at in added}
+    for at in added:
+        types[at] = gemma.CONTROL if special[at] else gemma.USER_DEFINED
+    if "unk" in tokenizer.special:
+        types[tokenizer.special["unk"]] = gemma.UNKNOWN
     scores = [0.0 if at in added_set else score for at, score in enumerate(tokenizer.scores[:size].tolist())]
     document = {
         "version": "1.0",

@@ -45,11 +45,16 @@ def narrow_bf16(source: Any, target: Any) -> None:
 
 
 @compiled
-def largest_magnitude(bits: Any) -> Any:
-    """The largest magnitude among f32 (their bits, u32 [n]), as bits; 0x7F800000 and more is infinite or NaN."""
-    largest = np.uint32(0)
+def largest_magnitude(bits: Any, mask: Any) -> Any:
+    """The largest magnitude among floats, as bits without sign; infinity and NaN are larger than any number.
+
+    Args:
+        bits: of f32, u32 [n], or of BF16, u16 [n].
+        mask: all bits but the sign, of the same type.
+    """
+    largest = bits[0] & mask
     for i in range(bits.size):
-        largest = max(largest, bits[i] & np.uint32(0x7FFFFFFF))
+        largest = max(largest, bits[i] & mask)
     return largest
 
 

@@ -40,7 +40,7 @@ def score(token_id: int) -> float:
     were given to hand-made runs of newlines.
     """
     if LAST_BYTE < token_id <= LAST_PIECE:
-        return float(FIRST_BYTE + 256 - token_id)
+        return -float(token_id - LAST_BYTE - 1)  # -0 for the first, as in the published model
     if LAST_PIECE < token_id <= LAST_CHARACTER:
         return float(LAST_BYTE - 30 - token_id)
     return 0.0

@@ -16,8 +16,9 @@ from oracles import read_gguf
 if TYPE_CHECKING:
     import torch
 
-PROMPT = [2, 818, 5279, 529, 7001, 563, 9079, 236764, 532, 506, 5279, 529, 11702, 563]
-"""`The capital of France is Paris, and the capital of Italy is`, after BOS."""
+_COMMA, _SPACE, _ONE_TO_NINE = 236764, 236743, (236770, 236778, 236800, 236812, 236810, 236825, 236832, 236828, 236819)
+PROMPT = [2, _ONE_TO_NINE[0], *(token for digit in _ONE_TO_NINE[1:] for token in (_COMMA, _SPACE, digit)), _COMMA]
+"""`1, 2, 3, 4, 5, 6, 7, 8, 9,`, after BOS: what follows is chosen by a margin that no rounding closes."""
 
 Require = Callable[[bool, str], None]
 

@@ -63,10 +63,10 @@ def test_a_shipped_recipe_loads_and_plans(name: str, tiny: Path) -> None:
     assert tuple(artifact["container"] for artifact in done["artifacts"]) == file.to
     assert done["method"] == file.method
     for size in SIZES:
-        for container in file.to:
-            plan = plan_of(name, size.name, container)
-            if f"-{size.label.lower()}-" in name:
-                assert plan.warnings == ()
+        meant = f"-{size.label.lower()}-" in name
+        if meant or name not in QAT:
+            plans = [plan_of(name, size.name, container) for container in file.to]
+            assert not meant or all(plan.warnings == () for plan in plans)
 
 
 def figures(description: str) -> dict[str, str]:

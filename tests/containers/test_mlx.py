@@ -63,7 +63,6 @@ def test_mlx_lm_computes_what_the_gguf_says(
     need(require, "mlx_lm")
     logits = runtimes.mlx_logits(folder, sample_text.ids)
     assert sample_text.agrees(logits)
-    assert sample_text.distance(logits) < 2e-3
     with scaled_like_mlx(sample_model):
         same = Text(sample_text.ids, runtimes.logits(sample_model, sample_text.ids))
     assert same.distance(logits) < 2e-5

@@ -104,8 +104,10 @@ def encoding_for(
             )
         return explicit, None
     keep = recipe.keep or (is_embedding and not recipe.body.is_float)
-    if keep and not stored.is_float and stored.name in allowed:
-        return stored, None
+    if keep and not stored.is_float:
+        same = [e for e in (stored, *ENCODINGS.values()) if e.name in allowed and e.same_codes(stored)]
+        if same:
+            return same[0], None
     wanted = ENCODINGS[default_embedding] if is_embedding else recipe.body
     if wanted.fits(columns):
         return wanted, None
@@ -145,9 +147,12 @@ def load(name: str) -> RecipeFile:
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise UsageError(f"{path}: rules must be tables, [[rules]]")
     to = document.get("to", [])
+    to = [to] if isinstance(to, str) else to
+    if not isinstance(to, list) or not all(isinstance(container, str) for container in to):
+        raise UsageError(f"{path}: to must be a text or a list of texts")
     return RecipeFile(
         description=_text(document, "description", path) or "",
-        to=tuple([to] if isinstance(to, str) else [str(container) for container in to]),
+        to=tuple(to),
         quant=_text(document, "quant", path),
         embedding=_text(document, "embedding", path),
         method=_text(document, "method", path),

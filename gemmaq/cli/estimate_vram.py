@@ -21,9 +21,7 @@ _MIB = 1 << 20
 def estimate_vram(
     models: Annotated[
         list[str] | None,
-        typer.Argument(
-            metavar="MODEL", help="Sizes (27b, gemma-3-27b), folders or .gguf files. Default: all sizes."
-        ),
+        typer.Argument(metavar="MODEL", help="Sizes (27b, gemma-3-27b), folders or .gguf files. Default: all sizes."),
     ] = None,
     quants: Annotated[
         list[str] | None,

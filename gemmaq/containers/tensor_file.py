@@ -29,14 +29,15 @@ def lay_out_shards(
     """
     shards = split(plan.tensors, limit)
     file_names = shard_names("model{}.safetensors", len(shards))
-    files, weight_map = [], {}
+    files, weight_map, total = [], {}, 0
     for name, tensors in zip(file_names, shards, strict=True):
         beside = [constants[t.name] for t in tensors if t.name in constants]
-        file, arrays = _lay_out(name, tensors, metadata, beside)
+        file, arrays, size = _lay_out(name, tensors, metadata, beside)
         files.append(file)
+        total += size
         weight_map.update(dict.fromkeys(arrays, name))
     index = {
-        "metadata": {"total_size": sum(f.size for f in files), "total_parameters": plan.elements},
+        "metadata": {"total_size": total, "total_parameters": plan.elements},
         "weight_map": dict(sorted(weight_map.items())),
     }
     wanted = always_index or len(files) > 1
@@ -45,8 +46,8 @@ def lay_out_shards(
 
 def _lay_out(
     name: str, tensors: Sequence[PlannedTensor], metadata: Mapping[str, str], constants: Sequence[Constant]
-) -> tuple[OutputFile, list[str]]:
-    """A file and the names of its arrays. Constants come first, so that they are part of the head."""
+) -> tuple[OutputFile, list[str], int]:
+    """A file, the names of its arrays and their bytes. Constants come first, so that they are part of the head."""
     header: dict[str, Any] = {"__metadata__": dict(metadata)}
     at = 0
 
@@ -74,7 +75,7 @@ def _lay_out(
         Placement(t, tuple(Piece(data_at + s, p.row_bytes) for s, p in zip(begin, t.pieces, strict=True)))
         for t, begin in zip(tensors, starts, strict=True)
     )
-    return OutputFile(name, data_at + at, head, placements), [key for key in header if key != "__metadata__"]
+    return OutputFile(name, data_at + at, head, placements), [key for key in header if key != "__metadata__"], at
 
 
 def side_files(checkpoint: Checkpoint, config: Mapping[str, Any]) -> dict[str, bytes]:

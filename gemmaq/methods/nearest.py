@@ -39,11 +39,11 @@ def quantize(x: F32, encoding: Encoding, choice: Choice) -> Values:
 
 def portable(scales: F32) -> F32:
     """The nearest scales that BF16 and FP16 both hold; too large for FP16 stays as it is."""
+    bits = np.ascontiguousarray(scales).view(np.uint32)
+    rounded = ((bits + 0x7FFF + ((bits >> 16) & 1)) & np.uint32(0xFFFF0000)).view(np.float32)
     with np.errstate(over="ignore"):
-        halves = scales.astype(np.float16).astype(np.float32)
-    bits = halves.view(np.uint32)
-    rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) & np.uint32(0xFFFF0000)
-    return np.where(np.isfinite(halves), rounded.view(np.float32), scales)
+        halves = rounded.astype(np.float16).astype(np.float32)  # only in FP16's subnormal range a second rounding
+    return np.where(np.isfinite(halves), halves, scales)
 
 
 def _ported(x: F32, values: Quantized, encoding: Encoding) -> Quantized:

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 SLAB_ELEMENTS = 1 << 19
 """Weights a worker holds at a time; with f32 copies and codes about 6 MB."""
 
+_FLUSH_SECONDS = 0.25
+
 Progress = Callable[[int, int], None]
 """Called with source bytes done and in all, from any thread."""
 
@@ -97,9 +99,10 @@ def write(artifacts: Sequence[Artifact], folder: Path, threads: int, progress: P
     with staging(folder, force) as stage, Reader() as reader, _open_files(artifacts, folder, stage) as descriptors:
         slabs = list(_slabs(artifacts, descriptors))
         reader.open([part.blob for slab in slabs for part in slab.source.parts])
-        _run(slabs, reader, threads, progress, tally)
-        with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(os.fsync, descriptors))
+        with _flushing(descriptors):
+            _run(slabs, reader, threads, progress, tally)
+        for descriptor in descriptors:
+            os.fsync(descriptor)
     return tally
 
 
@@ -126,6 +129,30 @@ def _open_files(artifacts: Sequence[Artifact], folder: Path, stage: Path) -> Ite
     finally:
         for descriptor in descriptors:
             os.close(descriptor)
+
+
+@contextmanager
+def _flushing(descriptors: Sequence[int]) -> Iterator[None]:
+    """Let the disk write while the workers compute, instead of all at the end."""
+    stop, failures = threading.Event(), []
+
+    def flush() -> None:
+        try:
+            while not stop.wait(_FLUSH_SECONDS):
+                for descriptor in descriptors:
+                    os.fsync(descriptor)
+        except OSError as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=flush)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+    if failures:
+        raise failures[0]
 
 
 def _reserve(descriptor: int, size: int) -> None:

@@ -11,8 +11,8 @@ from gemmaq.checkpoint.blob import Reader
 from gemmaq.checkpoint.rows import weights
 from gemmaq.methods.lattice import BLOCK, Verdict, judge
 
-_PLACES = 4
-_SAMPLE = 1 << 14
+_PLACES = 3
+_SAMPLE = 1 << 13
 """Weights read at each place."""
 
 

@@ -29,6 +29,7 @@ def read(data: bytes, name: str) -> Pieces:
         InputError: not a SentencePiece model.
     """
     from gemmaq.checkpoint.protobuf import scan_pieces
+    from gemmaq.checkpoint.strings import decode
 
     array = np.frombuffer(data, np.uint8)
     room = len(data) // 4  # the shortest piece: tag, length, and two bytes for an empty text
@@ -38,7 +39,7 @@ def read(data: bytes, name: str) -> Pieces:
     try:
         if count < 0:
             raise ValueError
-        texts = [data[a:b].decode() for a, b in zip(starts[:count].tolist(), ends[:count].tolist(), strict=True)]
+        texts = decode(data, starts[:count], ends[:count])
     except ValueError:
         raise InputError(f"{name} is not a SentencePiece model") from None
     return texts, scores[:count].view(np.float32), kinds[:count]

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping, Sequence
-from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -89,11 +88,11 @@ class _Keys:
         self.data += struct.pack("<?", value)
 
     def texts(self, key: str, values: Sequence[str]) -> None:
+        from gemmaq.checkpoint.strings import length_prefixed
+
         self._begin(key, ARRAY)
         self.data += struct.pack("<IQ", STRING, len(values))
-        encoded = [text.encode() for text in values]
-        lengths = {size: size.to_bytes(8, "little") for size in set(map(len, encoded))}
-        self.data += b"".join(chain.from_iterable((lengths[len(text)], text) for text in encoded))
+        self.data += length_prefixed(values)
 
     def array(self, key: str, values: Any, kind: int) -> None:
         self._begin(key, ARRAY)

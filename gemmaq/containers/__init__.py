@@ -117,11 +117,14 @@ def floats(encoding: Encoding, values: F32) -> U8:
 
 def words(bits: int, values: Values) -> U8:
     """Codes as MLX and compressed-tensors both have them: a stream of bits along the row, lowest first."""
-    from gemmaq.encodings.kernels import pack_stream
+    from gemmaq.encodings.kernels import pack_pairs, pack_stream
 
     codes = values.codes
     if bits == 8:
         return codes  # type: ignore[no-any-return]
     out = np.empty((len(codes), codes.shape[1] * bits // 8), np.uint8)
+    if bits == 4:
+        pack_pairs(codes.reshape(-1).view("<u2"), out.reshape(-1))
+        return out
     pack_stream(codes.reshape(-1, 8), bits, out.reshape(-1, bits))
     return out

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gemmaq.encodings import Codec, Quantized
-from gemmaq.encodings.kernels import compiled
+from gemmaq.encodings.kernels import compiled, ranges
 
 if TYPE_CHECKING:
     from gemmaq.encodings import F32
@@ -23,22 +23,20 @@ def _nearest(x: Any, levels: Any, codes: Any, scales: Any, minima: Any) -> None:
 
     Shapes: x f32 [groups, n], codes u8 alike, scales and minima f32 [groups]. Source: mlx, affine_quantize.
     """
+    highs = np.empty(x.shape[0], np.float32)
+    ranges(x, minima, highs)
     for g in range(x.shape[0]):
-        low, high = x[g, 0], x[g, 0]
-        for j in range(x.shape[1]):
-            low = min(low, x[g, j])
-            high = max(high, x[g, j])
+        low, high = minima[g], highs[g]
         falling = abs(low) <= abs(high)
         scale = max((high - low) / levels, _SMALLEST)
         scale = -scale if falling else scale
         edge = high if falling else low
         steps = np.float32(np.rint(edge / scale))
-        minimum = _ZERO
-        if steps != _ZERO:
-            scale = edge / steps
-            minimum = edge
-        scales[g] = scale
-        minima[g] = minimum
+        exact = steps != _ZERO
+        scales[g] = edge / steps if exact else scale
+        minima[g] = edge if exact else _ZERO
+    for g in range(x.shape[0]):
+        scale, minimum = scales[g], minima[g]
         for j in range(x.shape[1]):
             level = np.float32(np.rint((x[g, j] - minimum) / scale))
             codes[g, j] = np.uint8(np.int32(min(max(level, _ZERO), levels)))

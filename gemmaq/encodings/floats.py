@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gemmaq.encodings import Codec
-from gemmaq.encodings.kernels import narrow_bf16, widen_bf16
+from gemmaq.encodings.kernels import narrow_bf16, narrow_f16, widen_bf16
 
 if TYPE_CHECKING:
     from gemmaq.encodings import F32, U8
@@ -27,8 +27,9 @@ def _pack_bf16(x: F32) -> U8:
 
 
 def _pack_f16(x: F32) -> U8:
-    with np.errstate(over="ignore"):  # the caller looks for infinities
-        return x.astype(np.float16).view(np.uint8)
+    out = np.empty(x.shape, np.uint16)
+    narrow_f16(x.reshape(-1), out.reshape(-1))
+    return out.view(np.uint8)
 
 
 CODECS = {

@@ -16,6 +16,10 @@ _ZERO = np.float32(0)
 _ONE = np.float32(1)
 _HALF = np.float32(0.5)
 _INF = np.float32(np.inf)
+MAGIC = np.float32(12582912.0)  # 1.5 * 2^23: adding and taking it away rounds to an integer, ties to even
+_SMALL = np.uint32(0x38800000)  # 2^-14, the smallest normal number of FP16
+_LARGE = np.uint32(0x47800000)  # 2^16
+_INF_BITS = np.uint32(0x7F800000)
 
 
 def compiled(function: Any) -> Any:
@@ -45,6 +49,20 @@ def narrow_bf16(source: Any, target: Any) -> None:
 
 
 @compiled
+def narrow_f16(source: Any, target: Any) -> None:
+    """F32, f32 [n] -> FP16 bits, u16 [n], to nearest even; too large becomes infinite."""
+    bits = source.view(np.uint32)
+    for i in range(bits.size):
+        size = bits[i] & np.uint32(0x7FFFFFFF)
+        sign = (bits[i] >> np.uint32(16)) & np.uint32(0x8000)
+        odd = (size >> np.uint32(13)) & np.uint32(1)
+        normal = (size - np.uint32(0x38000000) + np.uint32(0xFFF) + odd) >> np.uint32(13)
+        small = np.uint32(np.int32(abs(source[i]) * np.float32(1 << 24) + MAGIC - MAGIC)) if size < _SMALL else normal
+        large = np.uint32(0x7E00) if size > _INF_BITS else np.uint32(0x7C00)
+        target[i] = np.uint16(sign | (small if size < _LARGE else large))
+
+
+@compiled
 def largest_magnitude(bits: Any, mask: Any) -> Any:
     """The largest magnitude among floats, as bits without sign; infinity and NaN are larger than any number.
 
@@ -67,9 +85,11 @@ def ranges(x: Any, lows: Any, highs: Any) -> None:
     low = np.empty(8, np.float32)
     high = np.empty(8, np.float32)
     for b in range(x.shape[0]):
-        low[:] = x[b, 0]
-        high[:] = x[b, 0]
-        for start in range(0, x.shape[1], 32):
+        for j in range(8):
+            first, second, third, fourth = x[b, j], x[b, j + 8], x[b, j + 16], x[b, j + 24]
+            low[j] = min(min(first, second), min(third, fourth))
+            high[j] = max(max(first, second), max(third, fourth))
+        for start in range(32, x.shape[1], 32):
             for j in range(start, start + 8):
                 first, second, third, fourth = x[b, j], x[b, j + 8], x[b, j + 16], x[b, j + 24]
                 low[j - start] = min(low[j - start], min(min(first, second), min(third, fourth)))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gemmaq.encodings import Codec, Quantized
-from gemmaq.encodings.kernels import compiled
+from gemmaq.encodings.kernels import MAGIC, compiled
 from gemmaq.encodings.legacy import half_bytes, halves
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ SUPER = 256
 GROUP = 16
 GROUPS = SUPER // GROUP
 _EPSILON = np.float32(1e-15)  # ggml's GROUP_MAX_EPS: below it a group counts as zero
-_MAGIC = np.float32(12582912.0)  # 1.5 * 2^23: adding it rounds to an integer
+
 _ZERO = np.float32(0)
 _ONE = np.float32(1)
 
@@ -30,7 +30,7 @@ _ONE = np.float32(1)
 @compiled
 def _nearest_int(value: Any) -> Any:
     """The f32 nearest integer, ties to even: ggml's nearest_int for the small values that occur here."""
-    return (value + _MAGIC) - _MAGIC
+    return (value + MAGIC) - MAGIC
 
 
 @compiled

@@ -20,8 +20,9 @@ BLOCK = kernels.BLOCK
 
 def half_bytes(values: F32) -> U8:
     """F32 [n] -> their FP16 bytes, u8 [n, 2], to nearest even; too large becomes infinite."""
-    with np.errstate(over="ignore"):
-        return values.reshape(-1, 1).astype(np.float16).view(np.uint8)
+    out = np.empty(values.size, np.uint16)
+    kernels.narrow_f16(values.reshape(-1), out)
+    return out.view(np.uint8).reshape(-1, 2)
 
 
 def halves(raw: U8) -> F32:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 import subprocess
 import sys
@@ -13,6 +14,7 @@ Timing = tuple[float, float]
 
 def timed(command: list[object]) -> Timing:
     """Wall seconds and peak resident MB of a command."""
+    os.sync()  # what the command before left unwritten is not this one's to wait for
     script = (
         "import resource, subprocess, sys, time\n"
         "start = time.monotonic(); code = subprocess.call(sys.argv[1:], stdout=2); took = time.monotonic() - start\n"

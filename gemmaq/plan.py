@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from gemmaq.checkpoint import Checkpoint, Tensor
-from gemmaq.encodings import Encoding
+from gemmaq.encodings import ENCODINGS, Encoding
 from gemmaq.errors import InputError
 from gemmaq.gemma import names
 from gemmaq.methods import Choice
@@ -41,7 +41,7 @@ class Format:
         encodings: names of the encodings it can hold.
         embedding_encodings: the same for the embedding.
         rename: canonical tensor name -> its name in the container.
-        vector: encoding of one-dimensional tensors, None for that of the recipe's body, BF16 if that is quantized.
+        vector: encoding of one-dimensional tensors, None for that of the recipe's body, or BF16 if that is quantized.
         norm_shift: what it adds to norm weights.
         default_embedding: encoding of the body -> name of that of the embedding if nothing else is asked for.
         pieces: encoding and columns -> the arrays a tensor is stored in.
@@ -52,7 +52,7 @@ class Format:
     encodings: frozenset[str]
     embedding_encodings: frozenset[str]
     rename: Callable[[str], str]
-    vector: Encoding
+    vector: Encoding | None
     norm_shift: float
     default_embedding: Callable[[Encoding], str]
     pieces: Callable[[Encoding, int], tuple[PieceSpec, ...]]
@@ -191,8 +191,7 @@ def _planned(
     shift = tensor.shift + (target.norm_shift if names.is_norm(tensor.name) else 0.0)
     reason = None
     if len(tensor.shape) < 2:
-        floats = target.name == "safetensors" and recipe.body.is_float
-        encoding = recipe.body if floats else target.vector
+        encoding = target.vector or (recipe.body if recipe.body.is_float else ENCODINGS["bf16"])
     else:
         embedding = target.default_embedding(recipe.body)
         if portable["nearest"] and embedding == "q6_k":

@@ -254,6 +254,7 @@ def _report(
                 file["sha256"] = sha256(job.artifact.folder / file["path"])
             outcomes = tally.outcomes(job.plan)
             entry["outcomes"] = dict(Counter(o.how for o in outcomes))
+            entry["report"] = [{"tensor": o.name, "type": o.encoding, "how": o.how} for o in outcomes]
             entry["rounded"] = [
                 {"tensor": o.name, "scales": o.scales, "rounded": o.rounded} for o in outcomes if o.rounded
             ]

@@ -24,12 +24,19 @@ _INF_BITS = np.uint32(0x7F800000)
 
 def compiled(function: Any) -> Any:
     """Compile without the interpreter lock, keep the machine code on disk, divide like C."""
-    return numba.njit(function, cache=True, nogil=True, error_model="numpy")
+    return _jit(function)
+
+
+def _jit(function: Any, **options: Any) -> Any:
+    try:
+        return numba.njit(function, cache=True, nogil=True, error_model="numpy", **options)
+    except RuntimeError:  # neither beside the package nor in the user's cache can anything be written
+        return numba.njit(function, nogil=True, error_model="numpy", **options)
 
 
 def _reduction(function: Any) -> Any:
     """Like `compiled`, allowing only what min and max of finite numbers need to be vectorised."""
-    return numba.njit(function, cache=True, nogil=True, error_model="numpy", fastmath={"nnan", "nsz"})
+    return _jit(function, fastmath={"nnan", "nsz"})
 
 
 @compiled

@@ -51,10 +51,14 @@ def _styled(text: str, color: str) -> str:
 def _console(stderr: bool) -> Console:
     from rich.console import Console
 
+    class Piped(Console):
+        """Leaves a closed pipe to the app, where rich would exit with the code of a bug."""
+
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError
+
     stream = sys.stderr if stderr else sys.stdout
-    return Console(
-        stderr=stderr, width=None if stream.isatty() else 200, highlight=False, soft_wrap=not stream.isatty()
-    )
+    return Piped(stderr=stderr, width=None if stream.isatty() else 200, highlight=False, soft_wrap=not stream.isatty())
 
 
 def table(title: str | None, columns: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> None:

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from gemmaq.encodings import U8, Values
 
 _BF16 = ENCODINGS["bf16"]
-_SHARD_BYTES = 5 << 30
 _IMAGES = frozenset({"q4_0", "q4_1", "q5_0", "q8_0"})
 _HELD = _IMAGES | {"affine4", "affine4-g64", "affine8", "affine8-g64", "bf16"}
 
@@ -55,7 +54,7 @@ def lay_out(checkpoint: Checkpoint, plan: Plan, max_shard_bytes: int | None) -> 
     Raises:
         InputError: the tokenizer is unusable.
     """
-    files, index = lay_out_shards(plan, max_shard_bytes or _SHARD_BYTES, {"format": "mlx"}, {}, True)
+    files, index = lay_out_shards(plan, max_shard_bytes, {"format": "mlx"}, {}, True)
     config = to_hf(checkpoint.config, "bfloat16")
     config["tie_word_embeddings"] = names.HEAD not in checkpoint.tensors
     quantization = _quantization(plan)

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 _TORCH = {"bf16": "bfloat16", "f16": "float16", "f32": "float32"}
 _FLOATS = frozenset(_TORCH)
-_SHARD_BYTES = 5 << 30
 
 
 def _pieces(encoding: Encoding, columns: int) -> tuple[PieceSpec, ...]:
@@ -56,7 +55,7 @@ def lay_out(checkpoint: Checkpoint, plan: Plan, max_shard_bytes: int | None) -> 
     constants: dict[str, Constant] = {
         t.name: (t.name + "_shape", "I64", (2,), struct.pack("<2q", *t.source.shape)) for t in quantized
     }
-    files, index = lay_out_shards(plan, max_shard_bytes or _SHARD_BYTES, {"format": "pt"}, constants, False)
+    files, index = lay_out_shards(plan, max_shard_bytes, {"format": "pt"}, constants, False)
     config = to_hf(checkpoint.config, _TORCH.get(plan.body.name, "bfloat16"))
     config["tie_word_embeddings"] = names.HEAD not in checkpoint.tensors
     if quantized:

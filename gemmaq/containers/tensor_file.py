@@ -11,23 +11,25 @@ from gemmaq.checkpoint.tokenizer import to_files
 from gemmaq.containers import OutputFile, Piece, Placement, shard_names, split
 from gemmaq.plan import Plan, PlannedTensor
 
+_SHARD_BYTES = 5 << 30
+
 Constant = tuple[str, str, tuple[int, ...], bytes]
 """A small array known beforehand: name, dtype, shape, bytes."""
 
 
 def lay_out_shards(
-    plan: Plan, limit: int, metadata: Mapping[str, str], constants: Mapping[str, Constant], always_index: bool
+    plan: Plan, limit: int | None, metadata: Mapping[str, str], constants: Mapping[str, Constant], always_index: bool
 ) -> tuple[list[OutputFile], dict[str, bytes]]:
     """The weight files of a plan, and the index where there is one.
 
     Args:
         plan: what to write.
-        limit: bytes of a shard.
+        limit: bytes of a shard, None for the 5 GiB that transformers and mlx-lm both use.
         metadata: of the header.
         constants: planned tensor -> an array to be written beside it.
         always_index: write the index even for a single file.
     """
-    shards = split(plan.tensors, limit)
+    shards = split(plan.tensors, limit or _SHARD_BYTES)
     file_names = shard_names("model{}.safetensors", len(shards))
     files, weight_map, total = [], {}, 0
     for name, tensors in zip(file_names, shards, strict=True):

@@ -116,11 +116,6 @@ def check_architecture(config: Mapping[str, Any]) -> None:
         raise InputError(f"architecture {name or 'unknown'} is not supported", f"supported: {SUPPORTED}")
 
 
-def is_multimodal(config: Mapping[str, Any]) -> bool:
-    """Whether a config describes a model with a vision tower."""
-    return isinstance(config.get("vision_config"), Mapping)
-
-
 def _rope(config: Mapping[str, Any]) -> dict[str, Any]:
     """Rope bases and factor from `rope_parameters` (transformers 5) or the older keys."""
     found: dict[str, Any] = {}

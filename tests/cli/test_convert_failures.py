@@ -278,7 +278,17 @@ def test_the_first_line_of_a_long_listing_can_be_taken(model: Path) -> None:
     command = f"set -o pipefail; '{sys.executable}' -m gemmaq inspect '{model}' --tensors | head -1"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60)
     assert done.stdout.count("\n") == 1 and "gemma-3-tiny" in done.stdout
-    assert done.stderr == ""
+    assert done.stderr == "" and done.returncode in (0, 141)
+
+
+def test_a_table_written_to_a_closed_pipe_ends_with_the_code_of_a_closed_pipe() -> None:
+    command = [sys.executable, "-m", "gemmaq", "estimate-vram"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    assert process.wait(60) == 141
+    process.stderr.close()
 
 
 def test_left_out_parts_are_warned_about(model: Path, out: Path) -> None:

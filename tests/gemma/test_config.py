@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from gemmaq.errors import InputError
-from gemmaq.gemma.config import TextConfig, from_hf, is_multimodal, pattern, to_hf
+from gemmaq.gemma.config import TextConfig, from_hf, pattern, to_hf
 from gemmaq.gemma.sizes import SIZES
 
 TEXT = {"architectures": ["Gemma3ForCausalLM"], "model_type": "gemma3_text"}
@@ -95,7 +95,6 @@ def test_the_text_part_of_a_multimodal_config_counts() -> None:
     whole = {"architectures": ["Gemma3ForConditionalGeneration"], "text_config": text, "hidden_size": 1}
     config = from_hf({**whole, "vision_config": {"hidden_size": 1152}, "eos_token_id": [1, 106]})
     assert (config.hidden_size, config.num_hidden_layers, config.eos_token_ids) == (2560, 34, (1, 106))
-    assert is_multimodal({**whole, "vision_config": {}}) and not is_multimodal(whole)
 
 
 @pytest.mark.parametrize("size", SIZES, ids=lambda size: size.name)

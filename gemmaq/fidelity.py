@@ -46,9 +46,8 @@ class Tally:
         """Count the scales of some rows."""
         if not isinstance(values, Quantized) or (planned.choice.method != "lattice" and not planned.keeps_codes):
             return
-        kinds = [values.scales] if values.minima is None else [values.scales, values.minima]
-        if values.supers is not None:
-            kinds = [values.supers]
+        stored = (values.scales, values.minima) if values.supers is None else (values.supers, values.super_minima)
+        kinds = [numbers for numbers in stored if numbers is not None]
         rounded = sum(int(np.count_nonzero(_held(planned, numbers) != numbers)) for numbers in kinds)
         with self._lock:
             scales, before = self._counts.get(id(planned), (0, 0))

@@ -8,7 +8,7 @@ Source of the block layouts: ggml's block structs (ggml-common.h).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -35,7 +35,6 @@ class Encoding:
         module: module of this package whose CODECS holds the loops.
         bits: bits a code takes; 0 where weights are stored one by one.
         zero: the code that stands for 0, None where every group has a minimum of its own.
-        writable: whether gemmaq can produce it (otherwise it can only read it).
     """
 
     name: str
@@ -45,7 +44,6 @@ class Encoding:
     module: str
     bits: int = 0
     zero: int | None = None
-    writable: bool = True
 
     @property
     def label(self) -> str:
@@ -83,12 +81,14 @@ class Quantized:
         scales: f32 [rows, columns / group].
         minima: f32, shaped like scales, or None.
         supers: f32 [rows, columns / block]; where given, the scale is `supers * scales` and scales are integers.
+        super_minima: the same for minima, where there are some; negative in ggml's types.
     """
 
     codes: U8
     scales: F32
     minima: F32 | None = None
     supers: F32 | None = None
+    super_minima: F32 | None = None
 
 
 Values = Any
@@ -101,7 +101,7 @@ class Codec:
 
     Attributes:
         read: u8 [rows, row bytes] -> Values. None if no file holds it in this form.
-        nearest: f32 [rows, columns] -> Values; ggml's own rule, or mlx's for affine types. None if not writable.
+        nearest: f32 [rows, columns] -> Values; ggml's own rule, or mlx's for affine types. None if it can be read only.
         pack: Values -> u8 [rows, row bytes]. None if it can be read only, or no file holds it in this form.
     """
 
@@ -122,8 +122,8 @@ ENCODINGS: dict[str, Encoding] = {
         Encoding("q5_0", 6, 32, 22, "legacy", bits=5, zero=16),
         Encoding("q5_1", 7, 32, 24, "legacy", bits=5),
         Encoding("q6_k", 14, 256, 210, "kquants", bits=6, zero=32),
-        Encoding("q4_k", 12, 256, 144, "kquants", bits=4, writable=False),
-        Encoding("q5_k", 13, 256, 176, "kquants", bits=5, writable=False),
+        Encoding("q4_k", 12, 256, 144, "kquants_affine", bits=4),
+        Encoding("q5_k", 13, 256, 176, "kquants_affine", bits=5),
         Encoding("affine4", None, 32, 20, "affine", bits=4),
         Encoding("affine4-g64", None, 64, 36, "affine", bits=4),
         Encoding("affine8", None, 32, 36, "affine", bits=8),
@@ -133,18 +133,20 @@ ENCODINGS: dict[str, Encoding] = {
 
 BY_GGML_TYPE: dict[int, Encoding] = {e.ggml_type: e for e in ENCODINGS.values() if e.ggml_type is not None}
 
-WRITABLE: tuple[str, ...] = tuple(e.name for e in ENCODINGS.values() if e.writable)
 
+def find(name: str, known: Iterable[str] = ENCODINGS) -> Encoding:
+    """The encoding of that name, in any case.
 
-def find(name: str) -> Encoding:
-    """The writable encoding of that name, in any case.
+    Args:
+        name: as a user wrote it.
+        known: all that may be said in its place, for the message.
 
     Raises:
         UsageError: there is none.
     """
     encoding = ENCODINGS.get(name.lower().removesuffix("-g32"))
-    if encoding is None or not encoding.writable:
-        raise UsageError(f"unknown type {name!r}", f"known types: {', '.join(WRITABLE)}")
+    if encoding is None:
+        raise UsageError(f"unknown type {name!r}", f"known types: {', '.join(known)}")
     return encoding
 
 
@@ -157,15 +159,20 @@ def dequantize(encoding: Encoding, values: Values) -> F32:
     from gemmaq.encodings import kernels
 
     group = values.codes.shape[1] // values.scales.shape[1]
-    codes, scales = values.codes.reshape(-1, group), values.scales.reshape(-1)
-    if values.supers is not None:
-        scales = (values.scales.reshape(values.supers.size, -1) * values.supers.reshape(-1, 1)).reshape(-1)
+    codes, scales = values.codes.reshape(-1, group), _multiplied(values.scales, values.supers)
     out = np.empty(codes.shape, np.float32)
     if values.minima is not None:
-        kernels.dequantize_affine(codes, scales, values.minima.reshape(-1), out)
+        kernels.dequantize_affine(codes, scales, _multiplied(values.minima, values.super_minima), out)
     else:
         kernels.dequantize(codes, scales, np.float32(encoding.zero or 0), out)
     return out.reshape(values.codes.shape)
+
+
+def _multiplied(numbers: F32, supers: F32 | None) -> F32:
+    """Scales or minima, f32 [groups], from what they are multiples of, if they are."""
+    if supers is None:
+        return numbers.reshape(-1)
+    return (numbers.reshape(supers.size, -1) * supers.reshape(-1, 1)).reshape(-1)
 
 
 def codec(encoding: Encoding) -> Codec:

@@ -21,7 +21,7 @@ def by_ggml_type(number: int) -> Encoding | None:
     except ValueError:
         return None
     block, size = GGML_QUANT_SIZES[kind]
-    return Encoding(kind.name.lower(), number, block, size, "foreign", writable=False)
+    return Encoding(kind.name.lower(), number, block, size, "foreign")
 
 
 class _Codecs:

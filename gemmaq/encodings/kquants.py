@@ -1,12 +1,11 @@
-"""The ggml types with super-blocks of 256 weights: Q6_K to read and write, Q4_K and Q5_K to read.
+"""The ggml type with super-blocks of 256 weights around zero, sixteen groups of 16: Q6_K.
 
-The search of Q6_K runs the reference's operations for many groups of 16 weights side by side, a lane each:
+The search runs the reference's operations for many groups of 16 weights side by side, a lane each:
 every group sees the same operations in the same order, so the bytes agree, and the lanes vectorise.
 """
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -245,41 +244,4 @@ def _read_q6_k(raw: U8) -> Quantized:
     return Quantized(codes.reshape(shape), scales.reshape(shape), supers=halves(blocks[:, 208:]).reshape(shape))
 
 
-@compiled
-def _unpack_q4_5_k(raw: Any, bits: Any, codes: Any, scales: Any, minima: Any) -> None:
-    """Codes u8 [blocks, 256], six-bit scales and minima f32 [blocks, 8] of Q4_K (bits 4) and Q5_K (bits 5)."""
-    at = 16 if bits == 4 else 48
-    for b in range(raw.shape[0]):
-        for g in range(8):
-            if g < 4:
-                scale = raw[b, 4 + g] & 63
-                minimum = raw[b, 8 + g] & 63
-            else:
-                scale = (raw[b, 8 + g] & 15) | ((raw[b, g] >> 6) << 4)
-                minimum = (raw[b, 8 + g] >> 4) | ((raw[b, 4 + g] >> 6) << 4)
-            scales[b, g] = np.float32(scale)
-            minima[b, g] = np.float32(minimum)
-            for j in range(32):
-                nibble = (raw[b, at + 32 * (g // 2) + j] >> (4 * (g & 1))) & 15
-                if bits == 5:
-                    nibble |= ((raw[b, 16 + j] >> g) & 1) << 4
-                codes[b, 32 * g + j] = nibble
-
-
-def _read_q4_5_k(bits: int, raw: U8) -> Quantized:
-    blocks = raw.reshape(-1, 144 if bits == 4 else 176)
-    codes = np.empty((len(blocks), SUPER), np.uint8)
-    scales = np.empty((len(blocks), 8), np.float32)
-    minima = np.empty((len(blocks), 8), np.float32)
-    _unpack_q4_5_k(blocks, bits, codes, scales, minima)
-    scales *= halves(blocks[:, :2])[:, None]
-    minima *= -halves(blocks[:, 2:4])[:, None]
-    shape = (len(raw), -1)
-    return Quantized(codes.reshape(shape), scales.reshape(shape), minima.reshape(shape))
-
-
-CODECS = {
-    "q6_k": Codec(_read_q6_k, _nearest_q6_k, _pack),
-    "q4_k": Codec(partial(_read_q4_5_k, 4)),
-    "q5_k": Codec(partial(_read_q4_5_k, 5)),
-}
+CODECS = {"q6_k": Codec(_read_q6_k, _nearest_q6_k, _pack)}

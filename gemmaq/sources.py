@@ -32,7 +32,7 @@ def open_source(source: str) -> Checkpoint:
         return open_folder(path, _name_of_folder(path.resolve()), source)
     if os.path.isfile(path):
         if path.suffix == ".gguf":
-            return open_gguf([Blob.of(shard) for shard in shards_of(path)], _name_of_file(path), source)
+            return _gguf(path, source)
         raise InputError(f"{source} is neither a model folder nor a .gguf file", "name the folder with config.json")
     if source.startswith("sample:"):
         return _sample(source)
@@ -56,12 +56,22 @@ def _name_of_file(path: Path) -> str:
     return _QUANT_SUFFIX.sub("", found["stem"] if found else path.stem)
 
 
+def _gguf(path: Path, source: str) -> Checkpoint:
+    """A GGUF model with all its shards, and the projector beside it if there is one."""
+    beside = (
+        [] if "mmproj" in path.name.lower() else [p for p in path.parent.glob("*.gguf") if "mmproj" in p.name.lower()]
+    )
+    beside.sort(key=lambda p: ("f16" not in p.stem.lower().replace("bf16", ""), p.name))
+    projector = Blob.of(beside[0]) if beside else None
+    return open_gguf([Blob.of(shard) for shard in shards_of(path)], _name_of_file(path), source, projector)
+
+
 def _lonely_gguf(folder: Path, source: str) -> Checkpoint:
     """The one GGUF model in a folder without config.json."""
-    files = sorted(path for path in folder.glob("*.gguf") if not path.name.startswith("mmproj"))
+    files = sorted(path for path in folder.glob("*.gguf") if "mmproj" not in path.name.lower())
     firsts = [path for path in files if not (found := SHARD.fullmatch(path.name)) or int(found["number"]) == 1]
     if len(firsts) == 1:
-        return open_gguf([Blob.of(shard) for shard in shards_of(firsts[0])], _name_of_file(firsts[0]), source)
+        return _gguf(firsts[0], source)
     if firsts:
         raise InputError(f"{source} holds {len(firsts)} GGUF models", f"name one of them, {firsts[0]} for example")
     raise NotFoundError(f"{source} holds neither config.json nor a .gguf file")

@@ -53,6 +53,24 @@ def _check_replaceable(folder: Path) -> None:
             )
 
 
+def write_file(path: Path, data: bytes, force: bool) -> None:
+    """Write one file, whole or not at all.
+
+    Raises:
+        OutputError: it exists and may not be replaced, or cannot be written.
+    """
+    if os.path.lexists(path) and not force:
+        raise OutputError(f"{path} exists", "choose another name, or replace it with --force")
+    part = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        part.write_bytes(data)
+        part.replace(path)
+    except OSError as error:
+        raise _output_error(error, path) from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
 @contextmanager
 def staging(folder: Path, force: bool) -> Iterator[Path]:
     """A folder to write into, renamed to `folder` at the end or removed on any failure."""

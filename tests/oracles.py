@@ -12,7 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
-FILE_TYPES = {"q4_0": 2, "q4_1": 3, "q8_0": 7, "q5_0": 8, "q5_1": 9, "q6_k": 18}
+FILE_TYPES = {
+    "q4_0": 2, "q4_1": 3, "q8_0": 7, "q5_0": 8, "q5_1": 9, "q4_k_s": 14, "q4_k_m": 15, "q5_k_s": 16, "q5_k_m": 17,
+    "q6_k": 18,
+}  # fmt: skip
 """llama.cpp's numbers of whole-file types."""
 
 
@@ -72,7 +75,7 @@ class _QuantizeParams(ctypes.Structure):
 
 def llama_quantize(source: Path, target: Path, file_type: str) -> None:
     """What `llama-quantize SOURCE TARGET TYPE` does."""
-    library = _llama()
+    library = llama()
     library.llama_model_quantize_default_params.restype = _QuantizeParams
     params = library.llama_model_quantize_default_params()
     params.threads, params.file_type = 2, FILE_TYPES[file_type]
@@ -161,12 +164,12 @@ class Llama:
 
 
 @ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
-def _silence(level: int, text: bytes, data: int) -> None:
+def silence(level: int, text: bytes, data: int) -> None:
     """llama.cpp's log goes nowhere."""
 
 
 @cache
-def _llama() -> ctypes.CDLL:
+def llama() -> ctypes.CDLL:
     """libllama with its CPU backends and the types of the functions used here."""
     _library("libggml-base.so")
     backends = _library("libggml.v*.so")
@@ -196,7 +199,7 @@ def _llama() -> ctypes.CDLL:
     for name, (result, arguments) in signatures.items():
         function = getattr(library, f"llama_{name}")
         function.restype, function.argtypes = result, arguments
-    library.llama_log_set(_silence, None)
+    library.llama_log_set(silence, None)
     library.llama_backend_init()
     return library
 
@@ -204,7 +207,7 @@ def _llama() -> ctypes.CDLL:
 @contextmanager
 def load_llama(path: Path, *, vocab_only: bool = False) -> Iterator[Llama]:
     """Load a GGUF file in llama.cpp."""
-    library = _llama()
+    library = llama()
     params = library.llama_model_default_params()
     params.vocab_only = vocab_only
     model = library.llama_model_load_from_file(str(path).encode(), params)

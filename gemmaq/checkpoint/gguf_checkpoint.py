@@ -25,8 +25,14 @@ _ROLES = {"bos": "bos", "eos": "eos", "unk": "unknown", "sep": "seperator", "pad
 """Role -> how GGUF spells it in `tokenizer.ggml.<role>_token_id` (the format's own spelling of separator)."""
 
 
-def open_gguf(blobs: Sequence[Blob], name: str, location: str) -> Checkpoint:
+def open_gguf(blobs: Sequence[Blob], name: str, location: str, projector: Blob | None = None) -> Checkpoint:
     """Read the headers of a GGUF file, or of the shards of a split one.
+
+    Args:
+        blobs: the files.
+        name: what the model is called.
+        location: where it is, as the user said it.
+        projector: the mmproj file that lies beside it.
 
     Raises:
         InputError: a header is unusable, or it is not a Gemma 3 text model.
@@ -46,17 +52,34 @@ def open_gguf(blobs: Sequence[Blob], name: str, location: str) -> Checkpoint:
     config = gguf_keys.to_config(keys, rows)
     found = [_tensor(file, info) for file, info in infos]
     tensors, notes = text_tensors(found, config, str(blobs[0]))
+    vision: dict[str, int] = {}
+    if projector is not None:
+        vision, oddities = _vision(projector, config)
+        notes += oddities
     return Checkpoint(
         name=name,
         location=location,
         format="gguf",
         config=config,
         tensors=tensors,
+        vision=vision,
         generation=_generation(keys, config),
         card=_card(keys),
         tokenizer_files=TokenizerFiles(partial(_tokenizer, keys, str(blobs[0]))),
         notes=notes,
     )
+
+
+def _vision(blob: Blob, config: TextConfig) -> tuple[dict[str, int], tuple[str, ...]]:
+    """Bytes of the tensors of an mmproj file, none if it is unusable or belongs to another model; and what is odd."""
+    try:
+        file = gguf_file.parse(blob)
+    except InputError as error:
+        return {}, (f"{error.message}: no vision side",)
+    width = file.keys.get("clip.vision.projection_dim")
+    if file.keys.get("general.architecture") != "clip" or width != config.hidden_size:
+        return {}, (f"{blob} lies beside the model but is not its vision projector: passed over",)
+    return {info.name: info.nbytes for info in file.tensors}, ()
 
 
 def shards_of(path: Path) -> list[Path]:

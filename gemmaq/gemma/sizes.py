@@ -8,10 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from gemmaq.errors import UsageError
+from gemmaq.gemma import vision
 from gemmaq.gemma.config import TextConfig, pattern
-
-VISION_TOWER_PARAMETERS = 416_866_032
-"""SigLIP, the same frozen tower in 4B, 12B and 27B."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +32,8 @@ class Size:
 
     @property
     def projector(self) -> int:
-        """Parameters of the vision projector: a matrix and a norm."""
-        return 1152 * self.config.hidden_size + 1152 if self.vision else 0
+        """Parameters of the vision projector."""
+        return vision.projector_parameters(self.config.hidden_size) if self.vision else 0
 
 
 def _config(layers: int, hidden: int, ffn: int, heads: int, kv_heads: int, small: bool) -> TextConfig:
@@ -56,13 +54,13 @@ def _config(layers: int, hidden: int, ffn: int, heads: int, kv_heads: int, small
 SIZES: tuple[Size, ...] = (
     Size("gemma-3-270m", "270M", 0.27e9, 0, _config(18, 640, 2048, 4, 1, small=True)),
     Size("gemma-3-1b", "1B", 1e9, 0, _config(26, 1152, 6912, 4, 1, small=True)),
-    Size("gemma-3-4b", "4B", 4e9, VISION_TOWER_PARAMETERS, _config(34, 2560, 10240, 8, 4, small=False)),
-    Size("gemma-3-12b", "12B", 12e9, VISION_TOWER_PARAMETERS, _config(48, 3840, 15360, 16, 8, small=False)),
+    Size("gemma-3-4b", "4B", 4e9, vision.TOWER_PARAMETERS, _config(34, 2560, 10240, 8, 4, small=False)),
+    Size("gemma-3-12b", "12B", 12e9, vision.TOWER_PARAMETERS, _config(48, 3840, 15360, 16, 8, small=False)),
     Size(
         "gemma-3-27b",
         "27B",
         27e9,
-        VISION_TOWER_PARAMETERS,
+        vision.TOWER_PARAMETERS,
         replace(_config(62, 5376, 21504, 32, 16, small=False), head_dim=128, query_pre_attn_scalar=168),
     ),
 )

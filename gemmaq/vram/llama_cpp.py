@@ -1,76 +1,112 @@
-"""The memory llama.cpp's server allocates for a Gemma 3 text model, one sequence, flash attention on.
+"""The memory that llama.cpp allocates for Gemma 3: llama-server, and programs that use the library as it comes.
 
-Weights and cache are exact. The compute buffer's formula was fitted to the allocator's log and is within 0.1 MiB.
-The driver's own context (about 0.5 GB on CUDA) is not llama.cpp's and not counted.
+Weights, cache and compute buffer are what llama.cpp's log says, to its 0.01 MiB (tests/vram/test_llama_cpp.py). The
+compute buffer is that of one backend; on CUDA the input embeddings, 4 bytes x ubatch x hidden size, lie in main memory
+instead. Sources: llama.cpp's llama-context, llama-kv-cache-iswa and gemma3 graph.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from functools import cache
 
 from gemmaq.encodings import ENCODINGS
 from gemmaq.errors import UsageError
+from gemmaq.gemma import vision
 from gemmaq.gemma.config import TextConfig
+from gemmaq.vram import Engine, Estimate, Load, Model
+from gemmaq.vram.gemma3_graph import Batch, build
+from gemmaq.vram.ggml import buffer_bytes
 
 KV_TYPES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0")
+QUANTS = ("bf16", "q8_0", "q6_k", "q5_k_m", "q4_k_m", "q4_0")
+OPTIONS = frozenset(("ubatch", "flash_attention", "swa_full", "unified"))
+CUDA_CONTEXT = 500_000_000
+"""A CUDA context with its libraries, the round figure; drivers differ."""
+
 _UBATCH = 512
 _PAD = 256
 
 
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """Bytes a running model takes.
-
-    Attributes:
-        weights: the tensors.
-        kv_global: cache of the layers that see the whole context.
-        kv_local: cache of the sliding-window layers.
-        compute: scratch for one batch.
-    """
-
-    weights: int
-    kv_global: int
-    kv_local: int
-    compute: int
-
-    @property
-    def total(self) -> int:
-        """All of them."""
-        return self.weights + self.kv_global + self.kv_local + self.compute
-
-
-def estimate(config: TextConfig, weights: int, context: int, kv_type: str) -> Estimate:
-    """Memory at a context of that many tokens.
+def allocate(model: Model, load: Load, *, all_logits: bool = False, notes: tuple[str, ...] = ()) -> Estimate:
+    """What a context of llama.cpp takes, with every layer on the accelerator.
 
     Args:
-        config: of the model.
-        weights: bytes of its tensors, see `vram.weights`.
-        context: tokens.
-        kv_type: type of the cache, one of KV_TYPES.
+        model: to be run.
+        load: how; `context` is n_ctx, which all sequences share.
+        all_logits: whether logits of every token of a batch are kept, the library's default.
+        notes: what to say of it.
 
     Raises:
-        UsageError: the context or the type is impossible.
+        UsageError: llama.cpp refuses to make such a context.
     """
-    if not 1 <= context <= config.max_position_embeddings:
+    config, slots = model.config, load.parallel
+    unified = load.unified is not False
+    if ENCODINGS[load.kv_types[1]].bits and not load.flash_attention:
         raise UsageError(
-            f"a context of {context} tokens is impossible", f"this model takes 1 to {config.max_position_embeddings}"
+            f"llama.cpp refuses a {load.kv_types[1]} V cache without flash attention",
+            "turn flash attention on, or quantize K alone: --kv-type q8_0,f16",
         )
-    if kv_type not in KV_TYPES:
-        raise UsageError(f"unknown KV cache type {kv_type!r}", f"known types: {', '.join(KV_TYPES)}")
-    cells = _padded(context, _PAD)
-    local_cells = min(cells, _padded(config.sliding_window + _UBATCH, _PAD))
-    row = config.num_key_value_heads * config.head_dim
-    per_cell = 2 * ENCODINGS[kv_type].row_bytes(row)
-    local_layers = config.num_hidden_layers - config.global_layers
-    tokens = min(_UBATCH, cells)
-    wide = 3 * config.intermediate_size + 3 * config.hidden_size + config.num_attention_heads * config.head_dim + 10
-    return Estimate(
-        weights=weights,
-        kv_global=per_cell * cells * config.global_layers,
-        kv_local=per_cell * local_cells * local_layers,
-        compute=2 * tokens * (cells + local_cells) + 4 * tokens * wide,
+    ubatch = min(load.ubatch or _UBATCH, load.context)
+    total = _padded(load.context, _PAD)
+    streams = 1 if unified else slots
+    cells = _padded(total // streams, _PAD)
+    window = config.sliding_window * (slots if unified else 1) + min(load.ubatch or _UBATCH, total)
+    local_cells = cells if load.swa_full else min(cells, _padded(window, _PAD))
+    tokens = _padded(ubatch, slots)
+    batch = Batch(
+        tokens, tokens if all_logits else slots, streams, cells, local_cells, load.kv_types, load.flash_attention
     )
+    row = config.num_key_value_heads * config.head_dim
+    per_cell = streams * sum(ENCODINGS[kind].row_bytes(row) for kind in load.kv_types)
+    return Estimate(
+        weights=model.weights,
+        kv_global=per_cell * cells * config.global_layers,
+        kv_local=per_cell * local_cells * (config.num_hidden_layers - config.global_layers),
+        compute=_compute(config, batch),
+        vision_weights=model.vision if load.vision else 0,
+        vision_compute=_image(load.flash_attention) if load.vision else 0,
+        overhead=CUDA_CONTEXT,
+        host=model.embedding + 4 * config.vocab_size * slots,
+        notes=notes,
+    )
+
+
+@cache
+def _compute(config: TextConfig, batch: Batch) -> int:
+    return buffer_bytes(build(config, batch))
+
+
+def _image(flash: bool) -> int:
+    """Scratch of the vision tower for one image.
+
+    Formulas that give the 121 and 1132 MiB reported for a real card (gguf-parser-go, issue 44): a layer's activations,
+    and without flash attention the scores of all heads.
+    """
+    hidden, patches = vision.HIDDEN, vision.PATCHES
+    if flash:
+        return 4 * patches * (vision.INTERMEDIATE + 3 * hidden)
+    return 4 * patches * (6 * hidden + vision.HEADS * patches)
+
+
+def _server(model: Model, load: Load) -> Estimate:
+    notes: tuple[str, ...] = ()
+    if load.parallel == 1:
+        notes = ("llama-server starts 4 slots that share one cache unless told -np 1: --parallel 4 for its default",)
+    return allocate(model, load, notes=notes)
 
 
 def _padded(value: int, to: int) -> int:
     return -(-value // to) * to
+
+
+ENGINE = Engine(
+    name="llama.cpp",
+    title="llama.cpp",
+    container="gguf",
+    quants=QUANTS,
+    kv_types=KV_TYPES,
+    kv_default="f16",
+    sees=False,
+    options=OPTIONS,
+    estimate=_server,
+)

@@ -1,51 +1,97 @@
-"""What the tensors of a model weigh: as a GGUF file holds them, or as the plan of a conversion will write them."""
+"""What a model weighs in an engine: as its files hold it, or as the plan of a conversion will write it."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from gemmaq import encodings
+from gemmaq import recipe
 from gemmaq.checkpoint import Checkpoint, plain
 from gemmaq.checkpoint.blob import Blob
 from gemmaq.checkpoint.tokenizer import Tokenizer, TokenizerFiles
-from gemmaq.containers import gguf
+from gemmaq.encodings import ENCODINGS
 from gemmaq.errors import InputError
+from gemmaq.gemma import names, vision
 from gemmaq.gemma.config import TextConfig
-from gemmaq.gemma.names import shapes
 from gemmaq.gemma.sizes import Size
-from gemmaq.plan import make_plan
-from gemmaq.recipe import Recipe
+from gemmaq.plan import Format, make_plan
+from gemmaq.vram import Model
 
-AS_IT_IS = "as it is"
 _DEFAULT = ("bf16", "q4_0")
+_AS_IT_IS = {"gguf": "gguf", "mlx": "mlx", "compressed-tensors": "safetensors"}
+"""Format of a checkpoint that is quantized already -> the container it needs no conversion for."""
 
 
-def weight_bytes(checkpoint: Checkpoint, quants: Sequence[str] | None) -> dict[str, int]:
-    """Quant -> bytes of the buffer that llama.cpp holds the tensors in.
+@dataclass(frozen=True, slots=True)
+class Build:
+    """A model in one choice of types.
+
+    Attributes:
+        quant: type of the layers' matrices, as users type it.
+        embedding: type of the embedding.
+        model: with the bytes that follow.
+    """
+
+    quant: str
+    embedding: str
+    model: Model
+
+
+def builds(
+    checkpoint: Checkpoint, target: Format, quants: Sequence[str] | None, embeddings: Sequence[str] | None
+) -> list[Build]:
+    """The model in every choice of types that was asked for.
 
     Args:
         checkpoint: of the model.
-        quants: types of the body; None for what a GGUF file has, BF16 and Q4_0 for anything else.
+        target: container that the engine loads.
+        quants: types of the layers' matrices; None for what the files hold if the engine loads them as they are, BF16
+            and Q4_0 otherwise.
+        embeddings: types of the embedding; None for the container's own choice.
 
     Raises:
         UsageError: an unknown type.
+        InputError: a type that the container or the model cannot have.
     """
-    if quants is None and checkpoint.format == "gguf":
-        return {AS_IT_IS: _buffer([tensor.nbytes for tensor in checkpoint.tensors.values()])}
-    bodies = [encodings.find(quant) for quant in quants or _DEFAULT]
-    plans = {body.name: make_plan(checkpoint, Recipe(body, method="nearest"), gguf.FORMAT) for body in bodies}
-    return {name: _buffer([tensor.nbytes for tensor in plan.tensors]) for name, plan in plans.items()}
+    if quants is None and embeddings is None and _AS_IT_IS.get(checkpoint.format) == target.name:
+        return [_as_it_is(checkpoint, target)]
+    return [_planned(checkpoint, target, q, e) for q in quants or _DEFAULT for e in embeddings or (None,)]
 
 
-def _buffer(sizes: list[int]) -> int:
-    return sum(-(-size // gguf.ALIGNMENT) * gguf.ALIGNMENT for size in sizes)
+def _as_it_is(checkpoint: Checkpoint, target: Format) -> Build:
+    held: Counter[str] = Counter()
+    for tensor in checkpoint.tensors.values():
+        if len(tensor.shape) == 2 and tensor.name not in (names.EMBEDDING, names.HEAD):
+            held[tensor.encoding.name] += tensor.nbytes
+    embedding = checkpoint.tensors[names.EMBEDDING]
+    weights = sum(tensor.nbytes for tensor in checkpoint.tensors.values())
+    model = _model(checkpoint, target, weights, embedding.nbytes)
+    return Build(held.most_common(1)[0][0], embedding.encoding.name, model)
+
+
+def _planned(checkpoint: Checkpoint, target: Format, quant: str, embedding: str | None) -> Build:
+    wanted = recipe.of(quant, embedding, method="nearest")
+    plan = make_plan(checkpoint, wanted, target)
+    table = next(tensor for tensor in plan.tensors if tensor.source.name == names.EMBEDDING)
+    model = _model(checkpoint, target, plan.tensor_bytes, table.nbytes)
+    return Build(plan.label.lower(), table.encoding.name, model)
+
+
+def _model(checkpoint: Checkpoint, target: Format, weights: int, embedding: int) -> Model:
+    seen = sum(checkpoint.vision.values())
+    if seen and target.name == "gguf" and checkpoint.format != "gguf":
+        seen = vision.mmproj_bytes(checkpoint.config.hidden_size)
+    return Model(checkpoint.name, checkpoint.config, weights, embedding, seen)
 
 
 def checkpoint_of(size: Size) -> Checkpoint:
     """A published size as a BF16 checkpoint that exists on no disk, to make plans for."""
     nowhere = Blob((), (), 0)
-    tensors = {name: plain(name, shape, encodings.ENCODINGS["bf16"], nowhere, 0) for name, shape in shapes(size.config)}
-    return Checkpoint(size.name, size.name, "published", size.config, tensors, TokenizerFiles(_no_tokenizer))
+    tensors = {name: plain(name, shape, ENCODINGS["bf16"], nowhere, 0) for name, shape in names.shapes(size.config)}
+    seen = {"vision side": vision.half_bytes(size.config.hidden_size)} if size.vision else {}
+    files = TokenizerFiles(_no_tokenizer)
+    return Checkpoint(size.name, size.name, "published", size.config, tensors, files, vision=seen)
 
 
 def _no_tokenizer(config: TextConfig) -> Tokenizer:

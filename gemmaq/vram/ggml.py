@@ -1,0 +1,156 @@
+"""ggml's graph allocator, run on sizes alone: how large a buffer the tensors of a graph share.
+
+A tensor takes the smallest free block that holds it, the end of the buffer if there is none, or the place of an input
+that nothing else will read. It is given up once its last reader is done. Source of the rules: ggml-alloc.c; the tests
+compare the result with llama.cpp's own log.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect
+from dataclasses import dataclass, field
+
+_IN_PLACE = frozenset(("add", "mul", "rms_norm", "scale", "soft_max"))
+"""Operations that may write over their input."""
+_ALIGNMENT = 32
+
+
+@dataclass(slots=True, eq=False)
+class Tensor:
+    """A tensor of a graph.
+
+    Attributes:
+        operation: that makes it, None for an input of the graph.
+        shape: numbers along each axis.
+        size: bytes, 0 for a view.
+        sources: what it is made of.
+        base: the tensor it is a view of, None if it has memory of its own.
+        outside: whether it lies in another buffer, as weights and the cache do.
+        readers: tensors still to be made of it.
+        views: of it, still in use.
+        offset: in the buffer, None while it has no place there.
+    """
+
+    operation: str | None
+    shape: tuple[int, ...]
+    size: int
+    sources: tuple[Tensor, ...] = ()
+    base: Tensor | None = None
+    outside: bool = False
+    readers: int = 0
+    views: int = 0
+    offset: int | None = None
+
+
+OUTSIDE = Tensor(None, (), 0, outside=True)
+"""Stands for every weight and for the cache."""
+
+
+def leaf(*shape: int, width: int = 4) -> Tensor:
+    """An input of the graph, of numbers of `width` bytes."""
+    return Tensor(None, shape, math.prod(shape) * width)
+
+
+def made(operation: str, shape: tuple[int, ...], *sources: Tensor, width: int = 4) -> Tensor:
+    """What an operation makes of others."""
+    return Tensor(operation, shape, math.prod(shape) * width, sources)
+
+
+def view(tensor: Tensor, *shape: int) -> Tensor:
+    """The same numbers in another shape or order."""
+    return Tensor("view", shape, 0, (tensor,), tensor if tensor.base is None else tensor.base)
+
+
+@dataclass(slots=True)
+class Graph:
+    """Tensors in the order in which they are made."""
+
+    leaves: list[Tensor] = field(default_factory=list)
+    nodes: list[Tensor] = field(default_factory=list)
+    _seen: set[int] = field(default_factory=set)
+
+    def expand(self, tensor: Tensor) -> None:
+        """Add a tensor, and before it everything it is made of."""
+        if id(tensor) in self._seen:
+            return
+        self._seen.add(id(tensor))
+        for source in tensor.sources:
+            self.expand(source)
+        (self.leaves if tensor.operation is None else self.nodes).append(tensor)
+
+
+class _Buffer:
+    """The free blocks of a buffer without end, sorted, and how far it was ever used."""
+
+    def __init__(self) -> None:
+        self.free: list[list[int]] = [[0, 1 << 62]]
+        self.used = 0
+
+    def take(self, size: int) -> int:
+        fitting = [(block[1], -at) for at, block in enumerate(self.free[:-1]) if block[1] >= size]
+        at = -min(fitting)[1] if fitting else len(self.free) - 1
+        block = self.free[at]
+        offset = block[0]
+        block[0] += size
+        block[1] -= size
+        if not block[1]:
+            del self.free[at]
+        self.used = max(self.used, offset + size)
+        return offset
+
+    def give(self, offset: int, size: int) -> None:
+        at = bisect(self.free, [offset])
+        self.free.insert(at, [offset, size])
+        for left in (at, at - 1):
+            if 0 <= left < len(self.free) - 1 and sum(self.free[left]) == self.free[left + 1][0]:
+                self.free[left][1] += self.free.pop(left + 1)[1]
+
+
+def buffer_bytes(graph: Graph) -> int:
+    """Bytes of the buffer that holds the tensors of a graph while it is computed; to be called once for a graph."""
+    buffer = _Buffer()
+    for tensor in graph.nodes:
+        if tensor.base is not None:
+            tensor.base.views += 1
+        for source in tensor.sources:
+            source.readers += 1
+    for tensor in graph.leaves:
+        _place(tensor, buffer)
+    for tensor in graph.nodes:
+        _place(tensor, buffer)
+        for source in tensor.sources:
+            source.readers -= 1
+            if source.readers or source.views:
+                continue
+            base = source.base
+            if base is not None:
+                base.views -= 1
+            if base is None or not (base.views or base.readers):
+                _give_up(base or source, buffer)
+    return buffer.used
+
+
+def _place(tensor: Tensor, buffer: _Buffer) -> None:
+    """Give a tensor its place: that of an input read for the last time, or a new one."""
+    if tensor.outside or tensor.base is not None:
+        return
+    for source in tensor.sources if tensor.operation in _IN_PLACE else ():
+        owner = source.base or source
+        if owner.offset is None or owner.operation is None or source.shape != tensor.shape:
+            continue
+        last = source.readers == 1 and not source.views
+        if last and (source.base is None or (owner.views == 1 and not owner.readers)):
+            tensor.offset, owner.offset = owner.offset, None
+            return
+    tensor.offset = buffer.take(_padded(tensor.size))
+
+
+def _give_up(tensor: Tensor, buffer: _Buffer) -> None:
+    if tensor.offset is not None:
+        buffer.give(tensor.offset, _padded(tensor.size))
+        tensor.offset = None
+
+
+def _padded(size: int) -> int:
+    return -(-size // _ALIGNMENT) * _ALIGNMENT

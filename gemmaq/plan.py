@@ -141,6 +141,11 @@ class Plan:
         return sizes.most_common(1)[0][0]
 
     @property
+    def label(self) -> str:
+        """The types as file names show them: as asked for, or that of the body if the source decides."""
+        return self.body.label if self.recipe.keep else self.recipe.label
+
+    @property
     def counts(self) -> Mapping[str, int]:
         """Type -> how many tensors have it, the most frequent first."""
         return dict(Counter(tensor.encoding.name for tensor in self.tensors).most_common())
@@ -169,24 +174,35 @@ def make_plan(
     Raises:
         InputError: the container cannot hold what the recipe asks for.
     """
-    for encoding, allowed in ((recipe.body, target.encodings), (recipe.embedding, target.embedding_encodings)):
-        if encoding is not None and encoding.name not in allowed:
-            what = "" if encoding is recipe.body else " for the embedding"
-            raise InputError(
-                f"{target.name} cannot hold {encoding.label}{what}",
-                f"{target.name} holds{what}: {', '.join(sorted(allowed))}",
-            )
+    _check_held(target, recipe.body, recipe.label, "", target.encodings)
+    if recipe.embedding is not None:
+        label = recipe.embedding.label
+        _check_held(target, recipe.embedding, label, " for the embedding", target.embedding_encodings)
     common = portable or shared or target.portable
     portable_methods = {"nearest": common, "lattice": portable}
+    layers = checkpoint.config.num_hidden_layers
     planned = tuple(
-        _planned(tensor, recipe, target, (verdicts or {}).get(tensor.name), portable_methods, scales)
+        _planned(tensor, layers, recipe, target, (verdicts or {}).get(tensor.name), portable_methods, scales)
         for tensor in checkpoint.tensors.values()
     )
     return Plan(target.name, recipe, planned, tuple(_warnings(checkpoint, planned, verdicts)))
 
 
+def _check_held(target: Format, encoding: Encoding, label: str, what: str, allowed: frozenset[str]) -> None:
+    if encoding.name not in allowed:
+        raise InputError(
+            f"{target.name} cannot hold {label}{what}", f"{target.name} holds{what}: {', '.join(sorted(allowed))}"
+        )
+
+
 def _planned(
-    tensor: Tensor, recipe: Recipe, target: Format, verdict: Verdict | None, portable: Mapping[str, bool], scales: str
+    tensor: Tensor,
+    layers: int,
+    recipe: Recipe,
+    target: Format,
+    verdict: Verdict | None,
+    portable: Mapping[str, bool],
+    scales: str,
 ) -> PlannedTensor:
     shift = tensor.shift + (target.norm_shift if names.is_norm(tensor.name) else 0.0)
     reason = None
@@ -196,7 +212,7 @@ def _planned(
         embedding = target.default_embedding(recipe.body)
         if portable["nearest"] and embedding == "q6_k":
             embedding = "q8_0"  # the same in every container that can hold it
-        encoding, reason = encoding_for(recipe, tensor, embedding, _allowed(tensor, target))
+        encoding, reason = encoding_for(recipe, tensor, layers, embedding, _allowed(tensor, target))
     method = recipe.method_for(tensor.name)
     if method == "auto":
         fits_grid = verdict is not None and verdict.on_grid and encoding.name == "q4_0"

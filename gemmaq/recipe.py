@@ -14,8 +14,14 @@ from gemmaq.checkpoint import Tensor
 from gemmaq.encodings import ENCODINGS, Encoding, find
 from gemmaq.errors import InputError, NotFoundError, UsageError
 from gemmaq.gemma import names
+from gemmaq.mixtures import MIXTURES, Mixture
 
-_FALLBACK = {"q6_k": "q8_0"}
+TYPES = (*ENCODINGS, *MIXTURES)
+"""What a user may ask for, but for `auto`."""
+AUTO = "auto"
+"""The types that a quantized source has."""
+
+_FALLBACK = {"q4_k": "q5_0", "q5_k": "q5_1", "q6_k": "q8_0"}
 """What llama-quantize takes where a row is no multiple of the type's block."""
 
 
@@ -38,6 +44,7 @@ class Recipe:
         method: how codes are chosen.
         rules: exceptions by name, the first that matches counts.
         keep: let a quantized source keep its encodings where the container can hold them.
+        mixture: whose most frequent type is the body's, if the body is a mixture.
     """
 
     body: Encoding
@@ -45,6 +52,16 @@ class Recipe:
     method: str = "auto"
     rules: tuple[Rule, ...] = ()
     keep: bool = False
+    mixture: Mixture | None = None
+
+    @property
+    def label(self) -> str:
+        """The types asked for as file names show them (`Q4_0`, `Q4_K_M`, `auto`)."""
+        return AUTO if self.keep else (self.mixture or self.body).label
+
+    def body_for(self, name: str, layers: int) -> Encoding:
+        """The encoding of a layer's matrix, by its canonical name, in a model of so many layers."""
+        return self.mixture.encoding_of(name, layers) if self.mixture else self.body
 
     def method_for(self, name: str) -> str:
         """The method a tensor gets, by its canonical name."""
@@ -73,14 +90,32 @@ class RecipeFile:
     rules: tuple[Rule, ...]
 
 
+def of(quant: str, embedding: str | None = None, method: str = "auto", rules: tuple[Rule, ...] = ()) -> Recipe:
+    """A recipe in the words of a user, in any case.
+
+    Args:
+        quant: one of `TYPES`, or `auto`.
+        embedding: name of an encoding, None to let the container choose.
+        method: how codes are chosen.
+        rules: exceptions by name.
+
+    Raises:
+        UsageError: there is no such type or method.
+    """
+    keep, mixture = quant.lower() == AUTO, MIXTURES.get(quant.lower())
+    body = mixture.body if mixture else find("q4_0" if keep else quant, TYPES)
+    return Recipe(body, find(embedding) if embedding else None, methods.check(method), rules, keep, mixture)
+
+
 def encoding_for(
-    recipe: Recipe, tensor: Tensor, default_embedding: str, allowed: frozenset[str]
+    recipe: Recipe, tensor: Tensor, layers: int, default_embedding: str, allowed: frozenset[str]
 ) -> tuple[Encoding, str | None]:
     """The encoding of a matrix, and why it is not the one asked for, if it is not.
 
     Args:
         recipe: what was asked for.
         tensor: with two dimensions.
+        layers: how many the model has.
         default_embedding: what the container gives an embedding of which nothing is said.
         allowed: encodings the container can hold.
 
@@ -108,7 +143,7 @@ def encoding_for(
         same = [e for e in (stored, *ENCODINGS.values()) if e.name in allowed and e.same_codes(stored)]
         if same:
             return same[0], None
-    wanted = ENCODINGS[default_embedding] if is_embedding else recipe.body
+    wanted = ENCODINGS[default_embedding] if is_embedding else recipe.body_for(tensor.name, layers)
     if wanted.fits(columns):
         return wanted, None
     fallback = ENCODINGS[_FALLBACK.get(wanted.name, "f16")]

@@ -57,8 +57,9 @@ def convert(
             "--quant",
             metavar="TYPE",
             envvar="GEMMAQ_QUANT",
-            help="Type of the matrices: f32 f16 bf16 q8_0 q4_0 q4_1 q5_0 q5_1 q6_k, for mlx also affine4 affine8 "
-            "affine4-g64 affine8-g64, or auto: what a quantized source has. Default: q4_0.",
+            help="Type of the matrices: f32 f16 bf16 q8_0 q4_0 q4_1 q5_0 q5_1, for gguf also q4_k q5_k q6_k and "
+            "llama.cpp's mixtures q4_k_s q4_k_m q5_k_s q5_k_m, for mlx also affine4 affine8 affine4-g64 affine8-g64, "
+            "or auto: what a quantized source has. Default: q4_0.",
         ),
     ] = None,
     embedding: Annotated[
@@ -149,20 +150,14 @@ def convert(
 
 def _recipe(quant: str | None, embedding: str | None, method: str | None, recipe: str | None) -> Recipe:
     """Flags before what the recipe file says before the defaults."""
-    from gemmaq import encodings, methods
-    from gemmaq.recipe import Recipe, load
+    from gemmaq.recipe import load, of
 
     file = load(recipe) if recipe else None
-    quant = quant or (file.quant if file else None) or "q4_0"
-    embedding = embedding or (file.embedding if file else None)
-    method = method or (file.method if file else None) or "auto"
-    keep = quant.lower() == "auto"
-    return Recipe(
-        body=encodings.find("q4_0" if keep else quant),
-        embedding=encodings.find(embedding) if embedding else None,
-        method=methods.check(method),
-        rules=file.rules if file else (),
-        keep=keep,
+    return of(
+        quant or (file.quant if file else None) or "q4_0",
+        embedding or (file.embedding if file else None),
+        method or (file.method if file else None) or "auto",
+        file.rules if file else (),
     )
 
 
@@ -198,8 +193,7 @@ def _plan(
     with ThreadPoolExecutor(1) as ahead:
         ahead.submit(lambda: checkpoint.tokenizer)  # an error shows again where the tokenizer is needed
         verdicts = survey(checkpoint) if surveyed else {}
-    label = "auto" if recipe.keep else recipe.body.label
-    folder = output or Path("-".join([identify(checkpoint.name).stem, label] + ([] if several else names)))
+    folder = output or Path("-".join([identify(checkpoint.name).stem, recipe.label] + ([] if several else names)))
     jobs = []
     for name, target in zip(names, formats, strict=True):
         plan = make_plan(checkpoint, recipe, target, verdicts, portable, shared, scales)

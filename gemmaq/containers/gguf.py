@@ -53,10 +53,10 @@ _VERSION = 3
 _QUANTIZATION_VERSION = 2
 _U16, _U32, _I32, _F32 = 2, 4, 5, 6
 _FILE_TYPES = {
-    "f32": 0, "f16": 1, "q4_0": 2, "q4_1": 3, "q8_0": 7, "q5_0": 8, "q5_1": 9, "q4_k": 15, "q5_k": 17, "q6_k": 18,
-    "bf16": 32,
+    "F32": 0, "F16": 1, "Q4_0": 2, "Q4_1": 3, "Q8_0": 7, "Q5_0": 8, "Q5_1": 9, "Q4_K_S": 14, "Q4_K_M": 15, "Q4_K": 15,
+    "Q5_K_S": 16, "Q5_K_M": 17, "Q5_K": 17, "Q6_K": 18, "BF16": 32,
 }  # fmt: skip
-"""Body -> general.file_type (llama.cpp's llama_ftype)."""
+"""Types of a plan -> general.file_type (llama.cpp's llama_ftype, where Q4_K and Q5_K mean the M mixtures)."""
 _SAMPLING = {
     "top_k": ("top_k", _I32), "top_p": ("top_p", _F32), "min_p": ("min_p", _F32), "temperature": ("temp", _F32),
 }  # fmt: skip
@@ -129,7 +129,7 @@ def lay_out(checkpoint: Checkpoint, plan: Plan, max_shard_bytes: int | None) -> 
     _describe(keys, checkpoint, plan, identity)
     _tokenize(keys, checkpoint.tokenizer)
     shards = split(plan.tensors, max_shard_bytes)
-    file_names = shard_names(f"{identity.stem}-{plan.body.label}{{}}.gguf", len(shards))
+    file_names = shard_names(f"{identity.stem}-{plan.label}{{}}.gguf", len(shards))
     files = []
     for number, (name, tensors) in enumerate(zip(file_names, shards, strict=True)):
         section = keys if number == 0 else _Keys()
@@ -187,8 +187,8 @@ def _describe(keys: _Keys, checkpoint: Checkpoint, plan: Plan, identity: Identit
     _credit(keys, checkpoint.card, identity)
     for key, value in gguf_keys.from_config(checkpoint.config).items():
         keys.scalar(f"{gguf_keys.ARCHITECTURE}.{key}", value)
-    if plan.body.name in _FILE_TYPES:
-        keys.number("general.file_type", _FILE_TYPES[plan.body.name], _U32)
+    if plan.label in _FILE_TYPES:
+        keys.number("general.file_type", _FILE_TYPES[plan.label], _U32)
     keys.number("general.quantization_version", _QUANTIZATION_VERSION, _U32)
 
 

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from gemmaq import containers
-from gemmaq.encodings import ENCODINGS, find
+from gemmaq.encodings import ENCODINGS
+from gemmaq.errors import UsageError
 from gemmaq.gemma.names import EMBEDDING
 from gemmaq.gemma.sizes import SIZES, by_name
+from gemmaq.mixtures import MIXTURES
 from gemmaq.plan import Plan, make_plan
-from gemmaq.recipe import Recipe, folder, load
+from gemmaq.recipe import TYPES, Recipe, Rule, folder, load, of
 from gemmaq.vram.weights import checkpoint_of
 from inprocess import run
 
@@ -29,9 +32,9 @@ def plan_of(name: str, size: str, container: str = "gguf") -> Plan:
     file = load(name)
     published = by_name(size)
     assert published is not None and file.quant is not None
-    embedding = find(file.embedding) if file.embedding else None
-    recipe = Recipe(find(file.quant), embedding, file.method or "auto", file.rules)
-    return make_plan(checkpoint_of(published), recipe, containers.find(container).FORMAT)
+    recipe = of(file.quant, file.embedding, file.method or "auto", file.rules)
+    text = replace(checkpoint_of(published), vision={})
+    return make_plan(text, recipe, containers.find(container).FORMAT)
 
 
 def planned(source: Path, *options: object) -> dict[str, Any]:
@@ -48,6 +51,39 @@ def types(source: Path, *options: object) -> dict[str, int]:
 def write(path: Path, text: str) -> Path:
     path.write_text(text)
     return path
+
+
+@pytest.mark.parametrize("name", TYPES)
+def test_every_type_is_known_in_any_case(name: str) -> None:
+    for spelling in (name, name.upper(), name.title()):
+        recipe = of(spelling)
+        assert recipe.label == name.upper() and recipe.mixture == MIXTURES.get(name)
+        assert recipe.body == (ENCODINGS.get(name) or MIXTURES[name].body)
+        assert (recipe.embedding, recipe.method, recipe.rules, recipe.keep) == (None, "auto", (), False)
+    if name in ENCODINGS:
+        assert of("Auto", name.upper(), "NEAREST") == Recipe(ENCODINGS["q4_0"], ENCODINGS[name], "nearest", keep=True)
+
+
+def test_an_unknown_type_is_told_those_that_are_known() -> None:
+    with pytest.raises(UsageError, match="'q4_k_l'") as caught:
+        of("q4_k_l")
+    assert all(name in str(caught.value.hint) for name in (*ENCODINGS, *MIXTURES))
+    with pytest.raises(UsageError, match="'q4_k_m'") as caught:  # an embedding is one matrix and cannot be mixed
+        of("q4_0", "q4_k_m")
+    assert "q4_k_m" not in str(caught.value.hint)
+    with pytest.raises(UsageError, match="'best'"):
+        of("q4_0", method="best")
+
+
+def test_rules_come_before_a_mixture() -> None:
+    published = by_name("4b")
+    assert published is not None
+    recipe = of("q4_k_m", rules=(Rule("*.v_proj.weight", ENCODINGS["q8_0"], None),))
+    plan = make_plan(checkpoint_of(published), recipe, containers.find("gguf").FORMAT)
+    assert plan.label == "Q4_K_M" and plan.body == ENCODINGS["q4_k"]
+    widened = 4 + 5 + 8  # of 34 layers: the first and the last eighth, and every third between
+    matrices = {"q8_0": 34, "q6_k": 1 + widened, "q4_k": 34 * 6 - widened}
+    assert {kind: count for kind, count in plan.counts.items() if kind != "f32"} == matrices
 
 
 def test_there_are_recipes() -> None:

@@ -149,6 +149,9 @@ def test_one_run_gives_one_model(tiny: Path, tmp_path: Path) -> None:
     ("options", "words"),
     [
         (("--to", "mlx", "--quant", "q6_k"), ("mlx cannot hold Q6_K", "affine4", "q8_0")),
+        (("--to", "mlx", "--quant", "q4_k_m"), ("mlx cannot hold Q4_K_M", "affine4", "q8_0")),
+        (("--to", "safetensors", "--quant", "q5_k"), ("safetensors cannot hold Q5_K", "q4_0")),
+        (("--to", "safetensors", "--embedding", "q4_k"), ("cannot hold Q4_K for the embedding", "bf16")),
         (("--to", "mlx", "--quant", "q5_1"), ("mlx cannot hold Q5_1", "q5_0")),
         (("--to", "mlx", "--embedding", "f16"), ("mlx cannot hold F16 for the embedding", "bf16")),
         (("--to", "safetensors", "--quant", "q4_1"), ("safetensors cannot hold Q4_1", "q4_0")),

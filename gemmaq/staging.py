@@ -12,7 +12,7 @@ from pathlib import Path
 
 from gemmaq.errors import OutputError
 
-_OURS = {".gguf", ".safetensors", ".json", ".jinja", ".model"}
+_OURS = {".gguf", ".safetensors", ".json", ".jinja", ".model", ".md", ".metadata"}
 """Endings of the files that artifacts are made of."""
 
 
@@ -47,7 +47,7 @@ def _check_replaceable(folder: Path) -> None:
     if folder.resolve() in (Path.cwd(), *Path.cwd().parents):
         raise OutputError(f"{folder} is the folder you are in", "choose another -o")
     for path in folder.rglob("*"):
-        if path.is_file() and path.suffix not in _OURS:
+        if path.is_file() and path.suffix not in _OURS and path.name != "LICENSE":
             raise OutputError(
                 f"{folder} holds {path.relative_to(folder)}, which gemmaq did not write", "choose another -o"
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from gemmaq.checkpoint.blob import Blob
 from gemmaq.encodings import Encoding
+from gemmaq.gemma import names
 from gemmaq.gemma.config import TextConfig
 
 if TYPE_CHECKING:
@@ -107,6 +109,7 @@ class Checkpoint:
         card: metadata of the model card: `license`, `base_model`, `tags`, `language`.
         tokenizer_files: where the tokenizer is to be read from.
         notes: oddities found on opening, a sentence each.
+        weights_here: whether the weights can be read; of a repository only the headers were fetched.
     """
 
     name: str
@@ -119,6 +122,7 @@ class Checkpoint:
     generation: Mapping[str, Any] = field(default_factory=dict)
     card: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    weights_here: bool = True
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
@@ -128,6 +132,15 @@ class Checkpoint:
             InputError: it is missing or is not Gemma 3's.
         """
         return self.tokenizer_files.load(self.config)
+
+    @property
+    def body(self) -> Encoding:
+        """The encoding that most bytes of the layers' matrices are in."""
+        sizes: Counter[Encoding] = Counter()
+        for tensor in self.tensors.values():
+            if len(tensor.shape) == 2 and tensor.name not in (names.EMBEDDING, names.HEAD):
+                sizes[tensor.encoding] += tensor.nbytes
+        return sizes.most_common(1)[0][0]
 
     @property
     def parameters(self) -> int:

@@ -117,37 +117,46 @@ def _tensor(name: str, kind: str, arrays: _Arrays, shape: tuple[int, ...] | None
 
 def _entries(folder: Path) -> Iterator[tuple[str, tuple[Blob, safetensors_file.Entry]]]:
     """Every tensor of the folder's shards: name -> file and header entry."""
-    weight_map = _weight_map(folder)
-    shards = sorted(set(weight_map.values())) if weight_map else _shards(folder)
+    placed = weight_map(folder)
+    shards = sorted(set(placed.values())) if placed else _shards(folder)
     seen: set[str] = set()
     for shard in shards:
         blob = Blob.of(folder / shard)
         for entry in safetensors_file.parse(blob):
-            if weight_map.get(entry.name, shard) != shard:
+            if placed.get(entry.name, shard) != shard:
                 continue
             if entry.name in seen:
                 raise InputError(f"{folder}: tensor {entry.name} is in two files and no index says which is meant")
             seen.add(entry.name)
             yield entry.name, (blob, entry)
-    lost = sorted(set(weight_map) - seen)
+    lost = sorted(set(placed) - seen)
     if lost:
-        raise InputError(f"{folder / _INDEX} places tensor {lost[0]} in {weight_map[lost[0]]}, which does not have it")
+        raise InputError(f"{folder / _INDEX} places tensor {lost[0]} in {placed[lost[0]]}, which does not have it")
 
 
-def _weight_map(folder: Path) -> dict[str, str]:
-    """Tensor -> shard of the index; empty without an index."""
+def weight_map(folder: Path, complete: bool = True) -> dict[str, str]:
+    """Tensor -> shard of the index; empty without an index.
+
+    Args:
+        folder: of the model.
+        complete: whether all shards must be there.
+
+    Raises:
+        InputError: the index is unusable.
+        NotFoundError: a shard is missing.
+    """
     index = read_json(folder / _INDEX, {})
     if not index:
         return {}
-    weight_map = index.get("weight_map")
-    if not isinstance(weight_map, dict) or not all(isinstance(shard, str) for shard in weight_map.values()):
+    placed = index.get("weight_map")
+    if not isinstance(placed, dict) or not all(isinstance(shard, str) for shard in placed.values()):
         raise InputError(f"{folder / _INDEX} has no usable weight_map")
-    for shard in sorted(set(weight_map.values())):
+    for shard in sorted(set(placed.values())):
         if Path(shard).name != shard or shard in ("", ".", "..") or "\\" in shard:
             raise InputError(f"{folder / _INDEX} names the unsafe file {shard!r}")
-        if not os.path.isfile(folder / shard):
+        if complete and not os.path.isfile(folder / shard):
             raise NotFoundError(f"{folder / shard} does not exist, the index names it", "download the missing shard")
-    return weight_map
+    return placed
 
 
 def _shards(folder: Path) -> list[str]:

@@ -55,6 +55,10 @@ _STANDARD: tuple[tuple[str, str, Callable[[Any], bool]], ...] = (
 """Keys that the format itself defines, what they hold, and the test of it; readers of a model rely on these."""
 
 
+class HeaderCut(InputError):
+    """The file ends within its header."""
+
+
 @dataclass(frozen=True, slots=True)
 class TensorInfo:
     """A tensor as the header lists it: name, shape (rows first), encoding, offset within the file."""
@@ -116,7 +120,7 @@ class _Cursor:
             return
         end = self.base + len(self.buffer)
         if end + missing > self.blob.size:
-            raise self.fail("the header is cut short")
+            raise HeaderCut(self.fail("the header is cut short").message)
         del self.buffer[: self.at]
         self.base, self.at = self.position, 0
         self.buffer += self.reader.bytes(self.blob, end, min(max(missing, _STEP), self.blob.size - end))

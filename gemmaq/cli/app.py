@@ -16,6 +16,8 @@ from gemmaq.cli import console
 from gemmaq.cli.convert import convert
 from gemmaq.cli.estimate_vram import estimate_vram
 from gemmaq.cli.inspect import inspect
+from gemmaq.cli.pull import pull
+from gemmaq.cli.push import push
 from gemmaq.errors import GemmaqError
 
 INTERRUPTED = 130
@@ -44,7 +46,8 @@ app = typer.Typer(
     cls=_Group,
     help="Quantize Gemma 3 for any local runtime.",
     epilog=(
-        "Exit codes: 0 done, 1 bug, 2 usage, 3 input unusable, 5 not found, 7 output exists or cannot be written, "
+        "Exit codes: 0 done, 1 bug, 2 usage, 3 input unusable, 4 authentication, 5 not found, 6 network, "
+        "7 output exists or cannot be written, 8 verification failed, "
         "130 interrupted. GEMMAQ_DEBUG=1 shows the traceback of an unexpected error."
     ),
     no_args_is_help=True,
@@ -70,9 +73,11 @@ def root(
     """Options before any command."""
 
 
-app.command("convert")(convert)
+app.command("pull")(pull)
 app.command("inspect")(inspect)
+app.command("convert")(convert)
 app.command("estimate-vram")(estimate_vram)
+app.command("push")(push)
 
 
 def main() -> None:

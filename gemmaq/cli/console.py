@@ -90,6 +90,35 @@ def progress(label: str, quiet: bool) -> Iterator[Callable[[int, int], None]]:
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
+@contextmanager
+def transfers(label: str, total: int | None, quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
+    """Progress of many files: a bar for the whole and one for each under way; a line for each finished elsewhere.
+
+    The callback takes a file's name, its bytes done and its bytes in all, from any thread.
+    """
+    if quiet or not sys.stderr.isatty():
+        if not quiet:
+            say(label)
+        yield lambda name, done, size_: None if quiet or done < size_ else say(f"  {name}  {size(size_)}")
+        return
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, TimeRemainingColumn(), console=_console(stderr=True), transient=True) as bar:
+        whole = bar.add_task(label, total=total)
+        tasks: dict[str, Any] = {}
+        counts: dict[str, int] = {}
+
+        def report(name: str, done: int, of: int) -> None:
+            counts[name] = done
+            if name not in tasks:
+                tasks[name] = bar.add_task(f"  {name[-40:]}", total=of)
+            bar.update(tasks[name], completed=done, visible=done < of)
+            bar.update(whole, completed=sum(counts.values()))
+
+        yield report
+
+
 def size(count: float) -> str:
     """Bytes for people: decimal GB or MB, three significant digits."""
     for limit, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):

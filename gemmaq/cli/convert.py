@@ -118,7 +118,6 @@ def convert(
 ) -> None:
     """Quantize a Gemma 3 checkpoint and write it for one runtime or several."""
     from gemmaq.convert import write
-    from gemmaq.sources import open_source
 
     started = time.monotonic()
     limit = _bytes(max_shard_size)
@@ -126,7 +125,7 @@ def convert(
         raise UsageError(f"unknown type of scales {scales!r}", "known: bf16, f16")
     asked = _recipe(quant, embedding, method, recipe)
     names = _containers(to, recipe)
-    checkpoint = open_source(source)
+    checkpoint = _open(source, dry_run, quiet or as_json)
     jobs, folder, verdicts = _plan(checkpoint, asked, names, portable, scales.lower(), limit, output)
     for warning in dict.fromkeys(warning for job in jobs for warning in job.plan.warnings):
         console.warn(warning)
@@ -146,6 +145,18 @@ def convert(
             console.out(str(job.artifact.folder))
     else:
         _summarize(jobs, verdicts, seconds)
+
+
+def _open(source: str, dry_run: bool, quiet: bool) -> Checkpoint:
+    """The source, fetched first if it is a repository; of one that nothing is made of, only what sizes need."""
+    from gemmaq import sources
+    from gemmaq.cli.pull import fetch
+
+    ref = sources.repository(source)
+    if ref is None or dry_run:
+        return sources.open_source(source, tokenizer=True)
+    fetch(ref, quiet)
+    return sources.open_snapshot(ref)
 
 
 def _recipe(quant: str | None, embedding: str | None, method: str | None, recipe: str | None) -> Recipe:
@@ -189,7 +200,7 @@ def _plan(
     several = len(names) > 1
     formats = [containers.find(name).FORMAT for name in names]
     shared = any(target.portable for target in formats)
-    surveyed = recipe.method != "nearest" and not recipe.body.is_float
+    surveyed = recipe.method != "nearest" and not recipe.body.is_float and checkpoint.weights_here
     with ThreadPoolExecutor(1) as ahead:
         ahead.submit(lambda: checkpoint.tokenizer)  # an error shows again where the tokenizer is needed
         verdicts = survey(checkpoint) if surveyed else {}

@@ -188,6 +188,8 @@ def _results(name: str, wanted: _Wanted) -> Iterator[Result]:
     from gemmaq.vram.weights import builds
 
     checkpoint = _open(name)
+    for note in checkpoint.notes:
+        console.warn(note)
     target = containers.find(wanted.engine.container).FORMAT
     others = builds(checkpoint, target, wanted.engine.quants, wanted.embeddings) if wanted.cards else []
     chosen = builds(checkpoint, target, wanted.quants, wanted.embeddings)

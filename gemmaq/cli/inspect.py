@@ -21,7 +21,8 @@ def inspect(
         str,
         typer.Argument(
             metavar="SOURCE",
-            help="A folder (Hugging Face, MLX, compressed-tensors), a .gguf file, or sample:gemma-3-270m.",
+            help="A folder (Hugging Face, MLX, compressed-tensors), a .gguf file, a repository on the Hub (org/name, "
+            "only headers are read), or sample:gemma-3-270m.",
         ),
     ],
     tensors: Annotated[bool, typer.Option("--tensors", help="List every tensor.")] = False,
@@ -46,7 +47,7 @@ def _facts(checkpoint: Checkpoint, with_tensors: bool) -> dict[str, Any]:
     from gemmaq.survey import survey
 
     config = checkpoint.config
-    verdicts = survey(checkpoint)
+    verdicts = survey(checkpoint) if checkpoint.weights_here else {}
     counts = Counter(t.encoding.name for t in checkpoint.tensors.values())
     sizes: Counter[str] = Counter()
     for tensor in checkpoint.tensors.values():
@@ -138,6 +139,8 @@ def _show(checkpoint: Checkpoint, with_tensors: bool) -> None:
     if facts["vision_bytes"]:
         rows.append(("vision", f"{console.size(facts['vision_bytes'])} of vision tower and projector"))
     rows += _grid_rows(facts["grid"], facts["qat_name"])
+    if not checkpoint.weights_here:
+        rows.append(("read", "headers only, nothing of the weights"))
     rows += [("note", note) for note in facts["notes"]]
     width = max(len(label) for label, _ in rows)
     for label, text in rows:

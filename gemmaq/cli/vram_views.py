@@ -171,8 +171,8 @@ def draw(path: Path, results: Sequence[Result], cards: Sequence[Card], force: bo
 
 
 def _contexts(longest: int) -> list[int]:
-    """From 2048 to the longest, two steps an octave."""
-    found, at = [], min(_LEAST_PLOTTED, longest)
+    """From 2048 to the longest, two steps an octave; at least its last octave."""
+    found, at = [], min(_LEAST_PLOTTED, max(1, longest // 2))
     while at < longest:
         found += [at, at + at // 2] if at + at // 2 < longest else [at]
         at *= 2

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -60,14 +59,10 @@ def builds(
 
 
 def _as_it_is(checkpoint: Checkpoint, target: Format) -> Build:
-    held: Counter[str] = Counter()
-    for tensor in checkpoint.tensors.values():
-        if len(tensor.shape) == 2 and tensor.name not in (names.EMBEDDING, names.HEAD):
-            held[tensor.encoding.name] += tensor.nbytes
     embedding = checkpoint.tensors[names.EMBEDDING]
     weights = sum(tensor.nbytes for tensor in checkpoint.tensors.values())
     model = _model(checkpoint, target, weights, embedding.nbytes)
-    return Build(held.most_common(1)[0][0], embedding.encoding.name, model)
+    return Build(checkpoint.body.name, embedding.encoding.name, model)
 
 
 def _planned(checkpoint: Checkpoint, target: Format, quant: str, embedding: str | None) -> Build:

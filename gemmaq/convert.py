@@ -54,6 +54,10 @@ class Artifact:
         return sum(file.size for file in self.files)
 
 
+Finish = Callable[[Artifact, Path, Tally], None]
+"""Called with an artifact, the folder it lies in for now, and what the containers had to round."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Target:
     """Where the rows of one tensor go: a plan entry, the container that packs it, an open file."""
@@ -74,7 +78,14 @@ class _Slab:
     targets: tuple[_Target, ...]
 
 
-def write(artifacts: Sequence[Artifact], folder: Path, threads: int, progress: Progress, force: bool = False) -> Tally:
+def write(
+    artifacts: Sequence[Artifact],
+    folder: Path,
+    threads: int,
+    progress: Progress,
+    force: bool = False,
+    finish: Finish | None = None,
+) -> Tally:
     """Write artifacts that come from one checkpoint, reading and quantizing every weight once.
 
     All files are made under a temporary name beside `folder` and appear under it together, or not at all.
@@ -84,6 +95,7 @@ def write(artifacts: Sequence[Artifact], folder: Path, threads: int, progress: P
         threads: workers.
         progress: see `Progress`.
         force: replace `folder` if it holds an earlier artifact.
+        finish: adds what goes beside the weights to every artifact, before it gets its final name.
 
     Returns:
         What the containers had to round.
@@ -103,6 +115,8 @@ def write(artifacts: Sequence[Artifact], folder: Path, threads: int, progress: P
             _run(slabs, reader, threads, progress, tally)
         for descriptor in descriptors:
             os.fsync(descriptor)
+        for artifact in artifacts if finish is not None else ():
+            finish(artifact, stage / artifact.folder.relative_to(folder), tally)
     return tally
 
 

@@ -115,8 +115,9 @@ def write(
             _run(slabs, reader, threads, progress, tally)
         for descriptor in descriptors:
             os.fsync(descriptor)
-        for artifact in artifacts if finish is not None else ():
-            finish(artifact, stage / artifact.folder.relative_to(folder), tally)
+        if finish is not None:
+            for artifact in artifacts:
+                finish(artifact, stage / artifact.folder.relative_to(folder), tally)
     return tally
 
 

@@ -26,8 +26,10 @@ from typing import Any
 
 from hub_faults import Fault, Faults
 from hub_http import Record, Reply, Request, Server
-from hub_routes import ROUTES, route
+from hub_routes import ROUTES as READING
+from hub_routes import route
 from hub_store import Commit, Files, Repo, blobs, make_commit
+from hub_uploads import ROUTES as WRITING
 
 __all__ = ["FakeHub", "Fault"]
 
@@ -49,6 +51,9 @@ class FakeHub:
         moved: old id -> new id, answered with 307.
         unknown: requests that no route knew.
         lfs_from: size in bytes from which an uploaded file goes to LFS, whatever its name.
+        part_size: where it is set, larger LFS files are uploaded in parts of that many bytes.
+        gzip: whether small text is sent compressed and without its length to who accepts that, as the Hub does.
+        resolve_cache: whether small files are answered by a redirect on the same host first, as the Hub does.
     """
 
     def __init__(self, root: Path, port: int = 0, cdn_port: int = 0, seed: int = 0) -> None:
@@ -59,6 +64,8 @@ class FakeHub:
         self.moved: dict[str, str] = {}
         self.unknown: list[str] = []
         self.lfs_from = 1_000_000
+        self.part_size: int | None = None
+        self.gzip = self.resolve_cache = False
         self.lock = threading.RLock()
         self.closing = threading.Event()
         self.numbers = itertools.count(1)
@@ -182,7 +189,10 @@ class FakeHub:
 
     def route(self, request: Request) -> Reply:
         """The answer to a request."""
-        return route(request, ROUTES)
+        moved = next((old for old in self.moved if f"/{old}/" in f"{request.path}/"), None)
+        if moved and request.host == "hub":
+            return Reply(307, {"Location": request.target.replace(moved, self.moved[moved], 1)})
+        return route(request, [*READING, *WRITING])
 
 
 def main() -> None:

@@ -14,6 +14,7 @@ KINDS = {
     "reset": "the same, with a TCP reset",
     "stall": "`after_bytes` are sent and then nothing, on an open connection; below 0: not even the status line",
     "slow": "`rate` bytes a second",
+    "lost": "the request is carried out and the connection closed without an answer",
     "status": "`status` is answered, with `retry_after` seconds where that is not None",
     "redirect": "answers with a redirect to itself",
     "flip": "the byte at `offset` of the file is another",

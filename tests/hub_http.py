@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import math
 import os
 import re
 import socket
@@ -186,6 +187,8 @@ class Connection(BaseHTTPRequestHandler):
             reply = self._spoilt(request) or hub.route(request)
             for _ in request.body:
                 pass
+            if "lost" in faults:
+                self._end("lost")
             self._send(request, reply)
         finally:
             hub.finished(self.record)
@@ -225,6 +228,7 @@ class Connection(BaseHTTPRequestHandler):
             reply = failure(fault.status, None, f"Server error {fault.status}, on purpose")
             if fault.retry_after is not None:
                 reply.headers["Retry-After"] = f"{fault.retry_after:g}"
+                reply.headers["RateLimit"] = f'"api";r=0;t={math.ceil(fault.retry_after)}'
             return reply
         if "redirect" in request.faults:
             return Reply(302, {"Location": request.target})
@@ -262,8 +266,8 @@ class Connection(BaseHTTPRequestHandler):
 
     def _head(self, reply: Reply, told: int) -> bytes:
         headers = {"X-Request-Id": f"Root=1-{next(self.server.hub.numbers):08x}", **reply.headers}
-        if reply.status != 304:
-            headers["Content-Length"] = headers.pop("X-Length", str(told))
+        if reply.status != 304 and "Transfer-Encoding" not in headers:
+            headers["Content-Length"] = str(told)
         if self.close_connection:
             headers["Connection"] = "close"
         phrase = self.responses.get(reply.status, ("",))[0]
@@ -279,7 +283,7 @@ class Connection(BaseHTTPRequestHandler):
             self.connection.sendall(head + part.source[part.start : part.start + part.size])
             self._count(part.size)
             return
-        self.connection.sendall(head, socket.MSG_MORE if body else 0)
+        self.connection.sendall(head, getattr(socket, "MSG_MORE", 0) if body else 0)
         for part in body:
             if isinstance(part.source, Path):
                 with open(part.source, "rb") as file:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import re
 import sys
 import traceback
@@ -122,15 +123,29 @@ def resolve(request: Request, repo_id: str, revision: str, name: str) -> Reply:
     blob = commit.files.get(name)
     if blob is None:
         raise Refused(failure(404, "EntryNotFound", "Entry not found"))
-    headers = {"X-Repo-Commit": commit.sha, "X-Linked-Size": str(hub.faults.size(f"{repo_id}/{name}", blob.size))}
+    size = hub.faults.size(f"{repo_id}/{name}", blob.size)
+    headers = {"X-Repo-Commit": commit.sha, "X-Linked-Size": str(size), "X-Linked-Etag": f'"{blob.etag}"'}
+    if blob.sha256 is None and hub.resolve_cache:
+        return Reply(307, headers | {"Location": f"/api/resolve-cache/models/{repo_id}/{commit.sha}/{quote(name)}"})
     if blob.sha256 is None:
-        reply = content(request, blob.source, blob.size, blob.oid, headers)
-        reply.file = f"{repo_id}/{name}"
-        return reply
-    headers["X-Linked-Etag"] = f'"{blob.sha256}"'
+        return small_file(request, repo_id, commit.sha, name)
     headers["Location"] = f"{hub.cdn}/{repo_id}/{blob.sha256}/{quote(name)}?Expires=1893456000&Signature=made-up"
     text = f"Found. Redirecting to {headers['Location']}".encode()
     return Reply(302, headers, piece(text, 0, len(text)))
+
+
+def small_file(request: Request, repo_id: str, revision: str, name: str) -> Reply:
+    """The bytes of a file kept in git, compressed where that is wanted."""
+    commit = revision_of(readable(request, repo_id, files=True), revision)
+    blob = commit.files[name]
+    reply = content(request, blob.source, blob.size, blob.oid, {"X-Repo-Commit": commit.sha})
+    if request.hub.gzip and "gzip" in request.headers.get("Accept-Encoding", ""):
+        data = gzip.compress(blob.read(), mtime=0)
+        data = b"%x\r\n%s\r\n0\r\n\r\n" % (len(data), data)
+        coded = {"Content-Encoding": "gzip", "Transfer-Encoding": "chunked", "ETag": f'W/"{blob.oid}"'}
+        reply = Reply(200, reply.headers | coded, piece(data, 0, len(data)))
+    reply.file = f"{repo_id}/{name}"
+    return reply
 
 
 def cdn(request: Request, repo_id: str, sha256: str, name: str) -> Reply:
@@ -180,6 +195,7 @@ ROUTES: list[tuple[str, str, str, Route]] = [
     ("hub", "GET", r"api/models/([^/]+/[^/]+)/refs", refs),
     ("hub", "GET", r"api/models/([^/]+/[^/]+)/auth-check", auth_check),
     ("hub", "GET HEAD", r"([^/]+/[^/]+)/resolve/([^/]+)/(.+)", resolve),
+    ("hub", "GET HEAD", r"api/resolve-cache/models/([^/]+/[^/]+)/([^/]+)/(.+)", small_file),
     ("hub", "GET", r"api/whoami-v2", whoami),
     ("hub", "GET", r"api/agent-harnesses", missing),
     ("cdn", "GET HEAD", r"([^/]+/[^/]+)/([0-9a-f]{64})/(.+)", cdn),
@@ -198,6 +214,8 @@ def route(request: Request, routes: list[tuple[str, str, str, Route]]) -> Reply:
                 return handler(request, *(unquote(group) for group in found.groups() if group is not None))
             except Refused as refused:
                 return refused.reply
+            except ConnectionError:
+                raise
             except Exception as error:
                 request.hub.unknown.append(f"{request.method} {request.target}: {error!r}")
                 traceback.print_exc()

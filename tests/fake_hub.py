@@ -20,6 +20,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -69,6 +70,7 @@ class FakeHub:
         self.lock = threading.RLock()
         self.closing = threading.Event()
         self.numbers = itertools.count(1)
+        self.log: Path | None = None
         self._records: list[Record] = []
         self._running: set[int] = set()
         self._settled = threading.Condition()
@@ -95,7 +97,7 @@ class FakeHub:
         """The environment of a process that shall use this Hub, with `home` as its home of Hugging Face."""
         ours = ("HF_", "HUGGING_FACE", "HUGGINGFACE", "TRANSFORMERS_OFFLINE", "http_proxy", "HTTP_PROXY", "all_proxy")
         kept = {key: value for key, value in os.environ.items() if not key.startswith(ours)}
-        switches = ("XET", "TELEMETRY", "UPDATE_CHECK", "PROGRESS_BARS")
+        switches = ("XET", "TELEMETRY", "UPDATE_CHECK")
         return {
             **kept,
             **{f"HF_HUB_DISABLE_{switch}": "1" for switch in switches},
@@ -183,8 +185,13 @@ class FakeHub:
 
     def finished(self, record: Record) -> None:
         with self._settled:
-            record.finished = record.finished or time.monotonic()
+            if id(record) not in self._running:
+                return
+            record.finished = time.monotonic()
             self._running.discard(id(record))
+            if self.log:
+                with open(self.log, "a") as file:
+                    file.write(json.dumps(asdict(record)) + "\n")
             self._settled.notify_all()
 
     def route(self, request: Request) -> Reply:
@@ -204,7 +211,7 @@ def main() -> None:
     parser.add_argument("--gated", action="append", default=[], metavar="REPO", help="who reads needs a token")
     parser.add_argument("--digests", type=Path, help='JSON {"OWNER/NAME": {FILE: SHA-256}}, not to read huge files')
     parser.add_argument("--fault", action="append", default=[], help='JSON of a Fault: {"match": ..., "kind": ...}')
-    parser.add_argument("--log", action="store_true", help="print every request when it is answered")
+    parser.add_argument("--log", type=Path, help="file that gets a line of JSON for every request answered")
     given = parser.parse_args()
     digests = json.loads(given.digests.read_text()) if given.digests else {}
     with FakeHub(given.root / ".hub", given.port, given.cdn_port) as hub:
@@ -212,6 +219,7 @@ def main() -> None:
             repo_id = folder.relative_to(given.root).as_posix()
             hub.add(repo_id, folder, gated=repo_id in given.gated, digests=digests.get(repo_id))
         hub.faults.extend(Fault(**json.loads(text)) for text in given.fault)
+        hub.log = given.log
         print(hub.endpoint, flush=True)
         try:
             threading.Event().wait()

@@ -171,9 +171,22 @@ def test_process_of_its_own(tmp_path: Path) -> None:
     (tmp_path / "acme" / "tiny").mkdir(parents=True)
     (tmp_path / "acme" / "tiny" / "config.json").write_text("{}")
     fault = json.dumps({"match": "config", "kind": "status", "status": 502})
-    command = [sys.executable, fake_hub.__file__, "--root", str(tmp_path), "--fault", fault]
+    command = [
+        sys.executable,
+        fake_hub.__file__,
+        "--root",
+        str(tmp_path),
+        "--fault",
+        fault,
+        "--log",
+        str(tmp_path / "log"),
+    ]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout
         url = f"{process.stdout.readline().strip()}/acme/tiny/resolve/main/config.json"
         assert [get(url).status, get(url).body] == [502, b"{}"]
+        until = time.monotonic() + 5
+        while len(lines := (tmp_path / "log").read_text().splitlines()) < 2 and time.monotonic() < until:
+            time.sleep(0.01)
         process.terminate()
+    assert [json.loads(line)["sent"] for line in lines if json.loads(line)["status"] == 200] == [2]

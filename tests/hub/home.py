@@ -1,0 +1,34 @@
+"""The command line of this process, with a home of Hugging Face of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import inprocess
+
+
+@dataclass(frozen=True)
+class Here:
+    """The command line in this process, with a home of Hugging Face of its own."""
+
+    home: Path
+
+    @property
+    def cache(self) -> Path:
+        return self.home / "hub"
+
+    def run(self, *arguments: object, code: int = 0) -> inprocess.Done:
+        return inprocess.run(*arguments, code=code)
+
+    def root(self, repo: str) -> Path:
+        """The folder of a repository in the cache."""
+        return self.cache / ("models--" + repo.replace("/", "--"))
+
+    def partials(self) -> list[str]:
+        """What grows, and what was left growing, anywhere in the home."""
+        return sorted(path.name for path in self.home.rglob("*") if "incomplete" in path.name or ".tmp" in path.name)
+
+
+Settle = Callable[..., Here]

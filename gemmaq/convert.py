@@ -200,7 +200,8 @@ def _slabs(artifacts: Sequence[Artifact], descriptors: Sequence[int]) -> Iterato
                 targets.setdefault(tensor.source.name, []).append(target)
     for group in targets.values():
         source = group[0].planned.source
-        step = max(1, SLAB_ELEMENTS // source.columns)
+        whole = any(target.planned.moved for target in group)
+        step = source.rows if whole else max(1, SLAB_ELEMENTS // source.columns)
         for first in range(0, source.rows, step):
             yield _Slab(source, first, min(step, source.rows - first), tuple(group))
 
@@ -241,24 +242,36 @@ def _process(slab: _Slab, reader: Reader, buffer: bytearray, tally: Tally) -> No
     values = values_of(source, stored)
     weights = dequantize(source.encoding, values)
     is_large = _check_finite(source, stored[0], weights)
-    made: dict[tuple[str, Choice, float], Values] = {}
+    made: dict[tuple[str, Choice, float, bool], Values] = {}
     for target in slab.targets:
         planned = target.planned
         if planned.copied:
             arrays: tuple[U8, ...] = (stored[0],)
         else:
-            key = (planned.encoding.name, planned.choice, planned.shift)
-            if planned.keeps_codes:
+            key = (planned.encoding.name, planned.choice, planned.shift, planned.moved)
+            if planned.keeps_codes and not planned.moved:
                 made[key] = values
             elif key not in made:
                 shifted = weights + np.float32(planned.shift) if planned.shift else weights
-                made[key] = methods.quantize(shifted, planned.encoding, planned.choice)
+                made[key] = methods.quantize(_ordered(shifted, planned), planned.encoding, planned.choice)
             if is_large:
                 _check_range(planned, made[key])
             arrays = target.container.pack(planned, made[key])
             tally(planned, made[key])
         for piece, array in zip(target.pieces, arrays, strict=True):
             _write_all(target.descriptor, array.reshape(-1).data, piece.offset + slab.first * piece.row_bytes)
+
+
+def _ordered(weights: F32, planned: PlannedTensor) -> F32:
+    """A whole tensor with its axes in the order of the target, in rows of the same length."""
+    if not planned.moved:
+        return weights
+    rows, channels, height, width = planned.source.shape
+    if planned.channels_last:
+        moved = weights.reshape(rows, channels, height, width).transpose(0, 2, 3, 1)
+    else:
+        moved = weights.reshape(rows, height, width, channels).transpose(0, 3, 1, 2)
+    return np.ascontiguousarray(moved).reshape(weights.shape)
 
 
 def _check_finite(source: Tensor, stored: U8, weights: F32) -> bool:

@@ -9,10 +9,13 @@ from dataclasses import dataclass, replace
 from gemmaq.checkpoint import Checkpoint, Tensor
 from gemmaq.encodings import ENCODINGS, Encoding
 from gemmaq.errors import InputError
-from gemmaq.gemma import names
+from gemmaq.gemma import names, vision
 from gemmaq.methods import Choice
 from gemmaq.methods.lattice import Verdict
 from gemmaq.recipe import Recipe, encoding_for
+
+MMPROJ = ("f16", "bf16", "f32")
+"""Types that the vision side can have in a GGUF file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +49,11 @@ class Format:
         default_embedding: encoding of the body -> name of that of the embedding if nothing else is asked for.
         pieces: encoding and columns -> the arrays a tensor is stored in.
         portable: whether its scales are BF16, so that codes must be chosen for scales that BF16 and FP16 hold exactly.
+        text_prefix: what names of the text side begin with in a model that has a vision side too.
+        rename_vision: canonical name of a tensor of the vision side -> its name in the container.
+        vision: such a tensor, and the type asked for -> its encoding; None for that of vectors.
+        channels_last: whether kernels of a convolution have their channels last.
+        repeats_head: whether a model with a vision side has the embedding a second time, as its head.
     """
 
     name: str
@@ -57,6 +65,11 @@ class Format:
     default_embedding: Callable[[Encoding], str]
     pieces: Callable[[Encoding, int], tuple[PieceSpec, ...]]
     portable: bool
+    text_prefix: str = ""
+    rename_vision: Callable[[str], str] = str
+    vision: Callable[[Tensor, str], Encoding] | None = None
+    channels_last: bool = False
+    repeats_head: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +84,7 @@ class PlannedTensor:
         choice: how codes are chosen.
         shift: to be added to the decoded source weights.
         reason: why the encoding is not the one asked for, or None.
+        channels_last: whether the kernels of a convolution are to have their channels last.
     """
 
     source: Tensor
@@ -80,6 +94,20 @@ class PlannedTensor:
     choice: Choice
     shift: float
     reason: str | None = None
+    channels_last: bool = False
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """As it is written, rows first."""
+        if not self.channels_last:
+            return self.source.shape
+        rows, channels, height, width = self.source.shape
+        return rows, height, width, channels
+
+    @property
+    def moved(self) -> bool:
+        """Whether its axes are in another order than in the source."""
+        return self.channels_last != self.source.channels_last
 
     @property
     def nbytes(self) -> int:
@@ -94,7 +122,7 @@ class PlannedTensor:
     @property
     def copied(self) -> bool:
         """Whether the very bytes of the source are taken over."""
-        same = self.encoding == self.source.encoding and self.shift == 0
+        same = self.encoding == self.source.encoding and self.shift == 0 and not self.moved
         return same and self.source.layout == "plain" and len(self.pieces) == 1
 
 
@@ -105,18 +133,27 @@ class Plan:
     Attributes:
         format: of the container.
         recipe: it was made with.
-        tensors: in file order.
+        tensors: of the text model, in file order.
         warnings: what the user should know, a sentence each.
+        beside: the vision side, and a head where the container repeats one.
+        mmproj: type asked for the vision side, None for a model without one.
     """
 
     format: str
     recipe: Recipe
     tensors: tuple[PlannedTensor, ...]
     warnings: tuple[str, ...]
+    beside: tuple[PlannedTensor, ...] = ()
+    mmproj: str | None = None
+
+    @property
+    def everything(self) -> tuple[PlannedTensor, ...]:
+        """All tensors that are written."""
+        return (*self.tensors, *self.beside)
 
     @property
     def tensor_bytes(self) -> int:
-        """Bytes of all tensors, without headers and padding."""
+        """Bytes of the text model's tensors, without headers and padding."""
         return sum(tensor.nbytes for tensor in self.tensors)
 
     @property
@@ -159,6 +196,7 @@ def make_plan(
     portable: bool = False,
     shared: bool = False,
     scales: str = "bf16",
+    mmproj: str | None = None,
 ) -> Plan:
     """Decide how every tensor of a checkpoint is to be written.
 
@@ -170,9 +208,10 @@ def make_plan(
         portable: scales that every container holds exactly, those of a recovered grid too.
         shared: the codes also go to a container with BF16 scales: choose scales that both hold.
         scales: type of the scales where the container has them in arrays of their own, `bf16` or `f16`.
+        mmproj: type of the vision side where the container leaves a choice, one of MMPROJ; None leaves it out.
 
     Raises:
-        InputError: the container cannot hold what the recipe asks for.
+        InputError: the container cannot hold what the recipe asks for, or the vision side is not complete.
     """
     _check_held(target, recipe.body, recipe.label, "", target.encodings)
     if recipe.embedding is not None:
@@ -185,7 +224,48 @@ def make_plan(
         _planned(tensor, layers, recipe, target, (verdicts or {}).get(tensor.name), portable_methods, scales)
         for tensor in checkpoint.tensors.values()
     )
-    return Plan(target.name, recipe, planned, tuple(_warnings(checkpoint, planned, verdicts)))
+    beside: tuple[PlannedTensor, ...] = ()
+    if mmproj is not None and checkpoint.vision:
+        planned = tuple(replace(tensor, name=target.text_prefix + tensor.name) for tensor in planned)
+        head = [tensor for tensor in planned if tensor.source.name == names.EMBEDDING and target.repeats_head]
+        if names.HEAD in checkpoint.tensors:
+            head = []
+        beside = (
+            *(replace(tensor, name=target.text_prefix + names.HEAD) for tensor in head),
+            *_vision(checkpoint, target, recipe, mmproj),
+        )
+    warnings = _warnings(checkpoint, planned, verdicts, with_vision=bool(beside))
+    return Plan(target.name, recipe, planned, tuple(warnings), beside, mmproj if beside else None)
+
+
+def _vision(checkpoint: Checkpoint, target: Format, recipe: Recipe, mmproj: str) -> list[PlannedTensor]:
+    """The vision side in file order.
+
+    Raises:
+        InputError: a tensor of it is missing or has another shape.
+    """
+    assert checkpoint.vision_config is not None
+    planned = []
+    for name, shape in vision.shapes(checkpoint.vision_config, checkpoint.config.hidden_size):
+        tensor = checkpoint.vision.get(name)
+        if tensor is None or tensor.shape != shape:
+            what = "lacks" if tensor is None else f"has the shape {list(tensor.shape)}, not {list(shape)}, for"
+            raise InputError(
+                f"{checkpoint.location}: the vision side {what} {name}", "--mmproj none converts the text model alone"
+            )
+        encoding = target.vision(tensor, mmproj) if target.vision else _vector(recipe, target)
+        name_there = target.rename_vision(name)
+        suffix = "weight" if name_there.endswith("weight") else ""
+        piece = PieceSpec(suffix, encoding.label, tensor.columns, encoding.row_bytes(tensor.columns))
+        shift = tensor.shift + (target.norm_shift if name == vision.PROJECTOR_NORM else 0.0)
+        last = target.channels_last and name == vision.PATCH_EMBEDDING
+        choice = Choice("nearest", False)
+        planned.append(PlannedTensor(tensor, name_there, encoding, (piece,), choice, shift, channels_last=last))
+    return planned
+
+
+def _vector(recipe: Recipe, target: Format) -> Encoding:
+    return target.vector or (recipe.body if recipe.body.is_float else ENCODINGS["bf16"])
 
 
 def _check_held(target: Format, encoding: Encoding, label: str, what: str, allowed: frozenset[str]) -> None:
@@ -207,7 +287,7 @@ def _planned(
     shift = tensor.shift + (target.norm_shift if names.is_norm(tensor.name) else 0.0)
     reason = None
     if len(tensor.shape) < 2:
-        encoding = target.vector or (recipe.body if recipe.body.is_float else ENCODINGS["bf16"])
+        encoding = _vector(recipe, target)
     else:
         embedding = target.default_embedding(recipe.body)
         if portable["nearest"] and embedding == "q6_k":
@@ -232,11 +312,14 @@ def _allowed(tensor: Tensor, target: Format) -> frozenset[str]:
 
 
 def _warnings(
-    checkpoint: Checkpoint, planned: tuple[PlannedTensor, ...], verdicts: Mapping[str, Verdict] | None
+    checkpoint: Checkpoint,
+    planned: tuple[PlannedTensor, ...],
+    verdicts: Mapping[str, Verdict] | None,
+    with_vision: bool,
 ) -> list[str]:
     warnings = list(checkpoint.notes)
-    if checkpoint.vision:
-        gigabytes = sum(checkpoint.vision.values()) / 1e9
+    if checkpoint.vision and not with_vision:
+        gigabytes = checkpoint.vision_bytes / 1e9
         warnings.append(f"the vision tower ({gigabytes:.2f} GB) is left out, the result is text-only")
     again = [t for t in planned if not t.source.encoding.is_float and not t.encoding.is_float and not t.keeps_codes]
     if again:

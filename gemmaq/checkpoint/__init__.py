@@ -14,6 +14,7 @@ from gemmaq.checkpoint.blob import Blob
 from gemmaq.encodings import Encoding
 from gemmaq.gemma import names
 from gemmaq.gemma.config import TextConfig
+from gemmaq.gemma.vision import VisionConfig
 
 if TYPE_CHECKING:
     from gemmaq.checkpoint.tokenizer import Tokenizer, TokenizerFiles
@@ -48,6 +49,8 @@ class Tensor:
         layout: how the parts hold it: `plain` (one array, the encoding's own blocks), `mlx` (words, scales, biases) or
             `compressed-tensors` (words, scales).
         shift: what is to be added to the decoded weights (-1 for the norms of a GGUF file).
+        channels_last: whether the kernels of a convolution lie with their channels last, as MLX has them; the shape
+            is torch's all the same.
     """
 
     name: str
@@ -56,6 +59,7 @@ class Tensor:
     parts: tuple[Part, ...]
     layout: str = "plain"
     shift: float = 0.0
+    channels_last: bool = False
 
     @property
     def blob(self) -> Blob:
@@ -104,7 +108,9 @@ class Checkpoint:
         format: `safetensors`, `gguf`, `mlx` or `compressed-tensors`.
         config: its dimensions.
         tensors: the text tensors by canonical name, in the order of `gemma.names.shapes`, an untied head last.
-        vision: the tensors of the vision side, as they are named in the files.
+        vision: the tensors of the vision side by canonical name, as far as they are there.
+        vision_config: its dimensions, None for a text model.
+        processor_files: of its image processor, to be copied.
         generation: generation_config.json, or what a GGUF file says of sampling.
         card: metadata of the model card: `license`, `base_model`, `tags`, `language`.
         tokenizer_files: where the tokenizer is to be read from.
@@ -118,7 +124,9 @@ class Checkpoint:
     config: TextConfig
     tensors: Mapping[str, Tensor]
     tokenizer_files: TokenizerFiles
-    vision: Mapping[str, int] = field(default_factory=dict)
+    vision: Mapping[str, Tensor] = field(default_factory=dict)
+    vision_config: VisionConfig | None = None
+    processor_files: tuple[Path, ...] = ()
     generation: Mapping[str, Any] = field(default_factory=dict)
     card: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
@@ -148,6 +156,12 @@ class Checkpoint:
         return sum(tensor.elements for tensor in self.tensors.values())
 
     @property
+    def vision_bytes(self) -> int:
+        """Bytes of the vision side as stored."""
+        return sum(tensor.nbytes for tensor in self.vision.values())
+
+    @property
     def files(self) -> tuple[Path, ...]:
         """The weight files."""
-        return tuple(dict.fromkeys(path for t in self.tensors.values() for part in t.parts for path in part.blob.paths))
+        tensors = (*self.tensors.values(), *self.vision.values())
+        return tuple(dict.fromkeys(path for tensor in tensors for part in tensor.parts for path in part.blob.paths))

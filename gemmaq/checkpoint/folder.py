@@ -19,8 +19,11 @@ from gemmaq.encodings import ENCODINGS
 from gemmaq.errors import InputError, NotFoundError
 from gemmaq.gemma import config as gemma_config
 from gemmaq.gemma import names
+from gemmaq.gemma import vision as gemma_vision
 
 _INDEX = "model.safetensors.index.json"
+_PREPROCESSOR = "preprocessor_config.json"
+_PROCESSOR = (_PREPROCESSOR, "processor_config.json")
 _ENCODINGS = {"BF16": ENCODINGS["bf16"], "F16": ENCODINGS["f16"], "F32": ENCODINGS["f32"]}
 
 
@@ -40,7 +43,7 @@ def open_folder(folder: Path, name: str, location: str) -> Checkpoint:
     kind = _kind(document, folder)
     config = gemma_config.from_hf(document)
     entries = dict(_entries(folder))
-    vision, modules = _modules(entries)
+    seen, modules = _modules(entries)
     shapes = dict(names.shapes(config))
     found = [_tensor(name, kind, arrays, shapes.get(name)) for name, arrays in modules.items()]
     text = document.get("text_config")
@@ -54,7 +57,9 @@ def open_folder(folder: Path, name: str, location: str) -> Checkpoint:
         format=kind,
         config=config,
         tensors=tensors,
-        vision=vision,
+        vision=_vision(seen, folder),
+        vision_config=gemma_vision.from_hf(document, read_json(folder / _PREPROCESSOR, {})) if seen else None,
+        processor_files=tuple(folder / f for f in _PROCESSOR if (folder / f).is_file()) if seen else (),
         generation=read_json(folder / "generation_config.json", {}),
         card=read_card(folder / "README.md"),
         tokenizer_files=TokenizerFiles(
@@ -84,21 +89,43 @@ _SUFFIXES = ("weight", "scales", "biases", "weight_packed", "weight_scale", "wei
 _Arrays = dict[str, tuple[Blob, safetensors_file.Entry]]
 
 
-def _modules(entries: Mapping[str, tuple[Blob, safetensors_file.Entry]]) -> tuple[dict[str, int], dict[str, _Arrays]]:
-    """Bytes of the vision tensors, and for every text tensor its arrays by their suffix."""
-    vision: dict[str, int] = {}
+def _modules(entries: _Arrays) -> tuple[_Arrays, dict[str, _Arrays]]:
+    """The arrays of the vision side, and for every text tensor its arrays by their suffix."""
+    vision: _Arrays = {}
     modules: dict[str, _Arrays] = {}
     for entry, place in entries.items():
         module, _, suffix = entry.rpartition(".")
         whole = f"{module}.weight" if module and suffix in _SUFFIXES else entry
         name = names.canonical(whole)
         if name is None:
-            vision[entry] = place[1].nbytes
+            vision[entry] = place
         elif suffix in modules.setdefault(name, {}):
             raise InputError(f"{place[0]} has two tensors for {name}")
         else:
             modules[name][suffix] = place
     return vision, modules
+
+
+def _vision(arrays: _Arrays, folder: Path) -> dict[str, Tensor]:
+    """The tensors of the vision side by canonical name.
+
+    Raises:
+        InputError: one is stored in a type that cannot be read, or given twice.
+    """
+    found: dict[str, Tensor] = {}
+    for entry, place in arrays.items():
+        name = gemma_vision.canonical(entry)
+        if name is None:
+            continue
+        tensor = _tensor(name, "safetensors", {"weight": place}, None)
+        if name in found:
+            raise InputError(f"{folder} has two tensors for {name}")
+        if name == gemma_vision.PATCH_EMBEDDING and len(tensor.shape) == 4 and tensor.shape[3] == 3 != tensor.shape[1]:
+            rows, height, width, channels = tensor.shape
+            tensor = plain(name, (rows, channels, height, width), tensor.encoding, tensor.blob, tensor.parts[0].offset)
+            tensor = replace(tensor, channels_last=True)
+        found[name] = tensor
+    return found
 
 
 def _tensor(name: str, kind: str, arrays: _Arrays, shape: tuple[int, ...] | None) -> Tensor:

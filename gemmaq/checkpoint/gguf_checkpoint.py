@@ -16,9 +16,10 @@ from gemmaq.checkpoint.blob import Blob
 from gemmaq.checkpoint.gguf_file import GgufFile
 from gemmaq.checkpoint.tokenizer import Tokenizer, TokenizerFiles
 from gemmaq.errors import InputError, NotFoundError
-from gemmaq.gemma import gguf_keys, names
+from gemmaq.gemma import gguf_keys, names, vision
 from gemmaq.gemma import tokens as gemma
 from gemmaq.gemma.config import TextConfig
+from gemmaq.gemma.vision import VisionConfig
 
 SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf")
 _ROLES = {"bos": "bos", "eos": "eos", "unk": "unknown", "sep": "seperator", "pad": "padding", "mask": "mask"}
@@ -52,9 +53,10 @@ def open_gguf(blobs: Sequence[Blob], name: str, location: str, projector: Blob |
     config = gguf_keys.to_config(keys, rows)
     found = [_tensor(file, info) for file, info in infos]
     tensors, notes = text_tensors(found, config, str(blobs[0]))
-    vision: dict[str, int] = {}
+    seen: dict[str, Tensor] = {}
+    vision_config = None
     if projector is not None:
-        vision, oddities = _vision(projector, config)
+        seen, vision_config, oddities = _vision(projector, config)
         notes += oddities
     return Checkpoint(
         name=name,
@@ -62,7 +64,8 @@ def open_gguf(blobs: Sequence[Blob], name: str, location: str, projector: Blob |
         format="gguf",
         config=config,
         tensors=tensors,
-        vision=vision,
+        vision=seen,
+        vision_config=vision_config,
         generation=_generation(keys, config),
         card=_card(keys),
         tokenizer_files=TokenizerFiles(partial(_tokenizer, keys, str(blobs[0]))),
@@ -70,16 +73,23 @@ def open_gguf(blobs: Sequence[Blob], name: str, location: str, projector: Blob |
     )
 
 
-def _vision(blob: Blob, config: TextConfig) -> tuple[dict[str, int], tuple[str, ...]]:
-    """Bytes of the tensors of an mmproj file, none if it is unusable or belongs to another model; and what is odd."""
+def _vision(blob: Blob, config: TextConfig) -> tuple[dict[str, Tensor], VisionConfig | None, tuple[str, ...]]:
+    """Tensors and dimensions of an mmproj file, none if it is unusable or belongs to another model; and what is odd."""
     try:
         file = gguf_file.parse(blob)
+        width = file.keys.get("clip.vision.projection_dim")
+        if file.keys.get("general.architecture") != "clip" or width != config.hidden_size:
+            return {}, None, (f"{blob} lies beside the model but is not its vision projector: passed over",)
+        found = gguf_keys.to_vision(file.keys)
     except InputError as error:
-        return {}, (f"{error.message}: no vision side",)
-    width = file.keys.get("clip.vision.projection_dim")
-    if file.keys.get("general.architecture") != "clip" or width != config.hidden_size:
-        return {}, (f"{blob} lies beside the model but is not its vision projector: passed over",)
-    return {info.name: info.nbytes for info in file.tensors}, ()
+        return {}, None, (f"{error.message}: no vision side",)
+    tensors = {}
+    for info in file.tensors:
+        name = vision.from_gguf(info.name)
+        if name is not None:
+            shift = -1.0 if name == vision.PROJECTOR_NORM else 0.0
+            tensors[name] = plain(name, info.shape, info.encoding, blob, info.offset, shift)
+    return tensors, found, ()
 
 
 def shards_of(path: Path) -> list[Path]:

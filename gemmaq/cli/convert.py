@@ -100,6 +100,15 @@ def convert(
             "--recipe", metavar="NAME|FILE", envvar="GEMMAQ_RECIPE", help="A shipped recipe's name, or a .toml file."
         ),
     ] = None,
+    mmproj: Annotated[
+        str,
+        typer.Option(
+            "--mmproj",
+            metavar="TYPE",
+            help="Type of the vision side in gguf, a file of its own: f16, bf16 or f32 (mlx and safetensors have it in "
+            "bf16); none leaves it out everywhere.",
+        ),
+    ] = "f16",
     max_shard_size: Annotated[
         str | None,
         typer.Option("--max-shard-size", metavar="SIZE", help="Split into files of at most this size: 2G, 500M, 4GiB."),
@@ -126,7 +135,7 @@ def convert(
     asked = _recipe(quant, embedding, method, recipe)
     names = _containers(to, recipe)
     checkpoint = _open(source, dry_run, quiet or as_json)
-    jobs, folder, verdicts = _plan(checkpoint, asked, names, portable, scales.lower(), limit, output)
+    jobs, folder, verdicts = _plan(checkpoint, asked, names, portable, scales.lower(), _mmproj(mmproj), limit, output)
     for warning in dict.fromkeys(warning for job in jobs for warning in job.plan.warnings):
         console.warn(warning)
     if dry_run:
@@ -172,6 +181,14 @@ def _recipe(quant: str | None, embedding: str | None, method: str | None, recipe
     )
 
 
+def _mmproj(text: str) -> str | None:
+    from gemmaq.plan import MMPROJ
+
+    if text.lower() not in (*MMPROJ, "none"):
+        raise UsageError(f"unknown type of the vision side {text!r}", f"known: {', '.join(MMPROJ)}, none")
+    return None if text.lower() == "none" else text.lower()
+
+
 def _containers(to: list[str] | None, recipe: str | None) -> list[str]:
     """Names of the containers, in the order asked for."""
     from gemmaq import containers
@@ -187,6 +204,7 @@ def _plan(
     names: list[str],
     portable: bool,
     scales: str,
+    mmproj: str | None,
     limit: int | None,
     output: Path | None,
 ) -> tuple[list[_Job], Path, Mapping[str, Verdict]]:
@@ -207,7 +225,7 @@ def _plan(
     folder = output or Path("-".join([identify(checkpoint.name).stem, recipe.label] + ([] if several else names)))
     jobs = []
     for name, target in zip(names, formats, strict=True):
-        plan = make_plan(checkpoint, recipe, target, verdicts, portable, shared, scales)
+        plan = make_plan(checkpoint, recipe, target, verdicts, portable, shared, scales, mmproj)
         container = containers.find(name)
         files = container.lay_out(checkpoint, plan, limit)
         jobs.append(_Job(plan, Artifact(container, files, folder / name if several else folder)))

@@ -64,7 +64,7 @@ def _facts(checkpoint: Checkpoint, with_tensors: bool) -> dict[str, Any]:
         "tensor_bytes": total,
         "bits_per_weight": round(8 * total / checkpoint.parameters, 4),
         "types": {name: {"tensors": counts[name], "bytes": size} for name, size in sizes.most_common()},
-        "vision_bytes": sum(checkpoint.vision.values()),
+        "vision_bytes": checkpoint.vision_bytes,
         "layers": config.num_hidden_layers,
         "global_layers": config.global_layers,
         "sliding_window": config.sliding_window,

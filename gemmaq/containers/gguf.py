@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gemmaq.checkpoint import Checkpoint
+from gemmaq.checkpoint import Checkpoint, Tensor
 from gemmaq.checkpoint.gguf_file import ARRAY, BOOL, MAGIC, STRING
 from gemmaq.checkpoint.tokenizer import Tokenizer
 from gemmaq.containers import OutputFile, Piece, Placement, shard_names, split
 from gemmaq.encodings import ENCODINGS, Encoding, codec
-from gemmaq.gemma import gguf_keys, names
+from gemmaq.gemma import gguf_keys, names, vision
 from gemmaq.gemma import tokens as gemma
 from gemmaq.gemma.identity import Identity, identify, title
 from gemmaq.gemma.sizes import label_of
@@ -35,6 +35,13 @@ def _default_embedding(body: Encoding) -> str:
     return body.name if body.is_float or body.name == "q8_0" else "q6_k"
 
 
+def _vision_encoding(tensor: Tensor, asked: str) -> Encoding:
+    """F32 for vectors and embeddings, F16 for the projection whatever is asked for, as llama.cpp's converter has it."""
+    if len(tensor.shape) < 2 or vision.is_kept_wide(tensor.name):
+        return ENCODINGS["f32"]
+    return ENCODINGS["f16" if tensor.name == vision.PROJECTION else asked]
+
+
 _HELD = frozenset(name for name in ENCODINGS if ENCODINGS[name].ggml_type is not None)
 FORMAT = Format(
     name="gguf",
@@ -46,6 +53,8 @@ FORMAT = Format(
     default_embedding=_default_embedding,
     pieces=_pieces,
     portable=False,
+    rename_vision=vision.to_gguf,
+    vision=_vision_encoding,
 )
 
 ALIGNMENT = 32
@@ -99,7 +108,7 @@ class _Keys:
         self.data += struct.pack("<IQ", kind, len(values)) + values.tobytes()
 
     def scalar(self, key: str, value: Any) -> None:
-        """Text, flag, flags, float or unsigned integer, by the kind of the value."""
+        """Text, flag, flags, floats, float or unsigned integer, by the kind of the value."""
         match value:
             case str():
                 self.text(key, value)
@@ -107,6 +116,8 @@ class _Keys:
                 self.flag(key, value)
             case list():
                 self.array(key, np.array(value, np.bool_), BOOL)
+            case tuple():
+                self.array(key, np.array(value, "<f4"), _F32)
             case float():
                 self.number(key, value, _F32)
             case _:
@@ -138,7 +149,23 @@ def lay_out(checkpoint: Checkpoint, plan: Plan, max_shard_bytes: int | None) -> 
             section.number("split.count", len(shards), _U16)
             section.number("split.tensors.count", len(plan.tensors), _I32)
         files.append(_file(name, section, tensors))
+    if plan.mmproj is not None:
+        files.append(_projector(checkpoint, plan, identity, plan.mmproj))
     return tuple(files)
+
+
+def _projector(checkpoint: Checkpoint, plan: Plan, identity: Identity, kind: str) -> OutputFile:
+    """The mmproj file: vision tower and projector."""
+    assert checkpoint.vision_config is not None
+    keys = _Keys()
+    keys.text("general.architecture", gguf_keys.PROJECTOR)
+    keys.text("general.type", "mmproj")
+    _name(keys, checkpoint, identity)
+    for key, value in gguf_keys.from_vision(checkpoint.vision_config, checkpoint.config.hidden_size).items():
+        keys.scalar(key, value)
+    keys.number("general.file_type", _FILE_TYPES[kind], _U32)
+    keys.number("general.quantization_version", _QUANTIZATION_VERSION, _U32)
+    return _file(f"mmproj-{identity.stem}-{kind.upper()}.gguf", keys, plan.beside)
 
 
 def _file(name: str, keys: _Keys, tensors: Sequence[PlannedTensor]) -> OutputFile:
@@ -146,7 +173,7 @@ def _file(name: str, keys: _Keys, tensors: Sequence[PlannedTensor]) -> OutputFil
     head = bytearray(MAGIC + struct.pack("<IQQ", _VERSION, len(tensors), keys.count) + keys.data)
     offsets, at = [], 0
     for tensor in tensors:
-        shape = tensor.source.shape
+        shape = tensor.shape
         head += _string(tensor.name) + struct.pack(f"<I{len(shape)}Q", len(shape), *reversed(shape))
         head += struct.pack("<IQ", tensor.encoding.ggml_type, at)
         offsets.append(at)
@@ -178,6 +205,16 @@ def _describe(keys: _Keys, checkpoint: Checkpoint, plan: Plan, identity: Identit
         value = checkpoint.generation.get(name)
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             keys.number(f"general.sampling.{key}", int(value) if kind == _I32 else value, kind)
+    _name(keys, checkpoint, identity)
+    for key, value in gguf_keys.from_config(checkpoint.config).items():
+        keys.scalar(f"{gguf_keys.ARCHITECTURE}.{key}", value)
+    if plan.label in _FILE_TYPES:
+        keys.number("general.file_type", _FILE_TYPES[plan.label], _U32)
+    keys.number("general.quantization_version", _QUANTIZATION_VERSION, _U32)
+
+
+def _name(keys: _Keys, checkpoint: Checkpoint, identity: Identity) -> None:
+    """What the model is called, and whose it is."""
     keys.text("general.name", identity.title)
     if identity.finetune:
         keys.text("general.finetune", identity.finetune)
@@ -185,11 +222,6 @@ def _describe(keys: _Keys, checkpoint: Checkpoint, plan: Plan, identity: Identit
         keys.text("general.basename", identity.basename)
     keys.text("general.size_label", label_of(checkpoint.config))
     _credit(keys, checkpoint.card, identity)
-    for key, value in gguf_keys.from_config(checkpoint.config).items():
-        keys.scalar(f"{gguf_keys.ARCHITECTURE}.{key}", value)
-    if plan.label in _FILE_TYPES:
-        keys.number("general.file_type", _FILE_TYPES[plan.label], _U32)
-    keys.number("general.quantization_version", _QUANTIZATION_VERSION, _U32)
 
 
 def _credit(keys: _Keys, card: Mapping[str, Any], identity: Identity) -> None:

@@ -1,4 +1,7 @@
-"""An MLX folder as mlx-lm loads it: text-only, tied embedding, affine groups.
+"""An MLX folder as mlx-lm loads it: tied embedding, affine groups; with a vision side also as mlx-vlm loads it.
+
+mlx-vlm wants a head in the file and mlx-lm wants it whole or not at all, so that of a model with a vision side repeats
+the embedding's codes. Tower and projector stay BF16, the patch convolution has its channels last.
 
 A Q4_0 block is an affine group of 32 with scale d and bias -8 d, so ggml's symmetric types are held exactly wherever
 BF16 holds their scale. Source of the layout: mlx.core.quantize, and what mlx_lm.convert writes.
@@ -13,10 +16,8 @@ import numpy as np
 
 from gemmaq.checkpoint import Checkpoint
 from gemmaq.containers import OutputFile, floats, words
-from gemmaq.containers.tensor_file import lay_out_shards, side_files
+from gemmaq.containers.tensor_file import lay_out_shards, side_files, whole_config
 from gemmaq.encodings import ENCODINGS, Encoding, codec
-from gemmaq.gemma import names
-from gemmaq.gemma.config import to_hf
 from gemmaq.plan import Format, PieceSpec, Plan, PlannedTensor
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 _BF16 = ENCODINGS["bf16"]
 _IMAGES = frozenset({"q4_0", "q4_1", "q5_0", "q8_0"})
+_NOT_TEXT = ("vision_tower.", "multi_modal_projector.")
 _HELD = _IMAGES | {"affine4", "affine4-g64", "affine8", "affine8-g64", "bf16"}
 
 
@@ -45,6 +47,9 @@ FORMAT = Format(
     default_embedding=lambda body: body.name if body.name not in _IMAGES else "q8_0",
     pieces=_pieces,
     portable=True,
+    text_prefix="language_model.",
+    channels_last=True,
+    repeats_head=True,
 )
 
 
@@ -55,8 +60,7 @@ def lay_out(checkpoint: Checkpoint, plan: Plan, max_shard_bytes: int | None) -> 
         InputError: the tokenizer is unusable.
     """
     files, index = lay_out_shards(plan, max_shard_bytes, {"format": "mlx"}, {}, True)
-    config = to_hf(checkpoint.config, "bfloat16")
-    config["tie_word_embeddings"] = names.HEAD not in checkpoint.tensors
+    config = whole_config(checkpoint, plan, "bfloat16")
     quantization = _quantization(plan)
     if quantization:
         config |= {"quantization": quantization, "quantization_config": quantization}
@@ -66,7 +70,7 @@ def lay_out(checkpoint: Checkpoint, plan: Plan, max_shard_bytes: int | None) -> 
 
 def _quantization(plan: Plan) -> dict[str, Any]:
     """The most frequent group size and bits at the top, and an entry for every module that differs."""
-    matrices = [t for t in plan.tensors if len(t.source.shape) == 2]
+    matrices = [t for t in plan.everything if len(t.source.shape) == 2 and not t.source.name.startswith(_NOT_TEXT)]
     settings = {t.name.removesuffix(".weight"): _setting(t.encoding) for t in matrices}
     frequent = Counter(key for key in settings.values() if key is not None).most_common(1)
     if not frequent:

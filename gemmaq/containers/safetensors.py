@@ -1,4 +1,4 @@
-"""A Hugging Face folder with safetensors, text-only: BF16, F16 or F32, or int4 and int8 as compressed-tensors.
+"""A Hugging Face folder with safetensors: BF16, F16 or F32, or int4 and int8 as compressed-tensors.
 
 compressed-tensors `pack-quantized`, symmetric, groups of 32, is what transformers and vLLM load; embedding and head
 stay BF16 there. Source of the layout: the compressed-tensors library, compressors/quantized_compressors.
@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from gemmaq.checkpoint import Checkpoint
 from gemmaq.containers import OutputFile, floats, words
-from gemmaq.containers.tensor_file import Constant, lay_out_shards, side_files
+from gemmaq.containers.tensor_file import Constant, lay_out_shards, side_files, whole_config
 from gemmaq.encodings import ENCODINGS, Encoding
 from gemmaq.gemma import names
-from gemmaq.gemma.config import to_hf
 from gemmaq.plan import Format, PieceSpec, Plan, PlannedTensor
 
 if TYPE_CHECKING:
@@ -42,6 +41,7 @@ FORMAT = Format(
     default_embedding=lambda body: body.name if body.is_float else "bf16",
     pieces=_pieces,
     portable=True,
+    text_prefix="language_model.",
 )
 
 
@@ -56,8 +56,7 @@ def lay_out(checkpoint: Checkpoint, plan: Plan, max_shard_bytes: int | None) -> 
         t.name: (t.name + "_shape", "I64", (2,), struct.pack("<2q", *t.source.shape)) for t in quantized
     }
     files, index = lay_out_shards(plan, max_shard_bytes, {"format": "pt"}, constants, False)
-    config = to_hf(checkpoint.config, _TORCH.get(plan.body.name, "bfloat16"))
-    config["tie_word_embeddings"] = names.HEAD not in checkpoint.tensors
+    config = whole_config(checkpoint, plan, _TORCH.get(plan.body.name, "bfloat16"))
     if quantized:
         config["quantization_config"] = _quantization(plan)
     side = index | side_files(checkpoint, config)
@@ -67,9 +66,13 @@ def lay_out(checkpoint: Checkpoint, plan: Plan, max_shard_bytes: int | None) -> 
 def _quantization(plan: Plan) -> dict[str, Any]:
     """The quantization_config: a group for each number of bits, and every matrix that stays as it is."""
     by_bits: dict[int, list[str]] = {}
-    ignore = ["lm_head"]
+    ignore = (
+        ["lm_head"] if plan.mmproj is None else ["re:.*lm_head", "re:.*vision_tower.*", "re:.*multi_modal_projector.*"]
+    )
     for tensor in plan.tensors:
         module = tensor.name.removesuffix(".weight")
+        if plan.mmproj is not None:
+            module = "re:.*" + module.removeprefix(FORMAT.text_prefix + "model.").replace(".", "[.]") + "$"
         if not tensor.encoding.is_float:
             by_bits.setdefault(tensor.encoding.bits, []).append(module)
         elif len(tensor.source.shape) == 2 and tensor.source.name not in (names.EMBEDDING, names.HEAD):

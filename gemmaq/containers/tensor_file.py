@@ -9,6 +9,8 @@ from typing import Any
 from gemmaq.checkpoint import Checkpoint
 from gemmaq.checkpoint.tokenizer import to_files
 from gemmaq.containers import OutputFile, Piece, Placement, shard_names, split
+from gemmaq.gemma import names, vision
+from gemmaq.gemma.config import MULTIMODAL, to_hf
 from gemmaq.plan import Plan, PlannedTensor
 
 _SHARD_BYTES = 5 << 30
@@ -29,7 +31,7 @@ def lay_out_shards(
         constants: planned tensor -> an array to be written beside it.
         always_index: write the index even for a single file.
     """
-    shards = split(plan.tensors, limit or _SHARD_BYTES)
+    shards = split(plan.everything, limit or _SHARD_BYTES)
     file_names = shard_names("model{}.safetensors", len(shards))
     files, weight_map, total = [], {}, 0
     for name, tensors in zip(file_names, shards, strict=True):
@@ -65,7 +67,7 @@ def _lay_out(
     for tensor in tensors:
         rows, starts_here = tensor.source.rows, []
         for piece in tensor.pieces:
-            shape = tensor.source.shape if len(tensor.source.shape) < 2 else (rows, piece.columns)
+            shape = (rows, piece.columns) if len(tensor.shape) == 2 else tensor.shape
             array = tensor.name.removesuffix("weight") + piece.suffix
             starts_here.append(enter(array, piece.dtype, shape, rows * piece.row_bytes))
         starts.append(starts_here)
@@ -85,10 +87,42 @@ def side_files(checkpoint: Checkpoint, config: Mapping[str, Any]) -> dict[str, b
     side = {"config.json": pretty(dict(sorted(config.items())))}
     if checkpoint.generation:
         side["generation_config.json"] = pretty(dict(sorted(checkpoint.generation.items())))
+    if config["model_type"] == "gemma3":
+        side |= _processor(checkpoint)
     verbatim = checkpoint.tokenizer_files.verbatim
     if verbatim:
         return side | {path.name: path.read_bytes() for path in verbatim}
     return side | to_files(checkpoint.tokenizer, checkpoint.config.max_position_embeddings)
+
+
+def whole_config(checkpoint: Checkpoint, plan: Plan, dtype: str) -> dict[str, Any]:
+    """config.json of the model, with its vision side where that is written."""
+    config = to_hf(checkpoint.config, dtype)
+    tied = names.HEAD not in checkpoint.tensors
+    seen = checkpoint.vision_config
+    if plan.mmproj is None or seen is None:
+        return config | {"tie_word_embeddings": tied}
+    text = {key: value for key, value in config.items() if key not in ("architectures", "torch_dtype")}
+    return {
+        "architectures": [MULTIMODAL],
+        "model_type": "gemma3",
+        "eos_token_id": config["eos_token_id"],
+        "initializer_range": config["initializer_range"],
+        "text_config": text | {"tie_word_embeddings": tied},
+        "tie_word_embeddings": tied,
+        "torch_dtype": dtype,
+        "vision_config": vision.to_hf(seen),
+        "vocab_size": checkpoint.config.vocab_size,
+        **vision.token_keys(seen),
+    }
+
+
+def _processor(checkpoint: Checkpoint) -> dict[str, bytes]:
+    """Files of the image processor, verbatim where the source has them."""
+    if checkpoint.processor_files:
+        return {path.name: path.read_bytes() for path in checkpoint.processor_files}
+    assert checkpoint.vision_config is not None
+    return {name: pretty(value) for name, value in vision.processor_files(checkpoint.vision_config).items()}
 
 
 def pretty(value: Any) -> bytes:

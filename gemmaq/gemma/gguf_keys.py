@@ -6,12 +6,14 @@ llama.cpp stores neither the attention scale nor the embedding scale: it takes 1
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from gemmaq.errors import InputError
 from gemmaq.gemma.config import TextConfig, pattern
+from gemmaq.gemma.vision import VisionConfig, checked
 
 ARCHITECTURE = "gemma3"
 _LAYERS_OF_27B = 62
@@ -113,3 +115,61 @@ def _layer_pattern(value: Any, layers: int) -> tuple[bool, ...]:
     if len(flags) != layers:
         raise InputError(f"GGUF key {ARCHITECTURE}.attention.sliding_window_pattern does not fit {layers} layers")
     return flags
+
+
+PROJECTOR = "clip"
+_VISION = {
+    "image_size": "image_size",
+    "patch_size": "patch_size",
+    "embedding_length": "hidden_size",
+    "feed_forward_length": "intermediate_size",
+    "block_count": "num_hidden_layers",
+    "attention.head_count": "num_attention_heads",
+    "attention.layer_norm_epsilon": "layer_norm_eps",
+    "image_mean": "image_mean",
+    "image_std": "image_std",
+}
+_USUAL_SCALE = 4
+"""Patches along the side of an image to tokens along it; another one is written."""
+
+
+def from_vision(config: VisionConfig, text_hidden: int) -> dict[str, Any]:
+    """The keys of an mmproj file, with prefix."""
+    keys: dict[str, Any] = {
+        "clip.has_vision_encoder": True,
+        "clip.projector_type": "gemma3",
+        "clip.use_gelu": True,
+        "clip.vision.projection_dim": text_hidden,
+    }
+    keys |= {f"clip.vision.{key}": getattr(config, name) for key, name in _VISION.items()}
+    scale = config.image_size // config.patch_size // math.isqrt(config.tokens)
+    if scale not in (0, _USUAL_SCALE):
+        keys["clip.vision.projector.scale_factor"] = scale
+    return keys
+
+
+def to_vision(keys: Mapping[str, Any]) -> VisionConfig:
+    """The vision config of an mmproj file.
+
+    Raises:
+        InputError: keys missing or of the wrong kind, or another projector.
+    """
+    if keys.get("clip.projector_type") != "gemma3":
+        raise InputError(f"the projector is of the type {keys.get('clip.projector_type')!r}, not gemma3")
+    values: dict[str, Any] = {}
+    for key, name in _VISION.items():
+        value = keys.get(f"clip.vision.{key}")
+        whole = name not in ("layer_norm_eps", "image_mean", "image_std")
+        if name.startswith("image_") and not whole:
+            numbers = tuple(float(f"{v:.7g}") for v in value) if value is not None and hasattr(value, "__len__") else ()
+            if len(numbers) == 3:
+                values[name] = numbers
+        elif isinstance(value, bool) or not isinstance(value, int if whole else float) or not 0 < value < 1 << 32:
+            raise InputError(f"GGUF key clip.vision.{key} is {value!r:.60}")
+        else:
+            values[name] = value if whole else float(f"{value:.7g}")
+    scale = keys.get("clip.vision.projector.scale_factor", _USUAL_SCALE)
+    if not isinstance(scale, int) or isinstance(scale, bool) or scale < 1:
+        raise InputError(f"GGUF key clip.vision.projector.scale_factor is {scale!r:.60}")
+    values["tokens"] = max(1, values["image_size"] // values["patch_size"] // scale) ** 2
+    return checked(VisionConfig(**values))

@@ -1,40 +1,240 @@
 """The vision side of Gemma 3: a SigLIP tower, the same in 4B, 12B and 27B, and a projector into the text model.
 
-Dimensions as in the published config files; the counts agree with the published parameter counts.
+Canonical names are those of the original release: `vision_tower.vision_model.encoder.layers.0...`. Dimensions as in the
+published config files; the counts agree with the published parameter counts.
 """
 
 from __future__ import annotations
 
-HIDDEN = 1152
-INTERMEDIATE = 4304
-LAYERS = 27
-HEADS = 16
-PATCH = 14
-IMAGE = 896
-PATCHES = (IMAGE // PATCH) ** 2
-TOKENS = 256
-"""What an image takes of the context, after pooling."""
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from typing import Any
 
-_MATRICES = LAYERS * (4 * HIDDEN**2 + 2 * HIDDEN * INTERMEDIATE)
-_BIASES = LAYERS * (5 * HIDDEN + INTERMEDIATE)
-_NORMS = LAYERS * 4 * HIDDEN + 2 * HIDDEN
-_PATCH_EMBEDDING = 3 * PATCH**2 * HIDDEN + HIDDEN
-_POSITIONS = PATCHES * HIDDEN
+from gemmaq.errors import InputError
 
-TOWER_PARAMETERS = _MATRICES + _BIASES + _NORMS + _PATCH_EMBEDDING + _POSITIONS
+PROJECTION = "multi_modal_projector.mm_input_projection_weight"
+PROJECTOR_NORM = "multi_modal_projector.mm_soft_emb_norm.weight"
+_TOWER = "vision_tower.vision_model."
+_EMBEDDINGS = _TOWER + "embeddings."
+PATCH_EMBEDDING = _EMBEDDINGS + "patch_embedding.weight"
+
+_SPELLINGS = re.compile(
+    r"(model\.)?(?:(?P<tower>vision_tower\.(vision_model\.)?|vision_model\.)|multi_?modal_projector\.)(?P<rest>.+)"
+)
+_HEAD = ("head.",)
+_LAYER_GGUF = {
+    "layer_norm1": "ln1",
+    "layer_norm2": "ln2",
+    "self_attn.q_proj": "attn_q",
+    "self_attn.k_proj": "attn_k",
+    "self_attn.v_proj": "attn_v",
+    "self_attn.out_proj": "attn_out",
+    "mlp.fc1": "ffn_up",
+    "mlp.fc2": "ffn_down",
+}
+_OTHER_GGUF = {
+    PATCH_EMBEDDING: "v.patch_embd.weight",
+    _EMBEDDINGS + "patch_embedding.bias": "v.patch_embd.bias",
+    _EMBEDDINGS + "position_embedding.weight": "v.position_embd.weight",
+    _TOWER + "post_layernorm.weight": "v.post_ln.weight",
+    _TOWER + "post_layernorm.bias": "v.post_ln.bias",
+    PROJECTION: "mm.input_projection.weight",
+    PROJECTOR_NORM: "mm.soft_emb_norm.weight",
+}
+_LAYER_HF = {gguf: hf for hf, gguf in _LAYER_GGUF.items()}
+_OTHER_HF = {gguf: hf for hf, gguf in _OTHER_GGUF.items()}
 
 
-def projector_parameters(hidden: int) -> int:
+@dataclass(frozen=True, slots=True)
+class VisionConfig:
+    """Dimensions and constants of the vision side.
+
+    Attributes (beyond the field names of transformers):
+        tokens: an image takes of the context (`mm_tokens_per_image`).
+        image_mean, image_std: that pixels are normalized with.
+        image_token, boi_token, eoi_token: ids of a placeholder, and of the beginning and end of an image.
+    """
+
+    hidden_size: int = 1152
+    intermediate_size: int = 4304
+    num_hidden_layers: int = 27
+    num_attention_heads: int = 16
+    patch_size: int = 14
+    image_size: int = 896
+    layer_norm_eps: float = 1e-6
+    tokens: int = 256
+    image_mean: tuple[float, ...] = (0.5, 0.5, 0.5)
+    image_std: tuple[float, ...] = (0.5, 0.5, 0.5)
+    image_token: int = 262144
+    boi_token: int = 255999
+    eoi_token: int = 256000
+
+    @property
+    def patches(self) -> int:
+        """Patches of an image."""
+        return (self.image_size // self.patch_size) ** 2
+
+
+SIGLIP = VisionConfig()
+_TOKENS = {"image_token": "image_token_index", "boi_token": "boi_token_index", "eoi_token": "eoi_token_index"}
+
+
+def from_hf(config: Mapping[str, Any], preprocessor: Mapping[str, Any]) -> VisionConfig:
+    """Read the vision side of a transformers config.json and preprocessor_config.json.
+
+    Raises:
+        InputError: a value of the wrong kind.
+    """
+    found = config.get("vision_config")
+    merged = dict(found) if isinstance(found, Mapping) else {}
+    merged["tokens"] = config.get("mm_tokens_per_image", preprocessor.get("image_seq_length"))
+    merged |= {
+        name: config.get(spelled, config.get(spelled.removesuffix("_index") + "_id"))
+        for name, spelled in _TOKENS.items()
+    }
+    merged |= {name: preprocessor.get(name) for name in ("image_mean", "image_std")}
+    values: dict[str, Any] = {}
+    for field in fields(VisionConfig):
+        value = merged.get(field.name)
+        if value is None:
+            continue
+        if isinstance(field.default, tuple):
+            good = isinstance(value, list) and len(value) == 3 and all(isinstance(v, (int, float)) for v in value)
+            value = tuple(value) if good else value
+        else:
+            kind = float if isinstance(field.default, float) else int
+            good = isinstance(value, (int, kind)) and not isinstance(value, bool) and 0 <= value < 1 << 32
+        if not good:
+            raise InputError(f"config.json: {field.name} of the vision side is {value!r:.60}")
+        values[field.name] = value
+    return checked(VisionConfig(**values))
+
+
+def checked(config: VisionConfig) -> VisionConfig:
+    """The config, if an image of its size can be cut into patches and pooled into tokens.
+
+    Raises:
+        InputError: it cannot.
+    """
+    side = math.isqrt(config.tokens)
+    small = min(config.hidden_size, config.num_attention_heads, config.patch_size, side) >= 1
+    if not small or config.num_hidden_layers > 4096 or config.image_size < config.patch_size:
+        raise InputError("config.json: the dimensions of the vision side make no sense")
+    return config
+
+
+def to_hf(config: VisionConfig) -> dict[str, Any]:
+    """The vision_config of a config.json."""
+    return {
+        "hidden_act": "gelu_pytorch_tanh",
+        "hidden_size": config.hidden_size,
+        "image_size": config.image_size,
+        "intermediate_size": config.intermediate_size,
+        "layer_norm_eps": config.layer_norm_eps,
+        "model_type": "siglip_vision_model",
+        "num_attention_heads": config.num_attention_heads,
+        "num_channels": 3,
+        "num_hidden_layers": config.num_hidden_layers,
+        "patch_size": config.patch_size,
+        "vision_use_head": False,
+    }
+
+
+def token_keys(config: VisionConfig) -> dict[str, int]:
+    """What a config.json says of images beside the vision_config."""
+    return {"mm_tokens_per_image": config.tokens} | {
+        spelled: getattr(config, name) for name, spelled in _TOKENS.items()
+    }
+
+
+def processor_files(config: VisionConfig) -> dict[str, dict[str, Any]]:
+    """preprocessor_config.json and processor_config.json, as the published models have them."""
+    common = {"image_seq_length": config.tokens, "processor_class": "Gemma3Processor"}
+    image = {
+        "do_convert_rgb": None,
+        "do_normalize": True,
+        "do_pan_and_scan": None,
+        "do_rescale": True,
+        "do_resize": True,
+        "image_mean": list(config.image_mean),
+        "image_processor_type": "Gemma3ImageProcessor",
+        "image_std": list(config.image_std),
+        "resample": 2,
+        "rescale_factor": 1 / 255,
+        "size": {"height": config.image_size, "width": config.image_size},
+    }
+    return {"preprocessor_config.json": image | common, "processor_config.json": common}
+
+
+def canonical(name: str) -> str | None:
+    """The canonical name of a tensor of the vision side, None for one that is not needed (SigLIP's pooling head)."""
+    found = _SPELLINGS.fullmatch(name)
+    if found is None or found["rest"].startswith(_HEAD):
+        return None
+    return (_TOWER if found["tower"] else "multi_modal_projector.") + found["rest"]
+
+
+def to_gguf(name: str) -> str:
+    """The name of a canonical tensor in an mmproj file."""
+    if name in _OTHER_GGUF:
+        return _OTHER_GGUF[name]
+    layer, _, rest = name.removeprefix(_TOWER + "encoder.layers.").partition(".")
+    part, _, kind = rest.rpartition(".")
+    return f"v.blk.{layer}.{_LAYER_GGUF[part]}.{kind}"
+
+
+def from_gguf(name: str) -> str | None:
+    """The canonical name of a tensor of an mmproj file, None if Gemma 3's has no such tensor."""
+    if name in _OTHER_HF:
+        return _OTHER_HF[name]
+    found = re.fullmatch(r"v\.blk\.(\d+)\.(\w+)\.(weight|bias)", name)
+    if found is None or found[2] not in _LAYER_HF:
+        return None
+    return f"{_TOWER}encoder.layers.{int(found[1])}.{_LAYER_HF[found[2]]}.{found[3]}"
+
+
+def shapes(config: VisionConfig, text_hidden: int) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Every tensor of the vision side, in the order files are written, with its shape (rows first)."""
+    hidden, wide = config.hidden_size, config.intermediate_size
+    yield PROJECTION, (hidden, text_hidden)
+    yield PROJECTOR_NORM, (hidden,)
+    yield _EMBEDDINGS + "patch_embedding.bias", (hidden,)
+    yield PATCH_EMBEDDING, (hidden, 3, config.patch_size, config.patch_size)
+    yield _EMBEDDINGS + "position_embedding.weight", (config.patches, hidden)
+    matrices = {"mlp.fc1": (wide, hidden), "mlp.fc2": (hidden, wide)}
+    for layer in range(config.num_hidden_layers):
+        for part in _LAYER_GGUF:
+            norm = part.startswith("layer_norm")
+            shape = (hidden,) if norm else matrices.get(part, (hidden, hidden))
+            yield f"{_TOWER}encoder.layers.{layer}.{part}.weight", shape
+            yield f"{_TOWER}encoder.layers.{layer}.{part}.bias", shape[:1]
+    yield _TOWER + "post_layernorm.bias", (hidden,)
+    yield _TOWER + "post_layernorm.weight", (hidden,)
+
+
+def is_kept_wide(name: str) -> bool:
+    """Whether an mmproj file holds a tensor of two dimensions or more in F32: what patches are embedded with."""
+    return name.startswith(_EMBEDDINGS)
+
+
+TOWER_PARAMETERS = sum(math.prod(shape) for name, shape in shapes(SIGLIP, 1) if name.startswith(_TOWER))
+
+
+def projector_parameters(text_hidden: int) -> int:
     """Weights of the projector into a text model of that width: a matrix and a norm."""
-    return HIDDEN * hidden + HIDDEN
+    return SIGLIP.hidden_size * (text_hidden + 1)
 
 
-def half_bytes(hidden: int) -> int:
+def half_bytes(text_hidden: int) -> int:
     """Bytes of tower and projector in BF16 or F16, as a checkpoint has them."""
-    return 2 * (TOWER_PARAMETERS + projector_parameters(hidden))
+    return 2 * (TOWER_PARAMETERS + projector_parameters(text_hidden))
 
 
-def mmproj_bytes(hidden: int) -> int:
+def mmproj_bytes(text_hidden: int, config: VisionConfig = SIGLIP) -> int:
     """Bytes of the tensors of an F16 mmproj file: matrices in F16, everything else in F32."""
-    matrices = _MATRICES + HIDDEN * hidden
-    return 2 * matrices + 4 * (TOWER_PARAMETERS + projector_parameters(hidden) - matrices)
+    return sum(
+        math.prod(shape) * (2 if len(shape) == 2 and not is_kept_wide(name) else 4)
+        for name, shape in shapes(config, text_hidden)
+    )

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import math
 
-from gemmaq.gemma import vision
 from gemmaq.gemma.config import TextConfig
+from gemmaq.gemma.vision import SIGLIP
 from gemmaq.vram import Engine, Estimate, Load, Model
 from gemmaq.vram.llama_cpp import CUDA_CONTEXT
 
@@ -33,7 +33,7 @@ def _estimate(model: Model, load: Load) -> Estimate:
         kv_local=kv_local,
         compute=_activations(config, batched),
         vision_weights=model.vision if load.vision else 0,
-        vision_compute=2 * vision.PATCHES * (vision.INTERMEDIATE + 3 * vision.HIDDEN) if load.vision else 0,
+        vision_compute=2 * SIGLIP.patches * (SIGLIP.intermediate_size + 3 * SIGLIP.hidden_size) if load.vision else 0,
         overhead=CUDA_CONTEXT,
         notes=(
             f"the least to serve; vLLM itself will take {SHARE:.0%} of the card for its cache (gpu_memory_utilization)",

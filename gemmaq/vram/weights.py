@@ -74,7 +74,7 @@ def _planned(checkpoint: Checkpoint, target: Format, quant: str, embedding: str 
 
 
 def _model(checkpoint: Checkpoint, target: Format, weights: int, embedding: int) -> Model:
-    seen = sum(checkpoint.vision.values())
+    seen = checkpoint.vision_bytes
     if seen and target.name == "gguf" and checkpoint.format != "gguf":
         seen = vision.mmproj_bytes(checkpoint.config.hidden_size)
     return Model(checkpoint.name, checkpoint.config, weights, embedding, seen)
@@ -84,7 +84,10 @@ def checkpoint_of(size: Size) -> Checkpoint:
     """A published size as a BF16 checkpoint that exists on no disk, to make plans for."""
     nowhere = Blob((), (), 0)
     tensors = {name: plain(name, shape, ENCODINGS["bf16"], nowhere, 0) for name, shape in names.shapes(size.config)}
-    seen = {"vision side": vision.half_bytes(size.config.hidden_size)} if size.vision else {}
+    seen = {
+        name: plain(name, shape, ENCODINGS["bf16"], nowhere, 0)
+        for name, shape in (vision.shapes(vision.SIGLIP, size.config.hidden_size) if size.vision else ())
+    }
     files = TokenizerFiles(_no_tokenizer)
     return Checkpoint(size.name, size.name, "published", size.config, tensors, files, vision=seen)
 

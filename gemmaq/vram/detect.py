@@ -6,12 +6,13 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from typing import Any
 
 from gemmaq.vram.cards import Card, apple
 
 _MIB = 1 << 20
 _SECONDS = 10
+_MOST_DIGITS = 18
 
 
 def cards() -> list[Card]:
@@ -34,8 +35,8 @@ def _nvidia() -> list[Card]:
     found = []
     for line in _ask("nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader,nounits").splitlines():
         name, _, mib = line.rpartition(",")
-        if mib.strip().isdigit():
-            size = int(mib) * _MIB
+        size = _count(mib) * _MIB
+        if size:
             found.append(Card(name.strip().removeprefix("NVIDIA ").removeprefix("GeForce "), size, size))
     return found
 
@@ -43,12 +44,12 @@ def _nvidia() -> list[Card]:
 def _amd() -> list[Card]:
     try:
         answer = json.loads(_ask("rocm-smi", "--showproductname", "--showmeminfo", "vram", "--json"))
-    except ValueError:
+    except (ValueError, RecursionError):
         return []
     found = []
     for values in answer.values() if isinstance(answer, dict) else ():
-        if isinstance(values, dict) and str(values.get("VRAM Total Memory (B)", "")).isdigit():
-            size = int(values["VRAM Total Memory (B)"])
+        size = _count(values.get("VRAM Total Memory (B)")) if isinstance(values, dict) else 0
+        if size:
             name = values.get("Card Series") or values.get("Card series") or values.get("Device Name") or "AMD card"
             found.append(Card(str(name).removeprefix("AMD "), size, size))
     return found
@@ -58,15 +59,16 @@ def _mac(platform: str = sys.platform) -> list[Card]:
     if platform != "darwin":
         return []
     chip, memory, wired = (_sysctl(key) for key in ("machdep.cpu.brand_string", "hw.memsize", "iogpu.wired_limit_mb"))
-    if not memory.isdigit():
+    if not _count(memory):
         return []
-    return [apple(chip or "Mac", int(memory), int(wired) * _MIB if wired.isdigit() else 0)]
+    return [apple(chip or "Mac", _count(memory), _count(wired) * _MIB)]
 
 
 def _sysctl(key: str) -> str:
     return _ask("sysctl", "-n", key).strip()
 
 
-def describe(found: Sequence[Card]) -> str:
-    """What was found, for the person watching."""
-    return ", ".join(f"{card.name} ({card.bytes / (1 << 30):.1f} GiB)" for card in found) or "no card"
+def _count(answer: Any) -> int:
+    """A number of bytes as a tool prints it, 0 for anything else."""
+    text = str(answer).strip()
+    return int(text) if len(text) <= _MOST_DIGITS and text.isascii() and text.isdigit() else 0

@@ -76,7 +76,8 @@ def build(config: TextConfig, batch: Batch) -> Graph:
 def _inputs(config: TextConfig, batch: Batch, local: bool) -> _Inputs:
     cells = batch.local_cells if local else batch.cells
     row = config.num_key_value_heads * config.head_dim
-    k_turns, v_turns = (ENCODINGS[kind].bits > 0 for kind in batch.kv_types)
+    turnable = config.head_dim % _LEAST_ROTATION == 0
+    k_turns, v_turns = (turnable and ENCODINGS[kind].bits > 0 for kind in batch.kv_types)
     k_side = _LEAST_ROTATION
     while config.head_dim % (2 * k_side) == 0:
         k_side *= 2

@@ -25,6 +25,7 @@ CUDA_CONTEXT = 500_000_000
 
 _UBATCH = 512
 _PAD = 256
+_MOST_SLOTS = 256
 
 
 def allocate(model: Model, load: Load, *, all_logits: bool = False, notes: tuple[str, ...] = ()) -> Estimate:
@@ -41,6 +42,8 @@ def allocate(model: Model, load: Load, *, all_logits: bool = False, notes: tuple
     """
     config, slots = model.config, load.parallel
     unified = load.unified is not False
+    if slots > _MOST_SLOTS:
+        raise UsageError(f"llama.cpp takes {_MOST_SLOTS} sequences at a time at most, not {slots}", "lower --parallel")
     if ENCODINGS[load.kv_types[1]].bits and not load.flash_attention:
         raise UsageError(
             f"llama.cpp refuses a {load.kv_types[1]} V cache without flash attention",
@@ -53,9 +56,8 @@ def allocate(model: Model, load: Load, *, all_logits: bool = False, notes: tuple
     window = config.sliding_window * (slots if unified else 1) + min(load.ubatch or _UBATCH, total)
     local_cells = cells if load.swa_full else min(cells, _padded(window, _PAD))
     tokens = _padded(ubatch, slots)
-    batch = Batch(
-        tokens, tokens if all_logits else slots, streams, cells, local_cells, load.kv_types, load.flash_attention
-    )
+    outputs = ubatch if all_logits else min(slots, ubatch)
+    batch = Batch(tokens, outputs, streams, cells, local_cells, load.kv_types, load.flash_attention)
     row = config.num_key_value_heads * config.head_dim
     per_cell = streams * sum(ENCODINGS[kind].row_bytes(row) for kind in load.kv_types)
     return Estimate(

@@ -180,7 +180,9 @@ def _search_all(x: Any, top: Any, first: Any, steps: Any, found: Any) -> None:
             for i in range(GROUP):
                 lanes[i * LANES + g] = x[start + g, i]
         _search(lanes, weights, levels, state, top, first, steps, part)
-        found[:, start : start + count] = part[:, :count]
+        for k in range(4):  # assigning slices would take the compiler seconds
+            for g in range(count):
+                found[k, start + g] = part[k, g]
 
 
 @compiled

@@ -163,7 +163,7 @@ def _projector(checkpoint: Checkpoint, plan: Plan, identity: Identity, kind: str
     _name(keys, checkpoint, identity)
     for key, value in gguf_keys.from_vision(checkpoint.vision_config, checkpoint.config.hidden_size).items():
         keys.scalar(key, value)
-    keys.number("general.file_type", _FILE_TYPES[kind], _U32)
+    keys.number("general.file_type", _FILE_TYPES[kind.upper()], _U32)
     keys.number("general.quantization_version", _QUANTIZATION_VERSION, _U32)
     return _file(f"mmproj-{identity.stem}-{kind.upper()}.gguf", keys, plan.beside)
 

@@ -11,8 +11,8 @@ from functools import cache
 
 from gemmaq.encodings import ENCODINGS
 from gemmaq.errors import UsageError
-from gemmaq.gemma import vision
 from gemmaq.gemma.config import TextConfig
+from gemmaq.gemma.vision import SIGLIP
 from gemmaq.vram import Engine, Estimate, Load, Model
 from gemmaq.vram.gemma3_graph import Batch, build
 from gemmaq.vram.ggml import buffer_bytes
@@ -84,10 +84,10 @@ def _image(flash: bool) -> int:
     Formulas that give the 121 and 1132 MiB reported for a real card (gguf-parser-go, issue 44): a layer's activations,
     and without flash attention the scores of all heads.
     """
-    hidden, patches = vision.HIDDEN, vision.PATCHES
+    hidden, patches = SIGLIP.hidden_size, SIGLIP.patches
     if flash:
-        return 4 * patches * (vision.INTERMEDIATE + 3 * hidden)
-    return 4 * patches * (6 * hidden + vision.HEADS * patches)
+        return 4 * patches * (SIGLIP.intermediate_size + 3 * hidden)
+    return 4 * patches * (6 * hidden + SIGLIP.num_attention_heads * patches)
 
 
 def _server(model: Model, load: Load) -> Estimate:

@@ -1,0 +1,249 @@
+"""What mlx-lm allocates for small Gemma 3 models, and what its memory model says of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from gemmaq.errors import UsageError
+from gemmaq.gemma.config import TextConfig, pattern
+from gemmaq.gemma.sizes import SIZES
+from gemmaq.gemma.sizes import require as published
+from gemmaq.vram import Load, Model, estimate, mlx
+from runtimes import Require, need
+
+CPU = mlx.Schedule(kernels=0, elements=1 << 60, ahead=20)
+"""MLX's CPU backend: ten tasks of ten dispatches each, and about five dispatches an operation (cpu/encoder.h)."""
+
+SMALL = TextConfig(
+    hidden_size=128,
+    intermediate_size=512,
+    num_hidden_layers=7,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    head_dim=64,
+    vocab_size=512,
+    sliding_window=64,
+    layer_pattern=pattern(7, 6),
+)
+TINY = replace(SMALL, hidden_size=16, intermediate_size=16, num_attention_heads=2, num_key_value_heads=1, head_dim=8)
+
+
+@pytest.fixture
+def mlx_model(require: Require) -> Any:
+    """Config and dtype -> mlx-lm's model on the CPU, of any weights."""
+    need(require, "mlx", "mlx_lm")
+    import mlx.core as mx
+    from mlx_lm.models import gemma3_text
+
+    mx.set_default_device(mx.cpu)
+
+    def make(config: TextConfig, dtype: str = "bfloat16") -> Any:
+        names = "hidden_size intermediate_size num_hidden_layers num_attention_heads num_key_value_heads head_dim"
+        dimensions = {name: getattr(config, name) for name in (*names.split(), "vocab_size", "sliding_window")}
+        model = gemma3_text.Model(gemma3_text.ModelArgs("gemma3_text", **dimensions))
+        model.sanitize({})  # the head is the embedding
+        model.set_dtype(getattr(mx, dtype))
+        mx.eval(model.parameters())
+        return model
+
+    return make
+
+
+@contextmanager
+def fused() -> Iterator[None]:
+    """On a GPU norm and rope are one kernel each; the CPU backend takes them apart. One operation stands for each."""
+    import mlx.core as mx
+
+    both = mx.fast.rms_norm, mx.fast.rope
+    mx.fast.rms_norm = lambda x, weight, eps: x * weight
+    mx.fast.rope = lambda x, *_, **__: x * mx.array(1, x.dtype)
+    try:
+        yield
+    finally:
+        mx.fast.rms_norm, mx.fast.rope = both
+
+
+def generate(model: Any, context: int, chunk: int) -> tuple[int, list[tuple[int, int]]]:
+    """The most bytes beyond the weights, and those of global and of local caches before each of mlx-lm's steps."""
+    import mlx.core as mx
+    from mlx_lm.generate import generate_step
+
+    caches, sizes = model.make_cache(), []
+
+    def note(*_: int) -> None:
+        kinds = ("KVCache", "RotatingKVCache")
+        sizes.append(tuple(sum(c.nbytes for c in caches if type(c).__name__ == kind) for kind in kinds))
+
+    prompt = mx.arange(context - 1) % 100
+    mx.eval(prompt)
+    mx.clear_cache()
+    before = mx.get_active_memory()
+    mx.reset_peak_memory()
+    options = {"prefill_step_size": chunk, "prompt_cache": caches, "prompt_progress_callback": note}
+    for _ in generate_step(prompt, model, max_tokens=1, stream=mx.default_stream(mx.cpu), **options):
+        mx.synchronize()
+    note()
+    return mx.get_peak_memory() - before, sizes
+
+
+def room(config: TextConfig, step: mlx.Step, width: int = 2) -> tuple[int, int]:
+    """Bytes of the caches after a step."""
+    row = 2 * width * config.num_key_value_heads * config.head_dim
+    local = config.num_hidden_layers - config.global_layers
+    return row * config.global_layers * step.rooms[1], row * local * step.windows[1]
+
+
+def estimated(config: TextConfig, context: int, chunk: int, sequences: int = 1, width: int = 2) -> int:
+    """The most bytes beyond the weights, if the CPU backend runs it."""
+    steps = mlx.steps(context, chunk, config.sliding_window)
+    return max(mlx.peak_bytes(config, step, sequences, width, 1.0, CPU) for step in steps)
+
+
+@pytest.mark.oracle
+@pytest.mark.parametrize("context", [2, 3, 20, 65, 66, 67, 258, 514, 700])
+@pytest.mark.parametrize("chunk", [32, 100, 256])
+def test_caches_have_the_size_of_those_of_mlx_lm(context: int, chunk: int, mlx_model: Any) -> None:
+    sizes = generate(mlx_model(TINY), context, chunk)[1]
+    rooms = [room(TINY, step) for step in mlx.steps(context, chunk, TINY.sliding_window)]
+    assert sizes[1:-1] == [*rooms[:-2], rooms[-1]]
+    got = estimate(mlx.ENGINE, Model("tiny", TINY, 0, 0), Load(context, ("bf16", "bf16"), ubatch=chunk))
+    assert (got.kv_global, got.kv_local) == tuple(map(max, zip(*sizes, strict=True)))
+
+
+PEAKS = {
+    "below the window": (replace(SMALL, sliding_window=256), 200, 128),
+    "one chunk": (SMALL, 129, 128),
+    "several chunks": (SMALL, 301, 128),
+    "wide heads": (replace(SMALL, head_dim=256, num_key_value_heads=1), 301, 128),
+    "heads of 128": (replace(SMALL, head_dim=128), 260, 64),
+    "as many KV heads": (replace(SMALL, num_key_value_heads=4), 300, 64),
+    "wide MLP": (replace(SMALL, intermediate_size=2048), 200, 64),
+    "wide layers": (replace(SMALL, hidden_size=1024), 200, 64),
+    "long context": (replace(SMALL, num_hidden_layers=13, sliding_window=32, layer_pattern=pattern(13, 6)), 700, 64),
+    "chunk of no step": (replace(SMALL, sliding_window=100), 500, 100),
+}
+"""Config, context, tokens of a chunk."""
+
+
+@pytest.mark.oracle
+@pytest.mark.parametrize("case", PEAKS)
+def test_peak_is_what_mlx_allocates(case: str, mlx_model: Any) -> None:
+    config, context, chunk = PEAKS[case]
+    with fused():
+        peak, _ = generate(mlx_model(config), context, chunk)
+    assert estimated(config, context, chunk) == pytest.approx(peak, rel=0.05)
+
+
+@pytest.mark.oracle
+def test_a_model_in_f32_takes_twice_as_much(mlx_model: Any) -> None:
+    with fused():
+        peak, sizes = generate(mlx_model(SMALL, "float32"), 301, 128)
+    assert sizes[-1] == room(SMALL, mlx.steps(301, 128, SMALL.sliding_window)[-1], width=4)
+    assert estimated(SMALL, 301, 128, width=4) == pytest.approx(peak, rel=0.05)
+
+
+@pytest.mark.oracle
+@pytest.mark.parametrize("sequences", [2, 3])
+def test_prompts_are_read_side_by_side(sequences: int, mlx_model: Any) -> None:
+    import mlx.core as mx
+    from mlx_lm.generate import BatchGenerator
+
+    model, caches = mlx_model(SMALL), []
+    with fused():
+        generator = BatchGenerator(model, max_tokens=1, prefill_step_size=64, stream=mx.default_stream(mx.cpu))
+        mx.clear_cache()
+        before = mx.get_active_memory()
+        mx.reset_peak_memory()
+        generator.insert([[(first + at) % 100 for at in range(299)] for first in range(sequences)])
+        while len(generator.next()[1]) < sequences:
+            mx.synchronize()
+            caches.append(generator.prompt_cache_nbytes)
+        peak = mx.get_peak_memory() - before
+    steps = mlx.steps(300, 64, SMALL.sliding_window)
+    assert max(caches) == sequences * max(sum(room(SMALL, step)) for step in steps)
+    assert estimated(SMALL, 300, 64, sequences) == pytest.approx(peak, rel=0.05)
+    got = estimate(mlx.ENGINE, Model("", SMALL, 0, 0), Load(300, ("bf16", "bf16"), ubatch=64, parallel=sequences))
+    alone = estimate(mlx.ENGINE, Model("", SMALL, 0, 0), Load(300, ("bf16", "bf16"), ubatch=64))
+    assert (got.kv_global, got.kv_local) == (sequences * alone.kv_global, sequences * alone.kv_local)
+
+
+LOCAL = TextConfig(
+    hidden_size=5376,
+    intermediate_size=21504,
+    num_hidden_layers=60,
+    num_attention_heads=32,
+    num_key_value_heads=16,
+    head_dim=256,
+    sliding_window=1024,
+    layer_pattern=pattern(60, 6),
+)
+GLOBAL = replace(LOCAL, num_key_value_heads=4, head_dim=512)
+"""Gemma 4 31B, whose layers are those of Gemma 3, the global ones with heads of their own."""
+
+
+@pytest.mark.parametrize(("fused_dims", "gigabytes"), [((), 23.952), ((256,), 23.9515), ((256, 512), 22.0368)])
+def test_a_gpu_is_as_far_behind_as_published_peaks_say(fused_dims: tuple[int, ...], gigabytes: float) -> None:
+    """Peaks of Gemma 4 31B in nvfp4 (4.5 bits) at 16K: M3 Ultra, M5, M5 with attention of heads of 512 fused.
+
+    Source: ml-explore/mlx#4518 and #4487, the columns `main`, `main` and `this branch`.
+    """
+    schedule = replace(mlx.METAL, fused=frozenset(fused_dims))
+    peaks = []
+    for step in mlx.steps(16_385, mlx.CHUNK, LOCAL.sliding_window)[-4:]:
+        graph = mlx._Graph(LOCAL, step, 1, 2, 5.5 / 32, schedule)
+        caches = []
+        for local in LOCAL.layer_pattern:
+            graph.config = LOCAL if local else GLOBAL
+            caches.append(graph.cache(local))
+        hidden = graph.make(step.tokens * LOCAL.hidden_size)
+        for (old, new), local in zip(caches, LOCAL.layer_pattern, strict=True):
+            graph.config = LOCAL if local else GLOBAL
+            graph.write_cache(hidden, old, new, local)
+            hidden = graph.mlp(graph.attend(hidden, new, local))
+        peaks.append(
+            mlx._replay(graph.ops, {a for old, _ in caches for a in old}, {a for _, n in caches for a in n}, schedule)
+        )
+    weights = 30.7e9 * 4.5 / 8
+    assert weights + max(peaks) == pytest.approx(gigabytes * 1e9, rel=0.01)
+
+
+def at(size: str, context: int, quant_bits: float = 16, **options: Any) -> Any:
+    config = published(size).config
+    model = Model(size, config, int(config.parameters * quant_bits / 8), 0)
+    return estimate(mlx.ENGINE, model, Load(context, ("bf16", "bf16"), **options))
+
+
+@pytest.mark.parametrize("size", [size.name for size in SIZES])
+@pytest.mark.parametrize("quant_bits", [16, 5])
+def test_a_longer_context_takes_more_and_smaller_chunks_less(size: str, quant_bits: float) -> None:
+    longest = published(size).config.max_position_embeddings
+    totals = [at(size, context, quant_bits).total for context in (64, 512, 4096, 16_384, longest)]
+    assert totals == sorted(totals)
+    assert at(size, longest, quant_bits, ubatch=512).total < totals[-1]
+
+
+def test_scores_of_a_chunk_are_stored_for_wide_heads_only() -> None:
+    config = published("12b").config
+    more = at("12b", 32_768).compute - at("12b", 16_384).compute
+    assert more == pytest.approx(2 * config.num_attention_heads * mlx.CHUNK * 16_384, rel=0.1)
+    assert at("27b", 32_768).compute - at("27b", 16_384).compute < more / 4
+    assert any("M5" in note for note in at("12b", 8192).notes)
+    assert not any("M5" in note for note in at("27b", 8192).notes)
+
+
+@pytest.mark.parametrize(
+    ("load", "reason"),
+    [
+        (Load(512, ("q8_0", "q8_0")), "no KV cache of type 'q8_0'"),
+        (Load(512, ("f32", "bf16")), "own dtype"),
+        (Load(512, ("bf16", "bf16"), vision=True), "text side only"),
+    ],
+)
+def test_what_mlx_lm_cannot_do_is_refused(load: Load, reason: str) -> None:
+    with pytest.raises(UsageError, match=reason):
+        estimate(mlx.ENGINE, Model("tiny", TINY, 1000, 0, vision=1000), load)

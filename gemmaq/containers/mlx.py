@@ -61,6 +61,8 @@ def lay_out(checkpoint: Checkpoint, plan: Plan, max_shard_bytes: int | None) -> 
     """
     files, index = lay_out_shards(plan, max_shard_bytes, {"format": "mlx"}, {}, True)
     config = whole_config(checkpoint, plan, "bfloat16")
+    if "text_config" in config:  # mlx-vlm looks for it there
+        config["text_config"]["mm_tokens_per_image"] = config["mm_tokens_per_image"]
     quantization = _quantization(plan)
     if quantization:
         config |= {"quantization": quantization, "quantization_config": quantization}

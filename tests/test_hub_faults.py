@@ -170,6 +170,7 @@ def test_unknown_route_is_told(hub: FakeHub, capfd: pytest.CaptureFixture[str]) 
 def test_process_of_its_own(tmp_path: Path) -> None:
     (tmp_path / "acme" / "tiny").mkdir(parents=True)
     (tmp_path / "acme" / "tiny" / "config.json").write_text("{}")
+    log = tmp_path / "log"
     fault = json.dumps({"match": "config", "kind": "status", "status": 502})
     command = [
         sys.executable,
@@ -182,11 +183,13 @@ def test_process_of_its_own(tmp_path: Path) -> None:
         str(tmp_path / "log"),
     ]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout
-        url = f"{process.stdout.readline().strip()}/acme/tiny/resolve/main/config.json"
-        assert [get(url).status, get(url).body] == [502, b"{}"]
-        until = time.monotonic() + 5
-        while len(lines := (tmp_path / "log").read_text().splitlines()) < 2 and time.monotonic() < until:
-            time.sleep(0.01)
-        process.terminate()
+        try:
+            assert process.stdout
+            url = f"{process.stdout.readline().strip()}/acme/tiny/resolve/main/config.json"
+            assert [get(url).status, get(url).body] == [502, b"{}"]
+            until = time.monotonic() + 5
+            while len(lines := log.read_text().splitlines() if log.exists() else []) < 2 and time.monotonic() < until:
+                time.sleep(0.01)
+        finally:
+            process.terminate()
     assert [json.loads(line)["sent"] for line in lines if json.loads(line)["status"] == 200] == [2]

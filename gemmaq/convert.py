@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import errno
-import hashlib
-import itertools
-import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,11 +15,12 @@ from gemmaq import methods
 from gemmaq.checkpoint import Tensor
 from gemmaq.checkpoint.blob import Reader
 from gemmaq.checkpoint.rows import read_rows, values_of
-from gemmaq.containers import Container, OutputFile, Piece
+from gemmaq.containers import Container, OutputFile, Placement
 from gemmaq.encodings import codec, dequantize
 from gemmaq.errors import InputError
 from gemmaq.fidelity import Tally
 from gemmaq.methods import Choice
+from gemmaq.outputs import Output, Watch, Wrote, flushing, opening, sync, write_all
 from gemmaq.plan import PlannedTensor
 from gemmaq.staging import check_output, staging
 
@@ -33,8 +29,6 @@ if TYPE_CHECKING:
 
 SLAB_ELEMENTS = 1 << 19
 """Weights a worker holds at a time; with f32 copies and codes about 6 MB."""
-
-_FLUSH_SECONDS = 0.25
 
 Progress = Callable[[int, int], None]
 """Called with source bytes done and in all, from any thread."""
@@ -60,12 +54,15 @@ Finish = Callable[[Artifact, Path, Tally], None]
 
 @dataclass(frozen=True, slots=True)
 class _Target:
-    """Where the rows of one tensor go: a plan entry, the container that packs it, an open file."""
+    """Where the rows of one tensor go: a plan entry and its place, the container that packs it, an open file."""
 
-    planned: PlannedTensor
-    pieces: tuple[Piece, ...]
+    placement: Placement
     container: Container
-    descriptor: int
+    output: Output
+
+    @property
+    def planned(self) -> PlannedTensor:
+        return self.placement.tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +82,7 @@ def write(
     progress: Progress,
     force: bool = False,
     finish: Finish | None = None,
+    watch: Watch | None = None,
 ) -> Tally:
     """Write artifacts that come from one checkpoint, reading and quantizing every weight once.
 
@@ -96,6 +94,7 @@ def write(
         progress: see `Progress`.
         force: replace `folder` if it holds an earlier artifact.
         finish: adds what goes beside the weights to every artifact, before it gets its final name.
+        watch: is told of every file and of all that is written to it.
 
     Returns:
         What the containers had to round.
@@ -108,96 +107,34 @@ def write(
     inputs = {path for tensor in sources.values() for part in tensor.parts for path in part.blob.paths}
     check_output(folder, sum(artifact.size for artifact in artifacts), inputs, force)
     tally = Tally()
-    with staging(folder, force) as stage, Reader() as reader, _open_files(artifacts, folder, stage) as descriptors:
-        slabs = list(_slabs(artifacts, descriptors))
-        reader.open([part.blob for slab in slabs for part in slab.source.parts])
-        with _flushing(descriptors):
-            _run(slabs, reader, threads, progress, tally)
-        for descriptor in descriptors:
-            os.fsync(descriptor)
+    with staging(folder, force) as stage, Reader() as reader:
+        places = {artifact.folder: stage / artifact.folder.relative_to(folder) for artifact in artifacts}
+        files = [(places[artifact.folder] / file.name, file) for artifact in artifacts for file in artifact.files]
+        with opening(files, watch or _nobody) as outputs:
+            slabs = list(_slabs(artifacts, outputs))
+            reader.open([part.blob for slab in slabs for part in slab.source.parts])
+            with flushing(outputs):
+                _run(slabs, reader, threads, progress, tally)
+            sync(outputs)
         if finish is not None:
             for artifact in artifacts:
-                finish(artifact, stage / artifact.folder.relative_to(folder), tally)
+                finish(artifact, places[artifact.folder], tally)
     return tally
 
 
-def sha256(path: Path) -> str:
-    """Digest of a file, in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _nobody(path: Path, file: OutputFile) -> Wrote:
+    """Watches nothing."""
+    return lambda placement, rows: None
 
 
-@contextmanager
-def _open_files(artifacts: Sequence[Artifact], folder: Path, stage: Path) -> Iterator[list[int]]:
-    """Create every file at its full size with its head in place; descriptors in the order of the files."""
-    descriptors: list[int] = []
-    try:
-        for artifact in artifacts:
-            place = stage / artifact.folder.relative_to(folder)
-            place.mkdir(parents=True, exist_ok=True)
-            for file in artifact.files:
-                descriptor = os.open(place / file.name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-                descriptors.append(descriptor)
-                _reserve(descriptor, file.size)
-                _write_all(descriptor, memoryview(file.head), 0)
-        yield descriptors
-    finally:
-        for descriptor in descriptors:
-            os.close(descriptor)
-
-
-@contextmanager
-def _flushing(descriptors: Sequence[int]) -> Iterator[None]:
-    """Let the disk write while the workers compute, instead of all at the end."""
-    stop, failures = threading.Event(), []
-
-    def flush() -> None:
-        try:
-            while not stop.wait(_FLUSH_SECONDS):
-                for descriptor in descriptors:
-                    os.fsync(descriptor)
-        except OSError as error:
-            failures.append(error)
-
-    thread = threading.Thread(target=flush)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
-    if failures:
-        raise failures[0]
-
-
-def _reserve(descriptor: int, size: int) -> None:
-    """Have the file system set the space aside, where it can; a full disk shows now."""
-    try:
-        if size:
-            os.posix_fallocate(descriptor, 0, size)
-    except (AttributeError, OSError) as error:
-        if isinstance(error, OSError) and error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
-            raise
-        os.ftruncate(descriptor, size)
-
-
-def _write_all(descriptor: int, data: memoryview, offset: int) -> None:
-    while len(data):
-        count = os.pwrite(descriptor, data, offset)
-        data, offset = data[count:], offset + count
-
-
-def _slabs(artifacts: Sequence[Artifact], descriptors: Sequence[int]) -> Iterator[_Slab]:
+def _slabs(artifacts: Sequence[Artifact], outputs: Sequence[Output]) -> Iterator[_Slab]:
     """The work, tensor by tensor in the order of the first artifact."""
     targets: dict[str, list[_Target]] = {}
-    numbers = itertools.count()
-    for artifact in artifacts:
-        for file in artifact.files:
-            descriptor = descriptors[next(numbers)]
-            for placement in file.placements:
-                tensor = placement.tensor
-                target = _Target(tensor, placement.pieces, artifact.container, descriptor)
-                targets.setdefault(tensor.source.name, []).append(target)
+    files = [(artifact.container, file) for artifact in artifacts for file in artifact.files]
+    for (container, file), output in zip(files, outputs, strict=True):
+        for placement in file.placements:
+            target = _Target(placement, container, output)
+            targets.setdefault(target.planned.source.name, []).append(target)
     for group in targets.values():
         source = group[0].planned.source
         whole = any(target.planned.moved for target in group)
@@ -249,17 +186,29 @@ def _process(slab: _Slab, reader: Reader, buffer: bytearray, tally: Tally) -> No
             arrays: tuple[U8, ...] = (stored[0],)
         else:
             key = (planned.encoding.name, planned.choice, planned.shift, planned.moved)
-            if planned.keeps_codes and not planned.moved:
-                made[key] = values
-            elif key not in made:
-                shifted = weights + np.float32(planned.shift) if planned.shift else weights
-                made[key] = methods.quantize(_ordered(shifted, planned), planned.encoding, planned.choice)
+            if key not in made:
+                made[key] = chosen(planned, values, weights)
             if is_large:
                 _check_range(planned, made[key])
             arrays = target.container.pack(planned, made[key])
             tally(planned, made[key])
-        for piece, array in zip(target.pieces, arrays, strict=True):
-            _write_all(target.descriptor, array.reshape(-1).data, piece.offset + slab.first * piece.row_bytes)
+        for piece, array in zip(target.placement.pieces, arrays, strict=True):
+            write_all(target.output.descriptor, array.reshape(-1).data, piece.offset + slab.first * piece.row_bytes)
+        target.output.wrote(target.placement, slab.count)
+
+
+def chosen(planned: PlannedTensor, values: Values, weights: F32) -> Values:
+    """What a planned tensor gets of some rows, for its container to pack.
+
+    Args:
+        planned: with axes in another order than the source's only if the rows are all there are.
+        values: codes and scales of the rows as the source has them.
+        weights: what they stand for, f32 [rows, columns].
+    """
+    if planned.keeps_codes and not planned.moved:
+        return values
+    shifted = weights + np.float32(planned.shift) if planned.shift else weights
+    return methods.quantize(_ordered(shifted, planned), planned.encoding, planned.choice)
 
 
 def _ordered(weights: F32, planned: PlannedTensor) -> F32:

@@ -9,8 +9,6 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,21 +19,13 @@ from gemmaq.errors import UsageError
 
 if TYPE_CHECKING:
     from gemmaq.checkpoint import Checkpoint
-    from gemmaq.convert import Artifact
     from gemmaq.fidelity import Tally
+    from gemmaq.jobs import Job, Request
     from gemmaq.methods.lattice import Verdict
     from gemmaq.plan import Plan
     from gemmaq.recipe import Recipe
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 1 << 10, "mi": 1 << 20, "gi": 1 << 30}
-
-
-@dataclass(frozen=True, slots=True)
-class _Job:
-    """One container of a run: what it writes and where."""
-
-    plan: Plan
-    artifact: Artifact
 
 
 def convert(
@@ -127,15 +117,18 @@ def convert(
 ) -> None:
     """Quantize a Gemma 3 checkpoint and write it for one runtime or several."""
     from gemmaq.convert import write
+    from gemmaq.jobs import Request, grids, make_jobs
 
     started = time.monotonic()
     limit = _bytes(max_shard_size)
     if scales.lower() not in ("bf16", "f16"):
         raise UsageError(f"unknown type of scales {scales!r}", "known: bf16, f16")
     asked = _recipe(quant, embedding, method, recipe)
-    names = _containers(to, recipe)
+    request = Request(asked, _containers(to, recipe), portable, scales.lower(), _mmproj(mmproj), limit)
     checkpoint = _open(source, dry_run, quiet or as_json)
-    jobs, folder, verdicts = _plan(checkpoint, asked, names, portable, scales.lower(), _mmproj(mmproj), limit, output)
+    folder = output or _folder(checkpoint, request)
+    verdicts = grids(checkpoint, request)
+    jobs = make_jobs(checkpoint, request, verdicts, folder)
     for warning in dict.fromkeys(warning for job in jobs for warning in job.plan.warnings):
         console.warn(warning)
     if dry_run:
@@ -189,47 +182,21 @@ def _mmproj(text: str) -> str | None:
     return None if text.lower() == "none" else text.lower()
 
 
-def _containers(to: list[str] | None, recipe: str | None) -> list[str]:
+def _containers(to: list[str] | None, recipe: str | None) -> tuple[str, ...]:
     """Names of the containers, in the order asked for."""
     from gemmaq import containers
     from gemmaq.recipe import load
 
     names = list(to or (load(recipe).to if recipe else ()) or ("gguf",))
-    return list(dict.fromkeys(containers.check(name) for name in names))
+    return tuple(dict.fromkeys(containers.check(name) for name in names))
 
 
-def _plan(
-    checkpoint: Checkpoint,
-    recipe: Recipe,
-    names: list[str],
-    portable: bool,
-    scales: str,
-    mmproj: str | None,
-    limit: int | None,
-    output: Path | None,
-) -> tuple[list[_Job], Path, Mapping[str, Verdict]]:
-    """The jobs of a run, their common folder, and the grids found."""
-    from gemmaq import containers
-    from gemmaq.convert import Artifact
+def _folder(checkpoint: Checkpoint, request: Request) -> Path:
+    """What is made where nothing is said."""
     from gemmaq.gemma.identity import identify
-    from gemmaq.plan import make_plan
-    from gemmaq.survey import survey
 
-    several = len(names) > 1
-    formats = [containers.find(name).FORMAT for name in names]
-    shared = any(target.portable for target in formats)
-    surveyed = recipe.method != "nearest" and not recipe.body.is_float and checkpoint.weights_here
-    with ThreadPoolExecutor(1) as ahead:
-        ahead.submit(lambda: checkpoint.tokenizer)  # an error shows again where the tokenizer is needed
-        verdicts = survey(checkpoint) if surveyed else {}
-    folder = output or Path("-".join([identify(checkpoint.name).stem, recipe.label] + ([] if several else names)))
-    jobs = []
-    for name, target in zip(names, formats, strict=True):
-        plan = make_plan(checkpoint, recipe, target, verdicts, portable, shared, scales, mmproj)
-        container = containers.find(name)
-        files = container.lay_out(checkpoint, plan, limit)
-        jobs.append(_Job(plan, Artifact(container, files, folder / name if several else folder)))
-    return jobs, folder, verdicts
+    names = request.to if len(request.to) == 1 else ()
+    return Path("-".join([identify(checkpoint.name).stem, request.recipe.label, *names]))
 
 
 def _warn_rounded(plan: Plan, tally: Tally) -> None:
@@ -258,9 +225,9 @@ def _bytes(text: str | None) -> int | None:
 
 
 def _report(
-    source: str, checkpoint: Checkpoint, jobs: list[_Job], tally: Tally | None, seconds: float | None
+    source: str, checkpoint: Checkpoint, jobs: list[Job], tally: Tally | None, seconds: float | None
 ) -> dict[str, Any]:
-    from gemmaq.convert import sha256
+    from gemmaq.release.digests import of_file
 
     artifacts = []
     for job in jobs:
@@ -274,7 +241,7 @@ def _report(
         }
         if tally is not None:
             for file in listed:
-                file["sha256"] = sha256(job.artifact.folder / file["path"])
+                file["sha256"] = of_file(job.artifact.folder / file["path"])
             outcomes = tally.outcomes(job.plan)
             entry["outcomes"] = dict(Counter(o.how for o in outcomes))
             entry["report"] = [{"tensor": o.name, "type": o.encoding, "how": o.how} for o in outcomes]
@@ -311,7 +278,7 @@ def _peak_rss() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def _summarize(jobs: list[_Job], verdicts: Mapping[str, Verdict], seconds: float | None) -> None:
+def _summarize(jobs: list[Job], verdicts: Mapping[str, Verdict], seconds: float | None) -> None:
     for job in jobs:
         for file in job.artifact.files:
             console.out(f"{job.artifact.folder / file.name}  {console.size(file.size)} ({file.size:,} bytes)")

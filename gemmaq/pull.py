@@ -7,8 +7,9 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -83,7 +84,7 @@ def run(wanted: Order, progress: Progress) -> tuple[Path, int]:
 
     def one(file: RemoteFile) -> int:
         (root / "blobs").mkdir(parents=True, exist_ok=True)
-        with client.lock(listed.ref.repo, file.etag):
+        with _alone(listed.ref.repo, file, stop):
             target = cache.blob(root, file)
             if target.is_file() and target.stat().st_size != file.size:
                 target.unlink()
@@ -102,6 +103,20 @@ def run(wanted: Order, progress: Progress) -> tuple[Path, int]:
     except OSError as error:
         raise OutputError(f"{root} cannot be written: {error.strerror}", "HF_HOME says where the cache is") from error
     return cache.snapshot(root, listed.commit), sum(counts)
+
+
+@contextmanager
+def _alone(repo: str, file: RemoteFile, stop: threading.Event) -> Iterator[None]:
+    """Hold the lock of a blob; another process may be at it for an hour, which must not keep this one from stopping."""
+    with ExitStack() as held:
+        while True:
+            try:
+                held.enter_context(client.lock(repo, file.etag))
+                break
+            except TimeoutError:
+                if stop.is_set():
+                    raise transfer.Stopped from None
+        yield
 
 
 def _together(one: Callable[[RemoteFile], int], files: Sequence[RemoteFile], stop: threading.Event) -> list[int]:

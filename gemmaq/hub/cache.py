@@ -59,7 +59,8 @@ def link(root: Path, listed: Listing, file: RemoteFile) -> None:
     target = snapshot(root, listed.commit) / file.path
     target.parent.mkdir(parents=True, exist_ok=True)
     source = blob(root, file)
-    new = target.with_name(f".{target.name}.{os.getpid()}")
+    new = target.with_name(f".{target.name}.gemmaq")
+    new.unlink(missing_ok=True)  # of a run that was killed; the lock of the blob keeps others out
     try:
         new.symlink_to(os.path.relpath(source, target.parent))
     except OSError:

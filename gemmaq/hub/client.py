@@ -49,10 +49,10 @@ def cache_folder(repo: str) -> Path:
 
 
 def lock(repo: str, etag: str) -> Any:
-    """The lock that the Hub's tools take while they write a blob, a context manager."""
+    """The lock that the Hub's tools take while they write a blob, a context manager; TimeoutError in half a second."""
     path = Path(constants.HF_HUB_CACHE) / ".locks" / cache_folder(repo).name / f"{etag}.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
-    return WeakFileLock(path)
+    return WeakFileLock(path, timeout=0.5)
 
 
 def listing(ref: Ref) -> Listing:

@@ -6,6 +6,7 @@ import hashlib
 import os
 import queue
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from gemmaq.errors import NetworkError, OutputError, VerificationError
 from gemmaq.hub import Listing, RemoteFile, client
 
 _BATCH = 1 << 20
+_SECONDS = 1.0
+"""Bytes and time between two writes: what a killed process loses."""
 _QUEUED = 8
 _REPEATS = 2
 """Times a file is fetched anew when its digest is wrong."""
@@ -35,14 +38,14 @@ def fetch(listed: Listing, file: RemoteFile, path: Path, progress: Progress, sto
         listed: the repository at its commit.
         file: of it.
         path: where its bytes grow; what is there already is taken to be their beginning.
-        progress: told every megabyte.
+        progress: told every megabyte, of a slow connection every second.
         stop: set where to give up; what was fetched is kept.
 
     Returns:
         bytes that came over the network.
 
     Raises:
-        VerificationError: its size or digest is not what the Hub says; nothing is kept.
+        VerificationError: its size or digest is not what the Hub says; nothing of a wrong digest is kept.
         NetworkError, AuthError, NotFoundError: see `client.translate`; what was fetched is kept.
         OutputError: the disk is full or not writable.
         Stopped: as asked.
@@ -138,7 +141,10 @@ def _grow(
                 if stop.wait(wait):
                     raise Stopped from error
     finally:
+        nothing = os.fstat(out).st_size == 0
         os.close(out)
+        if nothing and file.size:
+            path.unlink()
     return have - began
 
 
@@ -174,17 +180,15 @@ def _receive(
     """Write what arrives, a batch at a time; bytes in the file afterwards."""
     skip = have if response.status_code == 200 else 0  # a server without ranges sends everything again
     batch: list[bytes] = []
-    size = 0
+    size, due = 0, time.monotonic() + _SECONDS
 
     def flush() -> None:
-        nonlocal have, size
-        data, size = list(batch), 0
+        nonlocal have, size, due
+        data, size, due = list(batch), 0, time.monotonic() + _SECONDS
         batch.clear()
         have += _write(out, data)
         digest.add(data)
         progress(file.path, have)
-        if stop.is_set():
-            raise Stopped
 
     try:
         for arrived in response.iter_bytes() if "Content-Encoding" in response.headers else response.iter_raw():
@@ -195,8 +199,10 @@ def _receive(
                 raise VerificationError(f"{file.path} goes on after its {file.size:,} bytes", "the server is broken")
             batch.append(chunk)
             size += len(chunk)
-            if size >= _BATCH:
+            if size >= _BATCH or time.monotonic() > due:
                 flush()
+            if stop.is_set():
+                raise Stopped
     finally:
         if size:
             flush()

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import replace
 from pathlib import Path
-
-from synthetic import TINY, write_checkpoint
 
 REPO = "google/gemma-3-tiny"
 
@@ -40,8 +37,3 @@ def tree(folder: Path | str) -> dict[str, bytes]:
     paths = (path for path in root.rglob("*") if path.is_file())
     found = {path.relative_to(root).as_posix(): path.read_bytes() for path in paths}
     return {name: data for name, data in found.items() if not name.startswith(".")}
-
-
-def checkpoint(folder: Path, **changes: int) -> Path:
-    """A model of some megabytes in a few shards, without a tokenizer."""
-    return write_checkpoint(folder, replace(TINY, **changes), shard_bytes=1_000_000)

@@ -16,6 +16,7 @@ from gemmaq.cli import console
 from gemmaq.cli.convert import convert
 from gemmaq.cli.estimate_vram import estimate_vram
 from gemmaq.cli.inspect import inspect
+from gemmaq.cli.install import install
 from gemmaq.cli.pull import pull
 from gemmaq.cli.push import push
 from gemmaq.errors import GemmaqError
@@ -78,6 +79,7 @@ app.command("inspect")(inspect)
 app.command("convert")(convert)
 app.command("estimate-vram")(estimate_vram)
 app.command("push")(push)
+app.command("install")(install)
 
 
 def main() -> None:

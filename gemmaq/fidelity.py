@@ -53,13 +53,14 @@ class Tally:
             scales, before = self._counts.get(id(planned), (0, 0))
             self._counts[id(planned)] = (scales + sum(numbers.size for numbers in kinds), before + rounded)
 
+    def outcome(self, planned: PlannedTensor) -> Outcome:
+        """What became of a tensor that has been written."""
+        scales, rounded = self._counts.get(id(planned), (0, 0))
+        return Outcome(planned.name, planned.encoding.name, _how(planned, rounded), scales, rounded)
+
     def outcomes(self, plan: Plan) -> list[Outcome]:
-        """What became of the tensors of a plan that has been carried out."""
-        result = []
-        for planned in plan.tensors:
-            scales, rounded = self._counts.get(id(planned), (0, 0))
-            result.append(Outcome(planned.name, planned.encoding.name, _how(planned, rounded), scales, rounded))
-        return result
+        """What became of the text tensors of a plan that has been carried out."""
+        return [self.outcome(planned) for planned in plan.tensors]
 
 
 def _held(planned: PlannedTensor, numbers: F32) -> F32:

@@ -14,6 +14,8 @@ from gemmaq.errors import OutputError
 
 _OURS = {".gguf", ".safetensors", ".json", ".jinja", ".model", ".md", ".metadata"}
 """Endings of the files that artifacts are made of."""
+_NAMED = {"LICENSE", "Modelfile", "SHA256SUMS", "params"}
+"""And the files that have none."""
 
 
 def check_output(folder: Path, size: int, inputs: Iterable[Path], force: bool) -> None:
@@ -47,7 +49,7 @@ def _check_replaceable(folder: Path) -> None:
     if folder.resolve() in (Path.cwd(), *Path.cwd().parents):
         raise OutputError(f"{folder} is the folder you are in", "choose another -o")
     for path in folder.rglob("*"):
-        if path.is_file() and path.suffix not in _OURS and path.name != "LICENSE":
+        if path.is_file() and path.suffix not in _OURS and path.name not in _NAMED:
             raise OutputError(
                 f"{folder} holds {path.relative_to(folder)}, which gemmaq did not write", "choose another -o"
             )

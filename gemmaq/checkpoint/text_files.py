@@ -9,6 +9,7 @@ from typing import Any
 from gemmaq.errors import InputError, NotFoundError
 
 _MAX_BYTES = 1 << 28
+_OF_FILES = ("tags", "pipeline_tag", "library_name")
 
 
 def read_text(path: Path) -> str:
@@ -54,7 +55,10 @@ def read_json(path: Path, default: dict[str, Any] | None = None) -> dict[str, An
 
 
 def read_card(path: Path) -> dict[str, Any]:
-    """The YAML front matter of a model card; empty if there is none or it is not YAML."""
+    """The YAML front matter of a model card; empty if there is none or it is not YAML.
+
+    Of a card that gemmaq wrote, without what it says of the files rather than of the model.
+    """
     if not path.is_file():
         return {}
     text = read_text(path)
@@ -66,4 +70,7 @@ def read_card(path: Path) -> dict[str, Any]:
         value = yaml.safe_load(text.split("---", 2)[1])
     except (yaml.YAMLError, ValueError, IndexError, RecursionError):  # ValueError: a date of month 13
         return {}
-    return value if isinstance(value, dict) else {}
+    if not isinstance(value, dict):
+        return {}
+    ours = value.get("quantized_by") == "gemmaq"
+    return {key: part for key, part in value.items() if not (ours and key in _OF_FILES)}

@@ -118,6 +118,7 @@ def convert(
     """Quantize a Gemma 3 checkpoint and write it for one runtime or several."""
     from gemmaq.convert import write
     from gemmaq.jobs import Request, grids, make_jobs
+    from gemmaq.release.finish import finisher
 
     started = time.monotonic()
     limit = _bytes(max_shard_size)
@@ -134,8 +135,12 @@ def convert(
     if dry_run:
         tally = None
     else:
-        with console.progress(f"writing {folder}", quiet or as_json) as progress:
-            tally = write([job.artifact for job in jobs], folder, threads or _cores(), progress, force)
+        artifacts, workers = [job.artifact for job in jobs], threads or _cores()
+        with (
+            finisher(checkpoint, request, jobs) as made,
+            console.progress(f"writing {folder}", quiet or as_json) as told,
+        ):
+            tally = write(artifacts, folder, workers, told, force, made.finish, made.watch)
         for job in jobs:
             _warn_rounded(job.plan, tally)
     seconds = None if dry_run else time.monotonic() - started
@@ -227,7 +232,7 @@ def _bytes(text: str | None) -> int | None:
 def _report(
     source: str, checkpoint: Checkpoint, jobs: list[Job], tally: Tally | None, seconds: float | None
 ) -> dict[str, Any]:
-    from gemmaq.release.digests import of_file
+    from gemmaq.release import sums
 
     artifacts = []
     for job in jobs:
@@ -240,8 +245,9 @@ def _report(
             "tensors": job.plan.counts,
         }
         if tally is not None:
+            digests = sums.read(job.artifact.folder) or {}
             for file in listed:
-                file["sha256"] = of_file(job.artifact.folder / file["path"])
+                file["sha256"] = digests[file["path"]]
             outcomes = tally.outcomes(job.plan)
             entry["outcomes"] = dict(Counter(o.how for o in outcomes))
             entry["report"] = [{"tensor": o.name, "type": o.encoding, "how": o.how} for o in outcomes]

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gemmaq.errors import InputError, NotFoundError
-from gemmaq.release import card
+from gemmaq.checkpoint import Checkpoint
+from gemmaq.errors import InputError, NotFoundError, VerificationError
+from gemmaq.release import card, params, provenance, sums
+from gemmaq.release.digests import feed
+from gemmaq.release.parts import is_hidden, models_in
+from gemmaq.sources import open_source
 
-SUMS = "SHA256SUMS"
-CARD = "README.md"
-PARAMS = "params"
-
-_BLOCK = 1 << 22
-_SETTINGS = {"stop": ["<end_of_turn>"], "temperature": 1, "top_k": 64, "top_p": 0.95}
-"""What Ollama is to sample with: the values of Gemma 3's generation_config.json."""
+_SMALL = 1 << 22
+"""Bytes below which git's own id of a file is wanted too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +40,10 @@ class Entry:
 
 
 def entries(folder: Path, repo: str, progress: Callable[[str, int, int], None]) -> list[Entry]:
-    """All files of an artifact, and a card, checksums and Ollama's settings where it has none.
+    """All files of an artifact, with a card and settings for Ollama where it has none, and the list of all of them.
+
+    A card that gemmaq wrote and nobody changed gives way to one that runs the model from its repository; any other is
+    published as it is.
 
     Args:
         folder: of the artifact, or of several in folders of their own.
@@ -52,46 +53,74 @@ def entries(folder: Path, repo: str, progress: Callable[[str, int, int], None]) 
     Raises:
         NotFoundError: there is nothing to publish.
         InputError: a model in it cannot be read.
+        VerificationError: a file is not what SHA256SUMS says.
     """
     if not folder.is_dir():
         raise NotFoundError(f"{folder} is no folder", "name the folder that gemmaq convert made")
-    paths = sorted(path for path in folder.rglob("*") if path.is_file() and not _is_hidden(path, folder))
+    paths = sorted(path for path in folder.rglob("*") if path.is_file() and not is_hidden(path, folder))
     for path in paths:
         if path.is_symlink() and folder.resolve() not in path.resolve().parents:
             raise InputError(f"{path} leads out of {folder}", "publish real files")
-    models = card.models(folder)
-    if not models:
+    places = models_in(folder)
+    if not places:
         raise NotFoundError(f"{folder} holds no model", "name the folder that gemmaq convert made")
     found = [_of_file(path, path.relative_to(folder).as_posix(), progress) for path in paths]
-    have = {entry.path for entry in found}
+    _check(folder, found)
+    replaced = {sums.NAME} | ({card.NAME} if _is_replaced(folder / card.NAME) else set())
+    kept = [entry for entry in found if entry.path not in replaced]
+    have = {entry.path for entry in kept}
+    models = [open_source(str(place)) for place in places]
     made = []
-    if CARD not in have:
-        made.append(_of_data(CARD, card.text(repo, models, found).encode()))
-    if PARAMS not in have and any(model.format == "gguf" for model in models):
-        made.append(_of_data(PARAMS, (json.dumps(_SETTINGS) + "\n").encode()))
-    listed = sorted([*found, *made], key=lambda entry: entry.path)
-    if SUMS not in have:
-        lines = "".join(f"{entry.sha256}  {entry.path}\n" for entry in listed)
-        listed.append(_of_data(SUMS, lines.encode()))
-    return listed
+    if params.NAME not in have:
+        content = next((params.text(model) for model in models if model.format == "gguf"), None)
+        made += [_of_data(params.NAME, content)] if content is not None else []
+    if card.NAME not in have:
+        listed = sorted((entry.path, entry.size, entry.sha256) for entry in (*kept, *made))
+        about = [_about(model, place) for model, place in zip(models, places, strict=True)]
+        made.append(_of_data(card.NAME, card.text(repo, about, listed).encode()))
+    result = sorted([*kept, *made], key=lambda entry: entry.path)
+    return [*result, _of_data(sums.NAME, sums.text({entry.path: entry.sha256 for entry in result}))]
 
 
-def _is_hidden(path: Path, folder: Path) -> bool:
-    return any(part.startswith(".") for part in path.relative_to(folder).parts)
+def _about(model: Checkpoint, folder: Path) -> card.Model:
+    known = provenance.read(folder)
+    return card.of_checkpoint(model, folder, known.name if known else None, known.repo if known else None)
+
+
+def _is_replaced(path: Path) -> bool:
+    return path.is_file() and card.is_ours(path.read_text("utf-8", errors="replace"))
+
+
+def _check(folder: Path, found: Sequence[Entry]) -> None:
+    """Refuse to publish what is not what was made; a card may be changed, and is anyone's.
+
+    Raises:
+        VerificationError: naming the first file that is not what SHA256SUMS says.
+    """
+    digests = {entry.path: entry.sha256 for entry in found}
+    for path in [name for name in digests if name.rpartition("/")[2] == sums.NAME]:
+        inner = path.removesuffix(sums.NAME)
+        listed = sums.read(folder / inner) or {}
+        for name in sorted(listed.keys() - {card.NAME}):
+            if digests.get(inner + name) != listed[name]:
+                what = "is not what" if inner + name in digests else "is missing, and"
+                raise VerificationError(
+                    f"{folder / inner / name} {what} {sums.NAME} lists", f"gemmaq verify {folder} says more"
+                )
 
 
 def _of_file(path: Path, name: str, progress: Callable[[str, int, int], None]) -> Entry:
     size = path.stat().st_size
     sha256, sha1 = hashlib.sha256(), hashlib.sha1(f"blob {size}\0".encode())
+    small = size < _SMALL
     done = 0
-    small = size < _BLOCK  # git's own id is wanted of small files alone
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            sha256.update(block)
-            if small:
-                sha1.update(block)
-            done += len(block)
-            progress(name, done, size)
+
+    def told(count: int) -> None:
+        nonlocal done
+        done += count
+        progress(name, done, size)
+
+    feed(path, [sha256, sha1] if small else [sha256], told)
     return Entry(name, size, sha256.hexdigest(), sha1.hexdigest() if small else "", path)
 
 

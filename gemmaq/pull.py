@@ -195,9 +195,14 @@ def cached_order(ref: Ref, include: Sequence[str] = (), exclude: Sequence[str] =
             files = select.filtered(listed.files, include, exclude)
         else:
             files = _needed(listed, lambda: weight_map(folder))
+            if not select.is_gguf(listed) and listed.find("config.json") is None:
+                raise NotFoundError("config.json is missing")
+        files = select.filtered(files, (), exclude)
+        if not files:
+            raise NotFoundError("no file matches")
     except NotFoundError as error:
         raise NetworkError(f"{ref} is not completely cached: {error.message}", f"gemmaq pull {ref}") from error
-    return Order(listed, tuple(select.filtered(files, (), exclude)), ())
+    return Order(listed, tuple(files), ())
 
 
 def _needed(listed: Listing, placed: Callable[[], Mapping[str, str]]) -> list[RemoteFile]:

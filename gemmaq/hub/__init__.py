@@ -41,6 +41,7 @@ def parse(text: str) -> Ref | None:
         found is None
         or ".." in found["repo"]
         or "--" in found["repo"]
+        or re.search(r"\.\.|^/|/$", found["revision"] or "")
         or (text.endswith((".gguf", "/")) and ":" not in text)
     ):
         return None

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
 import httpx2
 import huggingface_hub
@@ -21,7 +21,7 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]
 )
 
 from gemmaq import __version__
-from gemmaq.errors import AuthError, GemmaqError, InputError, NetworkError, NotFoundError
+from gemmaq.errors import AuthError, GemmaqError, NetworkError, NotFoundError, OutputError
 from gemmaq.hub import Listing, Ref, RemoteFile, check_name
 
 Result = TypeVar("Result")
@@ -30,6 +30,8 @@ ATTEMPTS = 6
 FIRST_WAIT = 0.5
 _LONGEST_WAIT = 60.0
 _AGAIN = frozenset((408, 429, 500, 502, 503, 504))
+_DIGEST = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+"""Commits and digests, which become names of files."""
 _TIMEOUT = httpx2.Timeout(connect=15, read=30, write=60, pool=60)
 
 
@@ -39,8 +41,8 @@ def is_offline() -> bool:
 
 
 def endpoint() -> str:
-    """Where the Hub is, without a slash at the end."""
-    return str(constants.ENDPOINT)
+    """Where the Hub is, without a slash at the end, or a password that stands in it."""
+    return re.sub(r"//[^/@]*@", "//", str(constants.ENDPOINT))
 
 
 def cache_folder(repo: str) -> Path:
@@ -63,17 +65,20 @@ def listing(ref: Ref) -> Listing:
         InputError: a file has an unsafe name.
     """
     api = huggingface_hub.HfApi(library_name="gemmaq", library_version=__version__)
-    info = patiently(ref, lambda: api.model_info(ref.repo, revision=ref.revision, files_metadata=True, timeout=30))
+    try:
+        info = patiently(ref, lambda: api.model_info(ref.repo, revision=ref.revision, files_metadata=True, timeout=30))
+    except (AttributeError, KeyError, TypeError) as error:
+        raise _no_hub(error, ref, None) from error
     files = []
     for sibling in info.siblings or ():
         check_name(sibling.rfilename, ref)
-        large = sibling.lfs
-        files.append(
-            RemoteFile(sibling.rfilename, sibling.size or 0, large.sha256 if large else None, sibling.blob_id or "")
-        )
-    if not info.sha:
-        raise InputError(f"{ref}: the Hub names no commit")
-    return Listing(ref, info.sha, tuple(files))
+        sha256, oid = sibling.lfs.sha256 if sibling.lfs else None, sibling.blob_id or ""
+        files.append(file := RemoteFile(sibling.rfilename, sibling.size or 0, sha256, oid))
+        if not _DIGEST.fullmatch(file.etag):
+            raise _no_hub(None, ref, None)
+    if not _DIGEST.fullmatch(info.sha or ""):
+        raise _no_hub(None, ref, None)
+    return Listing(ref, str(info.sha), tuple(files))
 
 
 @contextmanager
@@ -179,7 +184,7 @@ def _no_repo(error: Any, ref: Ref, path: str | None) -> GemmaqError:
 
 
 def _no_revision(error: Any, ref: Ref, path: str | None) -> GemmaqError:
-    return NotFoundError(f"{ref.repo} has no revision {ref.revision}", f"see {_page(ref)}/tree/main")
+    return NotFoundError(f"{ref.repo} has no revision {ref.revision or 'main'}", f"see {_page(ref)}/tree/main")
 
 
 def _no_file(error: Any, ref: Ref, path: str | None) -> GemmaqError:
@@ -208,6 +213,8 @@ def _is_offline(error: Any, ref: Ref, path: str | None) -> GemmaqError:
 
 def _lost(error: Any, ref: Ref, path: str | None) -> GemmaqError:
     cause = _root(error)
+    if isinstance(error, httpx2.UnsupportedProtocol):
+        return _bad_endpoint(error, ref, path)
     if isinstance(cause, socket.gaierror):
         what = f"the name {_host()} is not found"
     elif isinstance(error, httpx2.TimeoutException):
@@ -218,7 +225,10 @@ def _lost(error: Any, ref: Ref, path: str | None) -> GemmaqError:
         what = f"{_host()} redirects in circles"
     else:
         what = f"the connection to {_host()} was lost"
-    return NetworkError(f"{what} ({path or ref})", "check the network and run it again; what was fetched is kept")
+    return NetworkError(
+        f"{what} ({path or ref})",
+        "check the network, the proxy and HF_ENDPOINT and run it again; what was fetched is kept",
+    )
 
 
 def _no_hub(error: Any, ref: Ref, path: str | None) -> GemmaqError:
@@ -233,6 +243,13 @@ def _bad_name(error: Any, ref: Ref, path: str | None) -> GemmaqError:
     return NotFoundError(f"{ref.repo} is no name of a repository", "write org/name")
 
 
+def _bad_home(error: Any, ref: Ref, path: str | None) -> GemmaqError:
+    return OutputError(
+        f"{error.filename or constants.HF_HOME} cannot be used: {error.strerror or error}",
+        "HF_HOME says where tokens and models are",
+    )
+
+
 _TOLD: dict[type[Exception], Callable[[Any, Ref, str | None], GemmaqError]] = {
     errors.GatedRepoError: _gated,
     errors.RepositoryNotFoundError: _no_repo,
@@ -244,6 +261,7 @@ _TOLD: dict[type[Exception], Callable[[Any, Ref, str | None], GemmaqError]] = {
     httpx2.RequestError: _lost,
     httpx2.InvalidURL: _bad_endpoint,
     ValueError: _no_hub,
+    OSError: _bad_home,
 }
 
 
@@ -261,7 +279,7 @@ def _has_token() -> bool:
 
 
 def _host() -> str:
-    return urlsplit(endpoint()).netloc
+    return endpoint().partition("//")[2].partition("/")[0]
 
 
 def set_offline() -> None:

@@ -15,7 +15,7 @@ _SMALL = (
     "special_tokens_map.json", "added_tokens.json", "chat_template.json", "chat_template.jinja",
     "preprocessor_config.json", "processor_config.json", "README.md", "LICENSE", INDEX,
 )  # fmt: skip
-_SHARD = re.compile(r"-(?P<number>\d{5})-of-\d{5}\.gguf$", re.IGNORECASE)
+_SHARD = re.compile(r"-\d{5}-of-(?P<count>\d{5})(?P<kind>\.gguf|\.safetensors)$", re.IGNORECASE)
 _TYPE = re.compile(r"[-._](?P<type>(ud-)?(i?q\d\w*|tq\d\w*|bf16|f16|f32|fp16|mxfp4))$", re.IGNORECASE)
 
 
@@ -32,11 +32,11 @@ def weights(listed: Listing, shards: Sequence[str] | None) -> list[RemoteFile]:
         shards: files that the index names, None without an index.
 
     Raises:
-        NotFoundError: there are none, or one that the index names is missing.
+        NotFoundError: there are none, or one that the index or their names speak of is missing.
     """
     found = [file for file in listed.files if file.path.endswith(".safetensors") and "/" not in file.path]
     if shards is None:
-        return [file for file in found if file.path == "model.safetensors"] or _some(found, listed)
+        return [file for file in found if file.path == "model.safetensors"] or _whole(_some(found, listed), listed)
     by_name = {file.path: file for file in found}
     for name in shards:
         if name not in by_name:
@@ -52,6 +52,18 @@ def _some(found: list[RemoteFile], listed: Listing) -> list[RemoteFile]:
     return found
 
 
+def _whole(files: list[RemoteFile], listed: Listing) -> list[RemoteFile]:
+    """The files, if no shard that their names count is missing."""
+    for file in files:
+        if (found := _SHARD.search(file.path)) is None:
+            continue
+        for number in range(1, int(found["count"]) + 1):
+            name = f"{file.path[: found.start()]}-{number:05}-of-{found['count']}{found['kind']}"
+            if listed.find(name) is None:
+                raise NotFoundError(f"{listed.ref} has no file {name}")
+    return files
+
+
 def is_gguf(listed: Listing) -> bool:
     """Whether the model is to be taken from GGUF files: since they were named, or for lack of anything else."""
     safetensors = any(file.path.endswith(".safetensors") and "/" not in file.path for file in listed.files)
@@ -62,7 +74,7 @@ def gguf(listed: Listing) -> list[RemoteFile]:
     """The GGUF model that is meant: all its shards, and the vision projector beside it.
 
     Raises:
-        NotFoundError: there is none of that type or name.
+        NotFoundError: there is none of that type or name, or one of its shards is missing.
         InputError: there are several, and none was named.
     """
     models = _models(listed)
@@ -77,7 +89,7 @@ def gguf(listed: Listing) -> list[RemoteFile]:
             )
         raise InputError(f"{listed.ref} holds {len(chosen)} GGUF models", f"name one: {known}")
     folder = chosen[0][0].path.rpartition("/")[0]
-    return [*chosen[0], *_projector(listed, folder)]
+    return [*_whole(chosen[0], listed), *_projector(listed, folder)]
 
 
 def _models(listed: Listing) -> list[list[RemoteFile]]:

@@ -132,8 +132,9 @@ def _grow(
                     raise
             except Exception as error:
                 have = os.fstat(out).st_size
-                failures = 0 if have > before else failures + 1
+                failures = 0 if have > before else failures
                 wait = 0.1 if isinstance(error, NetworkError) and have > before else client.patience(error, failures)
+                failures += 1
                 if wait is None and isinstance(error, NetworkError) and failures < client.ATTEMPTS:
                     wait = client.FIRST_WAIT
                 if wait is None:

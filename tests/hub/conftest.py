@@ -47,7 +47,7 @@ def settle(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Settle]:
             monkeypatch.setattr(constants, name, value)
         monkeypatch.setattr(client, "FIRST_WAIT", 0.01)
         huggingface_hub.close_session()
-        return Here(home)
+        return Here(home, token)
 
     yield point
     huggingface_hub.close_session()

@@ -14,13 +14,16 @@ class Here:
     """The command line in this process, with a home of Hugging Face of its own."""
 
     home: Path
+    token: str | None = None
 
     @property
     def cache(self) -> Path:
         return self.home / "hub"
 
     def run(self, *arguments: object, code: int = 0) -> inprocess.Done:
-        return inprocess.run(*arguments, code=code)
+        done = inprocess.run(*arguments, code=code)
+        assert not self.token or self.token not in done.stdout + done.stderr
+        return done
 
     def root(self, repo: str) -> Path:
         """The folder of a repository in the cache."""

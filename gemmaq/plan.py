@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
+from gemmaq.advice import advise
 from gemmaq.checkpoint import Checkpoint, Tensor
 from gemmaq.encodings import ENCODINGS, Encoding
 from gemmaq.errors import InputError
@@ -234,7 +235,7 @@ def make_plan(
             *(replace(tensor, name=target.text_prefix + names.HEAD) for tensor in head),
             *_vision(checkpoint, target, recipe, mmproj),
         )
-    warnings = _warnings(checkpoint, planned, verdicts, with_vision=bool(beside))
+    warnings = advise(checkpoint, planned, verdicts or {}, with_vision=bool(beside))
     return Plan(target.name, recipe, planned, tuple(warnings), beside, mmproj if beside else None)
 
 
@@ -309,55 +310,3 @@ def _planned(
 
 def _allowed(tensor: Tensor, target: Format) -> frozenset[str]:
     return target.embedding_encodings if tensor.name in (names.EMBEDDING, names.HEAD) else target.encodings
-
-
-def _warnings(
-    checkpoint: Checkpoint,
-    planned: tuple[PlannedTensor, ...],
-    verdicts: Mapping[str, Verdict] | None,
-    with_vision: bool,
-) -> list[str]:
-    warnings = list(checkpoint.notes)
-    if checkpoint.vision and not with_vision:
-        gigabytes = checkpoint.vision_bytes / 1e9
-        warnings.append(f"the vision tower ({gigabytes:.2f} GB) is left out, the result is text-only")
-    again = [t for t in planned if not t.source.encoding.is_float and not t.encoding.is_float and not t.keeps_codes]
-    if again:
-        kinds = sorted({t.source.encoding.label for t in again})
-        warnings.append(
-            f"{_tensors(len(again))} quantized a second time (from {', '.join(kinds)}): "
-            "a BF16 checkpoint gives a better result"
-        )
-    fallbacks = Counter(t.reason for t in planned if t.reason)
-    warnings += [f"{_tensors(count)} {reason}" for reason, count in fallbacks.items()]
-    if verdicts:
-        warnings += _grid_warnings(checkpoint, planned, verdicts)
-    return warnings
-
-
-def _grid_warnings(
-    checkpoint: Checkpoint, planned: tuple[PlannedTensor, ...], verdicts: Mapping[str, Verdict]
-) -> list[str]:
-    """What the grids that the weights lie on mean for what was asked."""
-    warnings = []
-    trained = {name for name, verdict in verdicts.items() if verdict.on_grid}
-    lost = [t for t in planned if t.source.name in trained and not t.encoding.is_float and t.encoding.name != "q4_0"]
-    body = [t for t in lost if t.source.name not in (names.EMBEDDING, names.HEAD)]
-    if body:
-        kinds = ", ".join(sorted({t.encoding.label for t in body}))
-        warnings.append(f"{_tensors(len(body))} trained for an int4 grid but written as {kinds}: q4_0 keeps the grid")
-    elif lost:
-        warnings.append("the embedding lies on an int4 grid too: --embedding q4_0 loses nothing and is smaller")
-    forced = [t for t in planned if t.choice.method == "lattice" and t.source.name not in trained]
-    if forced:
-        warnings.append(f"{_tensors(len(forced))} on no int4 grid: method lattice gives them the closest it can find")
-    others = Counter(v.rule for v in verdicts.values() if v.rule is not None and not v.on_grid)
-    for rule, count in others.items():
-        warnings.append(f"{_tensors(count)} on the grid of {rule}: made from a quantized file, not trained for q4_0")
-    if "qat" in checkpoint.name.lower() and not trained:
-        warnings.append("the name says QAT, but the weights lie on no int4 grid: treated as an ordinary checkpoint")
-    return warnings
-
-
-def _tensors(count: int) -> str:
-    return "1 tensor is" if count == 1 else f"{count} tensors are"

@@ -7,13 +7,15 @@ A room for every runtime: `order` says what is to be done and refuses what canno
 from __future__ import annotations
 
 import hashlib
+import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from gemmaq.checkpoint import Checkpoint
 from gemmaq.checkpoint.gguf_checkpoint import SHARD, shards_of
+from gemmaq.checkpoint.text_files import read_json
 from gemmaq.errors import InputError, NotFoundError, VerificationError
 from gemmaq.sources import open_source
 
@@ -30,6 +32,9 @@ class Model:
 
     Attributes:
         checkpoint: its headers.
+        container: `gguf`, `mlx` or `safetensors`.
+        name: what the model it was made of is called.
+        repo: of that model, None if its gemmaq.json does not say.
         folder: where it lies.
         weights: its weight files; the shards of a GGUF file in order.
         projector: its mmproj file, None where it has none.
@@ -37,6 +42,9 @@ class Model:
     """
 
     checkpoint: Checkpoint
+    container: str
+    name: str
+    repo: str | None
     folder: Path
     weights: tuple[Path, ...]
     projector: Path | None
@@ -83,7 +91,27 @@ def gather(artifact: Path) -> Model:
         weights = tuple(sorted(checkpoint.files))
     taken = {*weights, projector}
     beside = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
-    return Model(checkpoint, folder, weights, projector, tuple(path for path in beside if path not in taken))
+    others = tuple(path for path in beside if path not in taken)
+    name, repo = _source(folder / "gemmaq.json")
+    container = _container(checkpoint, weights[0])
+    return Model(checkpoint, container, name or checkpoint.name, repo, folder, weights, projector, others)
+
+
+def _container(checkpoint: Checkpoint, weights: Path) -> str:
+    """What an artifact is for; MLX in BF16 differs from any other safetensors folder in what its header says alone."""
+    if checkpoint.format in ("gguf", "mlx"):
+        return checkpoint.format
+    with weights.open("rb") as file:
+        said = json.loads(file.read(int.from_bytes(file.read(8), "little"))).get("__metadata__")
+    return "mlx" if isinstance(said, dict) and said.get("format") == "mlx" else "safetensors"
+
+
+def _source(path: Path) -> tuple[str | None, str | None]:
+    """Name and repository of the model an artifact was made of, as its gemmaq.json says."""
+    source = read_json(path, {}).get("source")
+    said = [source.get(key) if isinstance(source, dict) else None for key in ("name", "repo")]
+    name, repo = (value if isinstance(value, str) else None for value in said)
+    return name, repo if repo and repo.count("/") == 1 else None
 
 
 def _projector(folder: Path, checkpoint: Checkpoint) -> Path | None:
@@ -100,13 +128,6 @@ def _projector(folder: Path, checkpoint: Checkpoint) -> Path | None:
         reason = next((note for note in checkpoint.notes if found[0].name in note), f"{found[0]} is unusable")
         raise InputError(reason, "remove it, or put the model's own mmproj file in its place")
     return found[0] if found else None
-
-
-def source_of(document: Mapping[str, object] | None) -> str | None:
-    """The repository an artifact's gemmaq.json says it comes from, None if it says none."""
-    source = document.get("source") if document else None
-    repo = source.get("repo") if isinstance(source, dict) else None
-    return repo if isinstance(repo, str) and repo.count("/") == 1 else None
 
 
 def check(model: Model, progress: Callable[[str, int, int], None]) -> dict[str, str]:

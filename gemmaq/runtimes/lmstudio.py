@@ -21,7 +21,7 @@ from typing import Any
 from gemmaq.checkpoint.text_files import read_json
 from gemmaq.errors import InputError, NotFoundError, OutputError, UsageError
 from gemmaq.gemma.identity import identify
-from gemmaq.runtimes import Model, model_yaml, source_of
+from gemmaq.runtimes import Model, model_yaml
 from gemmaq.staging import staging
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,95}")
@@ -169,7 +169,7 @@ def _files(model: Model) -> tuple[Path, ...]:
     Raises:
         InputError: LM Studio does not run it.
     """
-    kind = model.checkpoint.format
+    kind = model.container
     if kind == "gguf":
         return model.files
     if kind != "mlx":
@@ -211,16 +211,14 @@ def _split(name: str) -> tuple[str, str]:
 
 def _publisher(model: Model) -> str:
     """Who the source is from, as the artifact says; else gemmaq."""
-    path = model.folder / "gemmaq.json"
-    repo = source_of(read_json(path)) if path.is_file() else None
-    owner = repo.partition("/")[0] if repo else ""
+    owner = (model.repo or "").partition("/")[0]
     return owner if _NAME.fullmatch(owner) else "gemmaq"
 
 
 def _repo(model: Model) -> str:
     """`gemma-3-4b-it-qat-Q4_0-GGUF`."""
-    stem, label = identify(model.checkpoint.name).stem, model.label
-    container = _CONTAINERS[model.checkpoint.format]
+    stem, label = identify(model.name).stem, model.label
+    container = _CONTAINERS[model.container]
     for word in (container, label):
         stem = re.sub(rf"[-_.]{re.escape(word)}$", "", stem, flags=re.IGNORECASE)
     return re.sub(r"[^A-Za-z0-9_.-]+", "-", f"{stem}-{label}-{container}").lstrip("-.")

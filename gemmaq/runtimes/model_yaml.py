@@ -33,8 +33,8 @@ def text(model: Model, name: str) -> str:
     import yaml
 
     publisher, repo = name.split("/")
-    config, kind = model.checkpoint.config, model.checkpoint.format
-    size = re.search(r"\d+(\.\d+)?[bm]\b", model.checkpoint.name, re.IGNORECASE)
+    config, kind = model.checkpoint.config, model.container
+    size = re.search(r"\d+(\.\d+)?[bm]\b", model.name, re.IGNORECASE)
     about: dict[str, Any] = {
         "domain": "llm",
         "architectures": ["gemma3" if kind == "gguf" or model.checkpoint.vision else "gemma3_text"],
@@ -65,7 +65,7 @@ def memory(model: Model) -> int:
     from gemmaq import containers
     from gemmaq.vram import weights
 
-    engine = vram.find(_ENGINES[model.checkpoint.format])
+    engine = vram.find(_ENGINES[model.container])
     built = weights.builds(model.checkpoint, containers.find(engine.container).FORMAT, None, None)[0].model
     context = min(_CONTEXT, model.checkpoint.config.max_position_embeddings)
     load = vram.Load(context, (engine.kv_default, engine.kv_default), vision=bool(built.vision))

@@ -76,7 +76,7 @@ def order(model: Model, name: str | None, force: bool) -> Order:
         NetworkError: no server.
         OutputError: the server has a model of that name.
     """
-    if model.checkpoint.format != "gguf":
+    if model.container != "gguf":
         raise InputError(
             f"{model.folder} is no GGUF artifact, and Ollama takes no other",
             f"make one of it, with its codes untouched: gemmaq convert {model.folder} --to gguf --quant auto",
@@ -142,7 +142,7 @@ def run(wanted: Order, files: Sequence[Upload], progress: Progress, told: Callab
 
 def default_name(model: Model) -> str:
     """`gemma-3-4b-it-qat:q4_0` for gemma-3-4b-it-qat-Q4_0.gguf."""
-    stem, label = identify(model.checkpoint.name).stem, model.label
+    stem, label = identify(model.name).stem, model.label
     stem = re.sub(rf"[-_.]{re.escape(label)}$", "", stem, flags=re.IGNORECASE)
     return check_name(f"{_plain(stem)}:{_plain(label)}")
 

@@ -103,7 +103,8 @@ def _rule(ks: np.ndarray, scales: F32, fits: np.ndarray) -> str:
 def quantize(x: F32, encoding: Encoding, choice: Choice) -> Values:
     """Codes and scales of rows on the grid they were trained for.
 
-    Blocks that lie on no grid get the candidate that leaves the smallest error.
+    Blocks that lie on no grid get the candidate that leaves the smallest error. Where a scale is rounded, codes are
+    chosen again for what it has become; those of a grid stay as they are.
 
     Args:
         x: f32 [rows, columns], finite.
@@ -113,6 +114,7 @@ def quantize(x: F32, encoding: Encoding, choice: Choice) -> Values:
     Raises:
         InputError: another encoding.
     """
+    from gemmaq.encodings.kernels import round_to_scales
     from gemmaq.methods.lattice_kernels import code_blocks
 
     if encoding.name != "q4_0":
@@ -121,5 +123,6 @@ def quantize(x: F32, encoding: Encoding, choice: Choice) -> Values:
     codes, scales = np.empty(blocks.shape, np.uint8), np.empty(len(blocks), np.float32)
     code_blocks(blocks, codes, scales)
     if choice.portable:
-        scales = portable(scales)
+        found, scales = scales, portable(scales)
+        round_to_scales(blocks, scales, np.flatnonzero(scales != found), encoding.zero, codes)
     return Quantized(codes.reshape(x.shape), scales.reshape(len(x), -1))

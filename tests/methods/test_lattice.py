@@ -139,8 +139,11 @@ def test_any_weights_get_codes_of_four_bits_and_no_worse_than_nearest(x: np.ndar
     values = quantize(x, Q4_0, Choice("lattice", portable))
     assert values.codes.max() <= 15
     assert np.isfinite(values.scales).all()
+    def norm(rows: np.ndarray) -> np.ndarray:
+        return np.sqrt(np.square(rows).reshape(-1, 32).sum(axis=1))
+
     ours, nearest = (
-        np.square(dequantize(Q4_0, quantize(x, Q4_0, Choice(method, portable))) - x).reshape(-1, 32).sum(axis=1)
-        for method in ("lattice", "nearest")
+        norm(dequantize(Q4_0, quantize(x, Q4_0, Choice(method, portable))) - x) for method in ("lattice", "nearest")
     )
-    assert (ours <= 1.05**2 * nearest + 1e-12 * np.square(x).reshape(-1, 32).sum(axis=1)).all()
+    slack = 2.0**-8 if portable else 1e-6  # a scale rounded to BF16 moves every weight by up to 2^-9 of itself
+    assert (ours <= 1.05 * nearest + slack * norm(x)).all()

@@ -14,14 +14,16 @@ from gemmaq.checkpoint import Checkpoint, gguf_file
 from gemmaq.checkpoint.blob import Blob
 from gemmaq.checkpoint.folder import open_folder, weight_map
 from gemmaq.checkpoint.gguf_checkpoint import open_gguf
-from gemmaq.checkpoint.tokenizer import Tokenizer, TokenizerFiles, from_folder
+from gemmaq.checkpoint.tokenizer import VERBATIM, Tokenizer, TokenizerFiles, from_folder
 from gemmaq.errors import GemmaqError, InputError
 from gemmaq.gemma.config import TextConfig
 from gemmaq.hub import Listing, Ref, RemoteFile, client, select
+from gemmaq.sources import name_of_file
 
 _AT_A_TIME = 8
-_SAFETENSORS_HEAD = 1 << 18
-_GGUF_HEAD = 1 << 23
+_HEAD = 1 << 18
+_VOCABULARY_HEAD = 1 << 23
+"""Bytes that hold most headers, and that of a GGUF file with Gemma's vocabulary: the first of several shards."""
 _MAX_HEAD = 1 << 27
 _NEEDED = ("config.json", "generation_config.json", "README.md", select.INDEX)
 
@@ -45,10 +47,12 @@ def open_repository(ref: Ref, tokenizer: bool = False) -> Checkpoint:
         try:
             if select.is_gguf(listed):
                 files = select.gguf(listed)
-                paths = [_sparse(listed, file, folder) for file in files]
+                paths = [
+                    _sparse(listed, file, folder, _HEAD if at else _VOCABULARY_HEAD) for at, file in enumerate(files)
+                ]
                 models = [Blob.of(path) for path in paths if "mmproj" not in path.name.lower()]
                 projector = next((Blob.of(path) for path in paths if "mmproj" in path.name.lower()), None)
-                found = open_gguf(models, name.removesuffix("-GGUF").removesuffix("-gguf"), str(ref), projector)
+                found = open_gguf(models, name_of_file(models[0].paths[0]), str(ref), projector)
                 return replace(found, weights_here=False)
             _fetch(listed, folder)
             found = open_folder(folder, name, str(ref))
@@ -59,7 +63,8 @@ def open_repository(ref: Ref, tokenizer: bool = False) -> Checkpoint:
     if tokenizer:
         wanted = select.small(listed)
         snapshot, _ = pull.run(pull.Order(listed, tuple(wanted), tuple(wanted)), lambda *_: None)
-        files_of = TokenizerFiles(partial(from_folder, snapshot))
+        verbatim = (snapshot / name for name in VERBATIM)
+        files_of = TokenizerFiles(partial(from_folder, snapshot), tuple(path for path in verbatim if path.is_file()))
     return replace(found, tokenizer_files=files_of, weights_here=False)
 
 
@@ -76,21 +81,21 @@ def _each(work: object, files: Sequence[RemoteFile]) -> None:
         list(pool.map(work, files))  # type: ignore[arg-type]
 
 
-def _sparse(listed: Listing, file: RemoteFile, folder: Path) -> Path:
-    """A file of the right size that holds only its header."""
+def _sparse(listed: Listing, file: RemoteFile, folder: Path, first: int = _HEAD) -> Path:
+    """A file of the right size that holds only its header, of which so much is read at first."""
     path = folder / file.path.rpartition("/")[2]
     with path.open("wb") as out:
         out.truncate(file.size)
     if path.suffix == ".gguf":
         have = 0
         while have < min(file.size, _MAX_HEAD):
-            end = min(file.size, max(_GGUF_HEAD, 2 * have))
+            end = min(file.size, max(first, 2 * have))
             _put(path, have, client.read(listed, file, have, end))
             have = end
             if _has_header(path, have):
                 break
         return path
-    head = client.read(listed, file, 0, min(file.size, _SAFETENSORS_HEAD))
+    head = client.read(listed, file, 0, min(file.size, first))
     _put(path, 0, head)
     end = min(8 + int.from_bytes(head[:8], "little"), file.size)
     if len(head) < end <= _MAX_HEAD:

@@ -81,7 +81,7 @@ def _name_of_folder(path: Path) -> str:
     return repository.rpartition("--")[2] if repository.startswith("models--") else path.name
 
 
-def _name_of_file(path: Path) -> str:
+def name_of_file(path: Path) -> str:
     """The model's name from its file's: without shard number and type."""
     found = SHARD.fullmatch(path.name)
     return _QUANT_SUFFIX.sub("", found["stem"] if found else path.stem)
@@ -94,7 +94,7 @@ def _gguf(path: Path, source: str) -> Checkpoint:
     )
     beside.sort(key=lambda p: ("f16" not in p.stem.lower().replace("bf16", ""), p.name))
     projector = Blob.of(beside[0]) if beside else None
-    return open_gguf([Blob.of(shard) for shard in shards_of(path)], _name_of_file(path), source, projector)
+    return open_gguf([Blob.of(shard) for shard in shards_of(path)], name_of_file(path), source, projector)
 
 
 def _lonely_gguf(folder: Path, source: str) -> Checkpoint:

@@ -19,6 +19,7 @@ from gemmaq.cli.inspect import inspect
 from gemmaq.cli.install import install
 from gemmaq.cli.pull import pull
 from gemmaq.cli.push import push
+from gemmaq.cli.verify import verify
 from gemmaq.errors import GemmaqError
 
 INTERRUPTED = 130
@@ -77,6 +78,7 @@ def root(
 app.command("pull")(pull)
 app.command("inspect")(inspect)
 app.command("convert")(convert)
+app.command("verify")(verify)
 app.command("estimate-vram")(estimate_vram)
 app.command("push")(push)
 app.command("install")(install)

@@ -126,7 +126,7 @@ def convert(
         raise UsageError(f"unknown type of scales {scales!r}", "known: bf16, f16")
     asked = _recipe(quant, embedding, method, recipe)
     request = Request(asked, _containers(to, recipe), portable, scales.lower(), _mmproj(mmproj), limit)
-    checkpoint = _open(source, dry_run, quiet or as_json)
+    checkpoint = opened(source, dry_run, quiet or as_json)
     folder = output or _folder(checkpoint, request)
     verdicts = grids(checkpoint, request)
     jobs = make_jobs(checkpoint, request, verdicts, folder)
@@ -135,7 +135,7 @@ def convert(
     if dry_run:
         tally = None
     else:
-        artifacts, workers = [job.artifact for job in jobs], threads or _cores()
+        artifacts, workers = [job.artifact for job in jobs], threads or cores()
         with (
             finisher(checkpoint, request, jobs) as made,
             console.progress(f"writing {folder}", quiet or as_json) as told,
@@ -154,7 +154,7 @@ def convert(
         _summarize(jobs, verdicts, seconds)
 
 
-def _open(source: str, dry_run: bool, quiet: bool) -> Checkpoint:
+def opened(source: str, dry_run: bool, quiet: bool) -> Checkpoint:
     """The source, fetched first if it is a repository; of one that nothing is made of, only what sizes need."""
     from gemmaq import sources
     from gemmaq.cli.pull import fetch
@@ -214,7 +214,8 @@ def _warn_rounded(plan: Plan, tally: Tally) -> None:
         )
 
 
-def _cores() -> int:
+def cores() -> int:
+    """Processors this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

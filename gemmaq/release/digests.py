@@ -58,22 +58,14 @@ def of_file(path: Path, told: Told | None = None) -> str:
     return made.hexdigest()
 
 
-def of_files(paths: Mapping[str, Path], told: Callable[[str, int], None] | None = None) -> dict[str, str]:
-    """SHA-256 of files by the names they are given, several at a time.
-
-    Args:
-        paths: name -> file.
-        told: called with a name and how many more of its bytes were read, from any thread.
+def of_files(paths: Mapping[str, Path], told: Told | None = None) -> dict[str, str]:
+    """SHA-256 of files by the names they are given, several at a time; `told` is called from any thread.
 
     Raises:
         InputError: one cannot be read.
     """
-
-    def one(name: str) -> str:
-        return of_file(paths[name], None if told is None else lambda count: told(name, count))
-
     with ThreadPoolExecutor(_AT_A_TIME) as pool:
-        return dict(zip(paths, pool.map(one, paths), strict=True))
+        return dict(zip(paths, pool.map(lambda path: of_file(path, told), paths.values()), strict=True))
 
 
 class Beside:

@@ -1,0 +1,186 @@
+"""`gemmaq verify`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from gemmaq.cli import console
+from gemmaq.errors import VerificationError
+
+if TYPE_CHECKING:
+    from gemmaq.checkpoint import Checkpoint
+    from gemmaq.release.against import Comparison
+    from gemmaq.release.compare import Compared
+    from gemmaq.release.verify import Report
+
+_WORST = 5
+_SHOWN = 20
+
+
+def verify(
+    artifact: Annotated[
+        Path, typer.Argument(help="The folder that gemmaq convert made, that of several, or a .gguf file.")
+    ],
+    against: Annotated[
+        str | None,
+        typer.Option(
+            "--against",
+            metavar="SOURCE",
+            help="Derive every tensor again from this source, compare all bytes, and say how far the weights are.",
+        ),
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option("--threads", metavar="N", min=1, envvar="GEMMAQ_THREADS", help="Workers.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Only what is wrong, one a line.")] = False,
+) -> None:
+    """Check that an artifact is what was made: digests, headers, tokenizer; with --against also what it was made of.
+
+    An artifact without SHA256SUMS and gemmaq.json, someone else's, is checked as far as it can be.
+    """
+    from gemmaq.release.verify import examine
+
+    silent = quiet or as_json
+    with console.progress(f"reading {artifact}", silent) as progress:
+        reports = examine(artifact, progress)
+    compared: dict[int, Comparison] = {}
+    if against is not None:
+        from gemmaq.cli.convert import cores, opened
+
+        source = opened(against, dry_run=False, quiet=silent)
+        for number, report in enumerate(reports):
+            if report.model is not None:
+                compared[number] = _compare(report, source, threads or cores(), silent)
+    if as_json:
+        entries = [_entry(report, compared.get(number)) for number, report in enumerate(reports)]
+        good = not any(entry["problems"] for entry in entries)
+        console.emit_json("verify", {"path": str(artifact), "against": against, "ok": good, "artifacts": entries})
+    else:
+        for number, report in enumerate(reports):
+            _show(report, compared.get(number), quiet)
+    problems = [p for number, report in enumerate(reports) for p in _problems(report, compared.get(number))]
+    if problems:
+        more = f", and {len(problems) - 1} more" if len(problems) > 1 else ""
+        raise VerificationError(f"{artifact} is not good: {problems[0]}{more}", "convert or fetch it again")
+
+
+def _compare(report: Report, source: Checkpoint, threads: int, quiet: bool) -> Comparison:
+    from gemmaq.release.against import with_recipe, without_recipe
+
+    with console.progress(f"comparing {report.place} with {source.location}", quiet) as progress:
+        if report.known is None:
+            assert report.model is not None
+            return without_recipe(report.model, source, threads, progress)
+        return with_recipe(report.place, report.known, source, threads, progress)
+
+
+def _problems(report: Report, compared: Comparison | None) -> list[str]:
+    found = compared.problems if compared is not None else ()
+    return [*report.problems, *(f"{report.name}: {problem}" if report.name else problem for problem in found)]
+
+
+def _entry(report: Report, compared: Comparison | None) -> dict[str, Any]:
+    entry: dict[str, Any] = {
+        "path": str(report.place),
+        "format": report.model.format if report.model else None,
+        "gemmaq": report.known.version if report.known else None,
+        "sums": report.listed is not None,
+        "recipe": report.known is not None,
+        "files": [{"path": name, "sha256": digest} for name, digest in report.files.items()],
+        "problems": _problems(report, compared),
+        "notes": list(compared.notes) if compared is not None else [],
+    }
+    if compared is None:
+        return entry
+    from gemmaq.release.compare import by_kind
+
+    return entry | {
+        "kinds": [
+            {
+                "kind": kind,
+                "tensors": len(some),
+                "error": _number(_together(some)),
+                "worst": _number(max(tensor.error for tensor in some)),
+                "equal": None if some[0].equal is None else sum(bool(tensor.equal) for tensor in some),
+            }
+            for kind, some in by_kind(compared.tensors).items()
+        ],
+        "tensors": [
+            {
+                "name": tensor.name,
+                "kind": tensor.kind,
+                "type": tensor.encoding,
+                "error": _number(tensor.error),
+                "equal": tensor.equal,
+                "differing": tensor.differing,
+            }
+            for tensor in compared.tensors
+        ],
+    }
+
+
+def _number(error: float) -> float | None:
+    """As JSON can have it."""
+    return error if math.isfinite(error) else None
+
+
+def _together(some: Sequence[Compared]) -> float:
+    from gemmaq.release.compare import relative
+
+    return relative(math.fsum(t.square_error for t in some), math.fsum(t.square for t in some))
+
+
+def _show(report: Report, compared: Comparison | None, quiet: bool) -> None:
+    problems = _problems(report, compared)
+    for problem in problems[:_SHOWN]:
+        console.out(problem)
+    if len(problems) > _SHOWN:
+        console.out(f"and {len(problems) - _SHOWN} more (--json lists all)")
+    for note in compared.notes if compared is not None else ():
+        console.warn(f"{report.place}: {note}")
+    if quiet:
+        return
+    if compared is not None and compared.tensors:
+        _table(report, compared)
+    if not problems:
+        console.out(f"{report.place}: {_what_was_checked(report, compared)}")
+
+
+def _what_was_checked(report: Report, compared: Comparison | None) -> str:
+    said = "headers and tokenizer are good"
+    if report.listed is not None:
+        said = f"{report.listed} files are what SHA256SUMS says, {said}"
+    if report.known is None:
+        said += "; it has no gemmaq.json that says how it was made" if report.listed is not None else _NOTHING_KNOWN
+    elif compared is not None:
+        said += f", all {len(compared.tensors)} tensors are what gemmaq makes of the source"
+    return said
+
+
+_NOTHING_KNOWN = "; nothing else is known of it: it has neither SHA256SUMS nor gemmaq.json"
+
+
+def _table(report: Report, compared: Comparison) -> None:
+    from gemmaq.release.compare import by_kind
+
+    rows = []
+    for kind, some in by_kind(compared.tensors).items():
+        types = ", ".join(dict.fromkeys(tensor.encoding.upper() for tensor in some))
+        most = max(tensor.error for tensor in some)
+        equal = "" if some[0].equal is None else f"{sum(bool(tensor.equal) for tensor in some)} of {len(some)}"
+        rows.append((kind, types, str(len(some)), _percent(_together(some)), _percent(most), equal))
+    title = f"{report.place}: relative RMS error against the source"
+    console.table(title, ("kind", "types", "tensors", "error", "worst", "bytes as made now"), rows, left=2)
+    worst = sorted(compared.tensors, key=lambda tensor: (-tensor.error, tensor.name))[:_WORST]
+    lines = [(tensor.name, tensor.encoding.upper(), _percent(tensor.error)) for tensor in worst]
+    console.table(None, ("worst tensors", "type", "error"), lines, left=2)
+
+
+def _percent(error: float) -> str:
+    return f"{100 * error:.3f} %"

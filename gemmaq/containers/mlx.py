@@ -61,8 +61,9 @@ def lay_out(checkpoint: Checkpoint, plan: Plan, max_shard_bytes: int | None) -> 
     """
     files, index = lay_out_shards(plan, max_shard_bytes, {"format": "mlx"}, {}, True)
     config = whole_config(checkpoint, plan, "bfloat16")
-    if "text_config" in config:  # mlx-vlm looks for it there
+    if "text_config" in config:  # where mlx-vlm looks; without hidden_size it scales images as for one of 2048
         config["text_config"]["mm_tokens_per_image"] = config["mm_tokens_per_image"]
+        config["hidden_size"] = config["text_config"]["hidden_size"]
     quantization = _quantization(plan)
     if quantization:
         config |= {"quantization": quantization, "quantization_config": quantization}

@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -225,3 +226,24 @@ def text(folder: Path) -> Path:
     """The text model's GGUF of an artifact."""
     (path,) = (path for path in folder.glob("*.gguf") if not path.name.startswith("mmproj-"))
     return path
+
+
+@contextmanager
+def lent_text(model: Any, path: Path) -> Iterator[None]:
+    """Lend a model in transformers the text weights of a GGUF file."""
+    import torch
+
+    import runtimes
+
+    parameters = dict(model.named_parameters())
+    own = {}
+    with torch.no_grad():
+        for name, weights in runtimes.gguf_weights(path):
+            parameter = parameters[name.replace("model.", "model.language_model.", 1)]
+            own[parameter] = parameter.data
+            parameter.data = weights
+    try:
+        yield
+    finally:
+        for parameter, weights in own.items():
+            parameter.data = weights

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -29,8 +30,8 @@ def push(
 ) -> None:
     """Publish an artifact on the Hub, with a model card, checksums and settings for Ollama.
 
-    A README.md, SHA256SUMS or params file of your own in DIR is published as it is. Files that the repository has
-    already are not sent again.
+    A README.md or params file of your own in DIR is published as it is. Files that the repository has already are not
+    sent again.
     """
     from gemmaq.hub import Ref, parse
     from gemmaq.release import push
@@ -47,7 +48,7 @@ def push(
     if missing and not dry_run:
         if not (quiet or as_json):
             console.say(f"sending {len(missing)} files, {console.size(sum(entry.size for entry in missing))}")
-        commit, page = push.send(ref, missing, private)
+        commit, page = push.send(ref, missing, private, sys.stderr.isatty() and not (quiet or as_json))
     _report(ref, wanted, missing, commit, page, (as_json, quiet, dry_run))
 
 

@@ -16,6 +16,7 @@ from huggingface_hub import constants, errors, hf_hub_url
 from huggingface_hub.utils import (  # type: ignore[attr-defined]
     WeakFileLock,
     build_hf_headers,
+    disable_progress_bars,
     get_session,
     hf_raise_for_status,
 )
@@ -287,8 +288,10 @@ def set_offline() -> None:
     constants.HF_HUB_OFFLINE = True
 
 
-def commit(ref: Ref, sources: Mapping[str, Path | bytes], message: str, private: bool) -> tuple[str, str]:
+def commit(ref: Ref, sources: Mapping[str, Path | bytes], message: str, private: bool, bars: bool) -> tuple[str, str]:
     """Add files to a repository in one commit, made with its branch if it is missing; the commit and its page.
+
+    With `bars` the client shows on stderr how far it is.
 
     Raises:
         AuthError: there is no token, or it may not write there.
@@ -296,6 +299,8 @@ def commit(ref: Ref, sources: Mapping[str, Path | bytes], message: str, private:
     """
     if not _has_token():
         raise AuthError(f"{ref.repo} cannot be written without a token", "`hf auth login`, or set HF_TOKEN")
+    if not bars:
+        disable_progress_bars()
     api = huggingface_hub.HfApi(library_name="gemmaq", library_version=__version__)
     patiently(ref, lambda: api.create_repo(ref.repo, private=private or None, exist_ok=True))
     if ref.revision is not None:

@@ -52,15 +52,16 @@ def entries(folder: Path, repo: str, progress: Callable[[str, int, int], None]) 
 
     Raises:
         NotFoundError: there is nothing to publish.
-        InputError: a model in it cannot be read.
+        InputError: a model in it cannot be read, or a link leads astray.
         VerificationError: a file is not what SHA256SUMS says.
     """
     if not folder.is_dir():
         raise NotFoundError(f"{folder} is no folder", "name the folder that gemmaq convert made")
-    paths = sorted(path for path in folder.rglob("*") if path.is_file() and not is_hidden(path, folder))
-    for path in paths:
-        if path.is_symlink() and folder.resolve() not in path.resolve().parents:
-            raise InputError(f"{path} leads out of {folder}", "publish real files")
+    present = sorted(path for path in folder.rglob("*") if not is_hidden(path, folder))
+    for path in present:
+        if path.is_symlink() and not (path.is_file() and folder.resolve() in path.resolve().parents):
+            raise InputError(f"{path} leads out of {folder}, to a folder or nowhere", "publish real files")
+    paths = [path for path in present if path.is_file()]
     places = models_in(folder)
     if not places:
         raise NotFoundError(f"{folder} holds no model", "name the folder that gemmaq convert made")

@@ -204,6 +204,16 @@ def tree(folder: Path) -> Mapping[str, bytes | None]:
     return {str(p.relative_to(folder)): p.read_bytes() if p.is_file() else None for p in sorted(folder.rglob("*"))}
 
 
+BESIDE = frozenset(("Modelfile", "README.md", "SHA256SUMS", "gemmaq.json", "params"))
+"""What an artifact has beside what its container writes."""
+
+
+def contained(folder: Path) -> dict[str, bytes]:
+    """What containers wrote under a folder: name -> content; without what tells of source and run, or is hidden."""
+    files = {name: content for name, content in tree(folder).items() if content is not None and name[0] != "."}
+    return {name: content for name, content in files.items() if name.rpartition("/")[2] not in BESIDE}
+
+
 @contextmanager
 def mounted(folder: Path, options: str) -> Iterator[Path]:
     """A tmpfs with these options; skips the test where mounting is not permitted."""

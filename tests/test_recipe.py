@@ -223,7 +223,8 @@ def test_of_the_rules_the_first_that_matches_counts(tiny: Path, tmp_path: Path) 
         """,
     )
     run("convert", tiny, "--recipe", recipe, "-o", tmp_path / "out")
-    listed = json.loads(run("inspect", next((tmp_path / "out").iterdir()), "--tensors", "--json").stdout)["tensors"]
+    (made,) = (tmp_path / "out").glob("*.gguf")
+    listed = json.loads(run("inspect", made, "--tensors", "--json").stdout)["tensors"]
     kinds = {t["name"]: t["type"] for t in listed if len(t["shape"]) == 2}
 
     def expected(name: str) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from damage import add_tensor, edit_header, edit_json, mounted, poison, small_model, stored, tree
+from damage import add_tensor, contained, edit_header, edit_json, mounted, poison, small_model, stored, tree
 from gemmaq.gemma.names import EMBEDDING, FINAL_NORM
 from inprocess import Done, run
 
@@ -140,7 +140,7 @@ def test_an_existing_output_is_refused(kind: str, model: Path, out: Path, tmp_pa
 def test_force_replaces_an_earlier_artifact(model: Path, out: Path) -> None:
     run("convert", model, "-o", out, "--to", "safetensors")
     run("convert", model, "-o", out, "--quant", "q8_0", "--force")
-    assert list(tree(out.parent)) == ["out", "out/gemma-3-tiny-Q8_0.gguf"]
+    assert list(contained(out.parent)) == ["out/gemma-3-tiny-Q8_0.gguf"]
 
 
 def test_force_leaves_the_earlier_artifact_alone_where_the_new_one_fails(

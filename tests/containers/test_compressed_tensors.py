@@ -194,7 +194,7 @@ def test_small_models_load_with_the_weights_of_their_gguf(
     with torch.no_grad():
         assert model(torch.tensor([[2, 5, 7]])).logits.isfinite().all()
     ours = dict(model.named_parameters())
-    file = next((tmp_path / "out/gguf").iterdir())
+    file = next((tmp_path / "out/gguf").glob("*.gguf"))
     for name, weights in runtimes.gguf_weights(file):
         assert torch.equal(ours[name], weights), name
     assert len(read_gguf(file)[1]) == sum(name.endswith(".weight") for name in ours)

@@ -59,7 +59,7 @@ def test_recovering_the_grid_keeps_the_model(
     lost = {}
     for method in ("auto", "nearest"):
         run("convert", qat, "--method", method, "-o", tmp_path / method)
-        runtimes.put(model, next((tmp_path / method).iterdir()))
+        runtimes.put(model, next((tmp_path / method).glob("*.gguf")))
         lost[method] = divergence(reference, runtimes.logits(model, ids))
         record_property(f"kl_{method}", lost[method])
     with capsys.disabled():
@@ -140,5 +140,5 @@ def test_a_grid_under_the_embedding_is_a_hint(tiny: Path, tmp_path: Path) -> Non
 def test_ordinary_weights_are_quantized_as_ever(tiny: Path, tmp_path: Path) -> None:
     for method in ("auto", "nearest"):
         run("convert", tiny, "--method", method, "-o", tmp_path / method)
-    auto, nearest = (next((tmp_path / method).iterdir()).read_bytes() for method in ("auto", "nearest"))
+    auto, nearest = (next((tmp_path / method).glob("*.gguf")).read_bytes() for method in ("auto", "nearest"))
     assert auto == nearest

@@ -5,22 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from gemmaq.cli import console
-from gemmaq.errors import UsageError
-
-if TYPE_CHECKING:
-    from gemmaq.runtimes import Model
+from gemmaq.errors import UsageError, VerificationError
 
 
 @dataclass(frozen=True, slots=True)
 class _Job:
     """What a user asked for."""
 
-    model: Model
+    artifact: Path
     name: str | None
     dest: Path | None
     model_yaml: bool
@@ -50,13 +47,13 @@ def install(
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Only the model's name, or its folder.")] = False,
 ) -> None:
     """Hand an artifact to Ollama, which must be running (OLLAMA_HOST says where), or to LM Studio; checked before."""
-    from gemmaq.runtimes import NAMES, gather
+    from gemmaq.runtimes import NAMES, find
 
     wanted = runtime.lower().replace("-", "").replace(" ", "")
     if wanted not in _RUNTIMES:
         raise UsageError(f"unknown runtime {runtime!r}", f"runtimes: {', '.join(NAMES)}")
-    model = gather(artifact)
-    job = _Job(model, name, dest, model_yaml, force, dry_run, quiet or as_json)
+    find(artifact)
+    job = _Job(artifact, name, dest, model_yaml, force, dry_run, quiet or as_json)
     report, key, lines = _RUNTIMES[wanted](job)
     if as_json:
         console.emit_json("install", {"runtime": wanted, "artifact": str(artifact), **report})
@@ -74,15 +71,17 @@ _Done = tuple[dict[str, Any], str, list[str]]
 
 
 def _ollama(job: _Job) -> _Done:
-    from gemmaq.runtimes import ollama
+    from gemmaq.runtimes import gather, ollama
 
     if job.dest is not None or job.model_yaml:
         raise UsageError("--dest and --model-yaml are LM Studio's", "leave them out")
-    order = ollama.order(job.model, job.name, job.force)
-    uploads = ollama.uploads(order, _checked(job))
+    server = ollama.find()
+    digests = _check(job)
+    order = ollama.order(server, gather(job.artifact), job.name, job.force)
+    uploads = ollama.uploads(order, digests)
     missing = sum(upload.size for upload in uploads if not upload.present)
     if not job.dry_run:
-        label = f"{order.name} to Ollama {order.version} at {order.server}: {console.size(missing)} to send"
+        label = f"{order.name} to Ollama {server.version} at {server.address}: {console.size(missing)} to send"
         with console.transfers(label, missing, job.quiet) as progress:
             ollama.run(order, uploads, progress, lambda status: None if job.quiet else console.say(f"  {status}"))
     files = [
@@ -91,8 +90,8 @@ def _ollama(job: _Job) -> _Done:
     ]
     report = {
         "name": order.name,
-        "server": str(order.server),
-        "version": order.version,
+        "server": str(server.address),
+        "version": server.version,
         "replaces": order.replaces,
         "files": files,
         "request": ollama.request(order, uploads),
@@ -102,10 +101,10 @@ def _ollama(job: _Job) -> _Done:
 
 
 def _lmstudio(job: _Job) -> _Done:
-    from gemmaq.runtimes import lmstudio
+    from gemmaq.runtimes import gather, lmstudio
 
-    order = lmstudio.order(job.model, job.name, job.dest, job.force, job.model_yaml)
-    _checked(job)
+    _check(job)
+    order = lmstudio.order(gather(job.artifact), job.name, job.dest, job.force, job.model_yaml)
     how: dict[str, str] = {}
     if not job.dry_run:
         with console.transfers(f"{order.name} to {order.folder}", order.size, job.quiet) as progress:
@@ -121,12 +120,22 @@ def _lmstudio(job: _Job) -> _Done:
     return report, "path", lines if job.dry_run else [str(order.folder)]
 
 
-def _checked(job: _Job) -> Mapping[str, str]:
-    """The digests of the artifact's files, once they are found to be what they should be."""
-    from gemmaq.runtimes import check
+def _check(job: _Job) -> Mapping[str, str]:
+    """The digests of the artifact's files by name, as far as it lists any, once it is found to be good.
 
-    with console.transfers(f"checking {job.model.folder}", None, job.quiet) as progress:
-        return check(job.model, progress)
+    Raises:
+        VerificationError: it is not; see `gemmaq verify`.
+    """
+    from gemmaq.release.verify import examine
+
+    with console.progress(f"checking {job.artifact}", job.quiet) as progress:
+        (report,) = examine(job.artifact, progress)
+    if report.problems:
+        more = f", and {len(report.problems) - 1} more" if len(report.problems) > 1 else ""
+        raise VerificationError(
+            f"{job.artifact} is not good: {report.problems[0]}{more}", f"see gemmaq verify {job.artifact}"
+        )
+    return report.files
 
 
 _RUNTIMES: dict[str, Callable[[_Job], _Done]] = {"ollama": _ollama, "lmstudio": _lmstudio}

@@ -11,6 +11,7 @@ from typing import Any
 
 from gemmaq.errors import InputError, OutputError, UsageError
 from gemmaq.gemma.identity import identify
+from gemmaq.release.digests import of_files
 from gemmaq.runtimes import Model, modelfile, ollama_api
 from gemmaq.runtimes.modelfile import Settings
 from gemmaq.runtimes.ollama_api import Server
@@ -22,6 +23,14 @@ _VERSION = re.compile(r"v?(\d+)\.(\d+)\.(\d+)")
 
 Progress = Callable[[str, int, int], None]
 """Called with a file's name, its bytes sent and its bytes in all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A server that answers: where, and its version."""
+
+    address: Server
+    version: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +56,6 @@ class Order:
 
     Attributes:
         server: where.
-        version: of the server.
         name: of the model.
         replaces: whether the server has a model of that name.
         files: what the model is made of.
@@ -55,17 +63,27 @@ class Order:
     """
 
     server: Server
-    version: str
     name: str
     replaces: bool
     files: tuple[Path, ...]
     settings: Settings
 
 
-def order(model: Model, name: str | None, force: bool) -> Order:
+def find() -> Found:
+    """The server that OLLAMA_HOST names, or the one of this machine.
+
+    Raises:
+        NetworkError: there is none.
+    """
+    address = ollama_api.server()
+    return Found(address, ollama_api.version(address))
+
+
+def order(server: Found, model: Model, name: str | None, force: bool) -> Order:
     """What handing a model over takes; the server is asked, and told nothing.
 
     Args:
+        server: from `find`.
         model: the artifact.
         name: what it is to be called, None for a name made of its own.
         force: whether a model of that name may be replaced.
@@ -73,7 +91,6 @@ def order(model: Model, name: str | None, force: bool) -> Order:
     Raises:
         InputError: no GGUF artifact, or one that this Ollama is too old for.
         UsageError: Ollama allows no such name.
-        NetworkError: no server.
         OutputError: the server has a model of that name.
     """
     if model.container != "gguf":
@@ -83,13 +100,13 @@ def order(model: Model, name: str | None, force: bool) -> Order:
         )
     name = check_name(name) if name is not None else default_name(model)
     wanted = modelfile.settings(model.checkpoint, len(model.weights), model.projector is not None)
-    server = ollama_api.server()
-    version = ollama_api.version(server)
-    _check_version(server, version, wanted.requires)
-    replaces = ollama_api.exists(server, name)
+    _check_version(server, wanted.requires)
+    replaces = ollama_api.exists(server.address, name)
     if replaces and not force:
-        raise OutputError(f"Ollama at {server} has a model {name}", "choose another --name, or replace it with --force")
-    return Order(server, version, name, replaces, model.files, wanted)
+        raise OutputError(
+            f"Ollama at {server.address} has a model {name}", "choose another --name, or replace it with --force"
+        )
+    return Order(server.address, name, replaces, model.files, wanted)
 
 
 def uploads(wanted: Order, digests: Mapping[str, str]) -> tuple[Upload, ...]:
@@ -97,12 +114,14 @@ def uploads(wanted: Order, digests: Mapping[str, str]) -> tuple[Upload, ...]:
 
     Args:
         wanted: from `order`.
-        digests: SHA-256 of the files in hex, by name.
+        digests: SHA-256 of files in hex, by name; those that are missing are made.
 
     Raises:
         GemmaqError: the server cannot be asked.
     """
-    named = [(path, f"sha256:{digests[path.name]}") for path in wanted.files]
+    more = of_files({path.name: path for path in wanted.files if path.name not in digests})
+    every = {**digests, **more}
+    named = [(path, f"sha256:{every[path.name]}") for path in wanted.files]
     return tuple(
         Upload(path, path.stat().st_size, digest, ollama_api.has_blob(wanted.server, digest)) for path, digest in named
     )
@@ -170,7 +189,7 @@ def check_name(name: str) -> str:
     return name
 
 
-def _check_version(server: Server, version: str, requires: str | None) -> None:
+def _check_version(server: Found, requires: str | None) -> None:
     """Refuse an Ollama that would make a model of it which does not work.
 
     A version of another form, and the 0.0.0 of a build of one's own, say nothing and pass.
@@ -178,8 +197,10 @@ def _check_version(server: Server, version: str, requires: str | None) -> None:
     Raises:
         InputError: it is too old.
     """
-    has, wants = (_VERSION.match(text or "") for text in (version, requires))
+    has, wants = (_VERSION.match(text or "") for text in (server.version, requires))
     if has is None or wants is None or has.group(1, 2, 3) == ("0", "0", "0"):
         return
     if tuple(map(int, has.groups())) < tuple(map(int, wants.groups())):
-        raise InputError(f"Ollama at {server} is version {version}, this artifact needs {requires}", "update Ollama")
+        raise InputError(
+            f"Ollama at {server.address} is version {server.version}, this artifact needs {requires}", "update Ollama"
+        )

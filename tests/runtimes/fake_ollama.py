@@ -16,6 +16,7 @@ import re
 import socket
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -56,7 +57,8 @@ class FakeOllama:
         version: what it says it is.
         path: before every request's own.
         known: chat templates it knows, by name.
-        faults: `blob` -> cut, mismatch, full; `create` -> error, late error, cut, silence, garbage; `version` -> other.
+        faults: `blob` -> cut, mismatch, full, slow; `create` -> error, late error, cut, silence, garbage;
+            `version` -> other.
         made: models by full name, lower case.
         asked: method and path of every request.
         received: bytes of bodies of blobs.
@@ -216,6 +218,7 @@ class _Handler(BaseHTTPRequestHandler):
                     part.unlink()
                     return self._hang_up()
                 block = b"\0" + block[1:] if fault == "mismatch" else block
+                time.sleep(0.01 if fault == "slow" else 0)
                 made.update(block)
                 file.write(block)
                 fake.received += len(block)

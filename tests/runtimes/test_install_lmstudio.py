@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import shutil
@@ -45,6 +46,13 @@ def check_layout(models: Path) -> None:
         assert ".gguf" in containers or (folder / "config.json").is_file()
 
 
+def strip(folder: Path) -> Path:
+    """An artifact as if it were someone else's."""
+    for name in ("SHA256SUMS", "gemmaq.json"):
+        (folder / name).unlink()
+    return folder
+
+
 def test_gguf(seeing: Path, home: Path) -> None:
     models = home / ".lmstudio" / "models"
     done = install(seeing)
@@ -79,8 +87,7 @@ def test_mlx_with_eyes(sources: Sources, tmp_path: Path, home: Path) -> None:
 
 def test_a_vision_config_without_vision_weights(mlx: Path, tmp_path: Path, home: Path) -> None:
     """LM Studio goes by vision_config alone."""
-    folder = Path(shutil.copytree(mlx, tmp_path / "odd"))
-    (folder / "SHA256SUMS").unlink(missing_ok=True)
+    folder = strip(Path(shutil.copytree(mlx, tmp_path / "odd")))
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"vision_config": {"hidden_size": 64}}))
     assert "vision_config" in install(folder, code=3).stderr
@@ -99,7 +106,7 @@ def test_a_second_projector_is_refused(seeing: Path, tmp_path: Path, home: Path)
         shutil.copy(path, folder)
     install(folder, "--name", "me/one")
     shutil.copy(next(seeing.glob("mmproj*")), folder / "mmproj-another-BF16.gguf")
-    assert "2 projectors" in install(folder, code=3).stderr
+    assert "2 vision projectors" in install(folder, code=8).stderr
     check_layout(home / ".lmstudio/models")
 
 
@@ -111,7 +118,7 @@ def test_a_projector_of_another_model_is_refused(chat: Path, seeing: Path, tmp_p
     whole = next(seeing.glob("mmproj*")).read_bytes()
     at = whole.index(b"clip.vision.projection_dim") + len(b"clip.vision.projection_dim") + 4
     projector.write_bytes(whole[:at] + (96).to_bytes(4, "little") + whole[at + 4 :])
-    assert "mmproj" in install(folder, code=3).stderr
+    assert "mmproj" in install(folder, code=8).stderr
 
 
 @pytest.mark.parametrize("refusal", [errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP])
@@ -244,10 +251,14 @@ def test_no_lm_studio(chat: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_publisher_of_the_source(chat: Path, tmp_path: Path, home: Path) -> None:
-    folder = tmp_path / "chat"
-    folder.mkdir()
-    shutil.copy(next(chat.glob("*.gguf")), folder)
-    (folder / "gemmaq.json").write_text(json.dumps({"source": {"repo": "google/gemma-3-1b-it"}}))
+    folder = Path(shutil.copytree(chat, tmp_path / "out"))
+    said = json.loads((folder / "gemmaq.json").read_text())
+    said["source"]["repo"] = "google/gemma-3-1b-it"
+    (folder / "gemmaq.json").write_text(json.dumps(said))
+    sums = (folder / "SHA256SUMS").read_text().splitlines(keepends=True)
+    digest = hashlib.sha256((folder / "gemmaq.json").read_bytes()).hexdigest()
+    new = [f"{digest}  gemmaq.json\n" if line.endswith("  gemmaq.json\n") else line for line in sums]
+    (folder / "SHA256SUMS").write_text("".join(new))
     path = Path(json.loads(install(folder, "--json").stdout)["path"])
     assert path == home / ".lmstudio/models/google/gemma-3-1b-it-Q4_0-GGUF"
 
@@ -261,12 +272,15 @@ def test_names(name: str, chat: Path, home: Path) -> None:
 def test_unfinished_and_damaged(seeing: Path, split: Path, tmp_path: Path, home: Path) -> None:
     part = Path(shutil.copytree(split, tmp_path / "part"))
     sorted(part.glob("*.gguf"))[-1].unlink()
-    install(part, code=5)
+    install(part, code=8)
     short = tmp_path / "gemma-3-4b-it-Q4_0.gguf"
-    short.write_bytes(next(seeing.glob("gemma*")).read_bytes()[:-50])
-    install(short, code=3)
+    short.write_bytes(next(seeing.glob("gemma*.gguf")).read_bytes()[:-50])
+    install(short, code=8)
     broken = Path(shutil.copytree(seeing, tmp_path / "broken"))
     with next(broken.glob("mmproj*")).open("r+b") as file:
         file.truncate(1000)
-    install(broken, code=3)
+    install(broken, code=8)
+    unfinished = Path(shutil.copytree(seeing, tmp_path / "unfinished"))
+    (unfinished / "SHA256SUMS").unlink()
+    install(unfinished, code=8)
     assert not files(home)

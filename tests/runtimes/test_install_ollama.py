@@ -10,8 +10,10 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import ollama_rules as rules
 import pytest
 from artifacts import Sources, convert
@@ -156,41 +158,50 @@ def test_faults(where: str, fault: str, code: int, words: str, chat: Path, ollam
 
 
 def test_nothing_reaches_the_server_of_a_damaged_artifact(seeing: Path, tmp_path: Path, ollama: FakeOllama) -> None:
-    folder = tmp_path / "artifact"
-    shutil.copytree(seeing, folder)
-    sums = subprocess.run(["sha256sum", *sorted(p.name for p in folder.iterdir() if p.name != "SHA256SUMS")],
-                          cwd=folder, capture_output=True, check=True)  # fmt: skip
-    (folder / "SHA256SUMS").write_bytes(sums.stdout)
+    folder = Path(shutil.copytree(seeing, tmp_path / "artifact"))
     install(folder, "--dry-run")
-    first, second = gguf(folder)
-    whole = bytearray(first.read_bytes())
-    whole[-7] ^= 4
-    first.write_bytes(whole)
+    ollama.asked.clear()
+    random = np.random.default_rng(7)
+    paths = [path for path in sorted(folder.iterdir()) for _ in range(4)]
+    for path in paths:
+        whole = bytearray(path.read_bytes())
+        whole[random.integers(len(whole))] ^= 1 << random.integers(8)
+        before = path.read_bytes()
+        path.write_bytes(whole)
+        install(folder, code=8)
+        path.write_bytes(before)
+    (folder / "extra.gguf").write_bytes(b"")
     install(folder, code=8)
-    whole[-7] ^= 4
-    first.write_bytes(whole)
-    (folder / "extra.bin").write_bytes(b"")
-    install(folder, code=8)
-    (folder / "extra.bin").unlink()
-    second.unlink()
-    install(folder, code=8)
-    assert not any(asked.startswith("POST /api/blobs") or "create" in asked for asked in ollama.asked)
+    (folder / "extra.gguf").unlink()
+    for path in sorted(folder.iterdir()):
+        path.rename(tmp_path / "away")
+        install(folder, code=8)
+        (tmp_path / "away").rename(path)
+    assert set(ollama.asked) == {"GET /api/version"}
+    install(folder)
 
 
-def test_truncated(chat: Path, tmp_path: Path, ollama: FakeOllama) -> None:
+def test_others_artifacts(chat: Path, split: Path, seeing: Path, tmp_path: Path, ollama: FakeOllama) -> None:
+    """Without SHA256SUMS: checked as far as it can be."""
     (path,) = gguf(chat)
-    part = tmp_path / path.name
-    part.write_bytes(path.read_bytes()[:-100])
-    install(part, code=3)
-    assert not ollama.asked
-
-
-def test_a_missing_shard(split: Path, tmp_path: Path, ollama: FakeOllama) -> None:
-    folder = tmp_path / "artifact"
-    shutil.copytree(split, folder)
-    gguf(folder)[1].unlink()
-    install(folder, code=5)
-    assert not ollama.received
+    short = tmp_path / path.name
+    short.write_bytes(path.read_bytes()[:-100])
+    install(short, code=8)
+    shutil.copy(path, short)
+    install(short, "--name", "alone")
+    part = tmp_path / "part"
+    part.mkdir()
+    for shard in gguf(split)[1:]:
+        shutil.copy(shard, part)
+    install(part, code=8)
+    two = tmp_path / "two"
+    two.mkdir()
+    for file in gguf(seeing):
+        shutil.copy(file, two)
+    install(two)
+    shutil.copy(gguf(seeing)[-1], two / "mmproj-second.gguf")
+    assert "2 vision projectors" in install(two, "--force", code=8).stderr
+    assert ollama.made.keys() == {"alone:latest", "gemma-3-4b-it-qat:q4_0"}
 
 
 def test_other_containers_are_refused(mlx: Path, sources: Sources, tmp_path: Path, ollama: FakeOllama) -> None:
@@ -229,16 +240,42 @@ def test_the_default_name(chat: Path, seeing: Path, tmp_path: Path) -> None:
     assert rules.is_name(default_name(gather(odd)))
 
 
-def test_interrupted(chat: Path) -> None:
-    """Ctrl-C while the server takes its time: no traceback, code 130, and no model."""
+def start(folder: Path, host: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "gemmaq", "install", str(folder), "--runtime", "ollama"]
+    return subprocess.Popen(command, env={**os.environ, "OLLAMA_HOST": host}, stderr=subprocess.PIPE, text=True)
+
+
+def stop(process: subprocess.Popen[str]) -> None:
+    """Ctrl-C: code 130, and no traceback."""
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130 and "Traceback" not in said
+
+
+def test_interrupted_while_the_server_is_silent(chat: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        env = {**os.environ, "OLLAMA_HOST": f"127.0.0.1:{silent.getsockname()[1]}"}
-        command = [sys.executable, "-m", "gemmaq", "install", str(chat), "--runtime", "ollama"]
-        process = subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True)
         silent.settimeout(60)
+        process = start(chat, f"127.0.0.1:{silent.getsockname()[1]}")
         connection, _ = silent.accept()
         time.sleep(0.2)
-        process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=60)
+        stop(process)
         connection.close()
-    assert process.returncode == 130 and "Traceback" not in said
+
+
+def test_interrupted_while_sending(sample_q4_0: Path, ollama: FakeOllama) -> None:
+    """A file of 240 MB, sent in blocks: memory stays what it was, and the server keeps nothing of it."""
+    ollama.faults["blob"] = "slow"
+    process = start(sample_q4_0, ollama.host)
+    wait(lambda: ollama.received > 16 << 20)
+    peak = Path(f"/proc/{process.pid}/status").read_text() if sys.platform == "linux" else "VmHWM: 0 kB"
+    stop(process)
+    wait(lambda: not any(ollama.root.iterdir()))
+    assert 16 << 20 < ollama.received < sample_q4_0.stat().st_size and not ollama.made
+    assert int(peak.partition("VmHWM:")[2].split()[0]) < 200_000
+
+
+def wait(until: Callable[[], bool]) -> None:
+    end = time.monotonic() + 60
+    while not until():
+        assert time.monotonic() < end
+        time.sleep(0.02)

@@ -21,12 +21,16 @@ Require = Callable[[bool, str], None]
 
 
 def made(folder: Path) -> rules.Modelfile:
-    """The Modelfile of an artifact, written beside its files and read there."""
+    """The Modelfile of an artifact; made again of its files it is the same."""
+    text = (folder / modelfile.FILE).read_text()
     model = gather(folder)
     projector = model.projector.name if model.projector else None
-    text = modelfile.text(model.checkpoint, [path.name for path in model.weights], projector)
-    (folder / modelfile.FILE).write_text(text)
-    return rules.parse((folder / modelfile.FILE).read_text(), folder)
+    assert modelfile.text(model.checkpoint, [path.name for path in model.weights], projector) == text
+    found = rules.parse(text, folder)
+    settings = modelfile.settings(model.checkpoint, len(model.weights), projector is not None)
+    assert found.parameters == settings.parameters
+    assert (found.template, found.requires) == (settings.template, settings.requires)
+    return found
 
 
 @pytest.fixture
@@ -73,11 +77,9 @@ def test_models_that_do_not_chat(sources: Sources, tmp_path: Path) -> None:
 
 
 def test_odd_file_names(chat: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "my models"
-    folder.mkdir()
-    path = folder / "My Gemma 3 (it), #1-Q4_0.gguf"
+    path = tmp_path / "My Gemma 3 (it), #1-Q4_0.gguf"
     shutil.copy(next(chat.glob("*.gguf")), path)
-    assert made(folder).files == [path]
+    assert rules.parse(modelfile.text(gather(path).checkpoint, [path.name]), tmp_path).files == [path]
 
 
 CONVERSATIONS: dict[str, list[tuple[str, str]]] = {

@@ -57,7 +57,7 @@ _APPLE_GB = {
 }  # fmt: skip
 _NOISE = re.compile(r"\b(nvidia|geforce|amd|radeon|intel|apple|tesla|instinct|graphics|gpu|mac|generation)\b")
 _PLAIN = re.compile(r"(\d{1,6}(?:\.\d{1,3})?)\s*(gb|gib)", re.ASCII)
-_SEVERAL = re.compile(r"(\d{1,6})\s*x\s*(?=[a-z0-9])", re.ASCII)
+_SEVERAL = re.compile(r"(\d{1,2})\s*x\s*(?=[a-z0-9])", re.ASCII)
 
 
 def apple(name: str, memory: int, wired: int = 0) -> Card:

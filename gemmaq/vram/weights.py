@@ -76,7 +76,7 @@ def _planned(checkpoint: Checkpoint, target: Format, quant: str, embedding: str 
 def _model(checkpoint: Checkpoint, target: Format, weights: int, embedding: int) -> Model:
     seen = checkpoint.vision_bytes
     if seen and target.name == "gguf" and checkpoint.format != "gguf":
-        seen = vision.mmproj_bytes(checkpoint.config.hidden_size)
+        seen = vision.mmproj_bytes(checkpoint.config.hidden_size, checkpoint.vision_config or vision.SIGLIP)
     return Model(checkpoint.name, checkpoint.config, weights, embedding, seen)
 
 

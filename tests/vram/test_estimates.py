@@ -1,19 +1,18 @@
-"""Memory: llama.cpp's own figures, Google's published table, and what the command prints."""
+"""Memory in every engine, by figures written down: llama.cpp's log, published designs, and how engines relate."""
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
+from dataclasses import replace
 
 import pytest
 
+from gemmaq import vram
 from gemmaq.errors import UsageError
-from gemmaq.gemma.sizes import SIZES, require
-from gemmaq.vram import published
-from gemmaq.vram.llama_cpp import Estimate, estimate
+from gemmaq.gemma.sizes import SIZES, Size, require
+from gemmaq.vram import Estimate, Load, Model, estimate
 
 MIB = 1 << 20
+GIB = 1 << 30
 K = 1024
 
 KV_MIB = {
@@ -36,119 +35,195 @@ KV_MIB = {
 """Model and type of the cache -> context, MiB of the global and of the local layers, from llama.cpp's log."""
 
 COMPUTE_MIB = {
-    "270m": ((2 * K, 20.77), (8 * K, 26.77), (32 * K, 50.77)),
-    "1b": ((2 * K, 52.27), (8 * K, 58.27), (32 * K, 82.27)),
-    "4b": ((8 * K, 88.52), (32 * K, 112.52), (128 * K, 208.52)),
-    "12b": ((8 * K, 130), (32 * K, 154), (128 * K, 250)),
-    "27b": ((8 * K, 175), (32 * K, 199), (128 * K, 295)),
+    "270m": ((2 * K, 20.77, 31.76), (8 * K, 26.77, 91.76), (32 * K, 50.77, 331.76)),
+    "1b": ((2 * K, 52.27, 59.26), (8 * K, 58.27, 94.76), (32 * K, 82.27, 334.76)),
+    "4b": ((8 * K, 88.52, 178.01), (32 * K, 112.52, 610.01), (128 * K, 208.52, 2338.01)),
+    "12b": ((8 * K, 130.02, 329.51), (32 * K, 154.02, 1145.51), (128 * K, 250.02, 4409.51)),
+    "27b": ((8 * K, 175.02, 594.51), (32 * K, 199.02, 2178.51), (128 * K, 295.02, 8514.51)),
 }
-"""Model -> context and MiB of the compute buffer of llama.cpp's server with flash attention."""
+"""Model -> context and MiB of the compute buffer of llama.cpp's server, with and without flash attention."""
 
-GOOGLE = {
-    "gemma-3-1b": ((2.0, 0.5, 0.7, 1.0), (2.9, 1.4, 1.6, 1.9)),
-    "gemma-3-4b": ((8.0, 2.6, 2.9, 4.4), (12.7, 7.3, 7.6, 9.1)),
-    "gemma-3-12b": ((24.0, 6.6, 7.1, 12.4), (38.9, 21.5, 22.0, 27.3)),
-    "gemma-3-27b": ((54.0, 14.1, 15.3, 27.4), (72.7, 32.8, 34.0, 46.1)),
-}
-"""Gemma 3 Technical Report, table 3: weights, and weights with the cache at 32,768 tokens."""
-COLUMNS = ("bf16", "int4", "int4_blocks_32", "sfp8")
-
-PARTS = ["weights", "vision", "kv_global", "kv_local", "compute", "overhead", "total"]
+LOGITS_MIB = {"270m": 514.5, "1b": 516.5, "4b": 522.13, "12b": 527.13, "27b": 533.13}
+"""Model -> MiB of the compute buffer at 8192 tokens where the logits of a whole batch are kept."""
 
 
-def at(model: str, context: int, kv_type: str = "f16") -> Estimate:
-    return estimate(require(model).config, 0, context, kv_type)
+def at(model: str, context: int, engine: str = "llama.cpp", **options: object) -> Estimate:
+    """An estimate of a model that weighs a million bytes, a tenth of them embedding, and half a million to see with."""
+    size = require(model)
+    runtime = vram.find(engine)
+    load = replace(Load(context, (runtime.kv_default,) * 2), **options)  # type: ignore[arg-type]
+    return estimate(runtime, Model(size.name, size.config, 1_000_000, 100_000, 500_000 if size.vision else 0), load)
 
 
 @pytest.mark.parametrize(("model", "kv_type"), KV_MIB)
-def test_cache_is_what_llama_cpp_allocates(model, kv_type):
+def test_cache_is_what_llama_cpp_allocates(model: str, kv_type: str) -> None:
     for context, everything, window in KV_MIB[model, kv_type]:
-        got = at(model, context, kv_type)
+        got = at(model, context, kv_types=(kv_type, kv_type))
         assert got.kv_global / MIB == pytest.approx(everything, abs=0.00501)
         assert got.kv_local / MIB == pytest.approx(window, abs=0.00501)
 
 
 @pytest.mark.parametrize("model", COMPUTE_MIB)
-def test_compute_buffer_is_what_llama_cpp_allocates(model):
-    for context, expected in COMPUTE_MIB[model]:
-        assert at(model, context).compute / MIB == pytest.approx(expected, abs=0.1)
+def test_compute_buffer_is_what_llama_cpp_allocates(model: str) -> None:
+    for context, flash, scores in COMPUTE_MIB[model]:
+        assert at(model, context).compute / MIB == pytest.approx(flash, abs=0.00501)
+        assert at(model, context, flash_attention=False).compute / MIB == pytest.approx(scores, abs=0.00501)
 
 
-def test_the_window_is_no_larger_than_the_context():
+@pytest.mark.parametrize("model", LOGITS_MIB)
+def test_the_library_keeps_all_logits_and_the_whole_context(model: str) -> None:
+    got = at(model, 8 * K, "libllama", swa_full=False)
+    assert got.compute / MIB == pytest.approx(LOGITS_MIB[model], abs=0.00501)
+    assert got.kv_local == at(model, 8 * K).kv_local
+    by_default = at(model, 8 * K, "libllama")
+    assert by_default.kv_local == at(model, 8 * K, swa_full=True).kv_local > got.kv_local
+    assert by_default.notes
+
+
+def test_slots_windows_and_batches_of_llama_cpp() -> None:
+    """MiB of the local layers of 27B at 131,072 tokens, from llama.cpp's log."""
+    expected = {
+        624: {},
+        1872: {"parallel": 4},
+        2496: {"parallel": 4, "unified": False},
+        53248: {"swa_full": True},
+        1248: {"ubatch": 2048},
+    }
+    for mib, options in expected.items():
+        got = at("27b", 128 * K, **options)
+        assert (got.kv_global / MIB, got.kv_local / MIB) == (10240, mib)
+
+
+def test_the_window_is_no_larger_than_the_context() -> None:
     small = at("4b", 1000)
     assert (small.kv_global, small.kv_local) == (5 * 4096 * 1024, 29 * 4096 * 1024)
 
 
-@pytest.mark.parametrize(("context", "kv_type"), ((0, "f16"), (32769, "f16"), (1024, "q6_k"), (1024, "")))
-def test_what_is_impossible_is_refused(context, kv_type):
-    with pytest.raises(UsageError):
-        at("270m", context, kv_type)
+def test_parts_and_total() -> None:
+    seeing = at("4b", 8 * K, vision=True)
+    blind = at("4b", 8 * K)
+    assert seeing.total == seeing.weights + seeing.kv + seeing.compute + seeing.vision + seeing.overhead
+    assert seeing.vision == seeing.vision_weights + seeing.vision_compute
+    assert seeing.total - blind.total == seeing.vision > seeing.vision_weights == 500_000
+    assert blind.vision == 0
+    assert blind.host == 100_000 + 4 * 262208
+    assert at("4b", 8 * K, parallel=3).host == 100_000 + 3 * 4 * 262208
 
 
-@pytest.mark.parametrize("name", GOOGLE)
-@pytest.mark.parametrize("column", published.COMPUTED)
-def test_a_computed_cell_of_googles_table(name, column):
-    """Twelve cells in all, and of the formula itself, not of a rounded constant."""
-    cell = GOOGLE[name][0][COLUMNS.index(column)]
-    assert round(published.weights_gb(require(name), published.COMPUTED[column]), 1) == cell
+@pytest.mark.parametrize(("flash", "mib"), ((True, 121), (False, 1132)))
+def test_scratch_for_an_image(flash: bool, mib: int) -> None:
+    """As users measured it on a real card."""
+    assert round(at("12b", 8 * K, vision=True, flash_attention=flash).vision_compute / MIB) == mib
 
 
-def test_published_prints_googles_table(gemmaq):
-    answer = json.loads(gemmaq("estimate-vram", "--published", "--json").stdout)
-    assert list(answer) == ["schema", "rows"] and answer["schema"] == "gemmaq.published-vram/1"
-    assert {tuple(row) for row in answer["rows"]} == {("model", "weights_gb", "weights_kv_32k_gb", "computed")}
-    for row, (name, cells) in zip(answer["rows"], GOOGLE.items(), strict=True):
-        assert (row["model"], row["computed"]) == (name, ["bf16", "int4", "sfp8"])
-        assert tuple(tuple(row[part].items()) for part in ("weights_gb", "weights_kv_32k_gb")) == tuple(
-            tuple(zip(COLUMNS, part, strict=True)) for part in cells
-        )
+def parts(got: Estimate) -> tuple[int, ...]:
+    return got.weights, got.kv_global, got.kv_local, got.compute, got.vision, got.overhead, got.host
 
 
-def test_estimates_as_json(gemmaq):
-    command = "estimate-vram 27b 4b --quant q4_0 --quant bf16 --context 8192 --context 131072 --kv-type q8_0 --json"
-    answer = json.loads(gemmaq(*command.split()).stdout)
-    assert list(answer) == ["schema", "estimates"] and answer["schema"] == "gemmaq.estimate-vram/1"
-    entries = answer["estimates"]
-    keys = ["model", "quant", "engine", "context", "kv_type", "bytes", "gpus"]
-    for entry in entries:
-        assert list(entry) == keys and list(entry["bytes"]) == PARTS and isinstance(entry["gpus"], list)
-        assert all(type(part) is int for part in entry["bytes"].values())
-        assert entry["bytes"]["total"] == sum(entry["bytes"][part] for part in PARTS[:-1])
-    asked = {(e["model"], e["quant"], e["context"]): e for e in entries}
-    assert len(asked) == len(entries) == 8
-    large = asked["gemma-3-27b", "q4_0", 131072]
-    assert (large["engine"], large["kv_type"]) == ("llama.cpp", "q8_0")
-    expected = {"kv_global": 5440 * MIB, "kv_local": int(331.5 * MIB), "compute": 295 * MIB}
-    assert {part: large["bytes"][part] for part in expected} == pytest.approx(expected, abs=0.1 * MIB)
-    assert large["bytes"]["weights"] == 15_560_833_664
-    assert asked["gemma-3-4b", "bf16", 8192]["bytes"]["weights"] == 2 * 3_880_263_168 + 2 * 368_128
+@pytest.mark.parametrize("size", SIZES, ids=lambda size: size.label)
+def test_engines_that_run_llama_cpp(size: Size) -> None:
+    """Ollama multiplies the context by the requests and gives each its share; LM Studio lets them share one."""
+    for kind in ("f16", "q8_0"):
+        options = {"parallel": 3, "kv_types": (kind, kind)}
+        assert parts(at(size.name, 2 * K, "ollama", **options)) == parts(at(size.name, 6 * K, **options, unified=False))
+        assert parts(at(size.name, 6 * K, "lmstudio", **options)) == parts(at(size.name, 6 * K, **options))
+    one = at(size.name, 2 * K, "ollama")
+    assert at(size.name, 2 * K, "ollama", parallel=3).kv == 3 * one.kv
 
 
-def test_no_model_means_all_sizes_with_no_file_at_hand(gemmaq, tmp_path):
-    answer = json.loads(gemmaq("estimate-vram", "--json", cwd=tmp_path).stdout)
-    assert list(dict.fromkeys(e["model"] for e in answer["estimates"])) == [size.name for size in SIZES]
-    quiet = gemmaq("estimate-vram", "-q", cwd=tmp_path).stdout.split()
-    assert [int(line) for line in quiet] == [e["bytes"]["total"] for e in answer["estimates"]]
+@pytest.mark.parametrize(
+    ("context", "options", "gib"),
+    (
+        (32 * K, {}, 3.91),
+        (128 * K, {}, 11.41),
+        (128 * K, {"ubatch": 8192}, 14.23),
+        (128 * K, {"kv_types": ("fp8", "fp8")}, 11.41 / 2),
+        (32 * K, {"parallel": 2}, 2 * 3.91),
+    ),
+)
+def test_pages_of_vllm(context: int, options: dict[str, object], gib: float) -> None:
+    """27B, by vLLM's notes on its hybrid cache: groups of ten layers, the last one padded."""
+    assert at("27b", context, "vllm", **options).kv / GIB == pytest.approx(gib, abs=0.01)
 
 
-def test_weights_of_a_file_are_those_it_holds(gemmaq, sample_q4_0):
-    (entry,) = json.loads(gemmaq("estimate-vram", sample_q4_0, "--json").stdout)["estimates"]
-    assert entry["bytes"]["weights"] == 234_883_584
-    assert entry["bytes"]["kv_global"] == 24 * MIB
+@pytest.mark.parametrize("engine", vram.NAMES)
+@pytest.mark.parametrize("size", SIZES, ids=lambda size: size.label)
+def test_every_engine_runs_every_size(engine: str, size: Size) -> None:
+    """More tokens and more sequences take more."""
+    short, long = at(size.name, 2 * K, engine), at(size.name, 32 * K, engine)
+    assert 0 < short.kv_global < long.kv_global and 0 < short.kv_local <= long.kv_local and short.compute > 0
+    assert short.weights == 1_000_000 or engine == "transformers"  # which computes with BF16 whatever was stored
+    assert short.total < long.total <= at(size.name, 32 * K, engine, parallel=2).total
+    assert long.total < 100 * GIB
+    runtime = vram.find(engine)
+    assert runtime.kv_default in runtime.kv_types and len(runtime.quants) > 2
+    for kind in runtime.kv_types:
+        assert at(size.name, 2 * K, engine, kv_types=(kind, kind)).kv > 0
 
 
-@pytest.mark.parametrize("command", (["--help"], ["estimate-vram", "--help"], ["estimate-vram", "--published"]))
-def test_heavy_libraries_stay_out(command):
-    """Numba and torch take a second or more to import."""
-    script = (
-        "import sys\nfrom gemmaq.cli.app import main\nsys.argv = ['gemmaq', *sys.argv[1:]]\n"
-        "try:\n    main()\nexcept SystemExit as end:\n    assert not end.code, end.code\n"
-        "print('\\n' + ' '.join(sorted({name.partition('.')[0] for name in sys.modules})))"
-    )
-    done = subprocess.run([sys.executable, "-c", script, *command], capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr
-    loaded = set(done.stdout.splitlines()[-1].split())
-    assert "gemmaq" in loaded and "typer" in loaded
-    assert not loaded & {"numba", "llvmlite", "torch", "transformers", "huggingface_hub"}
-    if command == ["--help"]:
-        assert not loaded & {"numpy", "gguf"}
+@pytest.mark.parametrize(
+    ("name", "engine"),
+    (
+        ("LLAMA.CPP", "llama.cpp"),
+        ("llamacpp", "llama.cpp"),
+        ("llama_cpp", "llama.cpp"),
+        ("llama-server", "llama.cpp"),
+        ("LM Studio", "lmstudio"),
+        ("lm-studio", "lmstudio"),
+        ("mlx-lm", "mlx"),
+        ("vLLM", "vllm"),
+        ("Ollama", "ollama"),
+    ),
+)
+def test_names_of_engines(name: str, engine: str) -> None:
+    assert vram.find(name).name == engine
+
+
+@pytest.mark.parametrize(
+    ("engine", "context", "options", "words"),
+    (
+        ("llama.cpp", 0, {}, ("0 tokens", "1 to 32768")),
+        ("llama.cpp", -1, {}, ("-1 tokens",)),
+        ("llama.cpp", 32769, {}, ("32769", "32768")),
+        ("llama.cpp", 4 * 32768 + 1, {"parallel": 4, "unified": False}, ("131073", "131072")),
+        ("llama.cpp", K, {"parallel": 0}, ("--parallel",)),
+        ("llama.cpp", K, {"parallel": 257}, ("256",)),
+        ("ollama", K, {"parallel": 257}, ("256",)),
+        ("llama.cpp", K, {"ubatch": 0}, ("--ubatch",)),
+        ("llama.cpp", K, {"kv_types": ("q6_k", "q6_k")}, ("q6_k", "q8_0")),
+        ("llama.cpp", K, {"kv_types": ("f16", "")}, ("''",)),
+        ("llama.cpp", K, {"kv_types": ("f16", "q8_0"), "flash_attention": False}, ("flash", "K alone")),
+        ("llama.cpp", K, {"vision": True}, ("no vision",)),
+        ("ollama", K, {"kv_types": ("q8_0", "f16")}, ("one type",)),
+        ("ollama", K, {"kv_types": ("q5_1", "q5_1")}, ("Ollama", "q5_1", "q8_0")),
+        ("ollama", K, {"swa_full": True}, ("Ollama", "swa-full")),
+        ("ollama", K, {"unified": True}, ("unified",)),
+        ("lmstudio", K, {"swa_full": False}, ("LM Studio", "swa-full")),
+        ("lmstudio", K, {"kv_types": ("bf16", "bf16")}, ("LM Studio", "bf16")),
+        ("vllm", K, {"kv_types": ("q8_0", "q8_0")}, ("vLLM", "q8_0", "fp8")),
+        ("vllm", K, {"flash_attention": False}, ("vLLM", "flash")),
+        ("mlx", K, {"kv_types": ("q8_0", "q8_0")}, ("mlx", "q8_0", "bf16")),
+        ("mlx", K, {"swa_full": True}, ("swa-full",)),
+        ("mlx", K, {"unified": False}, ("unified",)),
+        ("transformers", K, {"kv_types": ("q4_0", "q4_0")}, ("q4_0",)),
+        ("transformers", K, {"swa_full": True}, ("swa-full",)),
+        ("vllm", K, {"swa_full": True}, ("swa-full",)),
+    ),
+)
+def test_what_is_impossible_is_refused(
+    engine: str, context: int, options: dict[str, object], words: tuple[str, ...]
+) -> None:
+    with pytest.raises(UsageError) as refusal:
+        at("270m", context, engine, **options)
+    said = f"{refusal.value.message} {refusal.value.hint}"
+    assert all(word in said for word in words), said
+
+
+def test_quantized_keys_alone_need_no_flash_attention() -> None:
+    got = at("270m", 8 * K, kv_types=("q8_0", "f16"), flash_attention=False)
+    assert got.kv_global / MIB == pytest.approx((12.75 + 24) / 2, abs=0.01)
+
+
+def test_slots_with_a_cache_each_have_a_context_each() -> None:
+    got = at("270m", 4 * 32 * K, parallel=4, unified=False)
+    assert got.kv == 4 * at("270m", 32 * K).kv

@@ -1,0 +1,253 @@
+"""`gemmaq estimate-vram` on the command line: what it prints, in which shape, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gemmaq import vram
+from gemmaq.gemma.sizes import SIZES
+from inprocess import run
+
+MIB = 1 << 20
+PARTS = ["weights", "vision", "kv_global", "kv_local", "compute", "overhead", "total"]
+NAMES = [size.name for size in SIZES]
+
+
+def estimates(*arguments: object) -> list[dict[str, Any]]:
+    answer = json.loads(run("estimate-vram", *arguments, "--json").stdout)
+    assert list(answer) == ["schema", "estimates"] and answer["schema"] == "gemmaq.estimate-vram/1"
+    result: list[dict[str, Any]] = answer["estimates"]
+    return result
+
+
+def test_estimates_as_json() -> None:
+    command = "27b 4b --quant q4_0 --quant bf16 --context 8192 --context 131072 --kv-type q8_0 --gpu 24GB --gpu 2x3090"
+    entries = estimates(*command.split())
+    keys = {
+        "model": str,
+        "quant": str,
+        "embedding": str,
+        "engine": str,
+        "context": int,
+        "kv_type": str,
+        "parallel": int,
+        "bytes": dict,
+        "vision_weights": int,
+        "vision_compute": int,
+        "host": int,
+        "gpus": list,
+        "notes": list,
+    }
+    card = {
+        "name": str,
+        "bytes": int,
+        "usable": int,
+        "fits": bool,
+        "room": int,
+        "max_context": int,
+        "max_quant": str | None,
+    }
+    for entry in entries:
+        assert list(entry) == list(keys) and list(entry["bytes"]) == PARTS
+        assert all(isinstance(entry[key], kind) for key, kind in keys.items())
+        assert all(type(part) is int for part in entry["bytes"].values())
+        assert entry["bytes"]["total"] == sum(entry["bytes"][part] for part in PARTS[:-1])
+        assert entry["bytes"]["vision"] == entry["vision_weights"] + entry["vision_compute"]
+        assert [gpu["name"] for gpu in entry["gpus"]] == ["24 GB", "2x RTX 3090"]
+        for gpu in entry["gpus"]:
+            assert list(gpu) == list(card) and all(isinstance(gpu[key], kind) for key, kind in card.items())
+        assert all(isinstance(note, str) and note for note in entry["notes"])
+    asked = {(e["model"], e["quant"], e["context"]): e for e in entries}
+    assert len(asked) == len(entries) == 8
+    large = asked["gemma-3-27b", "q4_0", 131072]
+    assert (large["engine"], large["kv_type"], large["parallel"]) == ("llama.cpp", "q8_0", 1)
+    expected = {"kv_global": 5440 * MIB, "kv_local": int(331.5 * MIB)}
+    assert {part: large["bytes"][part] for part in expected} == expected
+    assert (large["bytes"]["weights"], large["embedding"]) == (15_560_833_664, "q6_k")
+    assert asked["gemma-3-4b", "bf16", 8192]["bytes"]["weights"] == 2 * 3_880_263_168 + 2 * 368_128
+
+
+def test_no_model_means_all_sizes_with_no_file_at_hand(gemmaq, tmp_path: Path) -> None:
+    answer = json.loads(gemmaq("estimate-vram", "--json", cwd=tmp_path).stdout)
+    assert list(dict.fromkeys(e["model"] for e in answer["estimates"])) == NAMES
+    assert {e["quant"] for e in answer["estimates"]} == {"bf16", "q4_0"}
+    done = gemmaq("estimate-vram", "-q", cwd=tmp_path)
+    assert [int(line) for line in done.stdout.split()] == [e["bytes"]["total"] for e in answer["estimates"]]
+    assert done.stderr == "" and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("engine", vram.NAMES)
+def test_every_engine_answers_for_every_size(engine: str) -> None:
+    entries = estimates("--engine", engine)
+    assert list(dict.fromkeys(e["model"] for e in entries)) == NAMES
+    assert {e["engine"] for e in entries} == {engine} and all(e["notes"] for e in entries)
+    shown = run("estimate-vram", "--engine", engine).stdout
+    title, *lines = shown.splitlines()
+    assert vram.find(engine).title in title and "8,192 tokens" in title
+    totals = {(line.split()[0], line.split()[1]): line for line in lines if len(line.split()) > 6}
+    for entry in entries:
+        line = totals[entry["model"].removeprefix("gemma-3-"), entry["quant"]]
+        total = entry["bytes"]["total"]
+        assert f"{total / 1e9:.2f}" in line.split() and f"{total / (1 << 30):.2f}" in line.split()
+
+
+@pytest.mark.parametrize("name", ["27b", "27B", "gemma-3-27b", "gemma3:27b", "google/gemma-3-27b"])
+def test_names_of_sizes(name: str) -> None:
+    assert {e["model"] for e in estimates(name)} == {"gemma-3-27b"}
+
+
+def test_types_of_k_and_v() -> None:
+    (both,) = estimates("27b", "--quant", "q4_0", "--kv-type", "q8_0")
+    (one,) = estimates("27b", "--quant", "q4_0", "--kv-type", "Q8_0,f16")
+    (none,) = estimates("27b", "--quant", "q4_0")
+    assert (both["kv_type"], one["kv_type"], none["kv_type"]) == ("q8_0", "q8_0,f16", "f16")
+    for part in ("kv_global", "kv_local"):
+        assert one["bytes"][part] == (both["bytes"][part] + none["bytes"][part]) / 2
+    assert "q8_0,f16 cache" in run("estimate-vram", "27b", "--kv-type", "q8_0,f16").stdout
+
+
+def test_slots() -> None:
+    def kv(*options: object) -> tuple[int, int, int]:
+        (entry,) = estimates("27b", "--quant", "q4_0", "--context", 131072, *options)
+        return entry["parallel"], entry["bytes"]["kv_global"] // MIB, entry["bytes"]["kv_local"] // MIB
+
+    assert kv() == (1, 10240, 624)
+    assert kv("--parallel", 4) == kv("--parallel", 4, "--kv-unified") == (4, 10240, 1872)
+    assert kv("--parallel", 4, "--no-kv-unified") == (4, 10240, 2496)
+    assert kv("--swa-full") == (1, 10240, 53248)
+    assert kv("--no-swa-full") == kv()
+    assert kv("--engine", "ollama", "--parallel", 4) == (4, 4 * 10240, 4 * 624)
+
+
+def test_the_note_on_slots_goes_where_they_were_chosen() -> None:
+    assert "--parallel 4" in run("estimate-vram", "27b").stderr
+    assert "--parallel 4" not in run("estimate-vram", "27b", "--parallel", 4).stderr
+
+
+def test_lists_of_types_make_every_pair() -> None:
+    entries = estimates("27b", *["--quant", "q4_0", "--quant", "q8_0", "--embedding", "f16", "--embedding", "q8_0"])
+    found = [(e["quant"], e["embedding"], e["bytes"]["weights"]) for e in entries]
+    assert [names[:2] for names in found] == [("q4_0", "f16"), ("q4_0", "q8_0"), ("q8_0", "f16"), ("q8_0", "q8_0")]
+    assert found[0][2] == 17_223_756_800 and found[1][2] == 15_902_228_480
+    assert found[2][2] - found[3][2] == found[0][2] - found[1][2]
+    shown = run("estimate-vram", "27b", *["--quant", "q4_0", "--embedding", "f16", "--embedding", "q8_0"]).stdout
+    assert "embd" in shown and "embd" not in run("estimate-vram", "27b").stdout
+
+
+def test_several_contexts_are_a_column() -> None:
+    shown = run("estimate-vram", "27b", "--quant", "q4_0", "--context", 4096, "--context", 131072).stdout
+    assert "context" in shown and "131,072" in shown and "tokens" not in shown.splitlines()[0]
+
+
+def test_who_sees_by_default() -> None:
+    def seen(*options: object) -> set[bool]:
+        return {entry["bytes"]["vision"] > 0 for entry in estimates("4b", *options)}
+
+    assert seen() == {False} and seen("--vision") == {True}
+    for engine in ("ollama", "lmstudio", "vllm"):
+        assert seen("--engine", engine) == {True}
+        assert seen("--engine", engine, "--no-vision") == {False}
+    done = run("estimate-vram", "4b")
+    assert "--vision adds" in done.stderr and "vision" not in done.stdout
+    done = run("estimate-vram", "4b", "--vision")
+    assert "--vision adds" not in done.stderr and "vision" in done.stdout
+    assert "--vision adds" not in run("estimate-vram", "1b").stderr
+
+
+def test_vision_for_all_sizes_means_those_that_see() -> None:
+    entries = estimates("--vision", "--quant", "q4_0")
+    assert [entry["vision_weights"] for entry in entries] == [0, 0, 851_226_048, 854_175_168, 857_714_112]
+
+
+def test_sizes_whose_context_ends_earlier_are_left_out() -> None:
+    done = run("estimate-vram", "--context", 131072, "--json")
+    assert {e["model"] for e in json.loads(done.stdout)["estimates"]} == set(NAMES[2:])
+    assert done.stderr.count("left out") == 2 and "gemma-3-1b" in done.stderr and "32768" in done.stderr
+    assert "contexts: 131073" in run("estimate-vram", "--context", 131073, code=2).stderr
+
+
+REFUSED = {
+    "27b --engine olama": ("olama", "did you mean ollama?"),
+    "27b --engine gguf": ("gguf", "engines: llama.cpp"),
+    "28b": ("28b", "gemma-3-27b"),
+    "27b --quant q9": ("q9", "q4_0"),
+    "27b --embedding q9": ("q9", "q4_0"),
+    "27b --gpu 4091": ("4091", "RTX 4090", "24GB"),
+    "27b --gpu 3080": ("3080", "RTX 3080 10GB", "RTX 3080 12GB"),
+    "27b --gpu nonsense": ("nonsense", "--gpu 24GB"),
+    "27b --gpu 0x4090": ("0x4090",),
+    "27b --kv-type q9": ("q9", "q8_0"),
+    "27b --kv-type f16,q9": ("q9", "q8_0"),
+    "27b --kv-type ,": ("''",),
+    "27b --context 0": ("0 tokens", "131072"),
+    "27b --context 131073": ("131073", "131072"),
+    "1b --context 32769": ("gemma-3-1b", "32768"),
+    "1b --vision": ("gemma-3-1b", "no vision", "leave out --vision"),
+    "270m --vision --engine ollama": ("gemma-3-270m", "no vision"),
+    "27b --kv-type q8_0 --no-flash-attn": ("flash", "q8_0,f16"),
+    "27b --kv-type f16,q4_0 --no-flash-attn": ("q4_0", "flash"),
+    "27b --engine mlx --kv-type q8_0": ("mlx-lm", "q8_0", "bf16"),
+    "27b --engine vllm --kv-type q8_0": ("vLLM", "q8_0", "fp8"),
+    "27b --engine ollama --swa-full": ("Ollama", "swa-full"),
+    "27b --engine mlx --swa-full": ("mlx-lm", "swa-full"),
+    "27b --engine vllm --no-kv-unified": ("vLLM", "unified"),
+    "27b --engine vllm --no-flash-attn": ("vLLM", "flash"),
+    "27b --engine ollama --kv-type q8_0,f16": ("Ollama", "one type"),
+    "27b --parallel 0": ("--parallel",),
+    "27b --ubatch 0": ("--ubatch",),
+    "27b --parallel 257": ("256", "257"),
+    "27b --published": ("--published",),
+    "--published --quant q4_0": ("--published",),
+    "--published --gpu 4090": ("--published",),
+    "--published --plot a.svg": ("--published",),
+}
+
+
+@pytest.mark.parametrize("command", REFUSED)
+def test_what_is_refused_with_a_word_on_why(command: str) -> None:
+    said = run("estimate-vram", *command.split(), code=2).stderr
+    for word in REFUSED[command]:
+        assert word in said, said
+
+
+@pytest.mark.parametrize("command", ["27b --context many", "27b --nonsense", "27b --context"])
+def test_a_line_that_cannot_be_read(gemmaq, command: str) -> None:
+    assert command.split()[1] in gemmaq("estimate-vram", *command.split(), code=2).stderr
+
+
+HEAVY = {"numba", "llvmlite", "torch", "transformers", "huggingface_hub", "matplotlib", "mlx"}
+LIGHT = {
+    "--help": ["--help"],
+    "estimate-vram": [
+        "estimate-vram --help",
+        "estimate-vram --published",
+        "estimate-vram",
+        "estimate-vram 27b --quant q4_k_m --embedding f16 --gpu 4090 --gpu auto --json",
+        *(f"estimate-vram 1b --engine {name} -q" for name in vram.NAMES),
+    ],
+}
+
+
+@pytest.mark.parametrize("what", LIGHT)
+def test_heavy_libraries_stay_out(what: str) -> None:
+    """Numba and torch take a second or more to import."""
+    script = (
+        "import sys\nfrom gemmaq.cli.app import main\n"
+        "for command in sys.argv[1:]:\n"
+        "    sys.argv = ['gemmaq', *command.split()]\n"
+        "    try:\n        main()\n    except SystemExit as end:\n        assert not end.code, (command, end.code)\n"
+        "print('\\n' + ' '.join(sorted({name.partition('.')[0] for name in sys.modules})))"
+    )
+    done = subprocess.run([sys.executable, "-c", script, *LIGHT[what]], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    loaded = set(done.stdout.splitlines()[-1].split())
+    assert "gemmaq" in loaded and "typer" in loaded
+    assert not loaded & HEAVY
+    if what == "--help":
+        assert not loaded & {"numpy", "gguf"}

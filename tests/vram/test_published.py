@@ -1,0 +1,140 @@
+"""Figures others have published: Google's tables by Google's convention, and sizes of real files to the byte."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from gemmaq.gemma.sizes import require
+from gemmaq.vram import published
+from inprocess import run
+
+GOOGLE = {
+    "gemma-3-1b": ((2.0, 0.5, 0.7, 1.0), (2.9, 1.4, 1.6, 1.9)),
+    "gemma-3-4b": ((8.0, 2.6, 2.9, 4.4), (12.7, 7.3, 7.6, 9.1)),
+    "gemma-3-12b": ((24.0, 6.6, 7.1, 12.4), (38.9, 21.5, 22.0, 27.3)),
+    "gemma-3-27b": ((54.0, 14.1, 15.3, 27.4), (72.7, 32.8, 34.0, 46.1)),
+}
+"""Gemma 3 Technical Report, table 3: weights, and weights with the cache at 32,768 tokens."""
+COLUMNS = ("bf16", "int4", "int4_blocks_32", "sfp8")
+
+LOAD = {
+    "gemma-3-270m": (None, 0.4, 0.297, 0.24, None),
+    "gemma-3-1b": (4, 1.5, 1.1, 0.892, 0.861),
+    "gemma-3-4b": (16, 6.4, 4.4, 3.4, 3.2),
+    "gemma-3-12b": (48, 20, 12.2, 8.7, 8.2),
+    "gemma-3-27b": (108, 46.4, 29.1, 21, 19.9),
+}
+"""ai.google.dev, memory to load Gemma 3: FP32, BF16, SFP8, Q4_0, INT4."""
+
+HEADLINES = {"27b": "54.0 → 14.1", "12b": "24.0 → 6.6", "4b": "8.0 → 2.6", "1b": "2.0 → 0.5"}
+"""The QAT release: BF16 and int4."""
+
+GGML_ORG = {
+    "270m": 241_410_624,
+    "1b": 720_425_600,
+    "4b": 2_526_080_992,
+    "12b": 7_131_017_792,
+    "27b": 15_908_791_488,
+}
+"""Bytes of ggml-org's Q4_0 QAT files, their embedding Q8_0."""
+GOOGLE_GB = {"1b": "1.00", "4b": "3.16", "12b": "8.07", "27b": "17.2"}
+"""Google's own Q4_0 QAT files, their embedding F16, in GB as the pages show them."""
+GOOGLE_1B = 1_003_541_152
+METADATA = range(6_526_000, 6_565_000)
+"""What the tokenizer and the list of tensors take of such a file."""
+MMPROJ = {"4b": 851_226_048, "12b": 854_175_168, "27b": 857_714_112}
+"""Bytes of an F16 mmproj file's tensors, published as 851, 854 and 858 MB."""
+
+
+def estimates(*arguments: object) -> list[dict[str, Any]]:
+    result: list[dict[str, Any]] = json.loads(run("estimate-vram", *arguments, "--json").stdout)["estimates"]
+    return result
+
+
+@pytest.mark.parametrize("name", GOOGLE)
+@pytest.mark.parametrize("column", published.COMPUTED)
+def test_a_computed_cell_of_googles_table(name: str, column: str) -> None:
+    """Twelve cells in all, and of the formula itself, not of a rounded constant."""
+    cell = GOOGLE[name][0][COLUMNS.index(column)]
+    assert round(published.weights_gb(require(name), published.COMPUTED[column]), 1) == cell
+
+
+def test_published_as_json() -> None:
+    answer = json.loads(run("estimate-vram", "--published", "--json").stdout)
+    assert list(answer) == ["schema", "rows", "quoted"] and answer["schema"] == "gemmaq.published-vram/1"
+    keys = ("model", "weights_gb", "weights_kv_32k_gb", "computed", "exact_gb")
+    assert {tuple(row) for row in answer["rows"]} == {keys}
+    for row, (name, cells) in zip(answer["rows"], GOOGLE.items(), strict=True):
+        assert (row["model"], row["computed"]) == (name, ["bf16", "int4", "sfp8"])
+        assert tuple(tuple(row[part].items()) for part in ("weights_gb", "weights_kv_32k_gb")) == tuple(
+            tuple(zip(COLUMNS, part, strict=True)) for part in cells
+        )
+    load = answer["quoted"]["documentation_load_gb"]
+    assert {row.pop("model"): tuple(row.values()) for row in load} == LOAD
+    assert {tuple(row) for row in load} == {("fp32", "bf16", "sfp8", "q4_0", "int4")}
+    assert answer["quoted"]["mobile_int4_gb"] == {"gemma-3-1b": 0.529}
+
+
+def test_exact_figures_beside_googles() -> None:
+    """The parameters that are really there, the vision side in BF16."""
+    rows = json.loads(run("estimate-vram", "--published", "--json").stdout)["rows"]
+    assert all(list(row["exact_gb"]) == list(COLUMNS) for row in rows)
+    found = {column: [row["exact_gb"][column] for row in rows] for column in COLUMNS}
+    assert found["bf16"] == [2.0, 8.6, 24.375, 54.865]
+    assert found["int4"] == [0.5, 2.78, 6.726, 14.351]
+    assert [round(gb, 2) for gb in found["sfp8"]] == [1.0, 4.72, 12.61, 27.86]
+    assert [round(gb, 2) for gb in found["int4_blocks_32"]] == [0.56, 3.02, 7.46, 16.04]
+
+
+def test_published_as_a_table() -> None:
+    shown = run("estimate-vram", "--published").stdout
+    for name, (weights, cached) in GOOGLE.items():
+        lines = [line.replace("(", " ").replace(")", " ").split() for line in shown.splitlines() if name in line]
+        assert len(lines) == 3
+        assert [float(cell) for cell in lines[0][1::2]] == list(weights)
+        assert [float(cell) for cell in lines[1][1:5]] == list(cached)
+        assert [float(cell) for cell in lines[2][1:6]] == list(LOAD[name])
+    mobile = next(line for line in shown.splitlines() if "gemma-3-1b" in line and "0.892" in line)
+    assert mobile.split()[-1] == "0.529"
+    assert "gemma-3-270m" in shown and "0.297" in shown
+
+
+def test_the_table_of_all_sizes_shows_googles_headline_beside() -> None:
+    lines = run("estimate-vram").stdout.splitlines()
+    assert any("BF16 → int4" in line for line in lines)
+    for label, headline in HEADLINES.items():
+        (found,) = [line for line in lines if line.split()[:2] == [label, "q4_0"]]
+        assert found.split()[-3:] == headline.split()
+    (smallest,) = [line for line in lines if line.split()[:2] == ["270m", "q4_0"]]
+    assert "→" not in smallest
+
+
+@pytest.mark.parametrize("label", GGML_ORG)
+def test_files_with_a_q8_0_embedding(label: str) -> None:
+    (entry,) = estimates(label, "--quant", "q4_0", "--embedding", "q8_0")
+    assert (entry["quant"], entry["embedding"]) == ("q4_0", "q8_0")
+    assert GGML_ORG[label] - entry["bytes"]["weights"] in METADATA
+
+
+def test_googles_own_files() -> None:
+    entries = estimates(*GOOGLE_GB, "--quant", "q4_0", "--embedding", "f16")
+    sizes = {label: entry["bytes"]["weights"] for label, entry in zip(GOOGLE_GB, entries, strict=True)}
+    assert GOOGLE_1B - sizes["1b"] in METADATA
+    for label, shown in GOOGLE_GB.items():
+        places = len(shown.partition(".")[2])
+        assert f"{(sizes[label] + METADATA.start) / 1e9:.{places}f}" == shown
+
+
+def test_a_file_with_a_q6_k_embedding() -> None:
+    """stduhpf's small 27B, 15.6 GB."""
+    (entry,) = estimates("27b", "--quant", "q4_0", "--embedding", "q6_k")
+    assert f"{(entry['bytes']['weights'] + METADATA.start) / 1e9:.1f}" == "15.6"
+
+
+@pytest.mark.parametrize("label", MMPROJ)
+def test_vision_sides(label: str) -> None:
+    entries = estimates(label, "--vision")
+    assert [entry["vision_weights"] for entry in entries] == [MMPROJ[label]] * 2

@@ -1,0 +1,263 @@
+"""Memory of models that lie on disk: what their files hold counts, in every form an engine loads as it is."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from damage import SMALL, add_tensor, edit_json, header_of, small_model
+from gemmaq.gemma import vision
+from gemmaq.gemma.vision import VisionConfig
+from inprocess import Done, run
+from oracles import read_gguf
+
+CONTEXT = ("--context", 1024)
+
+
+def ask(source: Path | str, *options: object) -> tuple[list[dict[str, Any]], Done]:
+    done = run("estimate-vram", source, *CONTEXT, *options, "--json")
+    return json.loads(done.stdout)["estimates"], done
+
+
+def only(source: Path | str, *options: object) -> dict[str, Any]:
+    (entry,) = ask(source, *options)[0]
+    return entry
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Hugging Face folder in BF16, text only."""
+    return small_model(tmp_path_factory.mktemp("vram") / "gemma-3-tiny")
+
+
+@pytest.fixture(scope="module")
+def q4_0(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same as a Q4_0 GGUF that every container can take its codes from."""
+    out = tmp_path_factory.mktemp("vram") / "out"
+    run("convert", folder, "--quant", "q4_0", "--portable", "-o", out, "-q")
+    return out / "gemma-3-tiny-Q4_0.gguf"
+
+
+def converted(source: Path, out: Path, *options: object) -> Path:
+    run("convert", source, "-o", out, "-q", *options)
+    return out
+
+
+def tensor_bytes(path: Path) -> int:
+    """Bytes of the tensors of a GGUF or safetensors file."""
+    if path.suffix == ".gguf":
+        return sum(len(data) for *_, data in read_gguf(path)[1].values())
+    header, _ = header_of(path)
+    spans = (entry["data_offsets"] for name, entry in header.items() if name[0] != "_" and "_shape" not in name)
+    return sum(end - begin for begin, end in spans)
+
+
+def test_a_folder_in_bf16_is_planned(folder: Path, q4_0: Path) -> None:
+    entries, done = ask(folder)
+    assert [(e["model"], e["quant"]) for e in entries] == [("gemma-3-tiny", "bf16"), ("gemma-3-tiny", "q4_0")]
+    assert entries[1]["bytes"]["weights"] == tensor_bytes(q4_0)
+    assert done.stderr == ""
+    assert only(folder, "--quant", "q8_0")["bytes"]["weights"] < entries[0]["bytes"]["weights"]
+
+
+def test_a_gguf_file_counts_as_it_is(q4_0: Path, folder: Path) -> None:
+    entry = only(q4_0)
+    assert (entry["model"], entry["quant"], entry["embedding"]) == ("gemma-3-tiny", "q4_0", "q8_0")
+    assert entry["bytes"]["weights"] == tensor_bytes(q4_0)
+    assert only(q4_0.parent) == entry
+    planned = only(q4_0, "--quant", "q8_0")
+    assert planned["quant"] == "q8_0" and planned["bytes"]["weights"] > entry["bytes"]["weights"]
+    assert only(q4_0, "--gpu", "8GB")["gpus"][0]["max_quant"] == "bf16"
+
+
+def test_a_split_gguf_file_counts_whole(folder: Path, q4_0: Path, tmp_path: Path) -> None:
+    out = converted(folder, tmp_path / "out", "--quant", "q4_0", "--max-shard-size", "20KB")
+    shards = sorted(out.glob("*.gguf"))
+    assert len(shards) > 2
+    weights = sum(map(tensor_bytes, shards))
+    assert weights == tensor_bytes(q4_0)
+    for source in (shards[0], shards[-1], out):
+        assert only(source)["bytes"]["weights"] == weights
+    shards[1].unlink()
+    assert shards[1].name in run("estimate-vram", shards[0], *CONTEXT, code=5).stderr
+
+
+@pytest.mark.parametrize(("container", "engine"), (("mlx", "mlx"), ("safetensors", "vllm")))
+def test_a_quantized_folder_counts_as_it_is_where_it_runs(
+    q4_0: Path, tmp_path: Path, container: str, engine: str
+) -> None:
+    out = converted(q4_0, tmp_path / "gemma-3-tiny", "--to", container)
+    entry = only(out, "--engine", engine)
+    assert entry["engine"] == engine and entry["quant"] == "q4_0"
+    assert entry["bytes"]["weights"] == sum(map(tensor_bytes, out.glob("*.safetensors")))
+    elsewhere, _ = ask(out)
+    assert [e["quant"] for e in elsewhere] == ["bf16", "q4_0"]
+    assert elsewhere[1]["bytes"]["weights"] == tensor_bytes(q4_0)
+
+
+def test_several_sources_and_sizes_at_once(folder: Path, q4_0: Path) -> None:
+    entries, _ = ask("1b", q4_0, folder)
+    assert [e["model"] for e in entries] == ["gemma-3-1b"] * 2 + ["gemma-3-tiny"] * 3
+
+
+def test_a_folder_named_like_a_size_is_a_folder(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "1b").symlink_to(folder)
+    monkeypatch.chdir(tmp_path)
+    assert ask("1b")[0][0]["bytes"]["weights"] < 1_000_000
+    assert ask("gemma-3-1b")[0][0]["bytes"]["weights"] > 1_000_000_000
+
+
+def test_the_sample() -> None:
+    """A mixture of types, as its own file holds them."""
+    entry = only("sample:gemma-3-270m")
+    assert (entry["model"], entry["bytes"]["weights"]) == ("gemma-3-270m", 246_587_904)
+    assert (entry["embedding"], entry["host"]) == ("q8_0", 262144 * 640 * 34 // 32 + 4 * 262144)
+
+
+@pytest.mark.parametrize(
+    ("source", "code", "word"),
+    (
+        ("./nowhere", 5, "./nowhere"),
+        ("nowhere.gguf", 5, "nowhere.gguf"),
+        ("nowhere", 2, "gemma-3-27b"),
+        ("sample:nothing", 5, "sample:gemma-3-270m"),
+        ("{folder}/config.json", 3, "config.json"),
+        ("{folder}/model.safetensors", 3, "model.safetensors"),
+        ("{empty}", 5, "config.json"),
+    ),
+)
+def test_what_is_no_model(folder: Path, tmp_path: Path, source: str, code: int, word: str) -> None:
+    named = source.format(folder=folder, empty=tmp_path)
+    assert word in run("estimate-vram", named, *CONTEXT, code=code).stderr
+
+
+EYES = VisionConfig(64, 96, 1, 2, 14, 56, tokens=1)
+"""A vision tower of one layer that cuts an image into 16 patches."""
+
+
+def projector(path: Path, width: int = SMALL.hidden_size, architecture: str = "clip") -> int:
+    """A small mmproj file by gguf-py; bytes of its tensors."""
+    import numpy as np
+    from gguf import GGUFWriter
+
+    writer = GGUFWriter(path, architecture)
+    writer.add_bool("clip.has_vision_encoder", True)
+    writer.add_bool("clip.use_gelu", True)
+    writer.add_string("clip.projector_type", "gemma3")
+    numbers = {
+        "projection_dim": width,
+        "image_size": EYES.image_size,
+        "patch_size": EYES.patch_size,
+        "embedding_length": EYES.hidden_size,
+        "feed_forward_length": EYES.intermediate_size,
+        "block_count": 1,
+        "attention.head_count": 2,
+    }
+    for name, number in numbers.items():
+        writer.add_uint32(f"clip.vision.{name}", number)
+    writer.add_float32("clip.vision.attention.layer_norm_epsilon", 1e-6)
+    for name in ("image_mean", "image_std"):
+        writer.add_array(f"clip.vision.{name}", [0.5, 0.5, 0.5])
+    arrays = {
+        "mm.input_projection.weight": np.ones((EYES.hidden_size, width), np.float16),
+        "mm.soft_emb_norm.weight": np.ones(EYES.hidden_size, np.float32),
+        "v.blk.0.attn_q.weight": np.ones((EYES.hidden_size, EYES.hidden_size), np.float16),
+        "v.post_ln.bias": np.ones(EYES.hidden_size, np.float32),
+    }
+    for name, array in arrays.items():
+        writer.add_tensor(name, array)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return sum(array.nbytes for array in arrays.values())
+
+
+@pytest.fixture
+def beside(q4_0: Path, tmp_path: Path) -> Path:
+    """The GGUF file in a folder of its own, where something can be put beside it."""
+    path = tmp_path / q4_0.name
+    os.link(q4_0, path)
+    return path
+
+
+def test_an_mmproj_file_beside_is_loaded(beside: Path) -> None:
+    assert only(beside)["bytes"]["vision"] == 0
+    size = projector(beside.with_name("mmproj-gemma-3-tiny-F16.gguf"))
+    for engine in ("llama.cpp", "ollama", "lmstudio", "libllama"):
+        entry = only(beside, "--engine", engine)
+        assert entry["vision_weights"] == size and entry["vision_compute"] > 0
+        assert only(beside, "--engine", engine, "--no-vision")["bytes"]["vision"] == 0
+    assert only(beside.parent)["vision_weights"] == size
+    assert only(beside, "--no-flash-attn")["vision_compute"] > only(beside)["vision_compute"]
+
+
+def test_of_two_mmproj_files_the_f16_one_is_loaded(beside: Path) -> None:
+    size = projector(beside.with_name("mmproj-z-F16.gguf"))
+    beside.with_name("mmproj-a-BF16.gguf").write_bytes(b"never read")
+    entry, done = ask(beside)
+    assert entry[0]["vision_weights"] == size and done.stderr == ""
+
+
+def cut_short(path: Path) -> None:
+    projector(path)
+    os.truncate(path, path.stat().st_size - 200)
+
+
+USELESS: dict[str, Callable[[Path], object]] = {
+    "of another size": lambda path: projector(path, SMALL.hidden_size + 1),
+    "of another kind": lambda path: projector(path, architecture="gemma3"),
+    "nonsense": lambda path: path.write_bytes(b"nonsense" * 9),
+    "empty": lambda path: path.write_bytes(b""),
+    "cut short": cut_short,
+}
+
+
+@pytest.mark.parametrize("what", USELESS)
+def test_an_mmproj_file_of_no_use_is_passed_over_with_a_note(beside: Path, what: str) -> None:
+    name = "mmproj-model-f16.gguf"
+    USELESS[what](beside.with_name(name))
+    (entry,), done = ask(beside, "--engine", "ollama")
+    assert entry["bytes"]["vision"] == 0 and entry["bytes"]["total"] > 0
+    assert done.stderr.count("warning:") == 1 and name in done.stderr
+    said = run("estimate-vram", beside, *CONTEXT, "--vision", code=2).stderr
+    assert name in said and "no vision side" in said
+
+
+def test_an_mmproj_file_alone_is_no_model(tmp_path: Path) -> None:
+    path = tmp_path / "mmproj-model-f16.gguf"
+    projector(path)
+    assert "text model" in run("estimate-vram", path, code=3).stderr
+
+
+def test_a_multimodal_folder_weighs_what_its_files_will(tmp_path: Path) -> None:
+    import numpy as np
+
+    folder = small_model(tmp_path / "gemma-3-tiny")
+    text = json.loads((folder / "config.json").read_text())
+    edit_json(
+        folder / "config.json",
+        lambda config: config.update(
+            architectures=["Gemma3ForConditionalGeneration"],
+            model_type="gemma3",
+            text_config=text,
+            vision_config=vision.to_hf(EYES),
+            **vision.token_keys(EYES),
+        ),
+    )
+    for number, (name, shape) in enumerate(vision.shapes(EYES, SMALL.hidden_size)):
+        add_tensor(folder, name, np.ones(shape, np.uint16), f"vision-{number}.safetensors")
+    out = converted(folder, tmp_path / "out", "--quant", "q4_0")
+    (mmproj,) = out.glob("mmproj*.gguf")
+    (model,) = (path for path in out.glob("*.gguf") if path != mmproj)
+    written = only(model)
+    assert written["vision_weights"] == tensor_bytes(mmproj)
+    entries, _ = ask(folder, "--vision")
+    assert entries[1]["bytes"] == written["bytes"]
+    seen = sum(2 * int(np.prod(shape)) for _, shape in vision.shapes(EYES, SMALL.hidden_size))
+    assert only(folder, "--engine", "vllm", "--quant", "bf16")["vision_weights"] == seen

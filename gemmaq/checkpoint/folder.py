@@ -45,6 +45,7 @@ def open_folder(folder: Path, name: str, location: str) -> Checkpoint:
     entries = dict(_entries(folder))
     seen, modules = _modules(entries)
     shapes = dict(names.shapes(config))
+    shapes[names.HEAD] = shapes[names.EMBEDDING]
     found = [_tensor(name, kind, arrays, shapes.get(name)) for name, arrays in modules.items()]
     text = document.get("text_config")
     if "vocab_size" not in {**document, **(text if isinstance(text, Mapping) else {})}:

@@ -226,6 +226,8 @@ def listing_of(snapshot: Path, ref: Ref) -> Listing:
 def copy(snapshot: Path, wanted: Order, folder: Path) -> None:
     """Put what was fetched into a folder of real files, with the Hub's own record of where they came from.
 
+    The repository's name is a fourth line of ours in it, which the Hub's tools pass over.
+
     Weights become hard links to the cache where the file system can; small files, which people edit, are copied.
     """
     for file in wanted.files:
@@ -240,4 +242,4 @@ def copy(snapshot: Path, wanted: Order, folder: Path) -> None:
             shutil.copyfile(source, target)
         record = folder / ".cache/huggingface/download" / f"{file.path}.metadata"
         record.parent.mkdir(parents=True, exist_ok=True)
-        record.write_text(f"{wanted.listed.commit}\n{file.etag}\n{time.time()}\n")
+        record.write_text(f"{wanted.listed.commit}\n{file.etag}\n{time.time()}\n{wanted.listed.ref.repo}\n")

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -98,7 +99,7 @@ def settings(checkpoint: Checkpoint, shards: int = 1, projector: bool = False) -
     parameters: dict[str, Any] = {"stop": [STOP]} if chats and STOP in (template or jinja or "") else {}
     parameters |= SAMPLING if chats else {}
     said = {name: checkpoint.generation.get(name) for name in (*SAMPLING, "min_p")}
-    parameters |= {name: value for name, value in said.items() if _is_number(value)}
+    parameters |= {name: _plain(value) for name, value in said.items() if _is_number(value)}
     requires = _PROJECTOR if projector else _LLAMA_SERVER if shards > 1 or template is None else None
     return Settings(template, parameters, requires)
 
@@ -132,5 +133,10 @@ def text(checkpoint: Checkpoint, weights: Sequence[str], projector: str | None =
     return "\n".join(lines) + "\n"
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _plain(value: float) -> float:
+    """Whole numbers without a point, which Ollama wants of top_k."""
+    return int(value) if value == int(value) else value

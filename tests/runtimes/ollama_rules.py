@@ -5,12 +5,12 @@ As of August 2026 (its parser, server/create and types/model). Nothing here is s
 
 from __future__ import annotations
 
+import os
 import re
+import struct
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-from gguf import GGUFReader
+from typing import Any, BinaryIO
 
 COMMANDS = frozenset(
     (
@@ -28,6 +28,9 @@ COMMANDS = frozenset(
     )
 )
 NUMBERS = {"temperature": float, "top_k": int, "top_p": float, "min_p": float, "num_ctx": int, "seed": int}
+_STRING, _ARRAY = 8, 9
+_NUMBERS = ("<B", "<b", "<H", "<h", "<I", "<i", "<f", "<?", "", "", "<Q", "<q", "<d")
+"""Of the types of GGUF's metadata, by their numbers."""
 _SHARD = re.compile(r"^(.*)-(\d{5})-of-(\d{5})\.gguf$")
 
 
@@ -156,11 +159,37 @@ def files_of(folder: Path) -> list[Path]:
 
 
 def keys(path: Path) -> dict[str, Any]:
-    """The scalar and string metadata of a GGUF file, and the chat template."""
-    if path.open("rb").read(4) != b"GGUF":
-        raise RuleError("supplied file was not in GGUF format")
-    reader = GGUFReader(path)
-    return {name: field_.contents() for name, field_ in reader.fields.items() if "tokens" not in name}
+    """The metadata of a GGUF file, arrays left out."""
+    with path.open("rb") as file:
+        if file.read(4) != b"GGUF":
+            raise RuleError("supplied file was not in GGUF format")
+        _, _, count = struct.unpack("<IQQ", file.read(20))
+        found = {}
+        for _ in range(count):
+            name = _text(file)
+            (kind,) = struct.unpack("<I", file.read(4))
+            if kind == _ARRAY:
+                _skip_array(file)
+            else:
+                found[name] = _text(file) if kind == _STRING else _number(file, kind)
+    return found
+
+
+def _text(file: BinaryIO) -> str:
+    return file.read(int.from_bytes(file.read(8), "little")).decode()
+
+
+def _number(file: BinaryIO, kind: int) -> Any:
+    form = _NUMBERS[kind]
+    return struct.unpack(form, file.read(struct.calcsize(form)))[0]
+
+
+def _skip_array(file: BinaryIO) -> None:
+    kind, count = struct.unpack("<IQ", file.read(12))
+    if kind != _STRING:
+        file.seek(count * struct.calcsize(_NUMBERS[kind]), os.SEEK_CUR)
+    for _ in range(count if kind == _STRING else 0):
+        file.seek(int.from_bytes(file.read(8), "little"), os.SEEK_CUR)
 
 
 def is_projector(found: dict[str, Any]) -> bool:

@@ -76,6 +76,16 @@ def test_models_that_do_not_chat(sources: Sources, tmp_path: Path) -> None:
     assert (found.template, found.parameters, found.requires) == ("{{ .Prompt }}", {}, None)
 
 
+def test_odd_sampling(sources: Sources, tmp_path: Path) -> None:
+    """Numbers that are none are passed over; a whole number is written as one, as top_k must be."""
+    source = Path(shutil.copytree(sources.chat, tmp_path / "gemma-3-1b-it"))
+    odd = '{"temperature": NaN, "top_k": 40.0, "top_p": true, "min_p": 0.05, "do_sample": true}'
+    (source / "generation_config.json").write_text(odd)
+    checkpoint = gather(source).checkpoint
+    text = modelfile.text(checkpoint, ["a.gguf"])
+    assert "PARAMETER temperature 1\nPARAMETER top_k 40\nPARAMETER top_p 0.95\nPARAMETER min_p 0.05\n" in text
+
+
 def test_odd_file_names(chat: Path, tmp_path: Path) -> None:
     path = tmp_path / "My Gemma 3 (it), #1-Q4_0.gguf"
     shutil.copy(next(chat.glob("*.gguf")), path)

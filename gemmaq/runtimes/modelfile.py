@@ -98,7 +98,7 @@ def settings(checkpoint: Checkpoint, shards: int = 1, projector: bool = False) -
     template = None if is_foreign(jinja) else TURNS if chats else PROMPT
     parameters: dict[str, Any] = {"stop": [STOP]} if chats and STOP in (template or jinja or "") else {}
     parameters |= SAMPLING if chats else {}
-    said = {name: checkpoint.generation.get(name) for name in (*SAMPLING, "min_p")}
+    said = {name: checkpoint.generation[name] for name in (*SAMPLING, "min_p") if name in checkpoint.generation}
     parameters |= {name: _plain(value) for name, value in said.items() if _is_number(value)}
     requires = _PROJECTOR if projector else _LLAMA_SERVER if shards > 1 or template is None else None
     return Settings(template, parameters, requires)

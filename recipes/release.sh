@@ -8,6 +8,7 @@
 #
 # WORK      where artifacts are made (./release)
 # QUANT     type of the weights (q4_0)
+# CONTEXTS  tokens to estimate memory for ("8192 32768")
 # DRY_RUN   1 to stop before publishing
 set -u
 
@@ -15,6 +16,7 @@ source=${1:?which checkpoint: a repository or a folder}
 target=${2:?where to publish: org/name}
 work=${WORK:-release}
 quant=${QUANT:-q4_0}
+contexts=${CONTEXTS:-8192 32768}
 
 say() { printf '%s\n' "$*" >&2; }
 
@@ -38,7 +40,9 @@ run() {
 [ -d "$source" ] || run gemmaq pull "$source" -q >/dev/null
 
 # 2. What it will take to run, for the log.
-run gemmaq estimate-vram "$source" --quant "$quant" --context 8192 --context 32768
+for context in $contexts; do
+    run gemmaq estimate-vram "$source" --quant "$quant" --context "$context"
+done
 
 # 3. One pass over the weights makes all three artifacts, with the same codes in each.
 if [ ! -d "$work" ]; then

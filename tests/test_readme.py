@@ -1,10 +1,18 @@
-"""Every gemmaq command of the README runs, in the README's order."""
+"""Every gemmaq command of the README runs, in the README's order, with a Hub and an Ollama of our own."""
 
 import re
 import shlex
 from pathlib import Path
 
+from fake_ollama import FakeOllama
+
+from fake_hub import FakeHub
+from gemmaq.gemma.sizes import require
+from synthetic import write_checkpoint
+
 README = Path(__file__).parents[1] / "README.md"
+QAT = "google/gemma-3-4b-it-qat-q4_0-unquantized"
+LARGE = "google/gemma-3-27b-it"
 
 
 def commands() -> list[list[str]]:
@@ -13,8 +21,22 @@ def commands() -> list[list[str]]:
     return [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("gemmaq ")]
 
 
-def test_every_command_shown_works(gemmaq, tmp_path):
-    assert len(commands()) >= 8
-    for arguments in commands():
-        gemmaq(*arguments, cwd=tmp_path)
-    assert (tmp_path / "out" / "gemma-3-270m-Q4_0.gguf").is_file()
+def test_every_command_shown_works(gemmaq, tiny, tmp_path):
+    assert len(commands()) >= 18
+    large = write_checkpoint(tmp_path / "large", require("27b").config, sparse=True, shard_bytes=5 << 30)
+    digests = {path.name: f"{number:064x}" for number, path in enumerate(sorted(large.glob("*.safetensors")))}
+    work = tmp_path / "work"
+    work.mkdir()
+    (tmp_path / "ollama").mkdir()
+    (tmp_path / ".lmstudio").mkdir()
+    with FakeHub(tmp_path / "hub") as hub, FakeOllama(tmp_path / "ollama") as ollama:
+        hub.add(QAT, tiny)
+        hub.add(LARGE, large, digests=digests)
+        hub.tokens["hf_write"]["orgs"] = ["my-org"]
+        env = {**hub.env(tmp_path / "home", token="hf_write"), "OLLAMA_HOST": ollama.host, "HOME": str(tmp_path)}
+        for arguments in commands():
+            gemmaq(*arguments, cwd=work, env=env)
+        assert [name for name in ollama.made if "gemma-qat" in name]
+        assert hub.sent[f"{LARGE}/model-00001-of-00012.safetensors"] < 1 << 20
+    assert (work / "out" / "gemma-3-270m-Q4_0.gguf").is_file()
+    assert (work / "memory.svg").read_text().count("<svg") == 1

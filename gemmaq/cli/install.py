@@ -75,6 +75,8 @@ def _ollama(job: _Job) -> _Done:
 
     if job.dest is not None or job.model_yaml:
         raise UsageError("--dest and --model-yaml are LM Studio's", "leave them out")
+    if job.name is not None:
+        ollama.check_name(job.name)
     server = ollama.find()
     digests = _check(job)
     order = ollama.order(server, gather(job.artifact), job.name, job.force)
@@ -103,6 +105,8 @@ def _ollama(job: _Job) -> _Done:
 def _lmstudio(job: _Job) -> _Done:
     from gemmaq.runtimes import gather, lmstudio
 
+    if job.name is not None:
+        lmstudio.check_name(job.name)
     _check(job)
     order = lmstudio.order(gather(job.artifact), job.name, job.dest, job.force, job.model_yaml)
     how: dict[str, str] = {}

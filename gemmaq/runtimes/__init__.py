@@ -55,6 +55,11 @@ class Model:
         """The type, as the file's name has it: `Q4_0`, `Q4_K_M`."""
         return label(self.weights[0].name) or self.checkpoint.body.label
 
+    def conversion(self, container: str) -> str:
+        """The command that makes another container of it, its codes untouched where it has any."""
+        kept = "" if self.checkpoint.body.is_float else " --quant auto"
+        return f"gemmaq convert {self.folder} --to {container}{kept}"
+
 
 def label(name: str) -> str | None:
     """The type at the end of a GGUF file's name, None if there is none."""

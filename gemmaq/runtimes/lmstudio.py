@@ -77,7 +77,7 @@ def order(model: Model, name: str | None, dest: Path | None, force: bool, with_y
         OutputError: the folder exists, or holds other things.
     """
     files = _files(model)
-    publisher, repo = _split(name) if name is not None else (_publisher(model), _repo(model))
+    publisher, repo = check_name(name) if name is not None else (_publisher(model), _repo(model))
     folder = (dest if dest is not None else models_folder()) / publisher / repo
     replaces = os.path.lexists(folder) and not (folder.is_dir() and not any(folder.iterdir()))
     if replaces:
@@ -175,7 +175,7 @@ def _files(model: Model) -> tuple[Path, ...]:
     if kind != "mlx":
         raise InputError(
             f"{model.folder} is a safetensors folder, which LM Studio does not run",
-            f"make an artifact of it that it runs: gemmaq convert {model.folder} --to gguf (or mlx) --quant auto",
+            f"make an artifact that it runs: {model.conversion('gguf')}, or --to mlx",
         )
     sees = "vision_config" in read_json(model.folder / "config.json")
     if sees and not model.checkpoint.vision:
@@ -200,7 +200,12 @@ def _check_replaceable(folder: Path, model: Model, force: bool) -> None:
             )
 
 
-def _split(name: str) -> tuple[str, str]:
+def check_name(name: str) -> tuple[str, str]:
+    """Publisher and repo of a name.
+
+    Raises:
+        UsageError: it is no name for two folders.
+    """
     parts = name.split("/")
     if len(parts) != 2 or not all(_NAME.fullmatch(part) for part in parts):
         raise UsageError(

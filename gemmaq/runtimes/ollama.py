@@ -95,8 +95,7 @@ def order(server: Found, model: Model, name: str | None, force: bool) -> Order:
     """
     if model.container != "gguf":
         raise InputError(
-            f"{model.folder} is no GGUF artifact, and Ollama takes no other",
-            f"make one of it, with its codes untouched: gemmaq convert {model.folder} --to gguf --quant auto",
+            f"{model.folder} is no GGUF artifact, and Ollama takes no other", f"make one: {model.conversion('gguf')}"
         )
     name = check_name(name) if name is not None else default_name(model)
     wanted = modelfile.settings(model.checkpoint, len(model.weights), model.projector is not None)

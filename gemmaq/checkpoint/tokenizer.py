@@ -223,6 +223,8 @@ def to_files(tokenizer: Tokenizer, context: int) -> dict[str, bytes]:
         "tokenizer_class": "GemmaTokenizer",
         **roles,
     }
+    if gemma.IMAGE_ROLES["image_token"] in pieces:  # what a Gemma3Processor asks its tokenizer for
+        settings |= {**gemma.IMAGE_ROLES, "extra_special_tokens": gemma.IMAGE_ROLES}
     if tokenizer.named_templates:
         default = {"default": tokenizer.chat_template} if tokenizer.chat_template else {}
         named = {**default, **tokenizer.named_templates}

@@ -122,7 +122,10 @@ def _processor(checkpoint: Checkpoint) -> dict[str, bytes]:
     if checkpoint.processor_files:
         return {path.name: path.read_bytes() for path in checkpoint.processor_files}
     assert checkpoint.vision_config is not None
-    return {name: pretty(value) for name, value in vision.processor_files(checkpoint.vision_config).items()}
+    files = vision.processor_files(checkpoint.vision_config)
+    if checkpoint.tokenizer.chat_template is not None:  # a processor does not look for it where a tokenizer does
+        files["chat_template.json"] = {"chat_template": checkpoint.tokenizer.chat_template}
+    return {name: pretty(value) for name, value in files.items()}
 
 
 def pretty(value: Any) -> bytes:

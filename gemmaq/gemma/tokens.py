@@ -26,6 +26,9 @@ SPECIAL = frozenset(
 )  # fmt: skip
 """The tokens that Gemma's tokenizer.json marks special."""
 
+IMAGE_ROLES = {"boi_token": "<start_of_image>", "eoi_token": "<end_of_image>", "image_token": "<image_soft_token>"}
+"""The tokens around an image and in place of it, as a tokenizer_config.json names them."""
+
 
 def is_ours(vocabulary: Mapping[str, int]) -> bool:
     """Whether a vocabulary (piece -> id) is laid out like Gemma 3's."""

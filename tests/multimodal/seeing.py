@@ -91,6 +91,7 @@ def write_tokenizer(source: Path, folder: Path) -> None:
     settings["added_tokens_decoder"][str(IMAGE_TOKEN)] = token
     settings |= {**_SPECIAL, "extra_special_tokens": _SPECIAL, "processor_class": "Gemma3Processor"}
     settings |= {"eos_token": "<end_of_turn>", "chat_template": _CHAT}
+    (folder / "chat_template.json").write_text(json.dumps({"chat_template": _CHAT}))
     (folder / "tokenizer_config.json").write_text(json.dumps(settings, ensure_ascii=False))
     (folder / "added_tokens.json").write_text(json.dumps({_SPECIAL["image_token"]: IMAGE_TOKEN}))
 

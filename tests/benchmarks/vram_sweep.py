@@ -2,8 +2,8 @@
 
     GEMMAQ_ORACLES=FOLDER python tests/benchmarks/vram_sweep.py [SIZE]... [--quick] [--scattered N]
 
-Context, types of K and V, slots, unified cache, ubatch, flash attention, full window, and who runs it; four minutes, or
-with --quick seconds for a twentieth of them. Settings that both refuse are counted, one that only one of them refuses
+Context, types of K and V, slots, unified cache, ubatch, flash attention, full window, and who runs it; minutes, or with
+--quick seconds for a twentieth of them. Settings that both refuse are counted, one that only one of them refuses
 ends the run. A difference within 0.005 MiB is none: llama.cpp prints two places.
 """
 

@@ -11,11 +11,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 
-from gemmaq.checkpoint import gguf_file, safetensors_file
-from gemmaq.checkpoint.blob import Blob
-from gemmaq.checkpoint.folder import weight_map
 from gemmaq.errors import InputError, NetworkError, NotFoundError, OutputError
 from gemmaq.hub import Listing, Ref, RemoteFile, cache, client, select, transfer
 
@@ -63,6 +61,8 @@ def order(ref: Ref, include: Sequence[str] = (), exclude: Sequence[str] = ()) ->
 
 def _index(listed: Listing) -> Mapping[str, str]:
     """Tensor -> file, as the index of the repository has it."""
+    from gemmaq.checkpoint.folder import weight_map
+
     index = next(file for file in listed.files if file.path == select.INDEX)
     with tempfile.TemporaryDirectory(prefix="gemmaq-") as place:
         (Path(place) / select.INDEX).write_bytes(client.read(listed, index, 0, index.size))
@@ -160,10 +160,12 @@ def _check_header(file: RemoteFile, path: Path) -> None:
     Raises:
         InputError: it is.
     """
-    parser = {".safetensors": safetensors_file.parse, ".gguf": gguf_file.parse}.get(Path(file.path).suffix.lower())
-    if parser is not None:
+    name = {".safetensors": "safetensors_file", ".gguf": "gguf_file"}.get(Path(file.path).suffix.lower())
+    if name is not None:
+        from gemmaq.checkpoint.blob import Blob
+
         try:
-            parser(Blob.of(path))
+            import_module(f"gemmaq.checkpoint.{name}").parse(Blob.of(path))
         except InputError as error:
             raise InputError(error.message.replace(str(path), file.path), error.hint) from error
 
@@ -188,6 +190,8 @@ def cached_order(ref: Ref, include: Sequence[str] = (), exclude: Sequence[str] =
     Raises:
         NetworkError: it is not there, or not all of it.
     """
+    from gemmaq.checkpoint.folder import weight_map
+
     folder = cached(ref)
     listed = listing_of(folder, ref)
     try:

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+import httpcore2
 import httpx2
 import huggingface_hub
 from huggingface_hub import constants, errors, hf_hub_url
@@ -31,6 +32,9 @@ ATTEMPTS = 6
 FIRST_WAIT = 0.5
 _LONGEST_WAIT = 60.0
 _AGAIN = frozenset((408, 429, 500, 502, 503, 504))
+_LARGE = 1 << 22
+_READ = 1 << 20
+"""Bytes that are worth a way of their own, and how many are read at a time there."""
 _DIGEST = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 """Commits and digests, which become names of files."""
 _TIMEOUT = httpx2.Timeout(connect=15, read=30, write=60, pool=60)
@@ -99,6 +103,39 @@ def content(listed: Listing, file: RemoteFile, start: int, end: int | None = Non
             response.read()
         hf_raise_for_status(response)
         yield response
+
+
+def pieces(response: httpx2.Response) -> Iterator[bytes]:
+    """The body of a response to be streamed, as it comes.
+
+    What a large one has after its first piece is read from the connection itself: on the way through httpx and h11
+    bytes are copied twice, 64 kB at a time, which takes longer than to hash them.
+
+    Raises:
+        httpx2.TransportError: it does not come whole.
+    """
+    if "Content-Encoding" in response.headers:
+        yield from response.iter_bytes()
+        return
+    through = response.iter_raw()
+    first = next(through, b"")
+    yield first
+    left = int(response.headers.get("Content-Length", 0)) - len(first)
+    connection = response.extensions.get("network_stream")
+    if left < _LARGE or connection is None or response.http_version != "HTTP/1.1":
+        yield from through
+        return
+    while left > 0:
+        try:
+            piece = connection.read(min(left, _READ), timeout=_TIMEOUT.read)
+        except httpcore2.TimeoutException as error:
+            raise httpx2.ReadTimeout(str(error), request=response.request) from error
+        except httpcore2.NetworkError as error:
+            raise httpx2.ReadError(str(error), request=response.request) from error
+        if not piece:
+            raise httpx2.RemoteProtocolError("the peer closed the connection", request=response.request)
+        left -= len(piece)
+        yield piece
 
 
 def read(listed: Listing, file: RemoteFile, start: int, end: int) -> bytes:

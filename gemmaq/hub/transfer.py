@@ -192,7 +192,7 @@ def _receive(
         progress(file.path, have)
 
     try:
-        for arrived in response.iter_bytes() if "Content-Encoding" in response.headers else response.iter_raw():
+        for arrived in client.pieces(response):
             chunk = arrived
             if skip:
                 chunk, skip = arrived[skip:], max(0, skip - len(arrived))

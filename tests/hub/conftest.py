@@ -7,7 +7,6 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import huggingface_hub
 import pytest
 from home import Here, Settle
 from huggingface_hub import constants
@@ -24,7 +23,7 @@ def hub(tmp_path: Path) -> Iterator[FakeHub]:
 
 
 @pytest.fixture
-def settle(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Settle]:
+def settle(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Settle:
     """Point huggingface_hub, which reads its environment once, at another Hub, home and token."""
 
     def point(hub: FakeHub, token: str | None = None, home: Path = tmp_path / "home") -> Here:
@@ -46,11 +45,9 @@ def settle(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Settle]:
         for name, value in values.items():
             monkeypatch.setattr(constants, name, value)
         monkeypatch.setattr(client, "FIRST_WAIT", 0.01)
-        huggingface_hub.close_session()
         return Here(home, token)
 
-    yield point
-    huggingface_hub.close_session()
+    return point
 
 
 @pytest.fixture

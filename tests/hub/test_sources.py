@@ -13,6 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import numpy as np
 import pytest
 from home import Here, Settle
@@ -355,6 +356,7 @@ def test_proxy(
         settle(hub, None, tmp_path / "other")
         for key, value in (("http_proxy", f"http://{address}"), ("NO_PROXY", ""), ("no_proxy", "")):
             monkeypatch.setenv(key, value)
+        huggingface_hub.close_session()  # what it knows of proxies it knows from its beginning
 
     address = f"127.0.0.1:{proxy.server_port}"
     through(address)
@@ -368,6 +370,7 @@ def test_proxy(
     refused = here.run("inspect", REPO, code=6).stderr
     through("me:PaSsWoRd@127.0.0.1:9")
     gone = here.run("inspect", REPO, code=6).stderr
+    huggingface_hub.close_session()
     assert "407" in refused and "proxy" in gone and "PaSsWoRd" not in refused + gone
 
 

@@ -112,7 +112,7 @@ def _report(folder: _Folder, digests: Mapping[str, str]) -> Report:
     mine = {name: digests[folder.inner + name] for name in folder.files if folder.inner + name in digests}
     problems = [*folder.problems, *_unlike_list(folder, digests), *_unlike_known(folder, mine)]
     model, found = structure.opened(folder.place)
-    if folder.known is not None:
+    if folder.known is not None and all(file.path in folder.files for file in folder.known.files):
         try:
             found += structure.unlike(folder.known, structure.arrays(folder.place, folder.known.container))
         except GemmaqError as error:

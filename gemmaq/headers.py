@@ -51,8 +51,8 @@ def open_repository(ref: Ref, tokenizer: bool = False) -> Checkpoint:
                     _sparse(listed, file, folder, _HEAD if at else _VOCABULARY_HEAD) for at, file in enumerate(files)
                 ]
                 models = [Blob.of(path) for path in paths if "mmproj" not in path.name.lower()]
-                projector = next((Blob.of(path) for path in paths if "mmproj" in path.name.lower()), None)
-                found = open_gguf(models, name_of_file(models[0].paths[0]), str(ref), projector)
+                projectors = [Blob.of(path) for path in paths if "mmproj" in path.name.lower()]
+                found = open_gguf(models, name_of_file(models[0].paths[0]), str(ref), projectors)
                 return replace(found, weights_here=False)
             _fetch(listed, folder)
             found = open_folder(folder, name, str(ref))

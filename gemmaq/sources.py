@@ -93,8 +93,8 @@ def _gguf(path: Path, source: str) -> Checkpoint:
         [] if "mmproj" in path.name.lower() else [p for p in path.parent.glob("*.gguf") if "mmproj" in p.name.lower()]
     )
     beside.sort(key=lambda p: ("f16" not in p.stem.lower().replace("bf16", ""), p.name))
-    projector = Blob.of(beside[0]) if beside else None
-    return open_gguf([Blob.of(shard) for shard in shards_of(path)], name_of_file(path), source, projector)
+    projectors = [Blob.of(path) for path in beside]
+    return open_gguf([Blob.of(shard) for shard in shards_of(path)], name_of_file(path), source, projectors)
 
 
 def _lonely_gguf(folder: Path, source: str) -> Checkpoint:

@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from gemmaq.errors import OutputError
@@ -70,7 +70,8 @@ def write_file(path: Path, data: bytes, force: bool) -> None:
     except OSError as error:
         raise _output_error(error, path) from error
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
 
 
 @contextmanager

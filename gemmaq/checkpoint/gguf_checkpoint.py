@@ -26,14 +26,14 @@ _ROLES = {"bos": "bos", "eos": "eos", "unk": "unknown", "sep": "seperator", "pad
 """Role -> how GGUF spells it in `tokenizer.ggml.<role>_token_id` (the format's own spelling of separator)."""
 
 
-def open_gguf(blobs: Sequence[Blob], name: str, location: str, projector: Blob | None = None) -> Checkpoint:
+def open_gguf(blobs: Sequence[Blob], name: str, location: str, projectors: Sequence[Blob] = ()) -> Checkpoint:
     """Read the headers of a GGUF file, or of the shards of a split one.
 
     Args:
         blobs: the files.
         name: what the model is called.
         location: where it is, as the user said it.
-        projector: the mmproj file that lies beside it.
+        projectors: mmproj files beside it, of which the first that belongs to it counts.
 
     Raises:
         InputError: a header is unusable, or it is not a Gemma 3 text model.
@@ -55,9 +55,11 @@ def open_gguf(blobs: Sequence[Blob], name: str, location: str, projector: Blob |
     tensors, notes = text_tensors(found, config, str(blobs[0]))
     seen: dict[str, Tensor] = {}
     vision_config = None
-    if projector is not None:
+    for projector in projectors:
         seen, vision_config, oddities = _vision(projector, config)
         notes += oddities
+        if seen:
+            break
     return Checkpoint(
         name=name,
         location=location,
@@ -82,7 +84,8 @@ def _vision(blob: Blob, config: TextConfig) -> tuple[dict[str, Tensor], VisionCo
             return {}, None, (f"{blob} lies beside the model but is not its vision projector: passed over",)
         found = gguf_keys.to_vision(file.keys)
     except InputError as error:
-        return {}, None, (f"{error.message}: no vision side",)
+        where = "" if str(blob) in error.message else f"{blob}: "
+        return {}, None, (f"{where}{error.message}: no vision side",)
     tensors = {}
     for info in file.tensors:
         name = vision.from_gguf(info.name)

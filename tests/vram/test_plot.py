@@ -163,22 +163,16 @@ def test_a_folder_in_its_place(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["a.svg"]
 
 
-CLEANS_UP = pytest.mark.xfail(strict=True, reason="staging.write_file fails to remove what it could not write")
-
-
-@CLEANS_UP
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     with mounted(tmp_path / "readonly", "ro") as folder:
         assert "cannot be written" in draw(folder / "a.svg", "27b", code=7)
 
 
-@CLEANS_UP
 def test_a_file_in_place_of_the_folder(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     assert "cannot be written" in draw(tmp_path / "file/a.svg", "27b", code=7)
 
 
-@CLEANS_UP
 def test_a_name_that_is_too_long(tmp_path: Path) -> None:
     assert "cannot be written" in draw(tmp_path / ("a" * 300 + ".svg"), "27b", code=7)
 

@@ -50,8 +50,10 @@ def order(ref: Ref, include: Sequence[str] = (), exclude: Sequence[str] = ()) ->
         GemmaqError: the repository cannot be had, or has nothing that is needed.
     """
     listed = client.listing(ref)
-    files = select.filtered(listed.files, include, exclude) if include else _needed(listed, lambda: _index(listed))
-    files = select.filtered(files, (), exclude)
+    if include:
+        files = select.filtered(listed.files, include, exclude)
+    else:
+        files = _needed(listed, exclude, lambda: _index(listed))
     if not files:
         raise NotFoundError(f"{ref} has no file that matches")
     root = client.cache_folder(ref.repo)
@@ -64,6 +66,9 @@ def _index(listed: Listing) -> Mapping[str, str]:
     from gemmaq.checkpoint.folder import weight_map
 
     index = next(file for file in listed.files if file.path == select.INDEX)
+    root = client.cache_folder(listed.ref.repo)
+    if cache.held(root, listed, index):
+        return weight_map(cache.snapshot(root, listed.commit), complete=False)
     with tempfile.TemporaryDirectory(prefix="gemmaq-") as place:
         (Path(place) / select.INDEX).write_bytes(client.read(listed, index, 0, index.size))
         return weight_map(Path(place), complete=False)
@@ -198,10 +203,10 @@ def cached_order(ref: Ref, include: Sequence[str] = (), exclude: Sequence[str] =
         if include:
             files = select.filtered(listed.files, include, exclude)
         else:
-            files = _needed(listed, lambda: weight_map(folder))
-            if not select.is_gguf(listed) and listed.find("config.json") is None:
-                raise NotFoundError("config.json is missing")
-        files = select.filtered(files, (), exclude)
+            files = _needed(listed, exclude, lambda: weight_map(folder, complete=False))
+            config = "config.json"
+            if not (select.is_gguf(listed) or select.matches(config, exclude) or listed.find(config)):
+                raise NotFoundError(f"{config} is missing")
         if not files:
             raise NotFoundError("no file matches")
     except NotFoundError as error:
@@ -209,12 +214,14 @@ def cached_order(ref: Ref, include: Sequence[str] = (), exclude: Sequence[str] =
     return Order(listed, tuple(files), ())
 
 
-def _needed(listed: Listing, placed: Callable[[], Mapping[str, str]]) -> list[RemoteFile]:
-    """What a conversion needs; `placed` gives the index, if there is one."""
+def _needed(listed: Listing, exclude: Sequence[str], placed: Callable[[], Mapping[str, str]]) -> list[RemoteFile]:
+    """What a conversion needs, but for what is excluded; `placed` gives the index, if there is one."""
     if select.is_gguf(listed):
-        return [*select.gguf(listed), *(file for file in select.small(listed) if file.path == "README.md")]
-    shards = sorted(set(placed().values())) if listed.find(select.INDEX) else None
-    return [*select.small(listed), *select.weights(listed, shards)]
+        files = [*select.gguf(listed, exclude), *(file for file in select.small(listed) if file.path == "README.md")]
+    else:
+        shards = sorted(set(placed().values())) if listed.find(select.INDEX) else None
+        files = [*select.small(listed), *select.weights(listed, shards, exclude)]
+    return select.filtered(files, (), exclude)
 
 
 def listing_of(snapshot: Path, ref: Ref) -> Listing:

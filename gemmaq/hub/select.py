@@ -24,42 +24,45 @@ def small(listed: Listing) -> list[RemoteFile]:
     return [file for file in listed.files if file.path in _SMALL]
 
 
-def weights(listed: Listing, shards: Sequence[str] | None) -> list[RemoteFile]:
+def weights(listed: Listing, shards: Sequence[str] | None, exclude: Sequence[str] = ()) -> list[RemoteFile]:
     """The safetensors files.
 
     Args:
         listed: the repository.
         shards: files that the index names, None without an index.
+        exclude: patterns of files that may be missing.
 
     Raises:
         NotFoundError: there are none, or one that the index or their names speak of is missing.
     """
     found = [file for file in listed.files if file.path.endswith(".safetensors") and "/" not in file.path]
     if shards is None:
-        return [file for file in found if file.path == "model.safetensors"] or _whole(_some(found, listed), listed)
+        whole = [file for file in found if file.path == "model.safetensors"]
+        return whole or _whole(_some(found, listed, exclude), listed, exclude)
     by_name = {file.path: file for file in found}
-    for name in shards:
+    wanted = [name for name in dict.fromkeys(shards) if not matches(name, exclude)]
+    for name in wanted:
         if name not in by_name:
             raise NotFoundError(f"{listed.ref} has no file {name}, which its index names")
-    return [by_name[name] for name in dict.fromkeys(shards)]
+    return [by_name[name] for name in wanted]
 
 
-def _some(found: list[RemoteFile], listed: Listing) -> list[RemoteFile]:
-    if not found:
+def _some(found: list[RemoteFile], listed: Listing, exclude: Sequence[str]) -> list[RemoteFile]:
+    if not found and not matches("model.safetensors", exclude):
         others = sorted({file.path.rpartition(".")[2] for file in listed.files if file.size > 1 << 26})
         hint = f"its large files are .{', .'.join(others)}" if others else None
         raise NotFoundError(f"{listed.ref} holds neither safetensors nor GGUF files", hint)
     return found
 
 
-def _whole(files: list[RemoteFile], listed: Listing) -> list[RemoteFile]:
-    """The files, if no shard that their names count is missing."""
+def _whole(files: list[RemoteFile], listed: Listing, exclude: Sequence[str]) -> list[RemoteFile]:
+    """The files, if no shard that their names count is missing, unless it is excluded."""
     for file in files:
         if (found := _SHARD.search(file.path)) is None:
             continue
         for number in range(1, int(found["count"]) + 1):
             name = f"{file.path[: found.start()]}-{number:05}-of-{found['count']}{found['kind']}"
-            if listed.find(name) is None:
+            if listed.find(name) is None and not matches(name, exclude):
                 raise NotFoundError(f"{listed.ref} has no file {name}")
     return files
 
@@ -70,7 +73,7 @@ def is_gguf(listed: Listing) -> bool:
     return bool(listed.ref.part) or (not safetensors and bool(_models(listed)))
 
 
-def gguf(listed: Listing) -> list[RemoteFile]:
+def gguf(listed: Listing, exclude: Sequence[str] = ()) -> list[RemoteFile]:
     """The GGUF model that is meant: all its shards, and the vision projector beside it.
 
     Raises:
@@ -89,7 +92,7 @@ def gguf(listed: Listing) -> list[RemoteFile]:
             )
         raise InputError(f"{listed.ref} holds {len(chosen)} GGUF models", f"name one: {known}")
     folder = chosen[0][0].path.rpartition("/")[0]
-    return [*_whole(chosen[0], listed), *_projector(listed, folder)]
+    return [*_whole(chosen[0], listed, exclude), *_projector(listed, folder)]
 
 
 def _models(listed: Listing) -> list[list[RemoteFile]]:
@@ -133,9 +136,9 @@ def _projector(listed: Listing, folder: str) -> list[RemoteFile]:
 
 def filtered(files: Sequence[RemoteFile], include: Sequence[str], exclude: Sequence[str]) -> list[RemoteFile]:
     """Files that a pattern of `include` matches, if there is any, and none of `exclude`."""
-    return [
-        file
-        for file in files
-        if (not include or any(fnmatchcase(file.path, pattern) for pattern in include))
-        and not any(fnmatchcase(file.path, pattern) for pattern in exclude)
-    ]
+    return [file for file in files if (not include or matches(file.path, include)) and not matches(file.path, exclude)]
+
+
+def matches(path: str, patterns: Sequence[str]) -> bool:
+    """Whether one of the patterns does."""
+    return any(fnmatchcase(path, pattern) for pattern in patterns)

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from huggingface_hub import constants
+
 import inprocess
 
 
@@ -21,7 +23,11 @@ class Here:
         return self.home / "hub"
 
     def run(self, *arguments: object, code: int = 0) -> inprocess.Done:
-        done = inprocess.run(*arguments, code=code)
+        offline = constants.HF_HUB_OFFLINE
+        try:
+            done = inprocess.run(*arguments, code=code)
+        finally:
+            constants.HF_HUB_OFFLINE = offline  # --offline is for the rest of a process
         assert not self.token or self.token not in done.stdout + done.stderr
         return done
 

@@ -6,17 +6,23 @@ import errno
 import itertools
 import os
 import random
+import shutil
 import signal
+import socket
+import ssl
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx2
+import huggingface_hub
 import pytest
 from home import Here
+from huggingface_hub import constants
 from repos import REPO, safetensors, shards, tree
 
 from fake_hub import FakeHub, Fault
@@ -273,6 +279,64 @@ def test_disk_full_midway(hub: FakeHub, here: Here, monkeypatch: pytest.MonkeyPa
     hub.reset()
     check(here, files, here.run("pull", REPO, "-q").stdout.strip())
     assert weights(hub.sent) < 3_000_000
+
+
+class Tls:
+    """TLS in front of a port of this machine; every connection is passed on, byte by byte."""
+
+    def __init__(self, place: str, certificate: Path, key: Path) -> None:
+        self.behind = int(place.rpartition(":")[2])
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(certificate, key)
+        self.listening = context.wrap_socket(socket.create_server(("127.0.0.1", 0)), server_side=True)
+        self.port = self.listening.getsockname()[1]
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                front, _ = self.listening.accept()
+            except ssl.SSLError:
+                continue
+            except OSError:
+                return
+            back = socket.create_connection(("127.0.0.1", self.behind))
+            for one, other in ((front, back), (back, front)):
+                threading.Thread(target=self._pass, args=(one, other), daemon=True).start()
+
+    def _pass(self, one: socket.socket, other: socket.socket) -> None:
+        try:
+            while data := one.recv(1 << 16):
+                other.sendall(data)
+            other.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            return
+
+
+def test_over_tls(
+    hub: FakeHub, here: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, require: Callable[[bool, str], None]
+) -> None:
+    require(shutil.which("openssl") is not None, "openssl")
+    certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    command += ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost", "-days", "1"]
+    subprocess.run([*command, "-out", certificate, "-keyout", key], check=True, capture_output=True)
+    front, cdn = Tls(hub.endpoint, certificate, key), Tls(hub.cdn, certificate, key)
+    hub.cdn = f"https://localhost:{cdn.port}"
+    endpoint = f"https://127.0.0.1:{front.port}"
+    monkeypatch.setattr(constants, "ENDPOINT", endpoint)
+    template = endpoint + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    files = shards(2, 9_000_000)
+    hub.add(REPO, files)
+    hub.faults.append(Fault("00001-of", "cut", after_bytes=7_000_000, host=CDN))
+    failed = here.run("pull", REPO, code=6)
+    assert "certificate" in failed.stderr, "one that nobody vouches for"
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    huggingface_hub.close_session()
+    check(here, files, here.run("pull", REPO, "-q").stdout.strip())
+    huggingface_hub.close_session()
+    assert hub.faults[0].hits == 1 and weights(hub.sent) < size_of(files) + (4 << 20)
 
 
 def start(hub: FakeHub, home: Path) -> subprocess.Popen[str]:

@@ -7,11 +7,13 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from home import Here, Settle
-from repos import REPO, shards, tree
+from huggingface_hub import constants
+from repos import REPO, safetensors, shards, tree
 
 from damage import contained
-from fake_hub import FakeHub
+from fake_hub import FakeHub, Fault
 
 
 def test_pull_convert_push_pull(hub: FakeHub, settle: Settle, tiny: Path, tmp_path: Path) -> None:
@@ -113,3 +115,130 @@ def test_json(hub: FakeHub, here: Here, tmp_path: Path) -> None:
     assert lfs == {name for name in files if name.endswith(".safetensors")}
     offline = json.loads(here.run("pull", REPO, "--offline", "--json").stdout)
     assert offline["fetched_bytes"] == 0 and offline["path"] == got["path"] and offline["commit"] == sha
+
+
+def test_only_what_a_conversion_needs(hub: FakeHub, here: Here) -> None:
+    files = shards(2, 10_000)
+    tokenizer = {name: b"{}" for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")}
+    processor = {name: b"{}" for name in ("preprocessor_config.json", "processor_config.json", "chat_template.jinja")}
+    others = {name: b"x" for name in ("pytorch_model.bin", "flax_model.msgpack", "consolidated.safetensors", "a.png")}
+    others |= {"original/model.safetensors": b"x", "model-00009-of-00009.safetensors": b"x", ".gitattributes": b"x"}
+    hub.add(REPO, files | tokenizer | processor | {"generation_config.json": b"{}"} | others)
+    snapshot = here.run("pull", REPO, "-q").stdout.strip()
+    assert set(tree(snapshot)) == set(files | tokenizer | processor) | {"generation_config.json"}
+    assert not any(hub.sent[f"{REPO}/{name}"] for name in others)
+
+
+def test_one_file_before_shards(hub: FakeHub, here: Here) -> None:
+    hub.add(REPO, {"config.json": "{}", "model.safetensors": safetensors(1000, 1), "adapter.safetensors": b"x"})
+    assert set(tree(here.run("pull", REPO, "-q").stdout.strip())) == {"config.json", "model.safetensors"}
+
+
+@pytest.mark.parametrize(
+    ("flags", "names"),
+    [
+        (["--include", "*.json"], {"config.json", "model.safetensors.index.json"}),
+        (["--include", "*.json", "--exclude", "*index*"], {"config.json"}),
+        (["--include", "config.json", "--include", "docs/*"], {"config.json", "docs/a.md"}),
+        (["--exclude", "*.safetensors"], {"config.json", "model.safetensors.index.json", "README.md"}),
+        (["--exclude", "*00001*", "--exclude", "*.json"], {"README.md", "model-00002-of-00002.safetensors"}),
+    ],
+)
+def test_patterns(hub: FakeHub, here: Here, flags: list[str], names: set[str]) -> None:
+    hub.add(REPO, shards(2, 1000) | {"docs/a.md": b"# A\n"})
+    assert set(tree(here.run("pull", REPO, "-q", *flags).stdout.strip())) == names
+    offline = json.loads(here.run("pull", REPO, "--offline", "--json", *flags).stdout)
+    if "--include" in flags:
+        assert {file["path"] for file in offline["files"]} == names
+
+
+def test_what_is_said(hub: FakeHub, here: Here) -> None:
+    """The commit and every file on stderr, the folder alone on stdout; sizes before anything is fetched."""
+    files = shards(2, 200_000)
+    sha = hub.add(REPO, files)
+    dry = here.run("pull", REPO, "--dry-run")
+    assert sha in dry.stdout and "400 kB of 400 kB to fetch" in dry.stdout and dry.stdout.count("to fetch") == 6
+    assert "200,000" in dry.stdout and dry.stderr == "" and not here.home.exists()
+    done = here.run("pull", REPO)
+    assert done.stdout == f"{here.root(REPO)}/snapshots/{sha}\n"
+    assert f"{REPO} at {sha[:12]}: 5 files, 400 kB, 400 kB to fetch" in done.stderr
+    assert f"commit {sha}, 400 kB fetched" in done.stderr and all(f"  {name}  " in done.stderr for name in files)
+    again = here.run("pull", REPO)
+    assert "all cached" in again.stderr and f"commit {sha}, 0 B fetched" in again.stderr
+    quiet = here.run("pull", REPO, "-q")
+    assert (quiet.stdout, quiet.stderr) == (done.stdout, "")
+    assert here.run("pull", REPO, "--dry-run").stdout.count("cached") == 5
+    (here.root(REPO) / f"snapshots/{sha}/config.json").resolve().unlink()
+    assert "30 B of 400 kB to fetch" in here.run("pull", REPO, "--dry-run").stdout
+
+
+def test_into_a_folder(hub: FakeHub, here: Here, python: Callable[..., str], tmp_path: Path) -> None:
+    files = shards(3, 100_000)
+    sha = hub.add(REPO, files)
+    out = tmp_path / "models/tiny"
+    said = json.loads(here.run("pull", REPO, "-o", out, "--json").stdout)
+    assert (said["path"], said["commit"]) == (str(out), sha) and tree(out) == files
+    assert not any(path.is_symlink() for path in out.rglob("*")) and [path.name for path in out.parent.iterdir()] == [
+        "tiny"
+    ]
+    for name in files:
+        record = (out / ".cache/huggingface/download" / f"{name}.metadata").read_text().splitlines()
+        assert record[:2] == [sha, hub.commit(REPO).files[name].etag]
+    hub.reset()
+    assert python("print(hf.snapshot_download(sys.argv[1], local_dir=sys.argv[2]))", REPO, out) == str(out)
+    assert not hub.sent, "the real client sees that all of it is there"
+    (out / "config.json").write_text("changed by its owner")
+    assert tree(here.run("pull", REPO, "-q").stdout.strip()) == files and not hub.sent
+
+
+def test_into_a_folder_that_exists(hub: FakeHub, here: Here, tmp_path: Path) -> None:
+    first, second = shards(2, 1000), shards(3, 2000)
+    hub.add(REPO, first)
+    out = tmp_path / "out"
+    here.run("pull", REPO, "-q", "-o", out)
+    hub.add(REPO, second)
+    for flags in ([], ["--dry-run"], ["--offline"]):
+        assert f"{out} exists" in here.run("pull", REPO, "-o", out, *flags, code=7).stderr
+    assert tree(out) == first
+    here.run("pull", REPO, "-q", "-o", out, "--force")
+    assert tree(out) == second
+    (out / "thesis.tex").write_text("years of work")
+    assert "thesis.tex" in here.run("pull", REPO, "-q", "-o", out, "--force", code=7).stderr
+    assert (out / "thesis.tex").exists()
+
+
+def test_folder_is_whole_or_not_there(hub: FakeHub, here: Here, tmp_path: Path) -> None:
+    hub.add(REPO, shards(2, 100_000))
+    hub.faults.append(Fault("00002-of", "flip", offset=5, times=None, host="cdn"))
+    here.run("pull", REPO, "-o", tmp_path / "out", code=8)
+    assert {path.name for path in tmp_path.iterdir()} == {"hub", "home"}
+    hub.faults.clear()
+    assert here.run("pull", REPO, "-q", "-o", tmp_path / "out").stdout == f"{tmp_path / 'out'}\n"
+
+
+def test_shard_that_is_no_safetensors_file(hub: FakeHub, here: Here) -> None:
+    """Its digest is right, but what it holds is not what its name says: told now, not in the middle of the night."""
+    for name, data in (("model.safetensors", b"version https://git-lfs"), ("model-Q4_0.gguf", b"GGUF and no more")):
+        hub.add(f"acme/bad-{name[:7]}", {"config.json": "{}", name: data})
+        failed = here.run("pull", f"acme/bad-{name[:7]}", code=3)
+        assert name in failed.stderr and str(here.home) not in failed.stderr
+
+
+def test_offline_flag_and_variable(hub: FakeHub, here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub.add(REPO, shards(2, 1000))
+    snapshot = here.run("pull", REPO, "-q").stdout
+    hub.add(REPO, shards(2, 2000))
+    hub.reset()
+    assert here.run("pull", REPO, "-q", "--offline").stdout == snapshot
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert here.run("pull", REPO, "-q").stdout == snapshot and not hub.requests
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    assert here.run("pull", REPO, "-q").stdout != snapshot
+
+
+def test_same_bytes_in_two_files(hub: FakeHub, here: Here) -> None:
+    data = safetensors(500_000, 1)
+    files = {"config.json": b"{}", **{f"model-0000{n}-of-00002.safetensors": data for n in (1, 2)}}
+    hub.add(REPO, files)
+    assert tree(here.run("pull", REPO, "-q").stdout.strip()) == files
+    assert sum(hub.sent.values()) < 600_000

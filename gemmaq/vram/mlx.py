@@ -316,7 +316,9 @@ _NOTES = (
     "the peak while a prompt as long as the context is read on a Max or Ultra chip; a shorter one takes less",
     "memory of Metal itself, and freed buffers that MLX keeps for reuse, come on top",
 )
-_SCORES = "up to M4, attention scores of a whole chunk are stored; M5 takes less, and so does --ubatch 512"
+_SCORES = (
+    "up to M4, attention scores of a whole chunk are stored; M5 takes less, and so do smaller chunks: --ubatch 512"
+)
 
 ENGINE = Engine(
     name="mlx",

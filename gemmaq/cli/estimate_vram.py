@@ -212,7 +212,7 @@ def _sees(wanted: _Wanted, checkpoint: Checkpoint, build: Build) -> bool:
     if wanted.vision is not None:
         return wanted.vision and (has or not wanted.everything)
     beside = wanted.engine.container == checkpoint.format == "gguf"
-    return has and (wanted.engine.sees or beside)
+    return has and (bool(wanted.engine.sees) or beside)
 
 
 def _open(model: str) -> Checkpoint:

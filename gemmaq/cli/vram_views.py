@@ -80,7 +80,7 @@ def show(results: Sequence[Result], headlines: bool) -> None:
     overhead = first.estimate.overhead
     if overhead:
         console.out(f"Totals include {_mib(overhead)} MiB of overhead for the driver, a round figure.")
-    hidden = [result for result in results if result.build.model.vision and not result.load.vision]
+    hidden = [r for r in results if r.build.model.vision and not r.load.vision and r.engine.sees is not None]
     if hidden:
         console.say("Text only; --vision adds the vision side.")
     for note in dict.fromkeys(note for result in results for note in result.estimate.notes):

@@ -112,10 +112,11 @@ class Engine:
         quants: types worth comparing, from the largest to the smallest.
         kv_types: types its cache can have, each for K and V.
         kv_default: the type it takes if nothing is said.
-        sees: whether it loads the vision side of a multimodal model by itself.
+        sees: whether it loads the vision side of a multimodal model by itself; None where it cannot.
         options: the fields of Load it knows beyond context, kv_types, parallel and vision.
         estimate: the memory model; raises UsageError for what the runtime refuses.
         share: of a card's memory it lets itself use.
+        kv_reason: why its cache has no other types, where that surprises.
     """
 
     name: str
@@ -124,10 +125,11 @@ class Engine:
     quants: tuple[str, ...]
     kv_types: tuple[str, ...]
     kv_default: str
-    sees: bool
+    sees: bool | None
     options: frozenset[str]
     estimate: Callable[[Model, Load], Estimate]
     share: float = 1.0
+    kv_reason: str = ""
 
 
 _MODULES = {
@@ -179,8 +181,10 @@ def estimate(engine: Engine, model: Model, load: Load) -> Estimate:
         if kind not in engine.kv_types:
             raise UsageError(
                 f"{engine.title} has no KV cache of type {kind!r} for Gemma 3",
-                f"it has: {', '.join(engine.kv_types)}",
+                f"it has: {', '.join(engine.kv_types)}{engine.kv_reason and f' ({engine.kv_reason})'}",
             )
+    if load.vision and engine.sees is None:
+        raise UsageError(f"{engine.title} runs the text side only", "leave out --vision")
     if load.vision and not model.vision:
         raise UsageError(f"{model.name} has no vision side", "leave out --vision")
     for field in ("ubatch", "swa_full", "unified"):

@@ -290,8 +290,6 @@ def _replay(ops: list[_Op], held: set[_Array], kept: set[_Array], schedule: Sche
 
 
 def _estimate(model: Model, load: Load) -> Estimate:
-    if load.vision:
-        raise UsageError("mlx-lm runs the text side only", "leave out --vision")
     if load.kv_types[0] != load.kv_types[1]:
         raise UsageError("mlx-lm keeps keys and values in the model's own dtype", "name one type: --kv-type bf16")
     config, width = model.config, _WIDTHS[load.kv_types[0]]
@@ -327,7 +325,8 @@ ENGINE = Engine(
     quants=("bf16", "affine8", "q8_0", "q4_0", "affine4"),
     kv_types=tuple(_WIDTHS),
     kv_default="bf16",
-    sees=False,
+    sees=None,
     options=frozenset(("ubatch",)),
     estimate=_estimate,
+    kv_reason="a sliding-window cache of MLX cannot be quantized",
 )

@@ -297,7 +297,8 @@ def test_environment(hub: FakeHub, tmp_path: Path) -> None:
     assert not hub.requests
     other = gemmaq("pull", REPO, "-q", env=hub.env(Path("relative"), "hf_read"), cwd=tmp_path)
     assert other.returncode == 0 and tree(tmp_path / other.stdout.strip()) == files
-    assert gemmaq("pull", REPO, env=env | {"HF_HUB_DISABLE_IMPLICIT_TOKEN": "1"}).returncode == 4
+    third = env | {"HF_HUB_CACHE": str(tmp_path / "third"), "HF_HUB_DISABLE_IMPLICIT_TOKEN": "1"}
+    assert gemmaq("pull", REPO, env=third).returncode == 4
 
 
 class Proxy(ThreadingHTTPServer):

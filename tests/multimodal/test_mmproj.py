@@ -113,8 +113,9 @@ def full_tower(folder: Path, text: Path) -> Path:
     """A folder with the tower of 4B, 12B and 27B in front of a small text model."""
     folder.mkdir()
     for path in text.iterdir():
-        if path.name not in ("config.json", "model.safetensors"):
+        if "config" not in path.name and path.suffix != ".safetensors":
             (folder / path.name).hardlink_to(path)
+    shutil.copy(text / "tokenizer_config.json", folder)
     seeing.write_processor(folder, 896, 256)
     config = json.loads((text / "config.json").read_text())
     published = {"hidden_size": 1152, "image_size": 896, "intermediate_size": 4304, "patch_size": 14}

@@ -223,11 +223,12 @@ def _memory(model: Model) -> str:
     from gemmaq import vram
 
     engine = vram.find(_ENGINES[model.format])
+    seen = bool(model.vision) and engine.sees is not None
     built = vram.Model(model.name, model.config, model.weights, model.embedding, model.vision)
     kinds = (engine.kv_default, engine.kv_default)
     rows = []
     for context in (c for c in _CONTEXTS if c <= model.config.max_position_embeddings):
-        found = vram.estimate(engine, built, vram.Load(context, kinds, vision=bool(model.vision)))
+        found = vram.estimate(engine, built, vram.Load(context, kinds, vision=seen))
         parts = (found.weights + found.vision, found.kv, found.compute, found.overhead, found.total)
         rows.append((f"{context:,}", *(f"{part / _GB:.2f}" for part in parts)))
     title = f"Memory in {engine.title}, GB, {engine.kv_default} cache, estimated by `gemmaq estimate-vram`:"

@@ -139,6 +139,7 @@ def test_any_weights_get_codes_of_four_bits_and_no_worse_than_nearest(x: np.ndar
     values = quantize(x, Q4_0, Choice("lattice", portable))
     assert values.codes.max() <= 15
     assert np.isfinite(values.scales).all()
+
     def norm(rows: np.ndarray) -> np.ndarray:
         return np.sqrt(np.square(rows).reshape(-1, 32).sum(axis=1))
 

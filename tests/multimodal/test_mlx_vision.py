@@ -156,7 +156,6 @@ def test_text_only_on_request(require: Require, eye: Path, int4: Path, int4_mode
     same(runtimes.mlx_logits(tmp_path / "out", IDS), seeing.logits(int4_model, IDS))
 
 
-@pytest.mark.xfail(reason="the card asks for memory of mlx-lm with vision, which it does not have", strict=True)
 def test_a_model_of_long_context_has_a_card(eye: Path, tmp_path: Path) -> None:
     """As all published ones have; the card lists memory for the contexts that a model takes."""
     source = tmp_path / "gemma-3-eye"

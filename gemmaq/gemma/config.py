@@ -97,9 +97,7 @@ def from_hf(config: Mapping[str, Any]) -> TextConfig:
         )
     values = {f.name: merged[f.name] for f in fields(TextConfig) if merged.get(f.name) is not None}
     values.update(_rope(merged))
-    eos = config.get("eos_token_id") or merged.get(
-        "eos_token_id", 1
-    )  # of a whole model, its own before the text side's
+    eos = config.get("eos_token_id") or merged.get("eos_token_id", 1)  # the whole model's before the text side's
     values["eos_token_ids"] = tuple(eos) if isinstance(eos, list) else (1 if eos is None else eos,)
     layers = values.get("num_hidden_layers", 26)
     values.pop("layer_pattern", None)

@@ -100,8 +100,8 @@ def test_bf16_is_the_source(eye: Path, dense: Any, inputs: list[Any], tmp_path: 
     for given in inputs:
         np.testing.assert_array_equal(seeing.logits(model, given), seeing.logits(dense, given))
     ours_config, config = model.config.to_dict(), dense.config.to_dict()
-    for name in ("mm_tokens_per_image", "image_token_index", "boi_token_index", "eoi_token_index"):
+    for name in ("mm_tokens_per_image", "image_token_index", "boi_token_index", "eoi_token_index", "eos_token_id"):
         assert ours_config[name] == config[name], name
     for side in ("text_config", "vision_config"):
         differing = {key for key in config[side] if ours_config[side].get(key) != config[side][key]}
-        assert differing <= {"dtype", "architectures"}, side
+        assert differing <= {"dtype", "architectures", "eos_token_id"}, side

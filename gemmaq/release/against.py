@@ -21,6 +21,10 @@ from gemmaq.release.structure import Array, arrays
 _LAYOUTS = {"gguf": "plain", "mlx": "mlx", "safetensors": "compressed-tensors"}
 
 
+_CONSTANT = ".weight_shape"
+"""An array of compressed-tensors that is part of what precedes the tensors."""
+
+
 @dataclass(frozen=True, slots=True)
 class Comparison:
     """An artifact and its source.
@@ -55,12 +59,14 @@ def with_recipe(folder: Path, known: Provenance, source: Checkpoint, threads: in
     found = arrays(folder, known.container)
     pairs, problems = [], []
     for planned in job.plan.everything:
-        there = [found.get(name) for name in _names(planned)]
+        there = [found.pop(name, None) for name in _names(planned)]
         made = _as_tensor(planned, known.container, [array for array in there if array is not None])
         if made is None:
             problems.append(f"tensor {planned.name} is not there as {planned.encoding.label} {list(planned.shape)}")
         else:
             pairs.append(Pair(planned.name, planned.source, made, planned, job.artifact.container))
+    surplus = [name for name in found if not (known.container == "safetensors" and name.endswith(_CONSTANT))]
+    problems += [f"tensor {name} is not made of {source.location}" for name in surplus]
     compared = compare(pairs, threads, progress)
     for tensor in compared:
         if not tensor.equal:

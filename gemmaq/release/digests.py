@@ -153,14 +153,14 @@ class _Growing:
     def follow(self) -> None:
         """Read what is complete, until all is."""
         made, done, seen = hashlib.sha256(), 0, 0
-        buffer = bytearray(BLOCK)
-        view = memoryview(buffer)
+        view = memoryview(b"")
         try:
             with self.path.open("rb", buffering=0) as file:
                 while seen < len(self.placements):
                     with self._changed:
                         self._changed.wait_for(lambda: self._whole > seen or self._stop.is_set())  # noqa: B023
                         seen = self._whole
+                    view = view or memoryview(bytearray(BLOCK))  # of many shards only those being written need one
                     while done < self._ends[seen - 1] and not self._stop.is_set():
                         count = file.readinto(view[: min(BLOCK, self._ends[seen - 1] - done)])
                         if not count:

@@ -111,13 +111,10 @@ def finisher(checkpoint: Checkpoint, request: Request, jobs: Sequence[Job]) -> I
     found = origin.of(checkpoint, jobs)
     by_artifact = {id(job.artifact): job for job in jobs}
     with Beside() as beside:
-        known = [file.record.sha256 if file.record else None for file in found.files]
-        pending = [None if digest else beside.start(file.path) for file, digest in zip(found.files, known, strict=True)]
+        known = [(file.record and file.record.sha256) or beside.start(file.path) for file in found.files]
 
         def finish(artifact: Artifact, folder: Path, tally: Tally) -> None:
-            digests = tuple(
-                digest or (future.result() if future else "") for digest, future in zip(known, pending, strict=True)
-            )
+            digests = tuple(digest if isinstance(digest, str) else digest.result() for digest in known)
             files = tuple(Listed(f.name, f.size, beside.written(folder / f.name)) for f in artifact.files)
             job = by_artifact[id(artifact)]
             for name, make in MAKERS:

@@ -88,21 +88,22 @@ def examine(artifact: Path, progress: Progress | None = None) -> list[Report]:
         artifact = artifact.parent
     if not artifact.is_dir():
         raise NotFoundError(f"{artifact} does not exist", "name the folder that gemmaq convert made")
-    alone = has_model(artifact) or (artifact / provenance.NAME).is_file()
-    names = [""] if alone else [part for part in PARTS if (artifact / part).is_dir()]
+    parts = [part for part in PARTS if (artifact / part).is_dir()]
+    said = (provenance.NAME,) if parts else (provenance.NAME, sums.NAME)
+    alone = has_model(artifact) or any((artifact / name).is_file() for name in said)
+    names = [""] if alone else parts
     if not names:
         raise NotFoundError(f"{artifact} holds no artifact", "name the folder that gemmaq convert made")
     files, odd = _files(artifact)
     folders = [_folder(artifact, name, files) for name in names]
     above = [] if alone else [_folder(artifact, "", files)]
-    said = [folder.inner for folder in (*folders, *above) if folder.listed is not None or folder.known is not None]
-    digests = _digests({f: path for f, path in files.items() if f.startswith(tuple(said))}, progress)
+    told = tuple(f.inner for f in (*folders, *above) if f.listed is not None or f.known is not None)
+    digests = _digests({name: path for name, path in files.items() if name.startswith(told)}, progress)
     for root in above:
-        problems = [*odd, *root.problems, *_unlike_list(root, digests)]
-        strays = (
-            [] if root.listed is not None else [f for f in files if not f.startswith(tuple(f"{n}/" for n in names))]
-        )
-        odd = [*problems, *(f"{stray} belongs to none of the artifacts beside it" for stray in strays)]
+        inner = tuple(folder.inner for folder in folders)
+        strays = [] if root.listed is not None else [name for name in files if not name.startswith(inner)]
+        odd += [*root.problems, *_unlike_list(root, digests)]
+        odd += [f"{stray} belongs to none of the artifacts beside it" for stray in strays]
     reports = [_report(folder, digests) for folder in folders]
     return [replace(reports[0], problems=(*odd, *reports[0].problems)), *reports[1:]]
 
@@ -142,7 +143,7 @@ def _files(folder: Path) -> tuple[dict[str, Path], list[str]]:
     """All regular files, links to such among them; and what else there is, which is odd."""
     files: dict[str, Path] = {}
     odd: list[str] = []
-    for place, folders, names in os.walk(folder):
+    for place, folders, names in os.walk(folder, onerror=lambda error: odd.append(str(error))):
         for name in [*names, *(name for name in folders if os.path.islink(os.path.join(place, name)))]:
             path = Path(place, name)
             called = path.relative_to(folder).as_posix()

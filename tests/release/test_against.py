@@ -220,3 +220,12 @@ def test_the_table_names_kinds_and_worst(source: Path, made: dict[str, Path]) ->
 @pytest.mark.parametrize("against", ["absent", "./absent"])
 def test_a_source_that_is_not_there(against: str, made: dict[str, Path]) -> None:
     run("verify", made["gguf"], "--against", against, code=5)
+
+
+def test_a_vision_side_that_the_source_lacks_is_told(seeing: Path, made: dict[str, Path], tmp_path: Path) -> None:
+    blind = tmp_path / "blind"
+    run("convert", seeing, "--mmproj", "none", "--to", "safetensors", "--quant", "bf16", "-q", "-o", blind)
+    for kind in ("mmproj", "seeing bf16"):
+        (entry,) = report(made[kind], blind, 8)
+        surplus = [problem for problem in entry["problems"] if "is not made of" in problem]
+        assert len(surplus) >= 7 + 16 * 2

@@ -93,6 +93,14 @@ def test_a_missing_file_is_found(kind: str, copy: Callable[[str], Path], tmp_pat
     assert check(artifact) == []
 
 
+def test_a_list_of_files_that_are_gone_is_enough(copy: Callable[[str], Path]) -> None:
+    artifact = copy("gguf")
+    for path in artifact.iterdir():
+        if path.name != sums.NAME:
+            path.unlink()
+    bad(artifact, "gemmaq.json is missing")
+
+
 @pytest.mark.parametrize(
     "name", ["model-00009-of-00009.safetensors", "notes.txt", "deep/er/file", ".hidden", "mmproj-x.gguf"]
 )

@@ -107,8 +107,12 @@ def throughput(work: Path, endpoint: str, runs: int, size: int) -> None:
     whole = [a[0] / b[0] for a, b in zip(theirs, ours, strict=True)]
     moving = [a[0] / (b[0] - c[0]) for a, b, c in zip(theirs, ours, nothing, strict=True)]
     rate = statistics.median(size / row[0] for row in theirs) / 1e6
-    print(f"curl: {rate:.0f} MB/s; gemmaq reaches {statistics.median(whole):.2f} of it as a process, ", end="")
-    print(f"{statistics.median(moving):.2f} while bytes move (target 0.80)")
+    print(f"curl: {rate:.0f} MB/s, median; load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
+    for what, ratios in (("whole process", whole), ("while bytes move", moving)):
+        each = ", ".join(f"{ratio:.2f}" for ratio in ratios)
+        print(f"throughput against curl, {what}: {statistics.median(ratios):.2f} ({each}); target 0.80")
+    best = [min(row[0] for row in rows) for rows in (theirs, ours, nothing)]
+    print(f"best against best: {best[0] / best[1]:.2f}, while bytes move {best[0] / (best[1] - best[2]):.2f}")
     print(f"peak RSS of gemmaq: {max(row[1] for row in ours):.0f} MB (target at most 300)")
 
 

@@ -355,6 +355,11 @@ def on_disk(home: Path) -> int:
     return total
 
 
+def grown(home: Path, size: int) -> list[Path]:
+    """Partials of more than so many bytes."""
+    return [path for path in home.glob("hub/*/blobs/*.incomplete") if path.stat().st_size > size]
+
+
 def wait_for(process: subprocess.Popen[str], ready: Callable[[], bool]) -> None:
     """Until then, or the process has ended."""
     deadline = time.monotonic() + 60
@@ -454,17 +459,16 @@ def test_two_at_once(hub: FakeHub, tmp_path: Path) -> None:
 def test_partial_of_the_killed_real_client_is_taken_over(hub: FakeHub, here: Here) -> None:
     files = one(8_000_000)
     hub.add(REPO, files)
-    hub.faults.append(Fault(ONE, "slow", rate=8_000_000, times=None, host=CDN))
+    hub.faults.append(Fault(ONE, "slow", rate=5_000_000, times=None, host=CDN))
     command = [sys.executable, "-c", f"import huggingface_hub as hf; hf.snapshot_download({REPO!r})"]
     env = hub.env(here.home) | {"HF_HUB_DOWNLOAD_CHUNK_SIZE": "65536"}
-    for so_far in (1_500_000, 2_500_000):
+    for count in (1, 2):
         process = subprocess.Popen(command, env=env, stderr=subprocess.DEVNULL, text=True)
-        wait_for(process, lambda so_far=so_far: on_disk(here.home) > so_far)  # type: ignore[misc]
+        wait_for(process, lambda count=count: len(grown(here.home, 1_200_000)) == count)  # type: ignore[misc]
         process.kill()
         process.wait()
     left = here.partials()
     assert len(left) == 2 and not any("gemmaq" in name for name in left)
-    size = max(path.stat().st_size for path in here.home.glob("hub/*/blobs/*.incomplete"))
     hub.reset()
     check(here, files, here.run("pull", REPO, "-q").stdout.strip())
-    assert weights(hub.sent) == 8_000_000 - size < 7_000_000
+    assert weights(hub.sent) < 7_400_000, "less the larger partial; what the server still sends to the dead counts too"

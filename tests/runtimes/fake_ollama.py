@@ -201,14 +201,12 @@ class _Handler(BaseHTTPRequestHandler):
             return self._reply(400, {"error": "invalid digest format"})
         if self.command == "HEAD":
             return self._reply(200 if fake.blob(digest).is_file() else 404)
-        if fake.blob(digest).is_file():
-            self.close_connection = True
-            return self._reply(200)
         size = int(self.headers["Content-Length"])
+        if fake.blob(digest).is_file():
+            return self._early(size, 200)
         fault = fake.faults.get("blob")
         if fault == "full":
-            self.close_connection = True
-            return self._reply(500, {"error": f"write {fake.root}/sha256-1: no space left on device"})
+            return self._early(size, 500, {"error": f"write {fake.root}/sha256-1: no space left on device"})
         part = fake.root / f"part-{threading.get_ident()}"
         made = hashlib.sha256()
         with part.open("wb") as file:
@@ -229,6 +227,14 @@ class _Handler(BaseHTTPRequestHandler):
             return self._reply(400, {"error": f'digest mismatch, expected "{digest}", got "{got}"'})
         part.rename(fake.blob(digest))
         return self._reply(201)
+
+    def _early(self, size: int, status: int, body: object = None) -> None:
+        """Answer before the body is read; a client that still sends it must not find the door shut on the answer."""
+        self.close_connection = True
+        self._reply(status, body)
+        self.wfile.flush()
+        while size and (block := self.rfile.read(min(size, 1 << 16))):
+            size -= len(block)
 
     def _create(self) -> None:
         fake, request = self.ollama, self._json()

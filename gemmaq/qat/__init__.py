@@ -1,0 +1,1 @@
+"""Quantization-aware training: weights that are already on the grid they will be stored on."""

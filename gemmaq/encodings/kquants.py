@@ -1,8 +1,4 @@
-"""The ggml type with super-blocks of 256 weights around zero, sixteen groups of 16: Q6_K.
-
-The search runs the reference's operations for many groups of 16 weights side by side, a lane each:
-every group sees the same operations in the same order, so the bytes agree, and the lanes vectorise.
-"""
+"""The ggml type with super-blocks of 256 weights around zero, sixteen groups of 16: Q6_K."""
 
 from __future__ import annotations
 
@@ -11,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gemmaq.encodings import Codec, Quantized
-from gemmaq.encodings.kernels import MAGIC, compiled
+from gemmaq.encodings.kernels import compiled
+from gemmaq.encodings.lanes import LANES, ROOM, WEIGHTS
 from gemmaq.encodings.legacy import half_bytes, halves
+from gemmaq.encodings.scale_search import EPSILON, choose_levels, nearest_int, nearest_level, search_scales
 
 if TYPE_CHECKING:
     from gemmaq.encodings import F32, U8
@@ -20,157 +18,61 @@ if TYPE_CHECKING:
 SUPER = 256
 GROUP = 16
 GROUPS = SUPER // GROUP
-_EPSILON = np.float32(1e-15)  # ggml's GROUP_MAX_EPS: below it a group counts as zero
+_REACH = np.float32(32)
 
 _ZERO = np.float32(0)
 _ONE = np.float32(1)
 
 
 @compiled
-def _nearest_int(value: Any) -> Any:
-    """The f32 nearest integer, ties to even: ggml's nearest_int for the small values that occur here."""
-    return (value + MAGIC) - MAGIC
+def _search_groups(x: Any, reach: Any, scales: Any, inverses: Any) -> None:
+    """First third: scale of every group, weights counting x^2, and the inverse scale that its codes rest on.
 
-
-@compiled
-def _nearest_level(value: Any) -> Any:
-    """The six-bit level of a scaled weight: f32 in -32..31."""
-    level = _nearest_int(value)
-    level = level if level > np.float32(-32) else np.float32(-32)
-    return level if level < np.float32(31) else np.float32(31)
-
-
-@compiled
-def _levels(x: Any, inverse: Any, levels: Any) -> None:
-    for g in range(x.size):
-        levels[g] = _nearest_level(inverse[g] * x[g])
-
-
-@compiled
-def _accumulate(square: Any, cube: Any, levels: Any, sum_lx: Any, sum_l2: Any) -> None:
-    """Add one weight of every group to its sums, in the reference's order of multiplications."""
-    for g in range(levels.size):
-        sum_lx[g] += cube[g] * levels[g]
-    for g in range(levels.size):
-        sum_l2[g] += square[g] * levels[g] * levels[g]
-
-
-@compiled
-def _candidates(reach: Any, extreme: Any, inverse: Any) -> None:
-    """The inverse scales that put the extreme of every group at -reach."""
-    for g in range(extreme.size):
-        candidate = -reach / extreme[g]
-        inverse[g] = candidate if abs(extreme[g]) >= _EPSILON else _ZERO
-
-
-@compiled
-def _compare(sum_lx: Any, sum_l2: Any, best: Any, better: Any) -> int:
-    """Mark the groups (i32, 1 or 0) whose candidate explains more than the best so far; how many they are."""
-    for g in range(best.size):
-        gain = sum_lx[g] * sum_lx[g] > best[g] * sum_l2[g]
-        better[g] = np.int32(gain) & np.int32(sum_l2[g] > _ZERO)
-    count = 0
-    for g in range(best.size):
-        count += better[g]
-    return count
-
-
-@compiled
-def _take(better: Any, new: Any, old: Any) -> None:
-    """Replace old by new where better."""
-    for g in range(better.size):
-        old[g] = new[g] if better[g] != 0 else old[g]
-
-
-@compiled
-def _search_scales(x: Any, scales: Any, codes: Any) -> None:
-    """Least-squares scale of every group by the reference's search, weights x^2, 19 candidates.
-
-    Shapes: x f32 [16 weights, lanes] (a group is a column), scales f32 [lanes], codes f32 like x, in -32..31.
+    Shapes: x f32 [groups, 16], scales and inverses f32 [groups]. `reach` is 32.
     """
-    lanes = x.shape[1]
-    extreme = np.zeros(lanes, np.float32)
-    inverse = np.empty(lanes, np.float32)
-    ratio = np.empty(lanes, np.float32)
-    best = np.empty(lanes, np.float32)
-    best_inverse = np.empty(lanes, np.float32)
-    better = np.ones(lanes, np.int32)
-    levels = np.empty(lanes, np.float32)
-    square = x * x
-    cube = square * x
-    for i in range(GROUP):
-        for g in range(lanes):
-            extreme[g] = x[i, g] if abs(x[i, g]) > abs(extreme[g]) else extreme[g]
-    for step in range(-10, 10):  # -10 stands for the first guess, 0 is skipped: it is the same
-        if step == 0:
-            continue
-        reach = np.float32(32) + (np.float32(0.1) * np.float32(step) if step > -10 else _ZERO)
-        _candidates(reach, extreme, inverse)
-        sum_lx = np.zeros(lanes, np.float32)
-        sum_l2 = np.zeros(lanes, np.float32)
-        for i in range(GROUP):
-            _levels(x[i], inverse, levels)
-            _accumulate(square[i], cube[i], levels, sum_lx, sum_l2)
-        if step > -10 and _compare(sum_lx, sum_l2, best, better) == 0:
-            continue
-        for g in range(lanes):
-            ratio[g] = sum_lx[g] / sum_l2[g]
-        for g in range(lanes):
-            ratio[g] = ratio[g] if sum_l2[g] != _ZERO else _ZERO
-        _take(better, ratio, scales)
-        _take(better, inverse, best_inverse)
-        for g in range(lanes):
-            ratio[g] = ratio[g] * sum_lx[g]
-        _take(better, ratio, best)
-    for i in range(GROUP):
-        _levels(x[i], best_inverse, codes[i])
-    for g in range(lanes):
-        if abs(extreme[g]) < _EPSILON:
-            scales[g] = _ZERO
-            codes[:, g] = -32
-
-
-@compiled
-def _search_q6_k(x: Any, codes: Any, scales: Any, supers: Any, wanted: Any) -> None:
-    """First half: group scales by search, their super-scale, and the codes of that search.
-
-    Shapes: x f32 [blocks, 256], codes u8 alike, scales f32 [blocks, 16] (integers), supers f32 [blocks];
-    wanted bool [blocks] says whether codes are to be chosen again for the rounded scales.
-    """
-    chunk = 16  # super-blocks searched together: lanes enough to vectorise, little enough for the cache
-    for start in range(0, x.shape[0], chunk):
-        count = min(chunk, x.shape[0] - start)
-        lanes = np.empty((GROUP, count * GROUPS), np.float32)
-        chosen = np.empty((GROUP, count * GROUPS), np.float32)
-        found = np.empty(count * GROUPS, np.float32)
-        for g in range(count * GROUPS):
+    room, part = np.zeros(ROOM, np.float32), np.empty((2, LANES), np.float32)
+    for start in range(0, x.shape[0], LANES):
+        count = min(LANES, x.shape[0] - start)
+        for g in range(count):
             for i in range(GROUP):
-                lanes[i, g] = x[start + g // GROUPS, g % GROUPS * GROUP + i]
-        _search_scales(lanes, found, chosen)
-        for k in range(count):
-            b = start + k
-            largest = _ZERO
-            for g in range(k * GROUPS, (k + 1) * GROUPS):
-                if abs(found[g]) > abs(largest):
-                    largest = found[g]
-            wanted[b] = abs(largest) >= _EPSILON
-            if not wanted[b]:
-                codes[b] = 0
-                scales[b] = _ZERO
-                supers[b] = _ZERO
-                continue
-            inverse = np.float32(-128) / largest
-            supers[b] = _ONE / inverse
-            for g in range(GROUPS):
-                at = k * GROUPS + g
-                scales[b, g] = min(np.float32(127), _nearest_int(inverse * found[at]))
-                for i in range(GROUP):
-                    codes[b, g * GROUP + i] = np.uint8(np.int32(chosen[i, at]) + 32)
+                value = x[start + g, i]
+                room[i * LANES + g], room[WEIGHTS + i * LANES + g] = value, value * value
+        search_scales(room, GROUP, reach, part)
+        for g in range(count):
+            scales[start + g], inverses[start + g] = part[0, g], part[1, g]
+
+
+@compiled
+def _round_scales(x: Any, found: Any, inverses: Any, codes: Any, scales: Any, supers: Any, wanted: Any) -> None:
+    """Second third: scales as multiples of a super-scale a block, and the codes of the search.
+
+    Shapes: x f32 [blocks, 256], found and inverses f32 [groups] as of `_search_groups`, codes u8 like x,
+    scales f32 [blocks, 16] (integers), supers f32 [blocks]; wanted bool [blocks] says whether codes are to be chosen
+    again for the rounded scales.
+    """
+    for b in range(x.shape[0]):
+        largest = _ZERO
+        for g in range(b * GROUPS, (b + 1) * GROUPS):
+            if abs(found[g]) > abs(largest):
+                largest = found[g]
+        wanted[b] = abs(largest) >= EPSILON
+        if not wanted[b]:
+            codes[b] = 0
+            scales[b] = _ZERO
+            supers[b] = _ZERO
+            continue
+        inverse = np.float32(-128) / largest
+        supers[b] = _ONE / inverse
+        for g in range(GROUPS):
+            at = b * GROUPS + g
+            scales[b, g] = min(np.float32(127), nearest_int(inverse * found[at]))
+            part = slice(g * GROUP, (g + 1) * GROUP)
+            choose_levels(x[b, part], inverses[at], _REACH, codes[b, part])
 
 
 @compiled
 def _recode_q6_k(x: Any, codes: Any, scales: Any, supers: Any, wanted: Any) -> None:
-    """Second half: codes for the scales as they are stored; supers already rounded to FP16."""
+    """Last third: codes for the scales as they are stored; supers already rounded to FP16."""
     for b in range(x.shape[0]):
         if not wanted[b]:
             continue
@@ -179,7 +81,7 @@ def _recode_q6_k(x: Any, codes: Any, scales: Any, supers: Any, wanted: Any) -> N
             if d == _ZERO:
                 continue
             for i in range(g * GROUP, (g + 1) * GROUP):
-                codes[b, i] = np.uint8(np.int32(_nearest_level(x[b, i] / d)) + 32)
+                codes[b, i] = np.uint8(np.int32(nearest_level(x[b, i] / d, _REACH)) + 32)
 
 
 def _nearest_q6_k(x: F32) -> Quantized:
@@ -188,7 +90,9 @@ def _nearest_q6_k(x: F32) -> Quantized:
     scales = np.empty((len(blocks), GROUPS), np.float32)
     supers = np.empty(len(blocks), np.float32)
     wanted = np.empty(len(blocks), np.bool_)
-    _search_q6_k(blocks, codes, scales, supers, wanted)
+    found, inverses = np.empty(len(blocks) * GROUPS, np.float32), np.empty(len(blocks) * GROUPS, np.float32)
+    _search_groups(x.reshape(-1, GROUP), _REACH, found, inverses)
+    _round_scales(blocks, found, inverses, codes, scales, supers, wanted)
     supers = halves(half_bytes(supers))
     _recode_q6_k(blocks, codes, scales, supers, wanted)
     shape = (len(x), -1)

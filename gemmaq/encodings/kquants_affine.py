@@ -1,8 +1,4 @@
-"""The ggml types with super-blocks of 256 weights, eight groups of 32 with a minimum each: Q4_K and Q5_K.
-
-The search runs the reference's operations (ggml-quants.c, make_qkx2_quants) for many groups side by side, a lane each:
-every group sees the same f32 operations in the same order, so the bytes agree, and the lanes vectorise.
-"""
+"""The ggml types with super-blocks of 256 weights, eight groups of 32 with a minimum each: Q4_K and Q5_K."""
 
 from __future__ import annotations
 
@@ -12,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gemmaq.encodings import Codec, Quantized
-from gemmaq.encodings.kernels import MAGIC, compiled
+from gemmaq.encodings.kernels import compiled
+from gemmaq.encodings.lanes import LANES, ROOM, WEIGHTS
 from gemmaq.encodings.legacy import half_bytes, halves
+from gemmaq.encodings.range_search import nearest_int, nearest_level, search_ranges
 
 if TYPE_CHECKING:
     from gemmaq.encodings import F32, U8
@@ -22,164 +20,35 @@ SUPER = 256
 GROUP = 32
 GROUPS = SUPER // GROUP
 
-LANES = 64
-"""Groups searched together: enough to vectorise, few enough for the first-level cache. A constant, like the offsets
-below: only so does the compiler see that the parts of one array do not overlap."""
-_UNROLLED = 4  # weights between two visits to the sums in memory
-_ORIGIN, _INVERSE, _SUM_L, _SUM_L2, _SUM_XL, _SCALE, _MINIMUM, _ERROR = (k * LANES for k in range(8))
-
 _ZERO = np.float32(0)
-_ONE = np.float32(1)
 _TOP_SCALE = np.float32(63)  # six bits
-_NO_LEVEL = np.int32(0)
-_MANTISSA = np.int32(0x007FFFFF)
-_MIDDLE = np.int32(0x00400000)
+_DELTA = np.float32(0.1)
 
 
 @compiled
-def _nearest_int(value: Any) -> Any:
-    """The nearest integer, i32, ties to even; ggml's nearest_int also for what is infinite, too large or no number."""
-    return (np.float32(value + MAGIC).view(np.int32) & _MANTISSA) - _MIDDLE
-
-
-@compiled
-def _nearest_level(value: Any, top: Any) -> Any:
-    """The code of a scaled weight, i32 in 0..top."""
-    return max(_NO_LEVEL, min(top, _nearest_int(value)))
-
-
-@compiled
-def _weigh(x: Any, weights: Any, lows: Any, highs: Any, sums_w: Any, sums_x: Any) -> None:
-    """What a weight's error counts, |x| + rms of its group, with the sums and the range (0 included) of every group.
-
-    Shapes: x and weights f32 [32 * LANES], a group a lane; all others f32 [LANES].
-    """
+def _weigh(room: Any) -> None:
+    """What a weight's error counts, |x| + rms of its group; for the room of a search."""
     for g in range(LANES):
         squares = _ZERO
-        for i in range(g, GROUP * LANES, LANES):
-            squares += x[i] * x[i]
+        for i in range(GROUP):
+            squares += room[i * LANES + g] * room[i * LANES + g]
         rms = np.sqrt(squares / np.float32(GROUP))
-        low, high = x[g], x[g]
-        sum_w, sum_x = _ZERO, _ZERO
-        for i in range(g, GROUP * LANES, LANES):
-            weight = rms + abs(x[i])
-            weights[i] = weight
-            low = x[i] if x[i] < low else low
-            high = x[i] if x[i] > high else high
-            sum_w += weight
-            sum_x += weight * x[i]
-        lows[g] = _ZERO if low > _ZERO else low
-        highs[g], sums_w[g], sums_x[g] = high, sum_w, sum_x
+        for i in range(GROUP):
+            room[WEIGHTS + i * LANES + g] = rms + abs(room[i * LANES + g])
 
 
 @compiled
-def _fit(x: Any, weights: Any, top: Any, levels: Any, state: Any) -> None:
-    """Codes for the origin and inverse scale of every group, f32, and the sums of a regression on them."""
-    for start in range(0, GROUP * LANES, _UNROLLED * LANES):
-        for g in range(LANES):
-            origin, inverse = state[_ORIGIN + g], state[_INVERSE + g]
-            sum_l, sum_l2, sum_xl = state[_SUM_L + g], state[_SUM_L2 + g], state[_SUM_XL + g]
-            for k in range(_UNROLLED):
-                i = start + k * LANES + g
-                level = np.float32(_nearest_level(inverse * (x[i] - origin), top))
-                levels[i] = level
-                weighted = weights[i] * level
-                sum_l += weighted
-                sum_l2 += weighted * level
-                sum_xl += weighted * x[i]
-            state[_SUM_L + g], state[_SUM_L2 + g], state[_SUM_XL + g] = sum_l, sum_l2, sum_xl
-
-
-@compiled
-def _add_errors(x: Any, weights: Any, levels: Any, state: Any) -> None:
-    """Weighted squared distance of every group from what its codes, scale and minimum stand for."""
-    for start in range(0, GROUP * LANES, _UNROLLED * LANES):
-        for g in range(LANES):
-            scale, minimum, error = state[_SCALE + g], state[_MINIMUM + g], state[_ERROR + g]
-            for k in range(_UNROLLED):
-                i = start + k * LANES + g
-                distance = scale * levels[i] + minimum - x[i]
-                error += weights[i] * (distance * distance)
-            state[_ERROR + g] = error
-
-
-@compiled
-def _search(x: Any, weights: Any, levels: Any, state: Any, top: Any, first: Any, steps: Any, found: Any) -> None:
-    """Scale and minimum of every group: weighted regression on the codes of candidate scales, the best of all.
-
-    The minimum of the best so far is the origin of the candidates that follow, as in the reference.
-
-    Args:
-        x: f32 [32 * LANES], a group a lane.
-        weights: room, like x.
-        levels: room, like x.
-        state: room, f32 [8 * LANES].
-        top: largest code, i32.
-        first: what the first candidate adds to `top` steps over the range, f32; the next add 0.1 more each.
-        steps: candidates less one.
-        found: f32 [4, LANES]: to receive scales, minima, and the inverse scales and origins of the codes they rest on.
-    """
-    scales, minima, inverses, origins = found[0], found[1], found[2], found[3]
-    highs, sums_w, sums_x = np.empty(LANES, np.float32), np.empty(LANES, np.float32), np.empty(LANES, np.float32)
-    best = np.empty(LANES, np.float32)
-    _weigh(x, weights, minima, highs, sums_w, sums_x)
-    levels_top = np.float32(top)
-    for g in range(LANES):
-        inverses[g] = levels_top / (highs[g] - minima[g])
-        scales[g] = _ONE / inverses[g]
-        origins[g] = minima[g]
-        state[_INVERSE + g], state[_ORIGIN + g] = inverses[g], minima[g]
-        state[_SCALE + g], state[_MINIMUM + g] = scales[g], minima[g]
-        state[_ERROR + g] = _ZERO
-    _fit(x, weights, top, levels, state)
-    _add_errors(x, weights, levels, state)
-    for g in range(LANES):
-        best[g] = state[_ERROR + g]
-    for step in range(steps + 1):
-        reach = first + np.float32(0.1) * np.float32(step) + levels_top
-        for g in range(LANES):
-            state[_INVERSE + g], state[_ORIGIN + g] = reach / (highs[g] - minima[g]), minima[g]
-            state[_SUM_L + g], state[_SUM_L2 + g], state[_SUM_XL + g], state[_ERROR + g] = _ZERO, _ZERO, _ZERO, _ZERO
-        _fit(x, weights, top, levels, state)
-        _regress(sums_w, sums_x, state)
-        _add_errors(x, weights, levels, state)
-        for g in range(LANES):
-            better = np.int32(state[_SUM_L + g] > _ZERO) & np.int32(state[_ERROR + g] < best[g])
-            best[g] = state[_ERROR + g] if better != 0 else best[g]
-            scales[g] = state[_SCALE + g] if better != 0 else scales[g]
-            minima[g] = state[_MINIMUM + g] if better != 0 else minima[g]
-            inverses[g] = state[_INVERSE + g] if better != 0 else inverses[g]
-            origins[g] = state[_ORIGIN + g] if better != 0 else origins[g]
-
-
-@compiled
-def _regress(sums_w: Any, sums_x: Any, state: Any) -> None:
-    """Scale and minimum (at most 0) that explain the codes best; the determinant replaces the sum of codes."""
-    for g in range(LANES):
-        sum_w, sum_x = sums_w[g], sums_x[g]
-        sum_l, sum_l2, sum_xl = state[_SUM_L + g], state[_SUM_L2 + g], state[_SUM_XL + g]
-        determinant = sum_w * sum_l2 - sum_l * sum_l
-        scale = (sum_w * sum_xl - sum_x * sum_l) / determinant
-        minimum = (sum_l2 * sum_x - sum_l * sum_xl) / determinant
-        above = minimum > _ZERO
-        through_zero = sum_xl / sum_l2
-        state[_SCALE + g] = through_zero if above else scale
-        state[_MINIMUM + g] = _ZERO if above else minimum
-        state[_SUM_L + g] = determinant
-
-
-@compiled
-def _search_all(x: Any, top: Any, first: Any, steps: Any, found: Any) -> None:
-    """First third: `_search` for all groups, x f32 [groups, 32], found f32 [4, groups]."""
-    lanes, weights = np.zeros(GROUP * LANES, np.float32), np.empty(GROUP * LANES, np.float32)
-    levels, state = np.empty(GROUP * LANES, np.float32), np.zeros(8 * LANES, np.float32)
+def _search_all(x: Any, rule: Any, found: Any) -> None:
+    """First third: `search_ranges` for all groups, x f32 [groups, 32], found f32 [4, groups]."""
+    room = np.zeros(ROOM, np.float32)
     part = np.empty((4, LANES), np.float32)
     for start in range(0, x.shape[0], LANES):
         count = min(LANES, x.shape[0] - start)
         for g in range(count):
             for i in range(GROUP):
-                lanes[i * LANES + g] = x[start + g, i]
-        _search(lanes, weights, levels, state, top, first, steps, part)
+                room[i * LANES + g] = x[start + g, i]
+        _weigh(room)
+        search_ranges(room, GROUP, rule, part)
         for k in range(4):  # assigning slices would take the compiler seconds
             for g in range(count):
                 found[k, start + g] = part[k, g]
@@ -198,7 +67,7 @@ def _round_scales(values: Any, supers: Any, rounded: Any) -> None:
         supers[b] = largest / _TOP_SCALE
         inverse = _TOP_SCALE / largest if largest > _ZERO else _ZERO
         for g in range(GROUPS):
-            whole = _nearest_int(inverse * values[b, g]) & np.int32(255)  # the reference has it in a byte
+            whole = nearest_int(inverse * values[b, g]) & np.int32(255)  # the reference has it in a byte
             rounded[b, g] = np.float32(min(whole, np.int32(63)))
 
 
@@ -217,17 +86,17 @@ def _recode(x: Any, top: Any, found: Any, q: Any, codes: Any) -> None:
         if scale == _ZERO:
             inverse, origin = found[2, g], found[3, g]
             for i in range(x.shape[1]):
-                codes[g, i] = np.uint8(_nearest_level(inverse * (x[g, i] - origin), top))
+                codes[g, i] = np.uint8(nearest_level(inverse * (x[g, i] - origin), top))
         else:
             for i in range(x.shape[1]):
-                codes[g, i] = np.uint8(_nearest_level((x[g, i] - minimum) / scale, top))
+                codes[g, i] = np.uint8(nearest_level((x[g, i] - minimum) / scale, top))
 
 
 def _nearest(bits: int, first: float, steps: int, x: F32) -> Quantized:
     groups, blocks = x.reshape(-1, GROUP), x.size // SUPER
     top = np.int32((1 << bits) - 1)
     found = np.empty((4, len(groups)), np.float32)
-    _search_all(groups, top, np.float32(first), steps, found)
+    _search_all(groups, (top, np.float32(first), _DELTA, steps, _ZERO), found)
     scales, minima = np.empty((blocks, GROUPS), np.float32), np.empty((blocks, GROUPS), np.float32)
     supers, super_minima = np.empty(blocks, np.float32), np.empty(blocks, np.float32)
     _round_scales(found[0].reshape(-1, GROUPS), supers, scales)

@@ -15,8 +15,19 @@ from gemmaq.errors import UsageError
 if TYPE_CHECKING:
     from gemmaq.encodings import F32, Encoding, Values
 
-NAMES = ("auto", "nearest", "lattice")
+NAMES = ("auto", "nearest", "lattice", "importance")
 """What users may ask for; `auto` is settled, tensor by tensor, when the plan is made."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Importance:
+    """How much the error of each column's weights counts; equal only to itself, so that it can be hashed.
+
+    Attributes:
+        columns: mean squared input of every column, f32 [columns].
+    """
+
+    columns: F32
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,10 +37,12 @@ class Choice:
     Attributes:
         method: name of the method.
         portable: choose scales that BF16 and FP16 both hold exactly, so that all containers hold the same model.
+        importance: what method importance weighs errors by.
     """
 
     method: str
     portable: bool = False
+    importance: Importance | None = None
 
 
 Method = Callable[["F32", "Encoding", Choice], "Values"]

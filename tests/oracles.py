@@ -55,15 +55,19 @@ def _library(name: str) -> ctypes.CDLL:
     return ctypes.CDLL(str(next(folder.glob(name))))
 
 
-def ggml_quantize(ggml_type: int, x: np.ndarray, row_bytes: int) -> np.ndarray:
-    """Rows f32 [rows, columns] -> u8 [rows, row bytes] by ggml itself."""
+def ggml_quantize(
+    ggml_type: int, x: np.ndarray, row_bytes: int, importance: np.ndarray | None = None, out: np.ndarray | None = None
+) -> np.ndarray:
+    """Rows f32 [rows, columns] -> u8 [rows, row bytes] by ggml itself, columns weighed by f32 [columns] where given."""
     function = _library("libggml-base.so").ggml_quantize_chunk
     function.restype = ctypes.c_size_t
     size = ctypes.c_int64
     function.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, size, size, size, ctypes.c_void_p]
     x = np.ascontiguousarray(x, np.float32)
-    out = np.empty((x.shape[0], row_bytes), np.uint8)
-    function(ggml_type, x.ctypes.data, out.ctypes.data, 0, x.shape[0], x.shape[1], None)
+    out = np.empty((x.shape[0], row_bytes), np.uint8) if out is None else out
+    weights = None if importance is None else np.ascontiguousarray(importance, np.float32)
+    address = None if weights is None else weights.ctypes.data
+    function(ggml_type, x.ctypes.data, out.ctypes.data, 0, x.shape[0], x.shape[1], address)
     return out
 
 

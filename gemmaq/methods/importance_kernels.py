@@ -1,0 +1,142 @@
+"""Compiled loops of method importance: the searches of `encodings`, the error of each weight counted by its column.
+
+What an error counts is ggml's own rule (ggml-quants.c, quantize_row_q4_0_impl and its kin): the mean square of what
+comes in at the column times sqrt(mean square of the row + square of the weight).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from gemmaq.encodings.kernels import compiled
+from gemmaq.encodings.lanes import LANES, ROOM, WEIGHTS
+from gemmaq.encodings.range_search import nearest_level as nearest_code
+from gemmaq.encodings.range_search import search_ranges
+from gemmaq.encodings.scale_search import choose_levels, search_scales
+
+_AT_ONCE = 8  # rows: each sum waits for itself
+_ZERO = np.float32(0)
+
+
+@compiled
+def mean_squares(x: Any, out: Any) -> None:
+    """Mean square of every row, x f32 [rows, columns], added up from left to right as ggml does: out f32 [rows]."""
+    sums = np.empty(_AT_ONCE, np.float32)
+    for start in range(0, x.shape[0], _AT_ONCE):
+        count = min(_AT_ONCE, x.shape[0] - start)
+        sums[:] = _ZERO
+        for j in range(x.shape[1]):
+            for k in range(count):
+                sums[k] += x[start + k, j] * x[start + k, j]
+        for k in range(count):
+            out[start + k] = sums[k] / np.float32(x.shape[1])
+
+
+@compiled
+def _fill(x: Any, importance: Any, squares: Any, start: Any, count: Any, room: Any) -> None:
+    """Groups `start` to `start + count`, with what their errors count, into the room of a search.
+
+    Shapes: x f32 [groups, n], importance f32 [groups of a row, n], squares f32 [rows].
+    """
+    size, across = x.shape[1], importance.shape[0]
+    for g in range(count):
+        group = start + g
+        for i in range(size):
+            room[i * LANES + g] = x[group, i]
+            room[WEIGHTS + i * LANES + g] = importance[group % across, i]
+    means = np.zeros(LANES, np.float32)
+    for g in range(count):
+        means[g] = squares[(start + g) // across]
+    for i in range(size):
+        for g in range(LANES):
+            value = room[i * LANES + g]
+            room[WEIGHTS + i * LANES + g] *= np.sqrt(means[g] + value * value)
+
+
+@compiled
+def fit_signed(x: Any, importance: Any, squares: Any, reach: Any, codes: Any, scales: Any) -> None:
+    """Q4_0 (reach 8) and Q5_0 (reach 16): the scale by weighted search, and the codes of that search.
+
+    Shapes: x f32 [groups, n], importance f32 [groups of a row, n], squares f32 [rows], codes u8 like x,
+    scales f32 [groups].
+    """
+    room, found = np.zeros(ROOM, np.float32), np.empty((2, LANES), np.float32)
+    for start in range(0, x.shape[0], LANES):
+        count = min(LANES, x.shape[0] - start)
+        _fill(x, importance, squares, start, count, room)
+        search_scales(room, x.shape[1], reach, found)
+        for g in range(count):
+            scales[start + g] = found[0, g]
+            choose_levels(x[start + g], found[1, g], reach, codes[start + g])
+
+
+@compiled
+def fit_affine(x: Any, importance: Any, squares: Any, rule: Any, codes: Any, scales: Any, minima: Any) -> None:
+    """Scale and minimum by weighted search, and the codes of that search; `rule` as of `search_ranges`.
+
+    Shapes as of `fit_signed`, minima like scales.
+    """
+    room, found = np.zeros(ROOM, np.float32), np.empty((4, LANES), np.float32)
+    top = rule[0]
+    for start in range(0, x.shape[0], LANES):
+        count = min(LANES, x.shape[0] - start)
+        _fill(x, importance, squares, start, count, room)
+        search_ranges(room, x.shape[1], rule, found)
+        for g in range(count):
+            scales[start + g], minima[start + g] = found[0, g], found[1, g]
+            inverse, origin = found[2, g], found[3, g]
+            for i in range(x.shape[1]):
+                codes[start + g, i] = np.uint8(nearest_code(inverse * (x[start + g, i] - origin), top))
+
+
+@compiled
+def _bf16(value: Any) -> Any:
+    """The nearest number that BF16 holds, f32."""
+    bits = np.float32(value).view(np.uint32)
+    odd = (bits >> np.uint32(16)) & np.uint32(1)
+    return np.uint32((bits + np.uint32(0x7FFF) + odd) & np.uint32(0xFFFF0000)).view(np.float32)
+
+
+@compiled
+def _assess(x: Any, weights: Any, scale: Any, minimum: Any, top: Any, codes: Any) -> Any:
+    """Nearest codes of a group, and (weighted squared error, the minimum that suits these codes best)."""
+    inverse = np.float32(1) / scale if scale != _ZERO else _ZERO
+    error, rest, total = _ZERO, _ZERO, _ZERO
+    for i in range(x.size):
+        level = min(top, max(_ZERO, np.float32(np.rint((x[i] - minimum) * inverse))))
+        codes[i] = np.uint8(np.int32(level))
+        distance = x[i] - scale * level
+        error += weights[i] * ((distance - minimum) * (distance - minimum))
+        rest += weights[i] * distance
+        total += weights[i]
+    return error, rest / total if total > _ZERO else minimum
+
+
+@compiled
+def settle(x: Any, importance: Any, squares: Any, top: Any, found: Any, best: Any, codes: Any) -> None:
+    """Round scales and minima to BF16 and choose the nearest codes, by whichever of three proposals errs least.
+
+    The proposals are those of `best`, those of `found`, and these with the minimum fitted again to the rounded scale.
+
+    Shapes: x, importance, squares and codes as of `fit_signed`; found and best, which is overwritten, f32 [2, groups]:
+    scales and minima. `top` is the largest code, f32.
+    """
+    size, across = x.shape[1], importance.shape[0]
+    weights, tried = np.empty(size, np.float32), np.empty(size, np.uint8)
+    for g in range(x.shape[0]):
+        for i in range(size):
+            weights[i] = importance[g % across, i] * np.sqrt(squares[g // across] + x[g, i] * x[g, i])
+        best[0, g], best[1, g] = _bf16(best[0, g]), _bf16(best[1, g])
+        least, _ = _assess(x[g], weights, best[0, g], best[1, g], top, codes[g])
+        scale, minimum = _bf16(found[0, g]), found[1, g]
+        for _ in range(2):
+            minimum = _bf16(minimum)
+            error, fitted = _assess(x[g], weights, scale, minimum, top, tried)
+            if error < least:
+                least = error
+                best[0, g], best[1, g] = scale, minimum
+                for i in range(size):
+                    codes[g, i] = tried[i]
+            minimum = fitted

@@ -71,20 +71,69 @@ def ggml_quantize(
     return out
 
 
+class _ImatrixData(ctypes.Structure):
+    """llama_model_imatrix_data; a list of these ends with one without a name."""
+
+    _fields_ = (("name", ctypes.c_char_p), ("data", ctypes.c_void_p), ("size", ctypes.c_size_t))
+
+
 class _QuantizeParams(ctypes.Structure):
-    """llama_model_quantize_params: threads, file type, and more than this test needs to know."""
+    """llama_model_quantize_params, as far as it is set here."""
 
-    _fields_ = (("threads", ctypes.c_int32), ("file_type", ctypes.c_int32), ("rest", ctypes.c_byte * 248))
+    _fields_ = (
+        ("threads", ctypes.c_int32),
+        ("file_type", ctypes.c_int32),
+        ("types", ctypes.c_int32 * 2),
+        ("flags", ctypes.c_bool * 8),
+        ("imatrix", ctypes.POINTER(_ImatrixData)),
+        ("rest", ctypes.c_byte * 224),
+    )
 
 
-def llama_quantize(source: Path, target: Path, file_type: str) -> None:
-    """What `llama-quantize SOURCE TARGET TYPE` does."""
+def llama_quantize(source: Path, target: Path, file_type: str, imatrix: dict[str, np.ndarray] | None = None) -> None:
+    """What `llama-quantize SOURCE TARGET TYPE` does; --imatrix is f32 [columns] by tensor."""
     library = llama()
     library.llama_model_quantize_default_params.restype = _QuantizeParams
     params = library.llama_model_quantize_default_params()
     params.threads, params.file_type = 2, FILE_TYPES[file_type]
+    if imatrix:
+        held = {name.encode(): np.ascontiguousarray(values, np.float32) for name, values in imatrix.items()}
+        entries = (_ImatrixData * (len(held) + 1))()
+        for entry, (name, values) in zip(entries, held.items(), strict=False):
+            entry.name, entry.data, entry.size = name, values.ctypes.data, values.size
+        params.imatrix = entries
     library.llama_model_quantize.argtypes = [ctypes.c_char_p, ctypes.c_char_p, ctypes.POINTER(_QuantizeParams)]
     assert library.llama_model_quantize(str(source).encode(), str(target).encode(), ctypes.byref(params)) == 0
+
+
+def ggml_reads(path: Path) -> dict[str, int]:
+    """The tensors of a GGUF file as ggml's own parser lists them: name -> type."""
+    library = _library("libggml-base.so")
+    pointer, number = ctypes.c_void_p, ctypes.c_int64
+    signatures: dict[str, tuple[object, list[object]]] = {
+        "init_from_file": (pointer, [ctypes.c_char_p, _GgufParams]),
+        "get_n_tensors": (number, [pointer]),
+        "get_tensor_name": (ctypes.c_char_p, [pointer, number]),
+        "get_tensor_type": (ctypes.c_int, [pointer, number]),
+        "free": (None, [pointer]),
+    }
+    for name, (result, arguments) in signatures.items():
+        function = getattr(library, f"gguf_{name}")
+        function.restype, function.argtypes = result, arguments
+    file = library.gguf_init_from_file(str(path).encode(), _GgufParams(True, None))
+    assert file, f"ggml cannot read {path}"
+    count = library.gguf_get_n_tensors(file)
+    found = {
+        library.gguf_get_tensor_name(file, i).decode(): library.gguf_get_tensor_type(file, i) for i in range(count)
+    }
+    library.gguf_free(file)
+    return found
+
+
+class _GgufParams(ctypes.Structure):
+    """gguf_init_params."""
+
+    _fields_ = (("no_alloc", ctypes.c_bool), ("context", ctypes.c_void_p))
 
 
 class _ModelParams(ctypes.Structure):

@@ -5,14 +5,12 @@ Source of the layout: ggml's docs/gguf.md; keys as llama.cpp's converter and lla
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from gemmaq.checkpoint import Checkpoint, Tensor
-from gemmaq.checkpoint.gguf_file import ARRAY, BOOL, MAGIC, STRING
 from gemmaq.checkpoint.tokenizer import Tokenizer
 from gemmaq.containers import OutputFile, Piece, Placement, shard_names, split
 from gemmaq.encodings import ENCODINGS, Encoding, codec
@@ -20,6 +18,7 @@ from gemmaq.gemma import gguf_keys, names, vision
 from gemmaq.gemma import tokens as gemma
 from gemmaq.gemma.identity import Identity, identify, title
 from gemmaq.gemma.sizes import label_of
+from gemmaq.gguf_header import F32, I32, U16, U32, Info, Keys, aligned, header
 from gemmaq.plan import Format, PieceSpec, Plan, PlannedTensor
 
 if TYPE_CHECKING:
@@ -57,76 +56,17 @@ FORMAT = Format(
     vision=_vision_encoding,
 )
 
-ALIGNMENT = 32
-_VERSION = 3
 _QUANTIZATION_VERSION = 2
-_U16, _U32, _I32, _F32 = 2, 4, 5, 6
 _FILE_TYPES = {
     "F32": 0, "F16": 1, "Q4_0": 2, "Q4_1": 3, "Q8_0": 7, "Q5_0": 8, "Q5_1": 9, "Q4_K_S": 14, "Q4_K_M": 15, "Q4_K": 15,
     "Q5_K_S": 16, "Q5_K_M": 17, "Q5_K": 17, "Q6_K": 18, "BF16": 32,
 }  # fmt: skip
 """Types of a plan -> general.file_type (llama.cpp's llama_ftype, where Q4_K and Q5_K mean the M mixtures)."""
 _SAMPLING = {
-    "top_k": ("top_k", _I32), "top_p": ("top_p", _F32), "min_p": ("min_p", _F32), "temperature": ("temp", _F32),
+    "top_k": ("top_k", I32), "top_p": ("top_p", F32), "min_p": ("min_p", F32), "temperature": ("temp", F32),
 }  # fmt: skip
 """generation_config.json -> key under general.sampling and its type."""
 _SPELLING = {"unk": "unknown", "sep": "seperator", "pad": "padding"}
-
-
-class _Keys:
-    """The key-value section as it grows."""
-
-    def __init__(self) -> None:
-        self.data = bytearray()
-        self.count = 0
-
-    def _begin(self, key: str, kind: int) -> None:
-        self.data += _string(key) + struct.pack("<I", kind)
-        self.count += 1
-
-    def text(self, key: str, value: str) -> None:
-        self._begin(key, STRING)
-        self.data += _string(value)
-
-    def number(self, key: str, value: float, kind: int) -> None:
-        self._begin(key, kind)
-        self.data += struct.pack("<" + {_U16: "H", _U32: "I", _I32: "i", _F32: "f"}[kind], value)
-
-    def flag(self, key: str, value: bool) -> None:
-        self._begin(key, BOOL)
-        self.data += struct.pack("<?", value)
-
-    def texts(self, key: str, values: Sequence[str]) -> None:
-        from gemmaq.checkpoint.strings import length_prefixed
-
-        self._begin(key, ARRAY)
-        self.data += struct.pack("<IQ", STRING, len(values))
-        self.data += length_prefixed(values)
-
-    def array(self, key: str, values: Any, kind: int) -> None:
-        self._begin(key, ARRAY)
-        self.data += struct.pack("<IQ", kind, len(values)) + values.tobytes()
-
-    def scalar(self, key: str, value: Any) -> None:
-        """Text, flag, flags, floats, float or unsigned integer, by the kind of the value."""
-        match value:
-            case str():
-                self.text(key, value)
-            case bool():
-                self.flag(key, value)
-            case list():
-                self.array(key, np.array(value, np.bool_), BOOL)
-            case tuple():
-                self.array(key, np.array(value, "<f4"), _F32)
-            case float():
-                self.number(key, value, _F32)
-            case _:
-                self.number(key, value, _U32)
-
-
-def _string(text: str) -> bytes:
-    data = text.encode()
-    return len(data).to_bytes(8, "little") + data
 
 
 def lay_out(checkpoint: Checkpoint, plan: Plan, max_shard_bytes: int | None) -> tuple[OutputFile, ...]:
@@ -136,18 +76,18 @@ def lay_out(checkpoint: Checkpoint, plan: Plan, max_shard_bytes: int | None) -> 
         InputError: GGUF cannot express the model, or its tokenizer is unusable.
     """
     identity = identify(checkpoint.name)
-    keys = _Keys()
+    keys = Keys()
     _describe(keys, checkpoint, plan, identity)
     _tokenize(keys, checkpoint.tokenizer)
     shards = split(plan.tensors, max_shard_bytes)
     file_names = shard_names(f"{identity.stem}-{plan.label}{{}}.gguf", len(shards))
     files = []
     for number, (name, tensors) in enumerate(zip(file_names, shards, strict=True)):
-        section = keys if number == 0 else _Keys()
+        section = keys if number == 0 else Keys()
         if len(shards) > 1:
-            section.number("split.no", number, _U16)
-            section.number("split.count", len(shards), _U16)
-            section.number("split.tensors.count", len(plan.tensors), _I32)
+            section.number("split.no", number, U16)
+            section.number("split.count", len(shards), U16)
+            section.number("split.tensors.count", len(plan.tensors), I32)
         files.append(_file(name, section, tensors))
     if plan.mmproj is not None:
         files.append(_projector(checkpoint, plan, identity, plan.mmproj))
@@ -157,37 +97,26 @@ def lay_out(checkpoint: Checkpoint, plan: Plan, max_shard_bytes: int | None) -> 
 def _projector(checkpoint: Checkpoint, plan: Plan, identity: Identity, kind: str) -> OutputFile:
     """The mmproj file: vision tower and projector."""
     assert checkpoint.vision_config is not None
-    keys = _Keys()
+    keys = Keys()
     keys.text("general.architecture", gguf_keys.PROJECTOR)
     keys.text("general.type", "mmproj")
     _name(keys, checkpoint, identity)
     for key, value in gguf_keys.from_vision(checkpoint.vision_config, checkpoint.config.hidden_size).items():
         keys.scalar(key, value)
-    keys.number("general.file_type", _FILE_TYPES[kind.upper()], _U32)
-    keys.number("general.quantization_version", _QUANTIZATION_VERSION, _U32)
+    keys.number("general.file_type", _FILE_TYPES[kind.upper()], U32)
+    keys.number("general.quantization_version", _QUANTIZATION_VERSION, U32)
     return _file(f"mmproj-{identity.stem}-{kind.upper()}.gguf", keys, plan.beside)
 
 
-def _file(name: str, keys: _Keys, tensors: Sequence[PlannedTensor]) -> OutputFile:
+def _file(name: str, keys: Keys, tensors: Sequence[PlannedTensor]) -> OutputFile:
     """One file: header, keys, tensor infos, padding, and where the tensors lie."""
-    head = bytearray(MAGIC + struct.pack("<IQQ", _VERSION, len(tensors), keys.count) + keys.data)
-    offsets, at = [], 0
-    for tensor in tensors:
-        shape = tensor.shape
-        head += _string(tensor.name) + struct.pack(f"<I{len(shape)}Q", len(shape), *reversed(shape))
-        head += struct.pack("<IQ", tensor.encoding.ggml_type, at)
-        offsets.append(at)
-        at += _aligned(tensor.nbytes)
-    head += bytes(_aligned(len(head)) - len(head))
+    head, offsets = header(keys, [Info(t.name, t.shape, t.encoding, t.nbytes) for t in tensors])
+    at = sum(aligned(tensor.nbytes) for tensor in tensors)
     placements = tuple(
         Placement(tensor, (Piece(len(head) + offset, tensor.encoding.row_bytes(tensor.source.columns)),))
         for tensor, offset in zip(tensors, offsets, strict=True)
     )
-    return OutputFile(name, len(head) + at, bytes(head), placements)
-
-
-def _aligned(size: int) -> int:
-    return -(-size // ALIGNMENT) * ALIGNMENT
+    return OutputFile(name, len(head) + at, head, placements)
 
 
 def pack(planned: PlannedTensor, values: Values) -> tuple[U8, ...]:
@@ -197,23 +126,23 @@ def pack(planned: PlannedTensor, values: Values) -> tuple[U8, ...]:
     return (packer(values),)
 
 
-def _describe(keys: _Keys, checkpoint: Checkpoint, plan: Plan, identity: Identity) -> None:
+def _describe(keys: Keys, checkpoint: Checkpoint, plan: Plan, identity: Identity) -> None:
     """Everything but the tokenizer."""
     keys.text("general.architecture", gguf_keys.ARCHITECTURE)
     keys.text("general.type", "model")
     for name, (key, kind) in _SAMPLING.items():
         value = checkpoint.generation.get(name)
         if isinstance(value, (int, float)) and not isinstance(value, bool):
-            keys.number(f"general.sampling.{key}", int(value) if kind == _I32 else value, kind)
+            keys.number(f"general.sampling.{key}", int(value) if kind == I32 else value, kind)
     _name(keys, checkpoint, identity)
     for key, value in gguf_keys.from_config(checkpoint.config).items():
         keys.scalar(f"{gguf_keys.ARCHITECTURE}.{key}", value)
     if plan.label in _FILE_TYPES:
-        keys.number("general.file_type", _FILE_TYPES[plan.label], _U32)
-    keys.number("general.quantization_version", _QUANTIZATION_VERSION, _U32)
+        keys.number("general.file_type", _FILE_TYPES[plan.label], U32)
+    keys.number("general.quantization_version", _QUANTIZATION_VERSION, U32)
 
 
-def _name(keys: _Keys, checkpoint: Checkpoint, identity: Identity) -> None:
+def _name(keys: Keys, checkpoint: Checkpoint, identity: Identity) -> None:
     """What the model is called, and whose it is."""
     keys.text("general.name", identity.title)
     if identity.finetune:
@@ -224,7 +153,7 @@ def _name(keys: _Keys, checkpoint: Checkpoint, identity: Identity) -> None:
     _credit(keys, checkpoint.card, identity)
 
 
-def _credit(keys: _Keys, card: Mapping[str, Any], identity: Identity) -> None:
+def _credit(keys: Keys, card: Mapping[str, Any], identity: Identity) -> None:
     """License, base models, tags and languages, from the model card where there is one."""
     license_name = ",".join(_texts(card.get("license"))) or "gemma"
     keys.text("general.license", license_name)
@@ -236,7 +165,7 @@ def _credit(keys: _Keys, card: Mapping[str, Any], identity: Identity) -> None:
     bases = _texts(card.get("base_model")) or ([f"google/{identity.official}"] if identity.official else [])
     repos = [base for base in bases if base.count("/") == 1]
     if repos:
-        keys.number("general.base_model.count", len(repos), _U32)
+        keys.number("general.base_model.count", len(repos), U32)
     for number, repo in enumerate(repos):
         organization, _, name = repo.partition("/")
         keys.text(f"general.base_model.{number}.name", title(name))
@@ -255,7 +184,7 @@ def _texts(value: Any) -> list[str]:
     return [text for text in values if isinstance(text, str)]
 
 
-def _tokenize(keys: _Keys, tokenizer: Tokenizer) -> None:
+def _tokenize(keys: Keys, tokenizer: Tokenizer) -> None:
     """The tokenizer's keys."""
     keys.text("tokenizer.ggml.model", "llama")
     keys.text("tokenizer.ggml.pre", "default")
@@ -263,10 +192,10 @@ def _tokenize(keys: _Keys, tokenizer: Tokenizer) -> None:
     for at in np.nonzero(tokenizer.types == gemma.USER_DEFINED)[0].tolist():
         pieces[at] = pieces[at].replace(gemma.SPACE, " ")
     keys.texts("tokenizer.ggml.tokens", pieces)
-    keys.array("tokenizer.ggml.scores", tokenizer.scores.astype("<f4"), _F32)
-    keys.array("tokenizer.ggml.token_type", tokenizer.types.astype("<i4"), _I32)
+    keys.array("tokenizer.ggml.scores", tokenizer.scores.astype("<f4"), F32)
+    keys.array("tokenizer.ggml.token_type", tokenizer.types.astype("<i4"), I32)
     for role, at in tokenizer.special.items():
-        keys.number(f"tokenizer.ggml.{_SPELLING.get(role, role)}_token_id", at, _U32)
+        keys.number(f"tokenizer.ggml.{_SPELLING.get(role, role)}_token_id", at, U32)
     for role, adds in tokenizer.add.items():
         keys.flag(f"tokenizer.ggml.add_{role}_token", adds)
     keys.flag("tokenizer.ggml.add_space_prefix", False)

@@ -15,6 +15,7 @@ from gemmaq import __version__
 from gemmaq.cli import console
 from gemmaq.cli.convert import convert
 from gemmaq.cli.estimate_vram import estimate_vram
+from gemmaq.cli.evaluate import evaluate
 from gemmaq.cli.inspect import inspect
 from gemmaq.cli.install import install
 from gemmaq.cli.pull import pull
@@ -80,6 +81,7 @@ app.command("inspect")(inspect)
 app.command("convert")(convert)
 app.command("verify")(verify)
 app.command("estimate-vram")(estimate_vram)
+app.command("evaluate")(evaluate)
 app.command("push")(push)
 app.command("install")(install)
 

@@ -91,6 +91,36 @@ def progress(label: str, quiet: bool) -> Iterator[Callable[[int, int], None]]:
 
 
 @contextmanager
+def steps(quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
+    """Progress of work in phases: a bar for each on a terminal, a line for each elsewhere, nothing if quiet.
+
+    The callback takes what is being done, the steps done and those in all, from any thread.
+    """
+    if quiet or not sys.stderr.isatty():
+        told: set[str] = set()
+
+        def tell(label: str, done: int, total: int) -> None:
+            if not quiet and label not in told:
+                told.add(label)
+                say(label)
+
+        yield tell
+        return
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=_console(stderr=True), transient=True) as bar:
+        tasks: dict[str, Any] = {}
+
+        def report(label: str, done: int, total: int) -> None:
+            if label not in tasks:
+                tasks[label] = bar.add_task(label[-60:], total=total)
+            bar.update(tasks[label], completed=done, total=total)
+
+        yield report
+
+
+@contextmanager
 def transfers(label: str, total: int | None, quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
     """Progress of many files: a bar for the whole and one for each under way; a line for each finished elsewhere.
 

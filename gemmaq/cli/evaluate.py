@@ -1,0 +1,235 @@
+"""`gemmaq evaluate`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from gemmaq.cli import console
+from gemmaq.errors import OutputError
+
+if TYPE_CHECKING:
+    from gemmaq.checkpoint import Checkpoint
+    from gemmaq.evaluate import Chunks
+    from gemmaq.evaluate.result import Model
+    from gemmaq.texts import Text
+
+_COLUMNS = ("model", "size", "bits/weight", "perplexity", "mean KL", "99 % KL", "top-1")
+
+
+def evaluate(
+    models: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="MODEL...", help="Folders (Hugging Face, MLX or compressed-tensors), .gguf files or repositories."
+        ),
+    ],
+    reference: Annotated[
+        str, typer.Option(metavar="SOURCE", help="The model they are compared with, before quantization.")
+    ],
+    texts: Annotated[
+        list[Path],
+        typer.Option(
+            "--text", metavar="FILE", help="Text to predict, again for more: plain, or .jsonl of conversations."
+        ),
+    ],
+    report: Annotated[
+        Path | None, typer.Option(metavar="FILE.html", help="Write a page with charts, complete in itself.")
+    ] = None,
+    context: Annotated[int, typer.Option(metavar="N", help="Tokens a chunk; the second half of each is scored.")] = 512,
+    tokens: Annotated[
+        int, typer.Option(metavar="N", help="Tokens scored at most, in chunks spread evenly over the text.")
+    ] = 8192,
+    device: Annotated[
+        str | None,
+        typer.Option(metavar="DEVICE", envvar="GEMMAQ_DEVICE", help="cpu, cuda, cuda:1 or mps. Default: the best."),
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option("--threads", metavar="N", min=1, envvar="GEMMAQ_THREADS", help="Workers.")
+    ] = None,
+    cached: Annotated[
+        bool,
+        typer.Option(
+            "--cache/--no-cache", help="Keep what the reference computes for the next time, in $GEMMAQ_CACHE."
+        ),
+    ] = True,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing report.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything and say what would be scored.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    quiet: Annotated[
+        bool, typer.Option("-q", "--quiet", help="Only perplexity and mean KL, a line for each model.")
+    ] = False,
+) -> None:
+    """Measure what quantization costs: perplexity, KL divergence from a reference and agreement with it.
+
+    Texts are tokenized as they stand and cut in chunks as llama-perplexity cuts them, so that perplexities compare with
+    its; logits are those of the weights a model really holds, decoded to float32.
+    """
+    from gemmaq import evaluate as measure
+    from gemmaq import forward
+    from gemmaq.evaluate import cache
+    from gemmaq.evaluate.result import described
+    from gemmaq.texts import read
+
+    silent = quiet or as_json
+    forward.need("evaluate")
+    measure.check(context, tokens)
+    if report is not None:
+        _check_report(report, force)
+    text = read(texts)
+    opened = _opened([reference, *models], dry_run, silent)
+    chunks = _chunks(opened, text, context, tokens)
+    if dry_run:
+        _dry(reference, models, chunks, report, as_json)
+        return
+    from gemmaq.cli.convert import cores
+
+    workers = threads or cores()
+    with forward.machine(device, workers) as machine, console.steps(silent) as told:
+        kept = cache.folder() if cached else None
+        scores = measure.evaluate(opened[0], opened[1:], chunks, machine, told, kept)
+    found = described([reference, *models], opened, scores)
+    if report is not None:
+        _write(report, opened, found, chunks, text, workers, force, silent)
+    if as_json:
+        console.emit_json("evaluate", _json(found, chunks))
+    elif quiet:
+        for model in found[1:]:
+            console.out(f"{model.score.perplexity:.6g}\t{model.score.kl_mean:.6g}")
+    else:
+        _table(found, chunks)
+        if report is not None:
+            console.say(f"written: {report}")
+
+
+def _check_report(report: Path, force: bool) -> None:
+    """Fail before any work."""
+    if os.path.lexists(report) and not force:
+        raise OutputError(f"{report} exists", "choose another name, or replace it with --force")
+    if report.is_dir():
+        raise OutputError(f"{report} is a folder", "name a file in it")
+    if not report.absolute().parent.is_dir():
+        raise OutputError(f"the folder of {report} does not exist", "make it first")
+
+
+def _opened(sources: Sequence[str], dry_run: bool, quiet: bool) -> list[Checkpoint]:
+    from gemmaq.cli.convert import opened
+
+    known: dict[str, Checkpoint] = {}
+    for source in sources:
+        if source not in known:
+            known[source] = opened(source, dry_run, quiet)
+            for note in known[source].notes:
+                console.warn(note)
+    return [known[source] for source in sources]
+
+
+def _chunks(opened: Sequence[Checkpoint], text: Text, context: int, tokens: int) -> Chunks:
+    from gemmaq.evaluate import check_model, chunks
+    from gemmaq.texts.encoder import encoder
+
+    for model in opened:
+        check_model(model, opened[0], context)
+    return chunks(text, encoder(opened[0]), context, tokens)
+
+
+def _dry(reference: str, models: Sequence[str], chunks: Chunks, report: Path | None, as_json: bool) -> None:
+    """What would be done."""
+    if as_json:
+        console.emit_json(
+            "evaluate",
+            {
+                "reference": {"model": reference},
+                "tokens": chunks.scored,
+                "context": chunks.context,
+                "models": [{"model": model} for model in models],
+            },
+        )
+        return
+    console.out(f"{len(models)} model{'s' if len(models) > 1 else ''} against {reference}: {_scored(chunks)}")
+    if report is not None:
+        console.out(f"{report} would be written")
+    console.say("nothing was computed (dry run)")
+
+
+def _scored(chunks: Chunks) -> str:
+    return (
+        f"{chunks.scored:,} tokens scored, in {len(chunks.tokens)} of {chunks.available} chunks of {chunks.context} "
+        "tokens"
+    )
+
+
+def _json(found: Sequence[Model], chunks: Chunks) -> dict[str, Any]:
+    reference, *models = found
+    return {
+        "reference": _entry(reference),
+        "tokens": chunks.scored,
+        "context": chunks.context,
+        "models": [
+            _entry(model)
+            | {
+                "kl": {"mean": model.score.kl_mean, "p99": model.score.kl_p99, "stderr": model.score.kl_stderr},
+                "top1": model.score.top1,
+            }
+            for model in models
+        ],
+    }
+
+
+def _entry(model: Model) -> dict[str, Any]:
+    return {
+        "model": model.source,
+        "bytes": model.bytes,
+        "bits_per_weight": round(model.bits_per_weight, 4),
+        "perplexity": model.score.perplexity,
+        "perplexity_stderr": model.score.perplexity_stderr,
+    }
+
+
+def _table(found: Sequence[Model], chunks: Chunks) -> None:
+    console.table(_scored(chunks), _COLUMNS, [_cells(model) for model in found])
+
+
+def _cells(model: Model) -> tuple[str, ...]:
+    """A row of the table."""
+    from gemmaq.evaluate.result import number
+
+    score = model.score
+    head = (
+        f"{model.label} (reference)" if model.is_reference else model.label,
+        console.size(model.bytes),
+        f"{model.bits_per_weight:.2f}",
+        f"{score.perplexity:.3f} ± {score.perplexity_stderr:.3f}",
+    )
+    if model.is_reference:
+        return (*head, "", "", "")
+    return (
+        *head,
+        f"{number(score.kl_mean)} ± {number(score.kl_stderr)}",
+        number(score.kl_p99),
+        f"{100 * score.top1:.2f} %",
+    )
+
+
+def _write(
+    path: Path,
+    opened: Sequence[Checkpoint],
+    found: Sequence[Model],
+    chunks: Chunks,
+    text: Text,
+    threads: int,
+    force: bool,
+    quiet: bool,
+) -> None:
+    from gemmaq import __version__, staging
+    from gemmaq.evaluate.report import Page, page
+    from gemmaq.evaluate.result import distances
+
+    with console.progress("comparing weights", quiet) as progress:
+        apart = distances(opened[0], opened[1:], threads, progress)
+    data = page(Page(found, apart, chunks, text.names, __version__, (_COLUMNS, *map(_cells, found))))
+    staging.write_file(path, data.encode(), force)

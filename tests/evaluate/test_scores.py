@@ -1,0 +1,284 @@
+"""Scores against a full softmax in f64, and what they must not depend on."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gemmaq import forward
+from gemmaq.errors import InputError, UsageError
+from gemmaq.evaluate import Chunks, body, cache, check, check_model, chunks, evaluate
+from gemmaq.evaluate.head import score
+from gemmaq.forward.decoder import decoder
+from gemmaq.sources import open_source
+from gemmaq.texts import Document, Text
+from oracles import need
+from synthetic import TINY, write_checkpoint, write_safetensors
+
+CONTEXT = 64
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _torch(require: Callable[[bool, str], None]) -> None:
+    need(require, "torch", "transformers")
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory):
+    """Two tiny models of different weights."""
+    folder = tmp_path_factory.mktemp("pair")
+    made = [write_checkpoint(folder / f"gemma-3-{seed}", TINY, seed=seed) for seed in (1, 2)]
+    return [open_source(str(path)) for path in made]
+
+
+@pytest.fixture(scope="module")
+def some() -> Chunks:
+    """Chunks of tokens that mean nothing."""
+    tokens = np.random.default_rng(3).integers(0, TINY.vocab_size, (7, CONTEXT))
+    return Chunks(tokens, 7)
+
+
+def run(models, some, threads=2, kept=None, told=None):
+    with forward.machine("cpu", threads) as machine:
+        progress = (lambda *_: None) if told is None else (lambda *what: told.append(what))
+        return evaluate(models[0], models[1:], some, machine, progress, kept)
+
+
+def naive(model, some):
+    """Logits of scored positions by transformers itself, f64 [scored, vocabulary]."""
+    import torch
+    from transformers import Gemma3ForCausalLM
+
+    loaded = Gemma3ForCausalLM.from_pretrained(model.location, dtype=torch.float32).eval()
+    with torch.no_grad():
+        logits = loaded(torch.from_numpy(some.tokens)).logits[:, CONTEXT // 2 : -1]
+    return logits.double().reshape(-1, TINY.vocab_size)
+
+
+def test_scores_are_those_of_a_full_softmax(pair, some):
+    import torch
+
+    reference, model = run(pair, some)
+    expected, other = (naive(one, some).log_softmax(-1) for one in pair)
+    targets = torch.from_numpy(some.tokens[:, CONTEXT // 2 + 1 :].reshape(-1))
+    for found, wanted in ((reference, expected), (model, other)):
+        surprise = -wanted.gather(1, targets[:, None]).squeeze(1)
+        np.testing.assert_allclose(found.surprise, surprise, atol=2e-5)
+        assert found.perplexity == pytest.approx(surprise.mean().exp().item(), rel=1e-5)
+    kl = (expected.exp() * (expected - other)).sum(-1).numpy()
+    assert kl.mean() > 0.01
+    np.testing.assert_allclose(model.kl, kl, atol=1e-5)
+    np.testing.assert_array_equal(model.same, (expected.argmax(-1) == other.argmax(-1)).numpy())
+    assert 0 < model.top1 < 1
+    assert not reference.kl.any()
+    assert reference.same.all()
+    assert model.kl_mean == pytest.approx(kl.mean(), rel=1e-4)
+    assert model.kl_p99 == pytest.approx(np.percentile(kl, 99), rel=1e-4)
+    assert model.kl_stderr == pytest.approx(kl.std(ddof=1) / len(kl) ** 0.5, rel=1e-3)
+
+
+def test_a_model_is_not_apart_from_itself(pair, some):
+    found = run([pair[0], pair[0]], some)[1]
+    assert not found.kl.any()
+    assert found.top1 == 1
+
+
+def test_the_number_of_threads_changes_nothing(pair, some):
+    for one, two in zip(run(pair, some, 1), run(pair, some, 3), strict=True):
+        np.testing.assert_array_equal(one.surprise, two.surprise)
+        np.testing.assert_array_equal(one.kl, two.kl)
+
+
+def test_the_size_of_slabs_changes_nothing_but_rounding(pair, some):
+    def scored(slab):
+        with forward.machine("cpu", 2) as machine, decoder(pair[0], machine) as a, decoder(pair[1], machine) as b:
+            hidden = [body(one, some, lambda *_: None) for one in (a, b)]
+            return score([a, b], hidden, some.targets, lambda *_: None, slab)
+
+    whole = scored(4096)
+    for slab in (320, 100, 7):
+        for one, two in zip(whole, scored(slab), strict=True):
+            np.testing.assert_allclose(one.surprise, two.surprise, rtol=1e-6)
+            np.testing.assert_allclose(one.kl, two.kl, atol=1e-6)
+            np.testing.assert_array_equal(one.same, two.same)
+
+
+def test_an_untied_head_and_a_cap_count(tmp_path, some):
+    import torch
+
+    folder = write_checkpoint(tmp_path / "gemma-3-untied", replace(TINY, final_logit_softcapping=0.5), seed=5)
+    head = np.random.default_rng(6).standard_normal((TINY.vocab_size, TINY.hidden_size)).astype(np.float32)
+    shape = (TINY.vocab_size, TINY.hidden_size)
+    (folder / "model.safetensors").rename(folder / "a.safetensors")
+    write_safetensors(folder / "b.safetensors", {"lm_head.weight": ("F32", shape)}, {"lm_head.weight": head})
+    from safetensors import safe_open
+
+    with safe_open(folder / "a.safetensors", "np") as file:
+        weight_map = dict.fromkeys(file.keys(), "a.safetensors") | {"lm_head.weight": "b.safetensors"}
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"tie_word_embeddings": False}))
+    model = open_source(str(folder))
+    expected = naive(model, some)
+    assert expected.abs().max() <= 0.5
+    found = run([model, model], some)[1]
+    targets = torch.from_numpy(some.targets)
+    wanted = -expected.log_softmax(-1).gather(1, targets[:, None]).squeeze(1)
+    np.testing.assert_allclose(found.surprise, wanted, atol=2e-5)
+
+
+def test_damaged_weights_are_told(tmp_path, some):
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    folder = write_checkpoint(tmp_path / "gemma-3-nan", TINY)
+    tensors = load_file(folder / "model.safetensors")
+    tensors["model.embed_tokens.weight"][7, 3] = torch.inf
+    save_file(tensors, folder / "model.safetensors")
+    model = open_source(str(folder))
+    with pytest.raises(InputError, match=r"not finite|infinite"):
+        run([model, model], some)
+    tokens = np.where(some.tokens == 7, 8, some.tokens)
+    with pytest.raises(InputError, match="logits are not finite"):
+        run([model, model], Chunks(tokens, 7))
+
+
+# Kept activations
+
+
+def test_what_the_reference_computed_is_kept(pair, some, tmp_path):
+    told: list[tuple[str, int, int]] = []
+    first = run(pair, some, kept=tmp_path / "new/cache", told=told)
+    assert pair[0].location in {label for label, *_ in told}
+    told.clear()
+    again = run(pair, some, kept=tmp_path / "new/cache", told=told)
+    assert pair[0].location not in {label for label, *_ in told}
+    for one, two in zip(first, again, strict=True):
+        np.testing.assert_array_equal(one.surprise, two.surprise)
+        np.testing.assert_array_equal(one.kl, two.kl)
+    (entry,) = (tmp_path / "new/cache").iterdir()
+    assert entry.suffix == ".npy"
+
+
+@pytest.mark.parametrize("damage", ["cut", "bit", "empty", "other"])
+def test_a_damaged_entry_is_made_anew(pair, some, tmp_path, damage):
+    first = run(pair, some, kept=tmp_path)
+    (entry,) = tmp_path.iterdir()
+    whole = entry.read_bytes()
+    bit = bytearray(whole)
+    bit[len(bit) // 2] ^= 1
+    entry.write_bytes({"cut": whole[:-100], "bit": bytes(bit), "empty": b"", "other": b"x" * 500}[damage])
+    again = run(pair, some, kept=tmp_path)
+    np.testing.assert_array_equal(first[1].kl, again[1].kl)
+    assert entry.read_bytes() == whole
+
+
+def test_other_tokens_weights_or_files_are_other_entries(pair, some, tmp_path):
+    tokens = some.tokens
+    folder = write_checkpoint(tmp_path / "gemma-3-tiny", TINY)
+    model = open_source(str(folder))
+    keys = [cache.key(model, tokens, "cpu"), cache.key(model, tokens[:3], "cpu"), cache.key(model, tokens, "cuda")]
+    keys += [cache.key(model, tokens.reshape(14, -1), "cpu"), cache.key(pair[1], tokens, "cpu")]
+    keys.append(cache.key(replace(model, config=replace(model.config, rope_factor=8.0)), tokens, "cpu"))
+    path = folder / "model.safetensors"
+    os.utime(path, ns=(1, 1))
+    keys.append(cache.key(model, tokens, "cpu"))
+    assert len(set(keys)) == len(keys)
+    assert cache.key(model, tokens, "cpu") == keys[-1]
+
+
+def test_the_oldest_entries_go(tmp_path, monkeypatch):
+    monkeypatch.setattr(cache, "LIMIT", 3000)
+    array = np.zeros((2, 100), np.float32)
+    for at, name in enumerate("abc"):
+        cache.store(tmp_path, name, array)
+        if name != "c":
+            os.utime(tmp_path / f"{name}.npy", (at, at))
+    (tmp_path / "left.partial").write_bytes(bytes(100))
+    os.utime(tmp_path / "left.partial", (0, 0))
+    assert cache.load(tmp_path, "a", array.shape) is not None  # used last of all
+    cache.store(tmp_path, "d", array)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.npy", "c.npy", "d.npy"]
+    assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= 3000
+    cache.store(tmp_path, "huge", np.zeros((2, 1000), np.float32))
+    assert not (tmp_path / "huge.npy").exists()
+    assert cache.load(tmp_path, "a", (3, 3)) is None
+
+
+def test_a_cache_that_cannot_be_written_is_no_matter(pair, some, tmp_path):
+    file = tmp_path / "file"
+    file.write_text("in the way")
+    found = run(pair, some, kept=file / "cache")
+    assert found[1].kl_mean > 0
+
+
+# Chunks
+
+
+class _Letters:
+    """A token for every character."""
+
+    def __init__(self, bos: int | None) -> None:
+        self.bos = bos
+
+    def encode(self, text: str) -> list[int]:
+        return [ord(letter) for letter in text]
+
+
+def _text(*parts: str) -> Text:
+    return Text(tuple(Document(f"{n}.txt", part) for n, part in enumerate(parts)), ("0.txt",), "")
+
+
+def test_chunks_are_those_of_llama_perplexity():
+    letters = "".join(chr(65 + n % 50) for n in range(70))
+    found = chunks(_text(letters[:30], letters[30:]), _Letters(2), 16, 10_000)
+    stream = [2, *map(ord, letters)]
+    assert found.tokens.tolist() == [[2, *stream[at + 1 : at + 16]] for at in (0, 16, 32, 48)]
+    assert (found.available, found.first, found.per_chunk, found.scored) == (4, 8, 7, 28)
+    assert found.targets.tolist() == [stream[at + place] for at in (0, 16, 32, 48) for place in range(9, 16)]
+    plain = chunks(_text(letters), _Letters(None), 16, 14)
+    assert plain.tokens.tolist() == [[*map(ord, letters[:16])], [*map(ord, letters[48:64])]]
+    assert (plain.available, plain.scored) == (4, 14)
+
+
+def test_a_text_shorter_than_a_chunk_is_told():
+    with pytest.raises(InputError, match="15 tokens"):
+        chunks(_text("a" * 14), _Letters(2), 16, 100)
+    assert chunks(_text("a" * 15), _Letters(2), 16, 100).scored == 7
+
+
+@pytest.mark.parametrize(("context", "tokens"), [(17, 100), (14, 100), (0, 100), (-2, 100), (512, 254), (512, 0)])
+def test_what_cannot_be_cut_is_told(context, tokens):
+    with pytest.raises(UsageError, match=r"--context|--tokens"):
+        check(context, tokens)
+
+
+def test_models_that_cannot_be_compared_are_told(pair):
+    model = pair[0]
+    check_model(model, pair[1], 2048)
+    with pytest.raises(UsageError, match="2048"):
+        check_model(model, pair[1], 2050)
+    for change, said in (
+        ({"vocab_size": 300}, "300 tokens"),
+        ({"intermediate_size": 128}, "another model"),
+        ({"num_hidden_layers": 6, "layer_pattern": TINY.layer_pattern[:6]}, "it has no"),
+    ):
+        with pytest.raises(InputError, match=said):
+            check_model(replace(model, config=replace(TINY, **change)), model, 64)
+
+
+def test_the_cache_is_where_the_platform_has_them(monkeypatch, tmp_path):
+    monkeypatch.setenv("GEMMAQ_CACHE", str(tmp_path))
+    assert cache.folder() == tmp_path / "evaluate"
+    monkeypatch.delenv("GEMMAQ_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "x"))
+    monkeypatch.setattr("sys.platform", "linux")
+    assert cache.folder() == tmp_path / "x/gemmaq/evaluate"
+    monkeypatch.setattr("sys.platform", "darwin")
+    assert cache.folder() == Path.home() / "Library/Caches/gemmaq/evaluate"

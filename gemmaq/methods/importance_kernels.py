@@ -16,22 +16,28 @@ from gemmaq.encodings.range_search import nearest_level as nearest_code
 from gemmaq.encodings.range_search import search_ranges
 from gemmaq.encodings.scale_search import choose_levels, search_scales
 
-_AT_ONCE = 8  # rows: each sum waits for itself
 _ZERO = np.float32(0)
 
 
 @compiled
 def mean_squares(x: Any, out: Any) -> None:
     """Mean square of every row, x f32 [rows, columns], added up from left to right as ggml does: out f32 [rows]."""
-    sums = np.empty(_AT_ONCE, np.float32)
-    for start in range(0, x.shape[0], _AT_ONCE):
-        count = min(_AT_ONCE, x.shape[0] - start)
-        sums[:] = _ZERO
+    rows = x.shape[0] // 4 * 4
+    for r in range(0, rows, 4):  # side by side: each sum waits for itself
+        first, second, third, fourth = _ZERO, _ZERO, _ZERO, _ZERO
         for j in range(x.shape[1]):
-            for k in range(count):
-                sums[k] += x[start + k, j] * x[start + k, j]
-        for k in range(count):
-            out[start + k] = sums[k] / np.float32(x.shape[1])
+            first += x[r, j] * x[r, j]
+            second += x[r + 1, j] * x[r + 1, j]
+            third += x[r + 2, j] * x[r + 2, j]
+            fourth += x[r + 3, j] * x[r + 3, j]
+        out[r], out[r + 1], out[r + 2], out[r + 3] = first, second, third, fourth
+    for r in range(rows, x.shape[0]):
+        total = _ZERO
+        for j in range(x.shape[1]):
+            total += x[r, j] * x[r, j]
+        out[r] = total
+    for r in range(x.shape[0]):
+        out[r] /= np.float32(x.shape[1])
 
 
 @compiled
@@ -41,18 +47,16 @@ def _fill(x: Any, importance: Any, squares: Any, start: Any, count: Any, room: A
     Shapes: x f32 [groups, n], importance f32 [groups of a row, n], squares f32 [rows].
     """
     size, across = x.shape[1], importance.shape[0]
+    weights = np.empty(size, np.float32)
     for g in range(count):
         group = start + g
+        mean, at = squares[group // across], group % across
+        for i in range(size):
+            weights[i] = importance[at, i] * np.sqrt(mean + x[group, i] * x[group, i])
         for i in range(size):
             room[i * LANES + g] = x[group, i]
-            room[WEIGHTS + i * LANES + g] = importance[group % across, i]
-    means = np.zeros(LANES, np.float32)
-    for g in range(count):
-        means[g] = squares[(start + g) // across]
-    for i in range(size):
-        for g in range(LANES):
-            value = room[i * LANES + g]
-            room[WEIGHTS + i * LANES + g] *= np.sqrt(means[g] + value * value)
+        for i in range(size):
+            room[WEIGHTS + i * LANES + g] = weights[i]
 
 
 @compiled

@@ -106,34 +106,35 @@ def llama_quantize(source: Path, target: Path, file_type: str, imatrix: dict[str
     assert library.llama_model_quantize(str(source).encode(), str(target).encode(), ctypes.byref(params)) == 0
 
 
-def ggml_reads(path: Path) -> dict[str, int]:
-    """The tensors of a GGUF file as ggml's own parser lists them: name -> type."""
-    library = _library("libggml-base.so")
-    pointer, number = ctypes.c_void_p, ctypes.c_int64
-    signatures: dict[str, tuple[object, list[object]]] = {
-        "init_from_file": (pointer, [ctypes.c_char_p, _GgufParams]),
-        "get_n_tensors": (number, [pointer]),
-        "get_tensor_name": (ctypes.c_char_p, [pointer, number]),
-        "get_tensor_type": (ctypes.c_int, [pointer, number]),
-        "free": (None, [pointer]),
-    }
-    for name, (result, arguments) in signatures.items():
-        function = getattr(library, f"gguf_{name}")
-        function.restype, function.argtypes = result, arguments
-    file = library.gguf_init_from_file(str(path).encode(), _GgufParams(True, None))
-    assert file, f"ggml cannot read {path}"
-    count = library.gguf_get_n_tensors(file)
-    found = {
-        library.gguf_get_tensor_name(file, i).decode(): library.gguf_get_tensor_type(file, i) for i in range(count)
-    }
-    library.gguf_free(file)
-    return found
+def llama_reads_imatrix(path: Path) -> tuple[dict[str, np.ndarray], int, int]:
+    """An imatrix file as llama-quantize reads it: sums f32 by tensor, chunks and chunk size.
 
+    This is C++ of libstdc++: a std::string goes in, a struct of std::map, std::vector and numbers comes out.
+    """
+    llama()
+    load = _library(
+        "libllama-common.so"
+    )._Z19common_imatrix_loadRKNSt7__cxx1112basic_stringIcSt11char_traitsIcESaIcEEER14common_imatrix
+    load.restype, load.argtypes = ctypes.c_bool, [ctypes.c_void_p, ctypes.c_void_p]
+    text = ctypes.create_string_buffer(str(path).encode())
+    name = (ctypes.c_size_t * 4)(ctypes.addressof(text), len(text) - 1, len(text) - 1)
+    result = (ctypes.c_size_t * 64)()
+    root = ctypes.addressof(result) + 8
+    result[3] = result[4] = root  # an empty tree: leftmost and rightmost are its end
+    assert load(ctypes.addressof(name), ctypes.addressof(result)), f"llama.cpp cannot read {path}"
+    found: dict[str, np.ndarray] = {}
 
-class _GgufParams(ctypes.Structure):
-    """gguf_init_params."""
+    def walk(node: int) -> None:
+        if not node:
+            return
+        fields = (ctypes.c_size_t * 10).from_address(node)
+        walk(fields[2])
+        key = ctypes.string_at(fields[4], fields[5]).decode()
+        found[key] = np.frombuffer(ctypes.string_at(fields[8], fields[9] - fields[8]), np.float32)
+        walk(fields[3])
 
-    _fields_ = (("no_alloc", ctypes.c_bool), ("context", ctypes.c_void_p))
+    walk(result[2])
+    return found, result[9] & 0xFFFFFFFF, result[9] >> 32
 
 
 class _ModelParams(ctypes.Structure):

@@ -22,7 +22,7 @@ from gemmaq.gemma import names
 from gemmaq.imatrix import Entry, Imatrix, check, document, read
 from gemmaq.methods import Choice, Importance, quantize
 from gemmaq.sources import open_source
-from oracles import ggml_reads, llama_quantize, need_ggml, read_gguf
+from oracles import llama_quantize, llama_reads_imatrix, need_ggml, read_gguf
 
 ONE = "blk.0.attn_q.weight"
 
@@ -262,11 +262,20 @@ def test_every_cut_is_told_or_does_no_harm(tmp_path):
 
 
 @pytest.mark.oracle
-def test_ggml_reads_it(require, put):
+def test_llama_cpp_reads_it(require, put):
     need_ggml(require)
-    some = made({ONE: 32, "blk.0.ffn_down.weight": 96})
-    found = ggml_reads(put(document(some)))
-    assert found == {name + part: 0 for name in some.entries for part in (".counts", ".in_sum2")}
+    some = made({ONE: 32, "blk.0.ffn_down.weight": 96, "blk.10.attn_output.weight": 8})
+    path = put(document(some))
+    for chunk_size, content in (
+        (512, document(some)),
+        (0, older({ONE: (2, [1.0, 2.0]), "blk.0.ffn_down.weight": (3, [0.5] * 7)})),
+    ):
+        path.write_bytes(content)
+        ours = read(path)
+        sums, chunks, size = llama_reads_imatrix(path)
+        assert (list(sums), chunks, size) == (sorted(ours.entries), ours.chunks, chunk_size)
+        for name, entry in ours.entries.items():
+            np.testing.assert_array_equal(sums[name], entry.sums)
 
 
 @pytest.mark.oracle

@@ -1,0 +1,61 @@
+"""The compiled loop of training: what the converter makes of a block of weights, in one pass."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from gemmaq.encodings.kernels import BLOCK, MAGIC, _first_extreme, _inverse, compiled, ranges
+
+_ZERO = np.float32(0)
+_HALF = np.float32(0.5)
+_EIGHT = np.float32(8)
+_FIFTEEN = np.float32(15)
+_SMALLEST_NORMAL = np.float32(2.0**-14)
+_LARGEST = np.float32(65504)
+
+
+@compiled
+def _round_bf16(value: Any) -> Any:
+    bits = np.float32(value).view(np.uint32)
+    odd = (bits >> np.uint32(16)) & np.uint32(1)
+    return np.uint32((bits + np.uint32(0x7FFF) + odd) & np.uint32(0xFFFF0000)).view(np.float32)
+
+
+@compiled
+def _portable(scale: Any) -> Any:
+    """The nearest number that BF16 and FP16 both hold, as `nearest.portable` has it."""
+    rounded = _round_bf16(scale)
+    size = abs(rounded)
+    if size > _LARGEST:
+        return scale
+    if size < _SMALLEST_NORMAL:  # a whole number of FP16's smallest steps, ties to even
+        steps = np.float32(size * np.float32(2.0**24) + MAGIC) - MAGIC
+        size = steps * np.float32(2.0**-24)
+        return -size if rounded < _ZERO or (rounded == _ZERO and np.signbit(rounded)) else size
+    return rounded
+
+
+@compiled
+def values_q4_0(x: Any, out: Any) -> None:
+    """F32 [blocks, 32] -> what portable Q4_0 makes of them, f32 [blocks, 32]."""
+    lows = np.empty(x.shape[0], np.float32)
+    highs = np.empty(x.shape[0], np.float32)
+    ranges(x, lows, highs)
+    for b in range(x.shape[0]):
+        extreme = highs[b] if highs[b] > -lows[b] else lows[b]
+        if highs[b] == -lows[b]:
+            extreme = _first_extreme(x[b], highs[b])
+        d = extreme / -_EIGHT
+        scale = _portable(d)
+        inverse = _inverse(scale)
+        if scale == d:  # ggml's own rounding
+            bias = _ZERO if inverse == _ZERO and d != _ZERO else _EIGHT + _HALF
+            for j in range(BLOCK):
+                code = np.float32(min(np.int32(15), np.int32(x[b, j] * inverse + bias)))
+                out[b, j] = scale * (code - _EIGHT)
+        else:
+            for j in range(BLOCK):
+                level = (x[b, j] * inverse + MAGIC) - MAGIC
+                out[b, j] = scale * (min(_FIFTEEN, max(_ZERO, level + _EIGHT)) - _EIGHT)

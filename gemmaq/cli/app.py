@@ -20,6 +20,7 @@ from gemmaq.cli.inspect import inspect
 from gemmaq.cli.install import install
 from gemmaq.cli.pull import pull
 from gemmaq.cli.push import push
+from gemmaq.cli.qat import qat
 from gemmaq.cli.verify import verify
 from gemmaq.errors import GemmaqError
 
@@ -82,6 +83,7 @@ app.command("convert")(convert)
 app.command("verify")(verify)
 app.command("estimate-vram")(estimate_vram)
 app.command("evaluate")(evaluate)
+app.command("qat")(qat)
 app.command("push")(push)
 app.command("install")(install)
 

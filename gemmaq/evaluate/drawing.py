@@ -14,8 +14,8 @@ from html import escape
 WIDTH = 880
 COLORS = 6
 _DASHES = ("", "7 4", "2 3", "9 3 2 3")
-_LETTER = 7.0
-"""Width of a letter of a label, as wide as they come on average."""
+_LETTER = 9.0
+"""Width of a letter of a label in a wide font."""
 _LINE = 17
 _LONGEST = 26
 
@@ -186,7 +186,7 @@ def heat(
         title: of the chart.
         about: for those who do not see it.
         rows: name, values, and a word at the end.
-        most: value of the strongest colour.
+        most: value of the strongest colour; the others go with the square root, so that small ones are seen.
         say: a value in words.
     """
     left, right, tall = 56, 74, 20
@@ -201,7 +201,7 @@ def heat(
         for at, value in enumerate(values):
             if value is None:
                 continue
-            strength = 0.0 if not most else min(1.0, value / most)
+            strength = 0.0 if not most else math.sqrt(min(1.0, value / most))
             parts.append(
                 f'<rect class="cell" x="{left + at * wide:.1f}" y="{y}" width="{wide - gap:.1f}" '
                 f'height="{tall - gap}" fill-opacity="{0.05 + 0.95 * strength:.3f}">'
@@ -216,17 +216,15 @@ def heat(
     return _svg(title, about, height + 22, parts)
 
 
-def scale(most: str) -> str:
+def scale(most: float, say: Callable[[float], str]) -> str:
     """What the colours of `heat` mean."""
-    steps = "".join(
-        f'<rect class="cell" x="{36 + 12 * n}" y="3" width="12" height="12" fill-opacity="{0.05 + 0.95 * n / 9:.3f}"/>'
-        for n in range(10)
-    )
-    return (
-        f'<svg class="scale" viewBox="0 0 240 18" width="240" height="18" role="img" aria-label="from 0 to {most}">'
-        f'<text class="t" x="28" y="13" text-anchor="end">0</text>{steps}'
-        f'<text class="t" x="164" y="13">{escape(most)}</text></svg>'
-    )
+    parts = []
+    for n in range(5):
+        at, word = 56 + 96 * n, escape(say(most * (n / 4) ** 2))
+        opacity = 0.05 + 0.95 * n / 4
+        parts.append(f'<rect class="cell" x="{at}" y="2" width="16" height="14" fill-opacity="{opacity:.3f}"/>')
+        parts.append(f'<text class="t" x="{at + 23}" y="13.5">{word}</text>')
+    return _svg("Scale of the colours", f"from 0 to {say(most)}", 18, parts)
 
 
 def _frame(x: _Axis, y: _Axis, x_title: str, y_title: str, height: float) -> Iterator[str]:

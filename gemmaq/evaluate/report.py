@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
+from itertools import takewhile
 from pathlib import Path
 
 from gemmaq.evaluate import Chunks, drawing
@@ -83,6 +84,15 @@ def _verdict(models: Sequence[Model]) -> str:
     return said
 
 
+def _short(models: Sequence[Model]) -> dict[str, str]:
+    """Label -> what of it is not the same in all, for charts."""
+    labels = [model.label for model in models]
+    columns = takewhile(lambda letters: len(set(letters)) == 1, zip(*labels, strict=False))
+    common = "".join(letters[0] for letters in columns) if len(set(labels)) > 1 else ""
+    start = max(common.rfind(mark) for mark in "-/.@") + 1
+    return {label: label[start:] or label for label in labels}
+
+
 def _section(title: str, about: str, content: str) -> str:
     return f'<section>\n<h2>{title}</h2>\n<p class="soft">{about}</p>\n{content}</section>\n'
 
@@ -112,7 +122,8 @@ def _table(told: Page) -> str:
 
 def _size(told: Page) -> str:
     unit, name = (1e9, "GB") if max(model.bytes for model in told.models) >= 1e9 else (1e6, "MB")
-    points = [drawing.Point(model.label, model.bytes, model.score.kl_mean) for model in told.models]
+    names = _short(told.models)
+    points = [drawing.Point(names[model.label], model.bytes, model.score.kl_mean) for model in told.models]
     about = "; ".join(
         f"{model.label}: {model.bytes / unit:.4g} {name}, mean KL {number(model.score.kl_mean)}"
         for model in told.models
@@ -131,11 +142,11 @@ def _size(told: Page) -> str:
 def _along(told: Page) -> str:
     chunks, count = told.chunks, len(told.chunks.tokens)
     ends = [chunks.per_chunk * (at + 1) for at in range(count)]
-    drawn = []
+    drawn, names = [], _short(told.models)
     for model in told.models:
         each = model.score.kl.reshape(count, chunks.per_chunk).mean(1)
         running = each.cumsum() / range(1, count + 1)
-        drawn.append(drawing.Line(model.label, tuple(running.tolist()), tuple(each.tolist())))
+        drawn.append(drawing.Line(names[model.label], tuple(running.tolist()), tuple(each.tolist())))
     about = "; ".join(f"{line.label} ends at {number(line.y[-1])}" for line in drawn)
     chart = drawing.lines("KL along the text", about, "tokens scored", "KL, nats", ends, drawn)
     shown = sorted({round(at * (count - 1) / max(1, _MOST_ROWS - 1)) for at in range(_MOST_ROWS)})
@@ -149,7 +160,7 @@ def _weights(told: Page) -> str:
     maps = [_by_layer(apart) for apart in told.apart]
     finite = [value for cells in maps for row in cells.values() for value in row if value is not None]
     most = max((value for value in finite if math.isfinite(value)), default=0.0)
-    content = [drawing.scale(_percent(most))] if most else []
+    content = [f'<div class="wide">{drawing.scale(most, _percent)}</div>\n'] if most else []
     for model, apart, cells in zip(told.models, told.apart, maps, strict=True):
         content.append(f"<h3>{escape(model.label)}</h3>\n")
         sums = {kind: _together(some) for kind, some in by_kind(apart).items()}
@@ -171,7 +182,8 @@ def _weights(told: Page) -> str:
         content.append(_numbers(table))
     said = (
         "RMS of the difference from the reference's weights, relative to the RMS of those, for every layer (columns) "
-        "and kind of matrix (rows); at the end of a row that of all layers. One scale for all models."
+        "and kind of matrix (rows); at the end of a row that of all layers. One scale for all models, whose "
+        "steps are even in the square root."
     )
     return _section("Error of the weights", said, "".join(content))
 

@@ -61,7 +61,7 @@ def _labels(sources: Sequence[str]) -> list[str]:
 
 def number(value: float) -> str:
     """A divergence: four decimals, or two digits of what is smaller."""
-    return "0" if value == 0 else f"{value:.4f}" if abs(value) >= 1e-3 else f"{value:.1e}"
+    return f"{value:.4f}" if abs(value) >= 1e-3 else f"{value:.2g}"
 
 
 def distances(

@@ -103,7 +103,7 @@ def write(
         InputError: the source is damaged, or holds NaN or infinite weights.
         OutputError: the output exists, does not fit, or cannot be written.
     """
-    sources = {p.tensor.source.name: p.tensor.source for a in artifacts for f in a.files for p in f.placements}
+    sources = {p.tensor.source.name: p.tensor.stored for a in artifacts for f in a.files for p in f.placements}
     inputs = {path for tensor in sources.values() for part in tensor.parts for path in part.blob.paths}
     check_output(folder, sum(artifact.size for artifact in artifacts), inputs, force)
     tally = Tally()
@@ -136,7 +136,7 @@ def _slabs(artifacts: Sequence[Artifact], outputs: Sequence[Output]) -> Iterator
             target = _Target(placement, container, output)
             targets.setdefault(target.planned.source.name, []).append(target)
     for group in targets.values():
-        source = group[0].planned.source
+        source = group[0].planned.stored
         whole = any(target.planned.moved for target in group)
         step = source.rows if whole else max(1, SLAB_ELEMENTS // source.columns)
         for first in range(0, source.rows, step):

@@ -74,7 +74,7 @@ def _held(planned: PlannedTensor, numbers: F32) -> F32:
 
 
 def _how(planned: PlannedTensor, rounded: int) -> str:
-    if planned.keeps_codes:
+    if planned.keeps_codes and planned.solved is None:
         return "rounded" if rounded else "exact"
     if planned.encoding.is_float:
         return "float"

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gemmaq import containers
+from gemmaq.calibrate import Calibration
 from gemmaq.checkpoint import Checkpoint
 from gemmaq.convert import Artifact
 from gemmaq.methods.lattice import Verdict
@@ -27,6 +28,7 @@ class Request:
         scales: their type where a container has them in arrays of their own, `bf16` or `f16`.
         mmproj: type of the vision side where a container leaves a choice, None to leave it out.
         shard_bytes: that a file may have at most, None for what each container takes.
+        calibration: what calibrated methods go by, None where there are none.
     """
 
     recipe: Recipe
@@ -35,6 +37,7 @@ class Request:
     scales: str = "bf16"
     mmproj: str | None = "f16"
     shard_bytes: int | None = None
+    calibration: Calibration | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from gemmaq.checkpoint import Checkpoint, Tensor
 from gemmaq.encodings import ENCODINGS, Encoding
 from gemmaq.errors import InputError
 from gemmaq.gemma import names, vision
-from gemmaq.methods import Choice
+from gemmaq.methods import CALIBRATED, Choice
 from gemmaq.methods.lattice import Verdict
 from gemmaq.recipe import Recipe, encoding_for
 
@@ -86,6 +86,7 @@ class PlannedTensor:
         shift: to be added to the decoded source weights.
         reason: why the encoding is not the one asked for, or None.
         channels_last: whether the kernels of a convolution are to have their channels last.
+        solved: its codes and scales where they have been chosen already, on disk, to be taken over.
     """
 
     source: Tensor
@@ -96,6 +97,12 @@ class PlannedTensor:
     shift: float
     reason: str | None = None
     channels_last: bool = False
+    solved: Tensor | None = None
+
+    @property
+    def stored(self) -> Tensor:
+        """What is read to write it."""
+        return self.solved or self.source
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -118,13 +125,13 @@ class PlannedTensor:
     @property
     def keeps_codes(self) -> bool:
         """Whether the source's codes mean the same here and are taken over."""
-        return self.encoding.same_codes(self.source.encoding) and self.shift == 0
+        return self.encoding.same_codes(self.stored.encoding) and self.shift == 0
 
     @property
     def copied(self) -> bool:
         """Whether the very bytes of the source are taken over."""
-        same = self.encoding == self.source.encoding and self.shift == 0 and not self.moved
-        return same and self.source.layout == "plain" and len(self.pieces) == 1
+        same = self.encoding == self.stored.encoding and self.shift == 0 and not self.moved
+        return same and self.stored.layout == "plain" and len(self.pieces) == 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,7 +226,7 @@ def make_plan(
         label = recipe.embedding.label
         _check_held(target, recipe.embedding, label, " for the embedding", target.embedding_encodings)
     common = portable or shared or target.portable
-    portable_methods = {"nearest": common, "lattice": portable}
+    portable_methods = {"nearest": common, "lattice": portable, "importance": common, "gptq": common}
     layers = checkpoint.config.num_hidden_layers
     planned = tuple(
         _planned(tensor, layers, recipe, target, (verdicts or {}).get(tensor.name), portable_methods, scales)
@@ -294,18 +301,35 @@ def _planned(
         if portable["nearest"] and embedding == "q6_k":
             embedding = "q8_0"  # the same in every container that can hold it
         encoding, reason = encoding_for(recipe, tensor, layers, embedding, _allowed(tensor, target))
-    method = recipe.method_for(tensor.name)
-    if method == "auto":
-        fits_grid = verdict is not None and verdict.on_grid and encoding.name == "q4_0"
-        method = "lattice" if fits_grid else "nearest"
-    elif method == "lattice" and encoding.name != "q4_0":
-        method = "nearest"
+    method = _method(recipe.method_for(tensor.name), tensor, encoding, verdict)
     pieces = target.pieces(encoding, tensor.columns)
     if scales == "f16" and len(pieces) > 1:
         pieces = (pieces[0], *(replace(piece, dtype="F16") for piece in pieces[1:]))
     return PlannedTensor(
         tensor, target.rename(tensor.name), encoding, pieces, Choice(method, portable[method]), shift, reason
     )
+
+
+def _method(asked: str, tensor: Tensor, encoding: Encoding, verdict: Verdict | None) -> str:
+    """The method a tensor gets: not every one is for every tensor.
+
+    Raises:
+        InputError: a calibrated method cannot write the encoding.
+    """
+    if asked == "auto":
+        fits_grid = verdict is not None and verdict.on_grid and encoding.name == "q4_0"
+        return "lattice" if fits_grid else "nearest"
+    if asked == "lattice":
+        return asked if encoding.name == "q4_0" else "nearest"
+    if asked in CALIBRATED:
+        if encoding.is_float or len(tensor.shape) < 2 or tensor.name in (names.EMBEDDING, names.HEAD):
+            return "nearest"  # looked up, not multiplied with activations that could be gathered; or nothing to choose
+        if encoding.name not in CALIBRATED[asked]:
+            raise InputError(
+                f"method {asked} cannot write {encoding.label}, which {tensor.name} would be",
+                f"it writes {', '.join(CALIBRATED[asked])}",
+            )
+    return asked
 
 
 def _allowed(tensor: Tensor, target: Format) -> frozenset[str]:

@@ -16,6 +16,7 @@ from gemmaq.cli import console
 from gemmaq.cli.convert import convert
 from gemmaq.cli.estimate_vram import estimate_vram
 from gemmaq.cli.evaluate import evaluate
+from gemmaq.cli.imatrix import imatrix
 from gemmaq.cli.inspect import inspect
 from gemmaq.cli.install import install
 from gemmaq.cli.pull import pull
@@ -80,6 +81,7 @@ def root(
 app.command("pull")(pull)
 app.command("inspect")(inspect)
 app.command("convert")(convert)
+app.command("imatrix")(imatrix)
 app.command("verify")(verify)
 app.command("estimate-vram")(estimate_vram)
 app.command("evaluate")(evaluate)

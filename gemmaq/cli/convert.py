@@ -4,25 +4,18 @@ from __future__ import annotations
 
 import os
 import re
-import resource
-import sys
 import time
-from collections import Counter
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gemmaq.cli import console
+from gemmaq.cli import calibration, console, convert_views
 from gemmaq.errors import UsageError
 
 if TYPE_CHECKING:
     from gemmaq.checkpoint import Checkpoint
-    from gemmaq.fidelity import Tally
-    from gemmaq.jobs import Job, Request
-    from gemmaq.methods.lattice import Verdict
-    from gemmaq.plan import Plan
+    from gemmaq.jobs import Request
     from gemmaq.recipe import Recipe
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 1 << 10, "mi": 1 << 20, "gi": 1 << 30}
@@ -68,8 +61,9 @@ def convert(
             "--method",
             metavar="METHOD",
             envvar="GEMMAQ_METHOD",
-            help="How codes are chosen: nearest, lattice (recover the grid of a QAT checkpoint), or auto: lattice for "
-            "tensors that lie on a grid. Default: auto.",
+            help="How codes are chosen: nearest; lattice (recover the grid of a QAT checkpoint); importance and gptq "
+            "(calibrated on text, the better methods for other checkpoints); or auto: lattice for tensors that lie on "
+            "a grid, else nearest. Default: auto.",
         ),
     ] = None,
     portable: Annotated[
@@ -90,6 +84,31 @@ def convert(
             "--recipe", metavar="NAME|FILE", envvar="GEMMAQ_RECIPE", help="A shipped recipe's name, or a .toml file."
         ),
     ] = None,
+    imatrix: Annotated[
+        Path | None,
+        typer.Option("--imatrix", metavar="FILE", help="Importance matrix for method importance, of llama.cpp's kind."),
+    ] = None,
+    text: calibration.Texts = None,
+    calibration_tokens: calibration.Tokens = None,
+    calibration_context: calibration.Context = None,
+    damping: Annotated[
+        float | None,
+        typer.Option(
+            "--damping",
+            metavar="SHARE",
+            help="Of method gptq: added to the Hessian's diagonal, as a share of its mean. Default: 0.01.",
+        ),
+    ] = None,
+    order: Annotated[
+        str | None,
+        typer.Option(
+            "--order",
+            metavar="ORDER",
+            help="Of method gptq: columns, as they lie, or importance, groups with the largest inputs first. "
+            "Default: columns.",
+        ),
+    ] = None,
+    device: calibration.Device = None,
     mmproj: Annotated[
         str,
         typer.Option(
@@ -125,7 +144,12 @@ def convert(
     if scales.lower() not in ("bf16", "f16"):
         raise UsageError(f"unknown type of scales {scales!r}", "known: bf16, f16")
     asked = _recipe(quant, embedding, method, recipe)
-    request = Request(asked, _containers(to, recipe), portable, scales.lower(), _mmproj(mmproj), limit)
+    settings = {"tokens": calibration_tokens, "context": calibration_context, "damping": damping, "order": order}
+    basis = calibration.read(asked, text, imatrix, settings)
+    names = _containers(to, recipe)
+    request = Request(
+        asked, names, portable, scales.lower(), _mmproj(mmproj), limit, basis.calibration if basis else None
+    )
     checkpoint = opened(source, dry_run, quiet or as_json)
     folder = output or _folder(checkpoint, request)
     verdicts = grids(checkpoint, request)
@@ -135,23 +159,22 @@ def convert(
     if dry_run:
         tally = None
     else:
-        artifacts, workers = [job.artifact for job in jobs], threads or cores()
-        with (
-            finisher(checkpoint, request, jobs) as made,
-            console.progress(f"writing {folder}", quiet or as_json) as told,
-        ):
-            tally = write(artifacts, folder, workers, told, force, made.finish, made.watch)
+        workers, silent = threads or cores(), quiet or as_json
+        with calibration.completed(checkpoint, jobs, basis, folder, force, device, workers, silent) as jobs:
+            artifacts = [job.artifact for job in jobs]
+            with finisher(checkpoint, request, jobs) as made, console.progress(f"writing {folder}", silent) as told:
+                tally = write(artifacts, folder, workers, told, force, made.finish, made.watch)
         for job in jobs:
-            _warn_rounded(job.plan, tally)
+            convert_views.warn_rounded(job.plan, tally)
     seconds = None if dry_run else time.monotonic() - started
     if as_json:
-        report = _report(source, checkpoint, jobs, tally, seconds)
-        console.emit_json("convert", report | ({"grid": _grid(verdicts)} if verdicts else {}))
+        report = convert_views.report(source, checkpoint, jobs, tally, seconds)
+        console.emit_json("convert", report | ({"grid": convert_views.grid(verdicts)} if verdicts else {}))
     elif quiet:
         for job in jobs:
             console.out(str(job.artifact.folder))
     else:
-        _summarize(jobs, verdicts, seconds)
+        convert_views.summarize(jobs, verdicts, seconds)
 
 
 def opened(source: str, dry_run: bool, quiet: bool) -> Checkpoint:
@@ -204,16 +227,6 @@ def _folder(checkpoint: Checkpoint, request: Request) -> Path:
     return Path("-".join([identify(checkpoint.name).stem, request.recipe.label, *names]))
 
 
-def _warn_rounded(plan: Plan, tally: Tally) -> None:
-    rounded = [o for o in tally.outcomes(plan) if o.how == "rounded"]
-    if rounded:
-        first = rounded[0]
-        console.warn(
-            f"{plan.format}: scales of {len(rounded)} tensor{'s' if len(rounded) > 1 else ''} had to be rounded "
-            f"({first.name}: {first.rounded:,} of {first.scales:,}; --json lists all); --scales f16 holds FP16 scales"
-        )
-
-
 def cores() -> int:
     """Processors this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -228,77 +241,3 @@ def _bytes(text: str | None) -> int | None:
     if size < 1:
         raise UsageError(f"--max-shard-size {text!r} is not a size", "write 2G, 500M or 4GiB")
     return size
-
-
-def _report(
-    source: str, checkpoint: Checkpoint, jobs: list[Job], tally: Tally | None, seconds: float | None
-) -> dict[str, Any]:
-    from gemmaq.release import sums
-
-    artifacts = []
-    for job in jobs:
-        listed: list[dict[str, Any]] = [{"path": file.name, "bytes": file.size} for file in job.artifact.files]
-        entry: dict[str, Any] = {
-            "container": job.plan.format,
-            "path": str(job.artifact.folder),
-            "files": listed,
-            "bits_per_weight": round(job.plan.bits_per_weight, 4),
-            "tensors": job.plan.counts,
-        }
-        if tally is not None:
-            digests = sums.read(job.artifact.folder) or {}
-            for file in listed:
-                file["sha256"] = digests[file["path"]]
-            outcomes = tally.outcomes(job.plan)
-            entry["outcomes"] = dict(Counter(o.how for o in outcomes))
-            entry["report"] = [{"tensor": o.name, "type": o.encoding, "how": o.how} for o in outcomes]
-            entry["rounded"] = [
-                {"tensor": o.name, "scales": o.scales, "rounded": o.rounded} for o in outcomes if o.rounded
-            ]
-        artifacts.append(entry)
-    report: dict[str, Any] = {
-        "source": {"name": checkpoint.name, "location": source, "format": checkpoint.format},
-        "artifacts": artifacts,
-        "method": jobs[0].plan.recipe.method,
-        "warnings": list(dict.fromkeys(warning for job in jobs for warning in job.plan.warnings)),
-    }
-    if seconds is not None:
-        report |= {"seconds": round(seconds, 3), "peak_rss_bytes": _peak_rss()}
-    return report
-
-
-def _grid(verdicts: Mapping[str, Verdict]) -> list[dict[str, Any]]:
-    return [
-        {
-            "tensor": name,
-            "rule": v.rule,
-            "on_grid": v.on_grid,
-            "share": round(v.share, 4),
-            "residual": round(v.residual, 6),
-        }
-        for name, v in verdicts.items()
-    ]
-
-
-def _peak_rss() -> int:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
-
-
-def _summarize(jobs: list[Job], verdicts: Mapping[str, Verdict], seconds: float | None) -> None:
-    for job in jobs:
-        for file in job.artifact.files:
-            console.out(f"{job.artifact.folder / file.name}  {console.size(file.size)} ({file.size:,} bytes)")
-    for job in jobs:
-        plan, total = job.plan, job.artifact.size
-        kinds = ", ".join(f"{count} {name.upper()}" for name, count in plan.counts.items())
-        console.say(f"{plan.format}: {console.size(total)}, {plan.bits_per_weight:.2f} bits per weight ({kinds})")
-    found = [v for v in verdicts.values() if v.on_grid]
-    if found:
-        rules = ", ".join(f"{count} {rule}" for rule, count in Counter(v.rule for v in found).most_common())
-        worst = max(v.residual for v in found)
-        console.say(
-            f"QAT grid: {len(found)} of {len(verdicts)} matrices lie on an int4 grid ({rules}), residual at most "
-            f"{worst:.2%}; {sum(t.choice.method == 'lattice' for t in jobs[0].plan.tensors)} are put back on it"
-        )
-    console.say("nothing was written (dry run)" if seconds is None else f"{seconds:.1f} s")

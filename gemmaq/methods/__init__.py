@@ -1,6 +1,7 @@
 """Which code each weight gets: one file per method.
 
-A method takes f32 rows, an encoding and a choice, and returns what the encoding packs.
+A method takes f32 rows, an encoding and a choice, and returns what the encoding packs. `gptq` alone takes a whole
+matrix and what is known of its inputs: `calibrate` runs it, ahead of writing.
 """
 
 from __future__ import annotations
@@ -15,8 +16,12 @@ from gemmaq.errors import UsageError
 if TYPE_CHECKING:
     from gemmaq.encodings import F32, Encoding, Values
 
-NAMES = ("auto", "nearest", "lattice", "importance")
+NAMES = ("auto", "nearest", "lattice", "importance", "gptq")
 """What users may ask for; `auto` is settled, tensor by tensor, when the plan is made."""
+
+_SMALL_BLOCKS = ("q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "affine4", "affine4-g64", "affine8", "affine8-g64")
+CALIBRATED = {"importance": _SMALL_BLOCKS, "gptq": _SMALL_BLOCKS}
+"""Method that needs to know the inputs of a matrix -> names of the encodings it can write."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

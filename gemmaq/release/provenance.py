@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from gemmaq import __version__, containers, recipe
+from gemmaq.calibrate import Calibration
 from gemmaq.checkpoint.text_files import read_json
 from gemmaq.encodings import ENCODINGS, Encoding
 from gemmaq.errors import InputError, UsageError
@@ -154,6 +155,7 @@ def _asked(request: Request) -> dict[str, Any]:
         "scales": request.scales,
         "mmproj": request.mmproj,
         "max_shard_bytes": request.shard_bytes,
+        "calibration": asdict(request.calibration) if request.calibration else None,
     }
 
 
@@ -191,6 +193,7 @@ def _provenance(value: Mapping[str, Any]) -> Provenance:
         asked["scales"],
         asked["mmproj"],
         None if limit is None else _count(limit),
+        _calibration(asked.get("calibration")),
     )
     files = tuple(Listed(_text(f["path"]), _count(f["bytes"]), _text(f["sha256"])) for f in value["files"])
     tensors = tuple(
@@ -205,6 +208,19 @@ def _provenance(value: Mapping[str, Any]) -> Provenance:
         request,
         files,
         tensors,
+    )
+
+
+def _calibration(value: Any) -> Calibration | None:
+    if value is None:
+        return None
+    return Calibration(
+        tuple(_text(name) for name in value["texts"]),
+        _text(value["digest"]),
+        _count(value["tokens"]),
+        _count(value["context"]),
+        float(value["damping"]),
+        _text(value["order"]),
     )
 
 

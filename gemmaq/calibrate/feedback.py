@@ -1,0 +1,97 @@
+"""Method gptq through a whole model: a layer at a time, each for what the quantized layers before it produce."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from gemmaq import methods
+from gemmaq.calibrate.inputs import SITES, add_products, gather, mirrored
+from gemmaq.calibrate.store import Store
+from gemmaq.checkpoint import Tensor
+from gemmaq.encodings import dequantize
+from gemmaq.errors import InputError
+from gemmaq.methods import gptq
+from gemmaq.plan import PlannedTensor
+
+if TYPE_CHECKING:
+    import torch
+
+    from gemmaq.forward import Progress
+    from gemmaq.forward.decoder import Decoder
+    from gemmaq.texts import Tokens
+
+
+def solve(
+    decoder: Decoder,
+    tokens: Tokens,
+    planned: Mapping[str, PlannedTensor],
+    settings: gptq.Settings,
+    store: Store,
+    progress: Progress,
+) -> Mapping[str, Tensor]:
+    """Choose the codes of every matrix whose method is gptq; all others count as they will be written.
+
+    Memory holds a layer, the Hessians of its inputs with one factor, and the activations of all tokens.
+
+    Args:
+        decoder: of the model.
+        tokens: i64 [sequences, length] to calibrate on.
+        planned: canonical name -> what is to become of the matrices of the layers.
+        settings: of the feedback.
+        store: keeps what is found.
+        progress: told layers done.
+
+    Returns:
+        Canonical name -> codes and scales, in the store.
+
+    Raises:
+        InputError: activations that are not finite, or inputs that nothing can be derived from.
+    """
+    import torch
+
+    hidden, found = decoder.embed(tokens), {}
+    for index in range(decoder.layers):
+        module = decoder.layer(index)
+        hessians = _hessians(decoder, module, index, hidden)
+        for site, sharing in SITES.items():
+            hessian = mirrored(hessians.pop(site))
+            wanted = {part: planned[f"model.layers.{index}.{part}.weight"] for part in sharing}
+            blocks = [plan.encoding.block for plan in wanted.values() if plan.choice.method == "gptq"]
+            known = _known(hessian, settings, max(blocks), f"model.layers.{index}.{site}") if blocks else None
+            for part, plan in wanted.items():
+                weight: torch.Tensor = module.get_parameter(f"{part}.weight")
+                weights, encoding, choice = weight.cpu().numpy(), plan.encoding, plan.choice
+                if known is not None and choice.method == "gptq":
+                    values = gptq.solve(weights, known, encoding, choice.portable, decoder.machine)
+                    found[plan.source.name] = store.put(plan.source, encoding, values)
+                else:
+                    values = methods.quantize(weights, encoding, choice)
+                weight.copy_(torch.from_numpy(dequantize(encoding, values)))
+        decoder.through(module, index, hidden)
+        progress("calibrating", index + 1, decoder.layers)
+    return found
+
+
+def _hessians(
+    decoder: Decoder, module: torch.nn.Module, index: int, hidden: list[torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """X X^T of the inputs of every site, f32 [columns, columns], the upper triangle of each."""
+    import torch
+
+    hessians: dict[str, torch.Tensor] = {}
+
+    def take(site: str, inputs: torch.Tensor) -> None:
+        if site not in hessians:
+            hessians[site] = torch.zeros(inputs.shape[1], inputs.shape[1], device=inputs.device)
+        add_products(hessians[site], inputs, decoder)
+
+    gather(decoder, module, index, hidden, take)
+    return hessians
+
+
+def _known(hessian: torch.Tensor, settings: gptq.Settings, group: int, where: str) -> gptq.Feedback:
+    try:
+        return gptq.feedback(hessian, settings, group)
+    except InputError as error:
+        raise InputError(f"{where}: {error}", error.hint) from error

@@ -1,0 +1,146 @@
+"""Options of calibration, the same wherever they occur, and what they ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from gemmaq.cli import console
+from gemmaq.errors import UsageError
+
+if TYPE_CHECKING:
+    from gemmaq.calibrate import Calibration
+    from gemmaq.checkpoint import Checkpoint
+    from gemmaq.imatrix import Imatrix
+    from gemmaq.jobs import Job
+    from gemmaq.recipe import Recipe
+    from gemmaq.texts import Text
+
+Texts = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--text",
+        metavar="FILE",
+        help="Text to calibrate on, again for more: plain, or .jsonl with a conversation (messages) or text a line. "
+        "Default: conversations that come with gemmaq.",
+    ),
+]
+Tokens = Annotated[
+    int | None,
+    typer.Option("--calibration-tokens", metavar="N", min=16, help="Tokens of it to use at most. Default: 16384."),
+]
+Context = Annotated[
+    int | None,
+    typer.Option("--calibration-context", metavar="N", min=16, help="Tokens of a sequence. Default: 512."),
+]
+Device = Annotated[
+    str | None,
+    typer.Option("--device", metavar="NAME", help="Where to compute: cpu, cuda, cuda:1, mps. Default: the best."),
+]
+_FLAGS = {
+    "tokens": "--calibration-tokens", "context": "--calibration-context", "damping": "--damping", "order": "--order",
+}  # fmt: skip
+_ORDERS = ("columns", "importance")
+
+
+@dataclass(frozen=True, slots=True)
+class Basis:
+    """What to calibrate on, read: a text or an importance matrix, and how."""
+
+    calibration: Calibration
+    text: Text | None
+    imatrix: Imatrix | None
+
+
+def read(recipe: Recipe, text: list[Path] | None, imatrix: Path | None, settings: Mapping[str, Any]) -> Basis | None:
+    """What the methods of a recipe are calibrated on; None if none of them is.
+
+    Raises:
+        UsageError: options without a method that they serve, or that contradict each other.
+        NotFoundError: a file is missing.
+        InputError: one is not what it should be.
+    """
+    from gemmaq.methods import CALIBRATED
+
+    asked = {recipe.method, *(rule.method for rule in recipe.rules)}
+    methods = [method for method in CALIBRATED if method in asked]
+    given = {name: value for name, value in settings.items() if value is not None}
+    flags = [flag for flag, value in (("--text", text), ("--imatrix", imatrix)) if value]
+    flags += [_FLAGS[name] for name in given]
+    if not methods:
+        if flags:
+            raise UsageError(f"{flags[0]} is for methods {' and '.join(CALIBRATED)}", "add --method gptq")
+        return None
+    if imatrix is not None:
+        if "gptq" in methods:
+            raise UsageError("--imatrix serves method importance alone", "gptq calibrates on --text FILE")
+        if len(flags) > 1:
+            raise UsageError(f"--imatrix and {next(f for f in flags if f != '--imatrix')} cannot go together")
+        return _of_imatrix(imatrix)
+    if "gptq" not in methods:
+        for name in ("damping", "order"):
+            if name in given:
+                raise UsageError(f"{_FLAGS[name]} is for method gptq")
+    return of_text(f"method {' and '.join(methods)}", text, given)
+
+
+def of_text(what: str, text: Sequence[Path] | None, given: Mapping[str, Any]) -> Basis:
+    """Text as a basis, gemmaq's own where none is given; see `read`.
+
+    Args:
+        what: it is for.
+        text: files.
+        given: settings other than the default ones.
+    """
+    from gemmaq import texts
+    from gemmaq.calibrate import Calibration
+    from gemmaq.forward import need
+
+    need(what)
+    if not 0 < given.get("damping", 0.01) <= 1:
+        raise UsageError(f"--damping {given['damping']} is no share", "0.01 is usual")
+    if given.get("order", "columns") not in _ORDERS:
+        raise UsageError(f"unknown order {given['order']!r}", f"known orders: {', '.join(_ORDERS)}")
+    found = texts.read(text or [texts.DEFAULT])
+    return Basis(Calibration(found.names, found.digest, **given), found, None)
+
+
+def _of_imatrix(path: Path) -> Basis:
+    from hashlib import sha256
+
+    from gemmaq.calibrate import Calibration
+    from gemmaq.imatrix import read as read_matrix
+
+    found = read_matrix(path)
+    return Basis(Calibration((), sha256(path.read_bytes()).hexdigest()), None, found)
+
+
+@contextmanager
+def completed(
+    checkpoint: Checkpoint,
+    jobs: Sequence[Job],
+    basis: Basis | None,
+    folder: Path,
+    force: bool,
+    device: str | None,
+    threads: int,
+    quiet: bool,
+) -> Iterator[list[Job]]:
+    """Jobs with all that their methods need, worked out; see `calibrate.prepare.prepared`."""
+    if basis is None:
+        yield list(jobs)
+        return
+    from gemmaq.calibrate.prepare import Material, prepared
+    from gemmaq.staging import check_output
+
+    check_output(folder, sum(job.artifact.size for job in jobs), checkpoint.files, force)
+    material = Material(basis.text, basis.imatrix, device, threads)
+    with ExitStack() as kept:
+        with console.steps(quiet) as steps:
+            ready = kept.enter_context(prepared(checkpoint, jobs, basis.calibration, material, folder, steps))
+        yield ready

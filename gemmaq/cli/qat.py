@@ -161,6 +161,7 @@ def _check(settings: Settings) -> None:
 
 def _train(order: Order, data: Data, block_wise: bool, here: Ranks, hushed: bool, begun: float) -> Outcome:
     """Train under the eyes of the user, who may end it."""
+    from gemmaq.qat import blockwise
     from gemmaq.qat import run as runs
     from gemmaq.qat.checkpoints import work_folder
     from gemmaq.qat.dither import on_lattice
@@ -174,7 +175,8 @@ def _train(order: Order, data: Data, block_wise: bool, here: Ranks, hushed: bool
     with _signals() as asked, training(hushed) as told:
         watcher = runs.Watcher((lambda text: None) if hushed else console.say, told, asked)
         try:
-            return runs.run(order, data, lattices, here, watcher, begun)
+            train = blockwise.run if block_wise else runs.run
+            return train(order, data, lattices, here, watcher, begun)
         except Stopped as stopped:
             if here.first:
                 console.say(f"stopped, {work_folder(order.out)} holds what is done")

@@ -107,7 +107,7 @@ def save(work: Path, state: State, shapes: dict[str, Shape], fetch: Fetch, write
                 pass
             continue
         try:
-            _write(stage / f"{group}.safetensors", shapes, tensors)
+            write_tensors(stage / f"{group}.safetensors", shapes, tensors)
         except OSError as error:
             problem = error
             for _ in tensors:
@@ -126,10 +126,11 @@ def save(work: Path, state: State, shapes: dict[str, Shape], fetch: Fetch, write
                 shutil.rmtree(old, ignore_errors=True)
     except OSError as error:
         shutil.rmtree(stage, ignore_errors=True)
-        raise _no_room(error, work) from error
+        raise no_room(error, work) from error
 
 
-def _no_room(error: OSError, work: Path) -> OutputError:
+def no_room(error: OSError, work: Path) -> OutputError:
+    """What to say of a state that cannot be written."""
     kept = saved(work)
     rest = f"{kept.name} is intact: free space and go on from it with --resume" if kept else "no state was kept"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -137,7 +138,12 @@ def _no_room(error: OSError, work: Path) -> OutputError:
     return OutputError(f"the training's state cannot be saved in {work}: {error.strerror or error}", rest)
 
 
-def _write(path: Path, shapes: dict[str, Shape], tensors: Iterable[np.ndarray]) -> None:
+def write_tensors(path: Path, shapes: dict[str, Shape], tensors: Iterable[np.ndarray]) -> None:
+    """A safetensors file of f32 arrays in the order of their shapes.
+
+    Raises:
+        OSError: as it comes.
+    """
     header, at = {}, 0
     for name, shape in shapes.items():
         size = 4 * int(np.prod(shape))

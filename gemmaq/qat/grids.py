@@ -174,3 +174,12 @@ def pegged(values: F32) -> F32:
             break
         blocks[loose, at[loose]] = portable(extremes[loose] / np.float32(-8)) * np.float32(-8)
     return blocks.reshape(values.shape)
+
+
+def stored(latent: torch.Tensor, grid: Grid) -> F32:
+    """What a trained tensor is stored as: a matrix on its grid, a vector as it is."""
+    latent = latent.float().cpu()
+    if latent.ndim < 2:
+        return latent.numpy()
+    found: F32 = values(grid, latent).numpy()
+    return pegged(found) if grid.name == "q4_0" else found

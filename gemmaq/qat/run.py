@@ -21,11 +21,11 @@ from gemmaq.qat.settings import Settings
 from gemmaq.qat.train import Rules, Told, Trainer
 
 if TYPE_CHECKING:
-    import torch
-
     from gemmaq.encodings import F32
     from gemmaq.forward.decoder import Decoder
 
+_OURS = ("step-", "next.partial", "teacher-samples.", "layer-", "layers.json", "dithered-")
+"""What names of files and folders begin with that training leaves in its work folder."""
 UNSETTLED = 1 << 30
 """Steps of a training whose number the clock decides."""
 
@@ -152,8 +152,7 @@ def drop_work(work: Path) -> None:
     import shutil
 
     for path in work.iterdir():
-        ours = path.name.startswith(("step-", "teacher-samples.", "layer-", "dithered-")) or path.name == "next.partial"
-        if not ours:
+        if not path.name.startswith(_OURS):
             raise OutputError(f"{work} holds {path.name}, which gemmaq did not write", "choose another -o")
     shutil.rmtree(work)
 
@@ -329,5 +328,4 @@ def final(trainer: Trainer) -> Iterator[tuple[str, F32]]:
         if latent.ndim < 2 or name == names.EMBEDDING:
             yield name, latent.numpy()
             continue
-        stored: torch.Tensor = grids.values(grid, latent)
-        yield name, grids.pegged(stored.numpy()) if grid.name == "q4_0" else stored.numpy()
+        yield name, grids.stored(latent, grid)

@@ -63,7 +63,7 @@ def values(grid: Grid, weights: torch.Tensor) -> torch.Tensor:
         return grid.torch(weights)
     given = weights.detach().contiguous()
     out = torch.empty_like(given)
-    x, y = given.numpy(), out.numpy()
+    x, y = _seen(given), out.numpy()
     step = max(1, _SLAB // x.shape[1])
     slabs = range(0, len(x), step)
     workers = torch.get_num_threads()
@@ -73,6 +73,14 @@ def values(grid: Grid, weights: torch.Tensor) -> torch.Tensor:
     else:
         list(_pool(workers).map(lambda first: grid.compiled(x[first : first + step], y[first : first + step]), slabs))
     return out
+
+
+def _seen(tensor: torch.Tensor) -> F32:
+    """The memory of a tensor as an array; `numpy()` would keep FSDP from freeing it afterwards."""
+    import ctypes
+
+    memory = (ctypes.c_float * tensor.numel()).from_address(tensor.data_ptr())
+    return np.ctypeslib.as_array(memory).reshape(tuple(tensor.shape))
 
 
 @cache

@@ -163,13 +163,15 @@ def _path(across: _Axis, y: _Axis, xs: Sequence[float], ys: Sequence[float]) -> 
 def _spread(places: Sequence[float], top: float, bottom: float) -> list[tuple[int, float]]:
     """Places of names, in order of height, pushed apart where they would overlap."""
     order = sorted(range(len(places)), key=lambda number: places[number])
-    found: list[float] = []
+    down: list[float] = []
     for number in order:
-        found.append(max(places[number], found[-1] + _LINE if found else top))
-    limit = bottom
-    for at in reversed(range(len(found))):
-        found[at] = min(found[at], limit)
-        limit = found[at] - _LINE
+        down.append(max(places[number], down[-1] + _LINE if down else top))
+    up: list[float] = []
+    for number in reversed(order):
+        up.append(min(places[number], up[-1] - _LINE if up else bottom))
+    found = [(low + high) / 2 for low, high in zip(down, reversed(up), strict=True)]
+    for at in range(1, len(found)):
+        found[at] = max(found[at], found[at - 1] + _LINE)
     return list(zip(order, found, strict=True))
 
 

@@ -206,7 +206,7 @@ def _together(some: Sequence[Compared]) -> float:
 def _percent(error: float) -> str:
     if not math.isfinite(error):
         return "not comparable"
-    return f"{100 * error:.2f} %" if error >= 1e-4 or not error else f"{100 * error:.0e} %"
+    return f"{100 * error:.2f} %" if error >= 1e-3 or not error else f"{100 * error:.2g} %"
 
 
 def _foot(told: Page) -> str:

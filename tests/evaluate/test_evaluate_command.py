@@ -1,0 +1,211 @@
+"""`gemmaq evaluate` as a user runs it, on tiny models of any format."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import re
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import inprocess
+from gemmaq.errors import UsageError
+from oracles import need
+from synthetic import TINY, write_checkpoint
+
+MARKS = ["<table>", "</table>", "<tr>", "<td>", "<h1>", "<h2>", "<code>", "<em>", "<b>", "</b>", "\n", "\n\n"]
+"""Texts of tokens that a cut vocabulary has."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _torch(require):
+    need(require, "torch", "transformers")
+
+
+@pytest.fixture(autouse=True)
+def kept(tmp_path, monkeypatch) -> Path:
+    """An empty cache."""
+    monkeypatch.setenv("GEMMAQ_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache/evaluate"
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("text") / "words.txt"
+    path.write_text("".join(random.Random(2).choices(MARKS, k=800)))
+    return path
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory, tiny) -> dict[str, Path]:
+    """The tiny model in every format."""
+    folder = tmp_path_factory.mktemp("made")
+    inprocess.run("convert", tiny, "--to", "gguf", "--quant", "bf16", "-o", folder / "exact")
+    for container in ("gguf", "mlx", "safetensors"):
+        inprocess.run("convert", tiny, "--to", container, "--quant", "q4_0", "--portable", "-o", folder / container)
+    return {
+        "exact": folder / "exact/gemma-3-tiny-BF16.gguf",
+        "gguf": folder / "gguf/gemma-3-tiny-Q4_0.gguf",
+        "mlx": folder / "mlx",
+        "safetensors": folder / "safetensors",
+    }
+
+
+def run(models, reference, text, *options, code=0):
+    small = () if "--context" in options else ("--context", "32")
+    return inprocess.run("evaluate", *models, "--reference", reference, "--text", text, *small, *options, code=code)
+
+
+def test_json_is_what_scripts_rely_on(tiny, text, made):
+    models = [made[name] for name in ("exact", "gguf", "mlx", "safetensors")]
+    done = run(models, tiny, text, "--json")
+    found = json.loads(done.stdout)
+    assert done.stderr == ""
+    assert found["schema"] == "gemmaq.evaluate/1"
+    assert found["tokens"] > 100
+    assert found["tokens"] % 15 == 0
+    assert found["reference"]["model"] == str(tiny)
+    assert found["reference"]["bytes"] == sum(path.stat().st_size for path in tiny.glob("*.safetensors"))
+    assert found["reference"]["perplexity"] > 1
+    assert [entry["model"] for entry in found["models"]] == [str(model) for model in models]
+    for entry in found["models"]:
+        assert set(entry) >= {"model", "bytes", "perplexity", "perplexity_stderr", "kl", "top1"}
+        assert set(entry["kl"]) == {"mean", "p99", "stderr"}
+    exact, *others = found["models"]
+    assert exact["bytes"] == made["exact"].stat().st_size
+    assert exact["kl"] == {"mean": 0, "p99": 0, "stderr": 0}
+    assert exact["top1"] == 1
+    assert exact["perplexity"] == found["reference"]["perplexity"]
+    assert all(entry["kl"]["mean"] > 0 for entry in others)
+    bits = [entry["bits_per_weight"] for entry in found["models"]]
+    assert bits[0] > bits[1]
+
+
+def test_the_same_codes_cost_the_same_in_every_container(tiny, text, made):
+    """The body is the same; embeddings are each container's own."""
+    found = json.loads(run([made["gguf"], made["mlx"]], tiny, text, "--json").stdout)["models"]
+    assert found[0]["perplexity"] == pytest.approx(found[1]["perplexity"], rel=1e-4)
+
+
+def test_the_table_and_the_quiet_lines(tiny, text, made):
+    done = run([made["exact"], made["gguf"]], tiny, text)
+    assert "gemma-3-tiny (reference)" in done.stdout
+    assert "gemma-3-tiny-Q4_0" in done.stdout
+    assert re.search(r"BF16 .* 0 ± 0 +0 +100\.00 %", done.stdout)
+    assert str(tiny) in done.stderr
+    quiet = run([made["exact"], made["gguf"]], tiny, text, "-q")
+    lines = [line.split("\t") for line in quiet.stdout.splitlines()]
+    assert quiet.stderr == ""
+    assert len(lines) == 2
+    assert float(lines[0][1]) == 0
+    assert all(math.isfinite(float(value)) for line in lines for value in line)
+
+
+def test_the_report(tiny, text, made, tmp_path):
+    page = tmp_path / "report.html"
+    done = run([made["exact"], made["mlx"]], tiny, text, "--report", page)
+    assert f"written: {page}" in done.stderr
+    content = page.read_text()
+    assert content.startswith("<!doctype html>")
+    assert "All weights are the reference&#x27;s." in content or "All weights are the reference's." in content
+    assert str(tmp_path) not in content
+    shown = run([made["mlx"]], tiny, text, "--report", page, code=7)
+    assert "exists" in shown.stderr
+    assert page.read_text() == content
+    run([made["mlx"]], tiny, text, "--report", page, "--force", "-q")
+    assert page.read_text() != content
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cache", "report.html"]
+    assert "is a folder" in run([made["mlx"]], tiny, text, "--report", tmp_path, "--force", code=7).stderr
+    assert "does not exist" in run([made["mlx"]], tiny, text, "--report", tmp_path / "a/b.html", code=7).stderr
+
+
+def test_a_dry_run_computes_and_writes_nothing(tiny, text, made, tmp_path, kept):
+    page = tmp_path / "report.html"
+    done = run([made["gguf"]], tiny, text, "--dry-run", "--report", page)
+    assert "tokens scored" in done.stdout
+    assert "nothing was computed" in done.stderr
+    found = json.loads(run([made["gguf"]], tiny, text, "--dry-run", "--json").stdout)
+    assert found["models"] == [{"model": str(made["gguf"])}]
+    assert found["tokens"] == json.loads(run([made["gguf"]], tiny, text, "--json", "--no-cache").stdout)["tokens"]
+    assert not page.exists()
+    assert not kept.exists()
+
+
+def test_the_reference_is_computed_once(tiny, text, made, kept):
+    first = run([made["gguf"]], tiny, text, "--json")
+    (entry,) = kept.iterdir()
+    assert run([made["gguf"]], tiny, text, "--json").stdout == first.stdout
+    assert str(tiny) not in run([made["gguf"]], tiny, text).stderr
+    assert list(kept.iterdir()) == [entry]
+    assert str(tiny) in run([made["gguf"]], tiny, text, "--no-cache").stderr
+    run([made["gguf"]], tiny, text, "--json", "--context", "64")
+    assert len(list(kept.iterdir())) == 2
+
+
+def test_tokens_limits_what_is_scored(tiny, text, made):
+    found = json.loads(run([made["gguf"]], tiny, text, "--tokens", "50", "--json").stdout)
+    assert found["tokens"] == 45
+
+
+def test_what_is_asked_for_wrongly(tiny, text, made):
+    model = made["gguf"]
+    inprocess.run("evaluate", model, "--text", text, code=2)
+    inprocess.run("evaluate", model, "--reference", tiny, code=2)
+    inprocess.run("evaluate", "--reference", tiny, "--text", text, code=2)
+    assert "even number" in run([model], tiny, text, "--context", "33", code=2).stderr
+    assert "even number" in run([model], tiny, text, "--context", "8", code=2).stderr
+    assert "ends at 2048" in run([model], tiny, text, "--context", "4096", code=2).stderr
+    assert "less than one chunk" in run([model], tiny, text, "--tokens", "3", code=2).stderr
+    assert "no device" in run([model], tiny, text, "--device", "tpu", code=2).stderr
+
+
+def test_texts_that_cannot_be_used(tiny, made, tmp_path):
+    empty, short = tmp_path / "empty.txt", tmp_path / "short.txt"
+    empty.write_text(" \n")
+    short.write_text("<table>" * 20)
+    assert "no text" in run([made["gguf"]], tiny, empty, code=3).stderr
+    assert "not even one chunk" in run([made["gguf"]], tiny, short, code=3).stderr
+    assert "does not exist" in run([made["gguf"]], tiny, tmp_path / "none.txt", code=5).stderr
+
+
+def test_models_that_cannot_be_used(tiny, text, made, tmp_path):
+    run([tmp_path / "none"], tiny, text, code=5)
+    wider = write_checkpoint(tmp_path / "wider", replace(TINY, intermediate_size=128), tokenizer=tiny)
+    assert "another model" in run([wider], tiny, text, code=3).stderr
+    fewer = write_checkpoint(tmp_path / "fewer", replace(TINY, vocab_size=288), tokenizer=tiny)
+    assert "cannot be compared" in run([fewer], tiny, text, code=3).stderr
+    cut = tmp_path / "cut.gguf"
+    shutil.copy(made["gguf"], cut)
+    with cut.open("r+b") as file:
+        file.truncate(cut.stat().st_size - 5000)
+    run([cut], tiny, text, code=3)
+
+
+def test_weights_that_are_not_finite(tiny, text, tmp_path):
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    folder = tmp_path / "gemma-3-nan"
+    shutil.copytree(tiny, folder)
+    for path in folder.glob("*.safetensors"):
+        tensors = load_file(path)
+        if "model.layers.3.mlp.up_proj.weight" in tensors:
+            tensors["model.layers.3.mlp.up_proj.weight"][0, 0] = torch.nan
+            save_file(tensors, path)
+    assert "model.layers.3.mlp.up_proj.weight" in run([folder], tiny, text, code=3).stderr
+
+
+def test_without_torch_it_says_what_to_install(tiny, text, made, monkeypatch):
+    import importlib.util
+
+    from gemmaq import forward
+
+    find = importlib.util.find_spec
+    monkeypatch.setattr(forward, "find_spec", lambda name: None if name == "torch" else find(name))
+    done = run([made["gguf"]], tiny, text, code=UsageError.exit_code)
+    assert "evaluate needs torch" in done.stderr
+    assert "gemmaq[torch]" in done.stderr

@@ -61,14 +61,25 @@ def _console(stderr: bool) -> Console:
     return Piped(stderr=stderr, width=None if stream.isatty() else 200, highlight=False, soft_wrap=not stream.isatty())
 
 
-def table(title: str | None, columns: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> None:
-    """A table on stdout; the first `left` columns are words, the others numbers."""
+def table(
+    title: str | None, columns: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1, fold: bool = False
+) -> None:
+    """A table on stdout; the first `left` columns are words, the others numbers.
+
+    With `fold` words are broken where the terminal is too narrow, else whatever is too long is cut off.
+    """
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
     grid: Table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False)
     for number, column in enumerate(columns):
-        grid.add_column(column, justify="left" if number < left else "right", no_wrap=True)
+        breaks = fold and number < left
+        grid.add_column(
+            column,
+            justify="left" if number < left else "right",
+            no_wrap=not breaks,
+            overflow="fold" if breaks else "ellipsis",
+        )
     for row in rows:
         grid.add_row(*row)
     _console(stderr=False).print(grid)

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from gemmaq.evaluate.result import Model
     from gemmaq.texts import Text
 
-_COLUMNS = ("model", "size", "bits/weight", "perplexity", "mean KL", "99 % KL", "top-1")
+_SHOWN = (0, 1, 3, 4, 6, 7)
+"""Columns that fit a terminal."""
+_COLUMNS = ("model", "size", "bits/weight", "perplexity", "mean KL", "KL ±", "99 % KL", "top-1")
 
 
 def evaluate(
@@ -191,7 +193,8 @@ def _entry(model: Model) -> dict[str, Any]:
 
 
 def _table(found: Sequence[Model], chunks: Chunks) -> None:
-    console.table(_scored(chunks), _COLUMNS, [_cells(model) for model in found])
+    columns, *rows = [[cells[at] for at in _SHOWN] for cells in (_COLUMNS, *map(_cells, found))]
+    console.table(_scored(chunks), columns, rows, fold=True)
 
 
 def _cells(model: Model) -> tuple[str, ...]:
@@ -206,10 +209,11 @@ def _cells(model: Model) -> tuple[str, ...]:
         f"{score.perplexity:.3f} ± {score.perplexity_stderr:.3f}",
     )
     if model.is_reference:
-        return (*head, "", "", "")
+        return (*head, "", "", "", "")
     return (
         *head,
-        f"{number(score.kl_mean)} ± {number(score.kl_stderr)}",
+        number(score.kl_mean),
+        number(score.kl_stderr),
         number(score.kl_p99),
         f"{100 * score.top1:.2f} %",
     )

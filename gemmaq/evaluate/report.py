@@ -115,7 +115,7 @@ def _table(told: Page) -> str:
     about = (
         "Perplexity and KL divergence are better the smaller they are: perplexity says how well the text is predicted, "
         "KL divergence (nats per token) how far predictions are from the reference's. Top-1 is how often both hold the "
-        "same token for the likeliest. After ± stands the standard error."
+        "same token for the likeliest. ± is the standard error."
     )
     return _section("Results", about, _grid(told.table, quiet_first=True))
 

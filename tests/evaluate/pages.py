@@ -38,10 +38,10 @@ def page_of(labels: list[str], divergences: list[float], layers: int = 18, chunk
         if number:
             apart.append(_compared(random, mean, layers))
     rows = [
-        (model.label, f"{model.bytes / 1e9:.1f} GB", "4.50", "12.345 ± 0.123", "0.1234 ± 0.0012", "1.2345", "95.12 %")
+        (model.label, f"{model.bytes / 1e9:.1f} GB", "4.50", "12.345 ± 0.123", "0.1234", "0.0012", "1.2345", "95.12 %")
         for model in found
     ]
-    columns = ("model", "size", "bits/weight", "perplexity", "mean KL", "99 % KL", "top-1")
+    columns = ("model", "size", "bits/weight", "perplexity", "mean KL", "KL ±", "99 % KL", "top-1")
     return Page(found, apart, cut, ("prose.txt", "code.txt"), "1.2.3", (columns, *rows))
 
 

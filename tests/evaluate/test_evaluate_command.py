@@ -9,10 +9,12 @@ import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
 import inprocess
+from fake_hub import FakeHub
 from gemmaq.errors import UsageError
 from oracles import need
 from synthetic import TINY, write_checkpoint
@@ -95,7 +97,7 @@ def test_the_table_and_the_quiet_lines(tiny, text, made):
     done = run([made["exact"], made["gguf"]], tiny, text)
     assert "gemma-3-tiny (reference)" in done.stdout
     assert "gemma-3-tiny-Q4_0" in done.stdout
-    assert re.search(r"BF16 .* 0 ± 0 +0 +100\.00 %", done.stdout)
+    assert re.search(r"BF16 .* ± .* 0 +0 +100\.00 %", done.stdout)
     assert str(tiny) in done.stderr
     quiet = run([made["exact"], made["gguf"]], tiny, text, "-q")
     lines = [line.split("\t") for line in quiet.stdout.splitlines()]
@@ -144,6 +146,30 @@ def test_the_reference_is_computed_once(tiny, text, made, kept):
     assert str(tiny) in run([made["gguf"]], tiny, text, "--no-cache").stderr
     run([made["gguf"]], tiny, text, "--json", "--context", "64")
     assert len(list(kept.iterdir())) == 2
+
+
+def test_repositories(tiny, text, gemmaq, tmp_path, kept):
+    """Fetched first; a dry run reads their headers alone."""
+    with FakeHub(tmp_path / "hub") as hub:
+        hub.add("google/gemma-3-tiny", tiny)
+        env = {**hub.env(tmp_path / "home"), "GEMMAQ_CACHE": str(kept.parent)}
+        arguments = ["evaluate", "google/gemma-3-tiny", "--reference", "google/gemma-3-tiny", "--text", text]
+        arguments += ["--context", "32", "--json"]
+        planned = json.loads(gemmaq(*arguments, "--dry-run", env=env).stdout)
+        assert not list((tmp_path / "home").rglob("*.safetensors"))
+        found = json.loads(gemmaq(*arguments, env=env).stdout)
+    assert planned["tokens"] == found["tokens"]
+    assert found["models"][0]["kl"]["mean"] == 0
+    assert found["models"][0]["bytes"] == found["reference"]["bytes"]
+
+
+def test_a_narrow_terminal_cuts_no_number_off(tiny, text, made):
+    done = run([made["gguf"]], tiny, text, "-q")
+    perplexity = float(done.stdout.split("\t")[0])
+    with patch("rich.console.Console.width", 80):
+        table = run([made["gguf"]], tiny, text).stdout
+    assert f"{perplexity:.3f} ±" in table
+    assert "…" not in table
 
 
 def test_tokens_limits_what_is_scored(tiny, text, made):

@@ -15,6 +15,7 @@ from gemmaq import forward
 from gemmaq.errors import InputError, UsageError
 from gemmaq.evaluate import Chunks, body, cache, check, check_model, chunks, evaluate
 from gemmaq.evaluate.head import score
+from gemmaq.forward import Machine
 from gemmaq.forward.decoder import decoder
 from gemmaq.sources import open_source
 from gemmaq.texts import Document, Text
@@ -93,6 +94,26 @@ def test_the_number_of_threads_changes_nothing(pair, some):
     for one, two in zip(run(pair, some, 1), run(pair, some, 3), strict=True):
         np.testing.assert_array_equal(one.surprise, two.surprise)
         np.testing.assert_array_equal(one.kl, two.kl)
+
+
+def test_another_device_takes_several_chunks_at_a_time(pair, some):
+    import torch
+
+    with torch.no_grad():
+        found = evaluate(pair[0], [pair[0], pair[1]], some, Machine(torch.device("cpu"), None), lambda *_: None)
+    for one, two in zip(run([pair[0], *pair], some), found, strict=True):
+        np.testing.assert_allclose(one.surprise, two.surprise, atol=1e-5)
+        np.testing.assert_allclose(one.kl, two.kl, atol=1e-5)
+    assert not found[1].kl.any()
+
+
+def test_the_text_side_of_a_multimodal_model(pair, some, tmp_path):
+    folder = write_checkpoint(tmp_path / "gemma-3-eye", TINY, prefix="language_model.model.", seed=1)
+    text = json.loads((folder / "config.json").read_text())
+    whole = {"architectures": ["Gemma3ForConditionalGeneration"], "model_type": "gemma3", "text_config": text}
+    (folder / "config.json").write_text(json.dumps(whole))
+    found = run([pair[0], open_source(str(folder))], some)[1]
+    assert not found.kl.any()
 
 
 def test_the_size_of_slabs_changes_nothing_but_rounding(pair, some):

@@ -165,8 +165,8 @@ GRIDS = {
 def pegged(values: F32) -> F32:
     """Q4_0 values whose block extremes all have the code -8, so that every reader finds the scale again.
 
-    In FP16's subnormal range rounding a scale may move the code of the extreme weight away from -8; there the extreme
-    is set to -8 scales. That weight is smaller than 1e-6.
+    In FP16's subnormal range rounding a scale may move the code of the extreme weight away from -8. Such a block is put
+    on the grid of the scale that readers will find, its extreme at -8; weights that small count for nothing.
 
     Args:
         values: f32, as `values` gives them; not changed.
@@ -174,13 +174,14 @@ def pegged(values: F32) -> F32:
     from gemmaq.methods.nearest import portable
 
     blocks = values.reshape(-1, BLOCK).copy()
-    for _ in range(8):
-        at = np.abs(blocks).argmax(axis=1)
-        extremes = blocks[np.arange(len(blocks)), at]
-        loose = np.flatnonzero(portable(extremes / np.float32(-8)) * np.float32(-8) != extremes)
-        if not loose.size:
-            break
-        blocks[loose, at[loose]] = portable(extremes[loose] / np.float32(-8)) * np.float32(-8)
+    at = np.abs(blocks).argmax(axis=1)
+    extremes = blocks[np.arange(len(blocks)), at]
+    scales = portable(extremes / np.float32(-8))
+    loose = np.flatnonzero(scales * np.float32(-8) != extremes)
+    safe = np.where(scales[loose] == 0, np.float32(1), scales[loose])[:, None]
+    codes = np.clip(np.rint(blocks[loose] / safe), -8, 7)
+    codes[np.arange(len(loose)), at[loose]] = -8
+    blocks[loose] = codes * scales[loose, None] + np.float32(0)
     return blocks.reshape(values.shape)
 
 

@@ -1,0 +1,87 @@
+"""A training that is broken off goes on as if it had not been, on any number of processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from conftest import Trained, call, environment, record_of, words  # type: ignore[import-not-found]
+
+pytest.importorskip("torch")
+
+
+def begin(arguments: list[str]) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "gemmaq", *arguments]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment())
+
+
+def wait_for_state(work: Path, process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 300
+    while not list(work.glob("step-*")):
+        assert process.poll() is None, process.stderr and process.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def same(one: Path, other: Path) -> None:
+    assert record_of(one) == record_of(other)
+    for name in ("model.safetensors", "qat.json", "loss.svg"):
+        assert (one / name).read_bytes() == (other / name).read_bytes()
+
+
+def test_killed_and_resumed_is_as_if_nothing_had_been(
+    trained: Trained, source: Path, text: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / trained.folder.name
+    work = tmp_path / f"{out.name}.work"
+    arguments = words(source, text, out, "--train-norms", "--save-steps", 3)
+    process = begin(arguments)
+    wait_for_state(work, process)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not out.exists()
+    refused = call(arguments)
+    assert refused.returncode == 7 and "--resume" in refused.stderr
+    other = call([*arguments, "--resume", "--seed", "1"])
+    assert other.returncode == 2 and "seed differ" in other.stderr
+    done = call([*arguments, "--resume"])
+    assert done.returncode == 0, done.stderr
+    assert "going on from step" in done.stderr
+    same(out, trained.folder)
+    assert sorted(os.listdir(tmp_path)) == [out.name]
+
+
+def test_two_processes_do_as_one_and_take_over_its_state(
+    trained: Trained, source: Path, text: Path, tmp_path: Path
+) -> None:
+    """Begun by one process, ended by Ctrl-C, finished by two: the same losses to 1e-4."""
+    out = tmp_path / trained.folder.name
+    arguments = words(source, text, out, "--train-norms", "--save-steps", 2)
+    process = begin(arguments)
+    wait_for_state(tmp_path / f"{out.name}.work", process)
+    process.send_signal(signal.SIGINT)
+    assert process.stderr is not None
+    said = process.stderr.read()
+    assert process.wait() == 130
+    assert f"-o {out}" in said and "--resume" in said.splitlines()[-1]
+    done = call([*arguments, "--resume"], ranks=2)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("measuring what was trained") == 1
+    assert record_of(out)["losses"] == pytest.approx(trained.record["losses"], abs=1e-4)
+    assert record_of(out)["evaluation"]["after"]["kl"] == pytest.approx(
+        trained.record["evaluation"]["after"]["kl"], rel=0.05
+    )
+
+
+def test_two_processes_from_the_first_step(trained: Trained, source: Path, text: Path, tmp_path: Path) -> None:
+    out = tmp_path / "two"
+    done = call(words(source, text, out, "--train-norms"), ranks=2)
+    assert done.returncode == 0, done.stderr
+    assert len(record_of(out)["losses"]) == 20
+    assert record_of(out)["losses"] == pytest.approx(trained.record["losses"], abs=1e-4)

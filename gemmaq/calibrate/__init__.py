@@ -30,4 +30,4 @@ class Calibration:
     tokens: int = TOKENS
     context: int = CONTEXT
     damping: float = 0.01
-    order: str = "columns"
+    order: str = "importance"

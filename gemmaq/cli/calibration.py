@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gemmaq.cli import console
-from gemmaq.errors import UsageError
+from gemmaq.errors import InputError, UsageError
 
 if TYPE_CHECKING:
     from gemmaq.calibrate import Calibration
@@ -45,7 +45,7 @@ Device = Annotated[
 _FLAGS = {
     "tokens": "--calibration-tokens", "context": "--calibration-context", "damping": "--damping", "order": "--order",
 }  # fmt: skip
-_ORDERS = ("columns", "importance")
+_ORDERS = ("importance", "columns")
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,10 +104,29 @@ def of_text(what: str, text: Sequence[Path] | None, given: Mapping[str, Any]) ->
     need(what)
     if not 0 < given.get("damping", 0.01) <= 1:
         raise UsageError(f"--damping {given['damping']} is no share", "0.01 is usual")
-    if given.get("order", "columns") not in _ORDERS:
+    if given.get("order", "importance") not in _ORDERS:
         raise UsageError(f"unknown order {given['order']!r}", f"known orders: {', '.join(_ORDERS)}")
     found = texts.read(text or [texts.DEFAULT])
     return Basis(Calibration(found.names, found.digest, **given), found, None)
+
+
+def again(known: Calibration, text: Sequence[Path] | None, imatrix: Path | None) -> Basis:
+    """What codes are on record to have been calibrated on.
+
+    Raises:
+        InputError: this is something else.
+    """
+    from dataclasses import asdict
+
+    settings = {name: value for name, value in asdict(known).items() if name not in ("texts", "digest")}
+    found = _of_imatrix(imatrix) if imatrix else of_text("verify --against", text, settings)
+    if found.calibration.digest != known.digest:
+        names = ", ".join(map(str, [imatrix] if imatrix else text or ()))
+        raise InputError(
+            f"the artifact was calibrated on something else than {names}",
+            f"it was {', '.join(known.texts) or 'an importance matrix'} with SHA-256 {known.digest}",
+        )
+    return Basis(known, found.text, found.imatrix)
 
 
 def _of_imatrix(path: Path) -> Basis:
@@ -126,19 +145,31 @@ def completed(
     jobs: Sequence[Job],
     basis: Basis | None,
     folder: Path,
-    force: bool,
+    force: bool | None,
     device: str | None,
     threads: int,
     quiet: bool,
 ) -> Iterator[list[Job]]:
-    """Jobs with all that their methods need, worked out; see `calibrate.prepare.prepared`."""
+    """Jobs with all that their methods need, worked out; see `calibrate.prepare.prepared`.
+
+    Args:
+        checkpoint: the source.
+        jobs: as planned.
+        basis: what to calibrate on, None where nothing is calibrated.
+        folder: that will be made, or that is compared with.
+        force: whether it may be replaced, None where it is not to be made.
+        device: to compute on.
+        threads: workers.
+        quiet: say nothing.
+    """
     if basis is None:
         yield list(jobs)
         return
     from gemmaq.calibrate.prepare import Material, prepared
     from gemmaq.staging import check_output
 
-    check_output(folder, sum(job.artifact.size for job in jobs), checkpoint.files, force)
+    if force is not None:  # here, for calibration takes its time
+        check_output(folder, sum(job.artifact.size for job in jobs), checkpoint.files, force)
     material = Material(basis.text, basis.imatrix, device, threads)
     with ExitStack() as kept:
         with console.steps(quiet) as steps:

@@ -104,8 +104,8 @@ def convert(
         typer.Option(
             "--order",
             metavar="ORDER",
-            help="Of method gptq: columns, as they lie, or importance, groups with the largest inputs first. "
-            "Default: columns.",
+            help="Of method gptq: importance, groups of columns with the largest inputs first, or columns, as they "
+            "lie. Default: importance.",
         ),
     ] = None,
     device: calibration.Device = None,

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gemmaq.cli import console
-from gemmaq.errors import VerificationError
+from gemmaq.cli import calibration, console
+from gemmaq.errors import UsageError, VerificationError
 
 if TYPE_CHECKING:
     from gemmaq.checkpoint import Checkpoint
@@ -34,6 +34,18 @@ def verify(
             help="Derive every tensor again from this source, compare all bytes, and say how far the weights are.",
         ),
     ] = None,
+    text: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--text",
+            metavar="FILE",
+            help="With --against: the text that codes were calibrated on, in the same order, to derive them again.",
+        ),
+    ] = None,
+    imatrix: Annotated[
+        Path | None, typer.Option("--imatrix", metavar="FILE", help="With --against: the importance matrix likewise.")
+    ] = None,
+    device: calibration.Device = None,
     threads: Annotated[
         int | None, typer.Option("--threads", metavar="N", min=1, envvar="GEMMAQ_THREADS", help="Workers.")
     ] = None,
@@ -56,7 +68,8 @@ def verify(
         source = opened(against, dry_run=False, quiet=silent)
         for number, report in enumerate(reports):
             if report.model is not None:
-                compared[number] = _compare(report, source, threads or cores(), silent)
+                basis = _basis(report, text, imatrix)
+                compared[number] = _compare(report, source, basis, device, threads or cores(), silent)
     if as_json:
         entries = [_entry(report, compared.get(number)) for number, report in enumerate(reports)]
         good = not any(entry["problems"] for entry in entries)
@@ -70,14 +83,52 @@ def verify(
         raise VerificationError(f"{artifact} is not good: {problems[0]}{more}", "convert or fetch it again")
 
 
-def _compare(report: Report, source: Checkpoint, threads: int, quiet: bool) -> Comparison:
+def _basis(report: Report, text: list[Path] | None, imatrix: Path | None) -> calibration.Basis | None:
+    """What codes were calibrated on, if it was given or came with gemmaq.
+
+    Raises:
+        InputError: something else was given.
+    """
+    from gemmaq import texts
+
+    known = report.known.request.calibration if report.known is not None else None
+    if known is None:
+        if text or imatrix:
+            raise UsageError(f"{report.place} was not calibrated on anything", "leave out --text and --imatrix")
+        return None
+    if not text and not imatrix and known.texts != (texts.DEFAULT.name,):
+        return None
+    return calibration.again(known, text, imatrix)
+
+
+def _compare(
+    report: Report,
+    source: Checkpoint,
+    basis: calibration.Basis | None,
+    device: str | None,
+    threads: int,
+    quiet: bool,
+) -> Comparison:
+    from functools import partial
+
     from gemmaq.release.against import with_recipe, without_recipe
 
+    complete = None
+    if basis is not None:
+        complete = partial(
+            calibration.completed,
+            basis=basis,
+            folder=report.place,
+            force=None,
+            device=device,
+            threads=threads,
+            quiet=True,
+        )
     with console.progress(f"comparing {report.place} with {source.location}", quiet) as progress:
         if report.known is None:
             assert report.model is not None
             return without_recipe(report.model, source, threads, progress)
-        return with_recipe(report.place, report.known, source, threads, progress)
+        return with_recipe(report.place, report.known, source, threads, progress, complete)
 
 
 def _problems(report: Report, compared: Comparison | None) -> list[str]:

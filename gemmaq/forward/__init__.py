@@ -114,6 +114,17 @@ def _device(name: str | None) -> torch.device:
     return found
 
 
+def aligned(*shape: int) -> torch.Tensor:
+    """Room for f32 numbers where every product of matrices finds them alike.
+
+    How MKL sums depends on where its arguments begin within a cache line. torch aligns what it allocates; NumPy does
+    not, so that results would differ from run to run.
+    """
+    import torch
+
+    return torch.empty(shape, dtype=torch.float32)
+
+
 def silent() -> None:
     """Keep transformers from writing to the terminal."""
     from transformers.utils import logging

@@ -13,7 +13,7 @@ from gemmaq.checkpoint import Checkpoint, Tensor
 from gemmaq.checkpoint.blob import Reader
 from gemmaq.checkpoint.rows import weights
 from gemmaq.errors import InputError
-from gemmaq.forward import Machine, hf_config, silent
+from gemmaq.forward import Machine, aligned, hf_config, silent
 from gemmaq.gemma import names
 
 if TYPE_CHECKING:
@@ -63,9 +63,8 @@ class Decoder:
         rows *= np.float32(tensor.columns**0.5)
         places = places.reshape(tokens.shape)
         step = self.machine.batch
-        return [
-            torch.from_numpy(rows[places[at : at + step]]).to(self.machine.device) for at in range(0, len(tokens), step)
-        ]
+        batches = (torch.from_numpy(rows[places[at : at + step]]) for at in range(0, len(tokens), step))
+        return [batch.clone().to(self.machine.device) for batch in batches]
 
     def layer(self, index: int) -> torch.nn.Module:
         """A decoder layer, f32, on the machine's device."""
@@ -89,7 +88,7 @@ class Decoder:
         Raises:
             InputError: it cannot be read, or is not finite.
         """
-        whole = np.empty((tensor.rows, tensor.columns), np.float32)
+        whole: F32 = aligned(tensor.rows, tensor.columns).numpy()
         step = max(1, _SLAB // tensor.columns)
         for first in range(0, tensor.rows, step):
             count = min(step, tensor.rows - first)

@@ -40,7 +40,7 @@ class Settings:
     """
 
     damping: float = 0.01
-    order: str = "columns"
+    order: str = "importance"
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,11 +128,14 @@ def _rows(weights: F32, known: Feedback, encoding: Encoding, portable: bool) -> 
     """The same for some rows."""
     import torch
 
+    from gemmaq.forward import aligned
     from gemmaq.methods import gptq_kernels as kernels
 
     group, zero = encoding.block, encoding.zero
     rows, columns = weights.shape
-    rest = torch.from_numpy(np.ascontiguousarray(weights[:, known.order].T)).to(known.factor.device)
+    rest = aligned(columns, rows)
+    rest.copy_(torch.from_numpy(weights[:, known.order].T))
+    rest = rest.to(known.factor.device)
     codes = np.empty((columns, rows), np.uint8)
     scales, minima = np.empty((2, columns // group, rows), np.float32)
     importance = known.importance[known.order]
@@ -141,7 +144,7 @@ def _rows(weights: F32, known: Feedback, encoding: Encoding, portable: bool) -> 
     for start in range(0, columns, _PANEL):
         end = min(start + _PANEL, columns)
         x = rest[start:end].cpu().numpy()
-        errors = np.empty_like(x)
+        errors = aligned(*x.shape)
         kernels.solve_panel(
             x,
             known.factor[start:end, start:end].cpu().numpy(),
@@ -154,11 +157,10 @@ def _rows(weights: F32, known: Feedback, encoding: Encoding, portable: bool) -> 
             codes[start:end],
             scales[start // group : end // group],
             minima[start // group : end // group],
-            errors,
+            errors.numpy(),
         )
         if end < columns:
-            back = torch.from_numpy(errors).to(rest.device)
-            rest[end:].addmm_(known.factor[start:end, end:].T, back, alpha=-1)
+            rest[end:].addmm_(known.factor[start:end, end:].T, errors.to(rest.device), alpha=-1)
     lies = np.empty_like(known.order)
     lies[known.order] = np.arange(columns)
     at = lies[::group] // group

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,7 +13,8 @@ from gemmaq.containers import OutputFile
 from gemmaq.convert import Progress
 from gemmaq.encodings import ENCODINGS
 from gemmaq.errors import InputError
-from gemmaq.jobs import grids, make_jobs
+from gemmaq.jobs import Job, grids, make_jobs
+from gemmaq.methods import CALIBRATED
 from gemmaq.plan import PlannedTensor
 from gemmaq.release.compare import Compared, Pair, compare
 from gemmaq.release.provenance import Provenance
@@ -20,6 +22,9 @@ from gemmaq.release.structure import Array, arrays
 
 _LAYOUTS = {"gguf": "plain", "mlx": "mlx", "safetensors": "compressed-tensors"}
 
+
+Complete = Callable[[Checkpoint, Sequence[Job]], AbstractContextManager[Sequence[Job]]]
+"""Gives jobs what their calibrated methods need."""
 
 _CONSTANT = ".weight_shape"
 """An array of compressed-tensors that is part of what precedes the tensors."""
@@ -40,8 +45,17 @@ class Comparison:
     notes: tuple[str, ...] = ()
 
 
-def with_recipe(folder: Path, known: Provenance, source: Checkpoint, threads: int, progress: Progress) -> Comparison:
+def with_recipe(
+    folder: Path,
+    known: Provenance,
+    source: Checkpoint,
+    threads: int,
+    progress: Progress,
+    complete: Complete | None = None,
+) -> Comparison:
     """Derive everything again from the source with the recorded recipe, a slab at a time, and compare.
+
+    Codes that were calibrated can be derived again only with what they were calibrated on.
 
     Args:
         folder: of the artifact.
@@ -49,34 +63,57 @@ def with_recipe(folder: Path, known: Provenance, source: Checkpoint, threads: in
         source: that it is said to be made of.
         threads: workers.
         progress: told source bytes done and in all.
+        complete: works out what calibrated methods need; None to leave their codes unchecked.
 
     Raises:
         InputError: the source is unusable, or cannot be made into such an artifact.
     """
     source = replace(source, name=known.name)
     verdicts = grids(source, known.request)
-    (job,) = make_jobs(source, known.request, verdicts, folder, only=[known.container])
+    jobs = make_jobs(source, known.request, verdicts, folder, only=[known.container])
+    if complete is None:
+        return _compared(folder, known, source, jobs[0], threads, progress)
+    with complete(source, jobs) as ready:
+        return _compared(folder, known, source, ready[0], threads, progress)
+
+
+def _compared(
+    folder: Path, known: Provenance, source: Checkpoint, job: Job, threads: int, progress: Progress
+) -> Comparison:
+    """What `with_recipe` finds."""
     found = arrays(folder, known.container)
-    pairs, problems = [], []
+    pairs, problems, unknown = [], [], 0
     for planned in job.plan.everything:
         there = [found.pop(name, None) for name in _names(planned)]
         made = _as_tensor(planned, known.container, [array for array in there if array is not None])
         if made is None:
             problems.append(f"tensor {planned.name} is not there as {planned.encoding.label} {list(planned.shape)}")
+        elif planned.choice.method in CALIBRATED and planned.solved is None and planned.choice.importance is None:
+            pairs.append(Pair(planned.name, planned.source, made))
+            unknown += 1
         else:
             pairs.append(Pair(planned.name, planned.source, made, planned, job.artifact.container))
     surplus = [name for name in found if not (known.container == "safetensors" and name.endswith(_CONSTANT))]
     problems += [f"tensor {name} is not made of {source.location}" for name in surplus]
     compared = compare(pairs, threads, progress)
     for tensor in compared:
-        if not tensor.equal:
+        if tensor.equal is False:
             problems.append(f"tensor {tensor.name} is not what gemmaq makes of {source.location}: {_differs(tensor)}")
     heads = (_unlike(folder / file.name, file) for file in job.artifact.files)
     others = [problem for problem in heads if problem]
+    notes = [_calibrated(known, unknown)] if unknown else []
     if known.version == __version__:
-        return Comparison(tuple(compared), (*problems, *others))
-    notes = (f"{other} (it is of gemmaq {known.version}, this is {__version__})" for other in others)
+        return Comparison(tuple(compared), (*problems, *others), tuple(notes))
+    notes += (f"{other} (it is of gemmaq {known.version}, this is {__version__})" for other in others)
     return Comparison(tuple(compared), tuple(problems), tuple(notes))
+
+
+def _calibrated(known: Provenance, count: int) -> str:
+    """What is to be said of codes that cannot be derived again."""
+    basis = known.request.calibration
+    names = ", ".join(basis.texts) if basis and basis.texts else "an importance matrix"
+    flag = "--text" if basis and basis.texts else "--imatrix"
+    return f"the codes of {count} tensors were calibrated on {names}: give it with {flag} to derive them again"
 
 
 def _differs(tensor: Compared) -> str:

@@ -111,7 +111,7 @@ def compare(pairs: Sequence[Pair], threads: int, progress: Progress) -> list[Com
     total = sum(count * pair.source.row_bytes for pair, _, count in slabs)
     lock, buffers, done = threading.Lock(), threading.local(), 0
     with Reader() as reader, ThreadPoolExecutor(threads) as pool:
-        reader.open([part.blob for pair in pairs for tensor in (pair.source, pair.made) for part in tensor.parts])
+        reader.open([part.blob for pair in pairs for tensor in _read(pair) for part in tensor.parts])
 
         def work(slab: tuple[Pair, int, int]) -> _Part:
             nonlocal done
@@ -135,6 +135,12 @@ def compare(pairs: Sequence[Pair], threads: int, progress: Progress) -> list[Com
     return [_compared(pair, parts[id(pair)]) for pair in pairs]
 
 
+def _read(pair: Pair) -> list[Tensor]:
+    """All tensors that are read for a pair."""
+    solved = [pair.planned.solved] if pair.planned is not None and pair.planned.solved is not None else []
+    return [pair.source, pair.made, *solved]
+
+
 def _slabs(pair: Pair) -> Iterator[tuple[int, int]]:
     """First row and count of rows; a kernel whose axes are moved is taken whole."""
     source = pair.source
@@ -152,12 +158,13 @@ def _rows(pair: Pair, first: int, count: int, reader: Reader, buffers: Any) -> _
     there = read_rows(pair.made, first, count, reader, buffers.made)
     differing, equal = 0, True
     planned, container = pair.planned, pair.container
-    wanted: Values = None
     if planned is not None and container is not None:
+        ready = read_rows(planned.solved, first, count, reader, bytearray()) if planned.solved else stored
         if planned.copied:
-            packed: tuple[U8, ...] = (stored[0],)
+            packed: tuple[U8, ...] = (ready[0],)
+            wanted = values_of(planned.stored, ready)
         else:
-            wanted = chosen(planned, values, weights)
+            wanted = chosen(planned, values_of(planned.stored, ready) if planned.solved else values, weights)
             packed = container.pack(planned, wanted)
         equal = all(np.array_equal(a.reshape(-1), b.reshape(-1)) for a, b in zip(packed, there, strict=True))
     try:
@@ -165,7 +172,7 @@ def _rows(pair: Pair, first: int, count: int, reader: Reader, buffers: Any) -> _
     except InputError:  # its arrays contradict each other
         return _Part(math.inf, 1.0, count * pair.source.columns, False)
     if not equal:
-        differing = _differing(values if wanted is None else wanted, made)
+        differing = _differing(wanted, made)
     reference = _as_torch(weights, pair.source) + np.float32(pair.source.shift)
     distance = _as_torch(dequantize(pair.made.encoding, made), pair.made) + np.float32(pair.made.shift) - reference
     return _Part(_square(distance), _square(reference), differing, equal)

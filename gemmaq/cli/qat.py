@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 import sys
 import time
@@ -104,6 +105,7 @@ def qat(
     from gemmaq.forward import need
 
     begun = time.monotonic()
+    gc.enable()  # graphs of gradients are full of cycles
     need("qat")
     settings = Settings(
         grid, _activations(activations), steps or STEPS, batch, accumulate, context, learning_rate, warm_up, clip, seed,

@@ -6,6 +6,7 @@ idea: EfficientQAT, arXiv 2407.11062, Block-AP.
 
 from __future__ import annotations
 
+import gc
 import json
 import math
 import time
@@ -23,6 +24,7 @@ from gemmaq.qat import checkpoints, grids, model
 from gemmaq.qat.checkpoints import State
 from gemmaq.qat.data import Data
 from gemmaq.qat.loss import Measured, Meter
+from gemmaq.qat.start import Begun, begun
 from gemmaq.qat.train import MEASURED, Stopped, Told
 
 if TYPE_CHECKING:
@@ -70,7 +72,7 @@ class _Streams:
     plain: list[torch.Tensor]
 
 
-def run(order: Order, data: Data, lattices: dict[str, str], ranks: Ranks, watcher: Watcher, begun: float) -> Outcome:
+def run(order: Order, data: Data, lattices: dict[str, str], ranks: Ranks, watcher: Watcher, clock: float) -> Outcome:
     """Train layer by layer, and write the folder; errors as those of `run.run`."""
     import torch
 
@@ -95,8 +97,10 @@ def run(order: Order, data: Data, lattices: dict[str, str], ranks: Ranks, watche
         start = stack.enter_context(decoder(order.start, machine)) if order.start else source
         embedded = [part for batch in source.embed(tokens) for part in batch]
         streams = _Streams(list(embedded), list(embedded), list(embedded[len(chosen) :]))
-        budget = None if order.minutes is None else begun + 60 * order.minutes
-        trainer = _Layers(order, source, start, len(chosen), watcher, budget, order.steps or 0)
+        budget = None if order.minutes is None else clock + 60 * order.minutes
+        on_grid = start is not source and order.settings.grid == "q4_0"
+        kept = begun(source, start, order.settings.seed) if on_grid else None
+        trainer = _Layers(order, source, start, len(chosen), watcher, budget, order.steps or 0, kept)
         for index in range(source.layers):
             trainer.layer(index, streams, state, work / f"layer-{index:04}.safetensors")
         before, after = (_measured(source, streams.teacher[len(chosen) :], own, data.held_out) for own in
@@ -130,6 +134,7 @@ class _Layers:
         watcher: who is told.
         deadline: on the monotonic clock, None for none.
         steps: a layer gets, 0 until the clock has decided.
+        begun: matrices that begin on a grid.
     """
 
     order: Order
@@ -139,6 +144,7 @@ class _Layers:
     watcher: Watcher
     deadline: float | None
     steps: int
+    begun: Begun | None
 
     def layer(self, index: int, streams: _Streams, state: State, path: Path) -> None:
         """Train a layer, or take it from an earlier run, and send all streams through it."""
@@ -147,7 +153,8 @@ class _Layers:
         teacher, own = model.roles(self.order.settings)
         given = list(streams.student[: self.train])
         self._through(model.layer(self.source, index, teacher), index, streams.teacher)
-        student = model.layer(self.start, index, own)
+        gc.collect()
+        student = model.layer(self.start, index, own, self.begun)
         with torch.no_grad():
             self._through(student, index, streams.plain)
         if path.exists():
@@ -241,9 +248,13 @@ def _keep(student: nn.Module, index: int, grid: str, path: Path) -> None:
     trained = dict(student.named_parameters())
     stage = path.with_suffix(".partial")
     try:
-        checkpoints.write_tensors(
-            stage, shapes, (grids.stored(trained[name].detach(), grids.find(grid)) for name in shapes)
+        kept = dict(student.named_buffers())
+        found = grids.find(grid)
+        values = (
+            grids.stored(trained[name].detach(), found, kept.get(name.removesuffix("weight") + "scales"))
+            for name in shapes
         )
+        checkpoints.write_tensors(stage, shapes, values)
         stage.rename(path)
     except OSError as error:
         stage.unlink(missing_ok=True)

@@ -11,15 +11,16 @@ if TYPE_CHECKING:
     import torch
 
 
-def weights(latent: torch.Tensor, grid: Grid, dtype: torch.dtype) -> torch.Tensor:
+def weights(latent: torch.Tensor, grid: Grid, dtype: torch.dtype, scales: torch.Tensor | None = None) -> torch.Tensor:
     """The weights that a latent matrix stands for.
 
     Args:
         latent: f32 [rows, columns].
         grid: they are to lie on.
         dtype: to multiply in; the grid's values are exact in float32 and rounded otherwise.
+        scales: of blocks, where they are given.
     """
-    found: torch.Tensor = _weights().apply(latent, grid, dtype)
+    found: torch.Tensor = _weights().apply(latent, grid, dtype, scales)
     return found
 
 
@@ -59,12 +60,14 @@ def _weights() -> Any:
 
         class FakeQuantize(torch.autograd.Function):
             @staticmethod
-            def forward(ctx: Any, latent: torch.Tensor, grid: Grid, dtype: torch.dtype) -> torch.Tensor:
-                return grids.values(grid, latent).to(dtype)
+            def forward(
+                ctx: Any, latent: torch.Tensor, grid: Grid, dtype: torch.dtype, scales: torch.Tensor | None
+            ) -> torch.Tensor:
+                return grids.values(grid, latent, scales).to(dtype)
 
             @staticmethod
             def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
-                return gradients[0].float(), None, None
+                return gradients[0].float(), None, None, None
 
         _MADE["weights"] = FakeQuantize
     return _MADE["weights"]

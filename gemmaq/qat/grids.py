@@ -55,23 +55,38 @@ def find(name: str) -> Grid:
     return GRIDS[name]
 
 
-def values(grid: Grid, weights: torch.Tensor) -> torch.Tensor:
-    """What weights, f32 [rows, columns], become when they are stored on a grid; f32."""
+def values(grid: Grid, weights: torch.Tensor, scales: torch.Tensor | None = None) -> torch.Tensor:
+    """What weights, f32 [rows, columns], become when they are stored on a grid; f32.
+
+    Args:
+        grid: see there.
+        weights: to be stored.
+        scales: of blocks of 32, f32 [rows, blocks], where they do not follow the grid's rule but are given.
+    """
     import torch
 
     if weights.device.type != "cpu":
-        return grid.torch(weights)
+        return grid.torch(weights) if scales is None else _given_torch(weights, scales)
     given = weights.detach().contiguous()
     out = torch.empty_like(given)
     x, y = _seen(given), out.numpy()
     step = max(1, _SLAB // x.shape[1])
     slabs = range(0, len(x), step)
+    z = None if scales is None else scales.numpy()
+
+    def work(first: int) -> None:
+        part = slice(first, first + step)
+        if z is None:
+            grid.compiled(x[part], y[part])
+        else:
+            _given_compiled(x[part], z[part], y[part])
+
     workers = torch.get_num_threads()
     if workers == 1 or len(slabs) == 1:
         for first in slabs:
-            grid.compiled(x[first : first + step], y[first : first + step])
+            work(first)
     else:
-        list(_pool(workers).map(lambda first: grid.compiled(x[first : first + step], y[first : first + step]), slabs))
+        list(_pool(workers).map(work, slabs))
     return out
 
 
@@ -86,6 +101,20 @@ def _seen(tensor: torch.Tensor) -> F32:
 @cache
 def _pool(workers: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(workers)
+
+
+def _given_compiled(x: F32, scales: F32, out: F32) -> None:
+    from gemmaq.qat.kernels import values_on
+
+    values_on(x.reshape(-1, BLOCK), scales.reshape(-1), out.reshape(-1, BLOCK))
+
+
+def _given_torch(weights: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
+    import torch
+
+    d = scales.reshape(-1, 1)
+    codes = (torch.round(weights.reshape(-1, BLOCK) * _inverses(d)) + 8).clamp(0, 15)
+    return (d * (codes - 8)).reshape(weights.shape)
 
 
 def _q4_0_compiled(x: F32, out: F32) -> None:
@@ -185,10 +214,10 @@ def pegged(values: F32) -> F32:
     return blocks.reshape(values.shape)
 
 
-def stored(latent: torch.Tensor, grid: Grid) -> F32:
+def stored(latent: torch.Tensor, grid: Grid, scales: torch.Tensor | None = None) -> F32:
     """What a trained tensor is stored as: a matrix on its grid, a vector as it is."""
     latent = latent.float().cpu()
     if latent.ndim < 2:
         return latent.numpy()
-    found: F32 = values(grid, latent).numpy()
-    return pegged(found) if grid.name == "q4_0" else found
+    found: F32 = values(grid, latent, None if scales is None else scales.cpu()).numpy()
+    return pegged(found) if grid.name == "q4_0" and scales is None else found

@@ -59,3 +59,14 @@ def values_q4_0(x: Any, out: Any) -> None:
             for j in range(BLOCK):
                 level = (x[b, j] * inverse + MAGIC) - MAGIC
                 out[b, j] = scale * (min(_FIFTEEN, max(_ZERO, level + _EIGHT)) - _EIGHT)
+
+
+@compiled
+def values_on(x: Any, scales: Any, out: Any) -> None:
+    """F32 [blocks, 32] -> the nearest values of given scales, f32 [blocks], as `round_to_scales` chooses codes."""
+    for b in range(x.shape[0]):
+        scale = scales[b]
+        inverse = _inverse(scale)
+        for j in range(BLOCK):
+            level = (x[b, j] * inverse + MAGIC) - MAGIC
+            out[b, j] = scale * (min(_FIFTEEN, max(_ZERO, level + _EIGHT)) - _EIGHT)

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from gemmaq.qat.start import Begun
+
 _KINDS = ("sliding_attention", "full_attention")
 
 
@@ -82,15 +84,18 @@ def check_start(source: Checkpoint, start: Checkpoint, grid: grids.Grid) -> None
             )
 
 
-def layer(decoder: Decoder, index: int, role: Role) -> nn.Module:
-    """A decoder layer in its role, from the weights of a checkpoint."""
+def layer(decoder: Decoder, index: int, role: Role, begun: Begun | None = None) -> nn.Module:
+    """A decoder layer in its role, from the weights of a checkpoint; some matrices may begin on a grid."""
+    import torch
     from torch import nn
 
     module = decoder.layer(index)
     for name, part in list(module.named_modules()):
         if isinstance(part, nn.Linear):
             parent, _, leaf = name.rpartition(".")
-            setattr(module.get_submodule(parent), leaf, _matrix(part.weight.detach(), role))
+            found = begun.matrix(f"model.layers.{index}.{name}.weight") if begun else None
+            weight, scales = (part.weight.detach(), None) if found is None else map(torch.from_numpy, found)
+            setattr(module.get_submodule(parent), leaf, _matrix(weight, role, scales))
         elif hasattr(part, "weight") and not role.norms:
             _freeze(part)
         elif hasattr(part, "weight"):
@@ -105,11 +110,11 @@ def _freeze(part: nn.Module) -> None:
     part.register_buffer("weight", weight.detach())
 
 
-def _matrix(weight: torch.Tensor, role: Role) -> nn.Module:
+def _matrix(weight: torch.Tensor, role: Role, scales: torch.Tensor | None) -> nn.Module:
     """The matrix in its role; the classes are made when torch is there."""
     if not _CLASSES:
         _CLASSES.update(_classes())
-    made: nn.Module = _CLASSES["Matrix"](weight, role)
+    made: nn.Module = _CLASSES["Matrix"](weight, role, scales)
     return made
 
 
@@ -122,15 +127,21 @@ def _classes() -> dict[str, Any]:
     class Matrix(nn.Module):
         """A matrix without bias: a teacher's in the dtype of the products, or a student's f32 latents."""
 
-        def __init__(self, weight: torch.Tensor, role: Role) -> None:
+        scales: torch.Tensor | None
+
+        def __init__(self, weight: torch.Tensor, role: Role, scales: torch.Tensor | None) -> None:
             super().__init__()
             trained = role.grid is not None
             self.role = role
+            self.register_buffer("scales", scales, persistent=False)
             self.weight = nn.Parameter(weight.float() if trained else weight.to(torch.bfloat16), requires_grad=trained)
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             role = self.role
-            weight = fake.weights(self.weight, role.grid, role.dtype) if role.grid else self.weight.to(role.dtype)
+            if role.grid is None:
+                weight = self.weight.to(role.dtype)
+            else:
+                weight = fake.weights(self.weight, role.grid, role.dtype, self.scales)
             given = fake.activations(x) if role.activations else x
             return functional.linear(given.to(role.dtype), weight)
 
@@ -194,19 +205,20 @@ def _classes() -> dict[str, Any]:
 _CLASSES: dict[str, Any] = {}
 
 
-def network(decoder: Decoder, role: Role, rows: torch.Tensor) -> nn.Module:
+def network(decoder: Decoder, role: Role, rows: torch.Tensor, begun: Begun | None = None) -> nn.Module:
     """All layers of a model in memory.
 
     Args:
         decoder: gives the weights.
         role: what for.
         rows: of the embedding, [vocabulary, hidden]; a parameter if it is trained.
+        begun: matrices that begin on a grid.
     """
     import torch
 
     if not _CLASSES:
         _CLASSES.update(_classes())
-    layers = [layer(decoder, index, role) for index in range(decoder.layers)]
+    layers = [layer(decoder, index, role, begun) for index in range(decoder.layers)]
     norm = torch.from_numpy(decoder.read(decoder.checkpoint.tensors[names.FINAL_NORM])).to(decoder.machine.device)
     made: nn.Module = _CLASSES["Network"](decoder.config, layers, norm, rows, role)
     return made.to(decoder.machine.device)
@@ -238,3 +250,9 @@ def canonical(name: str) -> str:
     """The checkpoint's name of a parameter of a network."""
     name = name.replace("_checkpoint_wrapped_module.", "").replace("_orig_mod.", "")
     return {"norm": names.FINAL_NORM, "embedding": names.EMBEDDING}.get(name, f"model.{name}")
+
+
+def scales(student: nn.Module) -> dict[str, torch.Tensor]:
+    """The scales of matrices that keep them, by canonical name."""
+    found = student.named_buffers()
+    return {canonical(name.removesuffix("scales") + "weight"): kept for name, kept in found if name.endswith(".scales")}

@@ -18,6 +18,7 @@ from gemmaq.qat.data import Data
 from gemmaq.qat.loss import Head, Measured, frequent
 from gemmaq.qat.ranks import Ranks
 from gemmaq.qat.settings import Settings
+from gemmaq.qat.start import begun
 from gemmaq.qat.train import Rules, Told, Trainer
 
 if TYPE_CHECKING:
@@ -157,7 +158,7 @@ def drop_work(work: Path) -> None:
     shutil.rmtree(work)
 
 
-def run(order: Order, data: Data, lattices: dict[str, str], ranks: Ranks, watcher: Watcher, begun: float) -> Outcome:
+def run(order: Order, data: Data, lattices: dict[str, str], ranks: Ranks, watcher: Watcher, clock: float) -> Outcome:
     """Train, and write the folder.
 
     Args:
@@ -166,7 +167,7 @@ def run(order: Order, data: Data, lattices: dict[str, str], ranks: Ranks, watche
         lattices: that the source lay on.
         ranks: who takes part.
         watcher: see there.
-        begun: when the command started, on the monotonic clock.
+        clock: when the command started, on the monotonic clock.
 
     Raises:
         InputError: teacher and student differ, the loss is no number, or something cannot be read.
@@ -193,20 +194,20 @@ def run(order: Order, data: Data, lattices: dict[str, str], ranks: Ranks, watche
         watcher.say(f"loading teacher and student on {ranks.device}")
         trainer = _trainer(source, start, settings, data, ranks)
     assert trainer.teacher is not None
-    clock = time.monotonic()
+    paused = time.monotonic()
     watcher.say(f"measuring on {data.held_out.size:,} tokens held out")
     reference = train.refer(trainer.teacher, ranks, data, settings.batch)
     if not state.before:
         found = train.measure(trainer.student, reference, ranks, data, settings.batch, trainer.head)
         state.before = found.document()
-    reserve = time.monotonic() - clock
+    reserve = time.monotonic() - paused
     if settings.samples:
         trainer = _with_samples(trainer, work, watcher)
     if folder is not None:
         trainer.restore(folder, state.step)
         watcher.say(f"going on from step {state.step}")
-    deadline = None if order.minutes is None else begun + 60 * order.minutes
-    rules = Rules(work, deadline, begun, reserve, order.every, 60 * order.save_minutes, order.steps is not None)
+    deadline = None if order.minutes is None else clock + 60 * order.minutes
+    rules = Rules(work, deadline, clock, reserve, order.every, 60 * order.save_minutes, order.steps is not None)
     train.run(trainer, state, rules, watcher.told, watcher.asked)
     watcher.say("measuring what was trained")
     after = train.measure(trainer.student, reference, ranks, data, settings.batch, trainer.head)
@@ -265,13 +266,14 @@ def _trainer(source: Decoder, start: Decoder, settings: Settings, data: Data, ra
         trained = nn.Parameter(torch.from_numpy(start.read(start.checkpoint.tensors[names.EMBEDDING])).to(ranks.device))
     elif start is not source:
         trained = model.embedding(start)
-    student = model.network(start, own, trained).train()
+    kept = None if start is source or settings.grid != "q4_0" else begun(source, start, settings.seed)
+    student = model.network(start, own, trained, kept).train()
     ranks.shard(teacher)
     ranks.shard(student)
     config = source.checkpoint.config
     always = (config.bos_token_id, *config.eos_token_ids)
-    kept = frequent(data.train, settings.vocabulary, always, config.vocab_size)
-    places = None if kept is None else torch.from_numpy(kept).to(ranks.device)
+    wanted = frequent(data.train, settings.vocabulary, always, config.vocab_size)
+    places = None if wanted is None else torch.from_numpy(wanted).to(ranks.device)
     # the student's own rows are the teacher's unless they are trained or come from elsewhere
     shared = places is not None and not settings.embedding and start is source
     head = Head(
@@ -323,9 +325,10 @@ def final(trainer: Trainer) -> Iterator[tuple[str, F32]]:
     from gemmaq.qat.ranks import whole
 
     grid = grids.find(trainer.settings.grid)
+    kept = model.scales(trainer.student)
     for name, parameter in trainer.trained.items():
         latent = whole(parameter)
         if latent.ndim < 2 or name == names.EMBEDDING:
             yield name, latent.numpy()
             continue
-        yield name, grids.stored(latent, grid)
+        yield name, grids.stored(latent, grid, kept.get(name))

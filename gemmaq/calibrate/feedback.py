@@ -58,7 +58,7 @@ def solve(
             hessian = mirrored(hessians.pop(site))
             wanted = {part: planned[f"model.layers.{index}.{part}.weight"] for part in sharing}
             blocks = [plan.encoding.block for plan in wanted.values() if plan.choice.method == "gptq"]
-            known = _known(hessian, settings, max(blocks), f"model.layers.{index}.{site}") if blocks else None
+            known = _known(hessian, settings, max(blocks), decoder, f"model.layers.{index}.{site}") if blocks else None
             for part, plan in wanted.items():
                 weight: torch.Tensor = module.get_parameter(f"{part}.weight")
                 weights, encoding, choice = weight.cpu().numpy(), plan.encoding, plan.choice
@@ -90,8 +90,8 @@ def _hessians(
     return hessians
 
 
-def _known(hessian: torch.Tensor, settings: gptq.Settings, group: int, where: str) -> gptq.Feedback:
+def _known(hessian: torch.Tensor, settings: gptq.Settings, group: int, decoder: Decoder, where: str) -> gptq.Feedback:
     try:
-        return gptq.feedback(hessian, settings, group)
+        return gptq.feedback(hessian, settings, group, decoder.machine)
     except InputError as error:
         raise InputError(f"{where}: {error}", error.hint) from error

@@ -6,6 +6,8 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from gemmaq.calibrate import GATHERED
+
 if TYPE_CHECKING:
     import torch
 
@@ -19,8 +21,6 @@ SITES: Mapping[str, tuple[str, ...]] = {
 }
 """Matrix -> those that share its input, itself among them."""
 
-_TOGETHER = 2048
-"""Tokens whose inputs are held at a time, whatever the number of threads."""
 _PANEL = 512
 
 Take = Callable[[str, "torch.Tensor"], None]
@@ -57,7 +57,7 @@ def gather(
         return decoder.forward(module, index, batch), dict(here.found)
 
     after: list[torch.Tensor] = []
-    step = max(1, _TOGETHER // (hidden[0].shape[0] * hidden[0].shape[1]))
+    step = max(1, GATHERED // (hidden[0].shape[0] * hidden[0].shape[1]))
     hooks = [module.get_submodule(site).register_forward_pre_hook(hook(site)) for site in SITES]
     try:
         for at in range(0, len(hidden), step):

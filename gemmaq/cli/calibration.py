@@ -139,6 +139,20 @@ def _of_imatrix(path: Path) -> Basis:
     return Basis(Calibration((), sha256(path.read_bytes()).hexdigest()), None, found)
 
 
+def described(checkpoint: Checkpoint, jobs: Sequence[Job], basis: Basis) -> str:
+    """What calibration will do, in a sentence."""
+    from gemmaq.calibrate import memory
+    from gemmaq.calibrate.prepare import needed
+
+    how = basis.calibration
+    if not how.texts:
+        return "codes are chosen by an importance matrix"
+    said = f"calibrated on at most {how.tokens:,} tokens of {', '.join(how.texts)}, {how.context} at a time"
+    if "gptq" not in needed(jobs):
+        return said
+    return f"{said}; takes about {console.size(memory(checkpoint.config, how.tokens))} of memory beside torch's own"
+
+
 @contextmanager
 def completed(
     checkpoint: Checkpoint,

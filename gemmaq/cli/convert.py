@@ -156,6 +156,8 @@ def convert(
     jobs = make_jobs(checkpoint, request, verdicts, folder)
     for warning in dict.fromkeys(warning for job in jobs for warning in job.plan.warnings):
         console.warn(warning)
+    if basis is not None and not (quiet or as_json):
+        console.say(calibration.described(checkpoint, jobs, basis))
     if dry_run:
         tally = None
     else:

@@ -14,6 +14,7 @@ import numpy as np
 
 from gemmaq.encodings import Encoding, Quantized
 from gemmaq.errors import InputError
+from gemmaq.methods import factor
 
 if TYPE_CHECKING:
     import torch
@@ -60,7 +61,7 @@ class Feedback:
     damping: float
 
 
-def feedback(hessian: torch.Tensor, settings: Settings, group: int) -> Feedback:
+def feedback(hessian: torch.Tensor, settings: Settings, group: int, machine: Machine) -> Feedback:
     """Factor a Hessian.
 
     Where it is not positive definite the damping is raised tenfold, again and again.
@@ -69,6 +70,7 @@ def feedback(hessian: torch.Tensor, settings: Settings, group: int) -> Feedback:
         hessian: f32 [columns, columns]; not kept, but overwritten.
         settings: damping and order.
         group: columns that share a scale.
+        machine: that computes.
 
     Raises:
         InputError: it is not finite, or cannot be factored.
@@ -83,21 +85,18 @@ def feedback(hessian: torch.Tensor, settings: Settings, group: int) -> Feedback:
     hessian.diagonal()[~alive] = 1.0  # no input ever: its codes do not matter, and correct nothing
     mean = float(importance[alive].mean()) if bool(alive.any()) else 1.0
     backwards = torch.from_numpy(order[::-1].copy()).to(hessian.device)
-    damping, failed = settings.damping, torch.ones((), dtype=torch.int32, device=hessian.device)
+    damping = settings.damping
     for _ in range(_RETRIES):
         lower = hessian[backwards][:, backwards]
         lower.diagonal().add_(damping * mean)
-        torch.linalg.cholesky_ex(lower, out=(lower, failed))
-        if int(failed) == 0 and bool(lower.isfinite().all()):
+        if factor.cholesky(lower, machine):
             break
         damping = max(damping * 10, _LEAST_RETRY)
     else:
         raise InputError("the inputs do not determine their Hessian", "give more, and more varied, text")
     upper = lower.flip(0, 1)  # H = V V^T with V upper, so that the inverse is U^T U with U = V^-1, upper too
     del lower
-    factor = torch.eye(len(upper), dtype=upper.dtype, device=upper.device)
-    torch.linalg.solve_triangular(upper, factor, upper=True, out=factor)
-    return Feedback(factor, importance.cpu().numpy(), order, damping)
+    return Feedback(factor.inverse(upper, machine), importance.cpu().numpy(), order, damping)
 
 
 def _order(importance: F32, kind: str, group: int) -> np.ndarray:

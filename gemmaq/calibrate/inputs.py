@@ -54,7 +54,7 @@ def gather(
 
     def run(batch: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         here.found = {}
-        return decoder.forward(module, index, batch), dict(here.found)
+        return decoder.checked(index, decoder.forward(module, index, batch)), dict(here.found)
 
     after: list[torch.Tensor] = []
     step = max(1, GATHERED // (hidden[0].shape[0] * hidden[0].shape[1]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +15,7 @@ from gemmaq import imatrix as files
 from gemmaq.calibrate import Calibration
 from gemmaq.calibrate.store import Store
 from gemmaq.checkpoint import Checkpoint, Tensor
-from gemmaq.errors import InputError, UsageError
+from gemmaq.errors import InputError, OutputError, UsageError
 from gemmaq.gemma.names import to_gguf
 from gemmaq.imatrix import Imatrix
 from gemmaq.jobs import Job
@@ -50,6 +50,27 @@ def needed(jobs: Sequence[Job]) -> tuple[str, ...]:
     return tuple(name for name in CALIBRATED if any(p.choice.method == name for j in jobs for p in j.plan.tensors))
 
 
+def _together(jobs: Sequence[Job]) -> dict[str, PlannedTensor]:
+    """Canonical name -> what is to become of a matrix, in all containers.
+
+    Raises:
+        InputError: it is not the same in all.
+    """
+    planned: dict[str, PlannedTensor] = {}
+    for job in jobs:
+        for tensor in job.plan.tensors:
+            if len(tensor.source.shape) != 2:
+                continue
+            first = planned.setdefault(tensor.source.name, tensor)
+            if tensor.choice.method == "gptq" and tensor.encoding != first.encoding:
+                raise InputError(
+                    f"{tensor.source.name} would be {first.encoding.label} in one container and "
+                    f"{tensor.encoding.label} in another, which cannot be calibrated together",
+                    "convert for one container at a time, or choose a --quant that all hold",
+                )
+    return planned
+
+
 @contextmanager
 def prepared(
     checkpoint: Checkpoint,
@@ -72,6 +93,7 @@ def prepared(
     Raises:
         UsageError: torch or transformers is missing.
         InputError: text or matrix do not fit the model.
+        OutputError: there is no room beside the folder.
     """
     asked = needed(jobs)
     if not asked or calibration is None:
@@ -85,10 +107,15 @@ def prepared(
         return
     if material.text is None:
         raise UsageError("method gptq needs text to calibrate on", "an importance matrix is not enough: --text FILE")
-    planned = {p.source.name: p for job in jobs for p in job.plan.tensors if len(p.source.shape) == 2}
+    planned = _together(jobs)
     parent = next(p for p in folder.absolute().parents if p.exists())
-    with tempfile.TemporaryDirectory(prefix=f"{folder.name}.", suffix=".partial", dir=parent) as place:
-        solved = _solve(checkpoint, planned, calibration, material, Store(Path(place)), progress)
+    with ExitStack() as kept:
+        try:
+            beside = tempfile.TemporaryDirectory(prefix=f"{folder.name}.", suffix=".partial", dir=parent)
+            store = Store(Path(kept.enter_context(beside)))
+            solved = _solve(checkpoint, planned, calibration, material, store, progress)
+        except OSError as error:
+            raise OutputError(f"what is calibrated cannot be kept in {parent}: {error.strerror}") from error
         yield [_changed(job, "gptq", lambda p: replace(p, solved=solved[p.source.name])) for job in jobs]
 
 

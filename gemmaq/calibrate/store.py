@@ -6,10 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from gemmaq.checkpoint import Part, Tensor
 from gemmaq.checkpoint.blob import Blob
 from gemmaq.containers import floats, words
-from gemmaq.encodings import ENCODINGS, codec
+from gemmaq.encodings import ENCODINGS, codec, dequantize
+from gemmaq.errors import InputError
 
 if TYPE_CHECKING:
     from gemmaq.encodings import U8, Encoding, Quantized
@@ -30,11 +33,14 @@ class Store:
             The tensor as it lies there now.
 
         Raises:
+            InputError: its scales are larger than any that the layout holds.
             OSError: it cannot be written.
         """
-        pack = codec(encoding).pack
-        if pack is not None:
-            arrays: list[U8] = [pack(values)]
+        loops = codec(encoding)
+        if loops.pack is not None and loops.read is not None:
+            arrays: list[U8] = [loops.pack(values)]
+            if not np.isfinite(dequantize(encoding, loops.read(arrays[0]))).all():
+                raise InputError(f"tensor {source.name} has weights too large for {encoding.label}", "bf16 holds them")
             dtypes, layout = ["U8"], "plain"
         else:
             assert values.minima is not None

@@ -40,6 +40,8 @@ def imatrix(
     assert basis.text is not None
     if output.exists() and not force:
         raise OutputError(f"{output} exists", "choose another -o, or replace it with --force")
+    if output.is_dir() or not output.absolute().parent.is_dir():  # here, for what follows takes its time
+        raise OutputError(f"{output} cannot be written", "name a file in a folder that is there")
     silent = quiet or as_json
     checkpoint = opened(source, dry_run, silent)
     tokens = sequences(checkpoint, basis.text, basis.calibration)

@@ -58,6 +58,8 @@ def verify(
     """
     from gemmaq.release.verify import examine
 
+    if against is None and (text or imatrix):
+        raise UsageError(f"{'--text' if text else '--imatrix'} serves --against SOURCE alone")
     silent = quiet or as_json
     with console.progress(f"reading {artifact}", silent) as progress:
         reports = examine(artifact, progress)
@@ -96,7 +98,7 @@ def _basis(report: Report, text: list[Path] | None, imatrix: Path | None) -> cal
         if text or imatrix:
             raise UsageError(f"{report.place} was not calibrated on anything", "leave out --text and --imatrix")
         return None
-    if not text and not imatrix and known.texts != (texts.DEFAULT.name,):
+    if not text and not imatrix and texts.read([texts.DEFAULT]).digest != known.digest:
         return None
     return calibration.again(known, text, imatrix)
 
@@ -210,7 +212,9 @@ def _what_was_checked(report: Report, compared: Comparison | None) -> str:
     if report.known is None:
         said += "; it has no gemmaq.json that says how it was made" if report.listed is not None else _NOTHING_KNOWN
     elif compared is not None:
-        said += f", all {len(compared.tensors)} tensors are what gemmaq makes of the source"
+        count, derived = len(compared.tensors), sum(tensor.equal is not None for tensor in compared.tensors)
+        what = f"all {count}" if derived == count else f"{derived} of {count}"
+        said += f", {what} tensors are what gemmaq makes of the source"
     return said
 
 

@@ -111,6 +111,8 @@ def _device(name: str | None) -> torch.device:
         torch.empty(1, device=found)
     except (RuntimeError, AssertionError) as error:
         raise UsageError(f"there is no device {name!r} here", str(error).splitlines()[0]) from error
+    if found.type == "meta":
+        raise UsageError(f"nothing can be computed on device {name!r}")
     return found
 
 

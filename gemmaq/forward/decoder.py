@@ -60,7 +60,8 @@ class Decoder:
         if known[0] < 0 or known[-1] >= tensor.rows:
             raise InputError(f"token {known[-1]} is not in the model's vocabulary of {tensor.rows}")
         rows = np.concatenate([weights(tensor, int(at), 1, self.reader) for at in known])
-        rows *= np.float32(tensor.columns**0.5)
+        with np.errstate(over="ignore"):  # told where the activations are looked at
+            rows *= np.float32(tensor.columns**0.5)
         places = places.reshape(tokens.shape)
         step = self.machine.batch
         batches = (torch.from_numpy(rows[places[at : at + step]]) for at in range(0, len(tokens), step))
@@ -131,15 +132,23 @@ class Decoder:
             InputError: they are not finite.
         """
 
-        def run(at: int) -> bool:
-            hidden[at] = self.forward(module, index, hidden[at])
-            return bool(hidden[at].isfinite().all())
+        def run(at: int) -> None:
+            hidden[at] = self.checked(index, self.forward(module, index, hidden[at]))
 
-        if not all(self.machine.each(run, range(len(hidden)))):
+        self.machine.each(run, range(len(hidden)))
+
+    def checked(self, index: int, hidden: torch.Tensor) -> torch.Tensor:
+        """The activations after a layer.
+
+        Raises:
+            InputError: they are not finite.
+        """
+        if not bool(hidden.isfinite().all()):
             raise InputError(
                 f"{self.checkpoint.location}: the activations after layer {index} are not finite",
                 "the weights are damaged, or not those of this configuration",
             )
+        return hidden
 
     def normed(self, hidden: torch.Tensor) -> torch.Tensor:
         """What the head gets, of the activations after the last layer."""

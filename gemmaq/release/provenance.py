@@ -214,6 +214,8 @@ def _provenance(value: Mapping[str, Any]) -> Provenance:
 def _calibration(value: Any) -> Calibration | None:
     if value is None:
         return None
+    if _count(value["context"]) < 2:
+        raise ValueError(f"calibration on sequences of {value['context']}")
     return Calibration(
         tuple(_text(name) for name in value["texts"]),
         _text(value["digest"]),

@@ -93,14 +93,22 @@ def _lines(path: Path, text: str) -> Iterable[Document]:
             continue
         try:
             entry = json.loads(line)
-        except (json.JSONDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:  # of numbers with thousands of digits no JSONDecodeError
             raise InputError(f"{path}, line {number} is not JSON: {error}") from error
-        entry = entry if isinstance(entry, dict) else {"messages": entry}
-        if isinstance(entry.get("text"), str):
-            yield Document(path.name, entry["text"])
-        else:
-            messages = _messages(entry.get("messages", entry.get("conversations")), f"{path}, line {number}")
-            yield Document(path.name, "\n\n".join(message["content"] for message in messages), messages)
+        yield _document(path.name, entry if isinstance(entry, dict) else {"messages": entry}, f"{path}, line {number}")
+
+
+def _document(name: str, entry: dict[str, Any], where: str) -> Document:
+    if isinstance(entry.get("text"), str):
+        found = Document(name, entry["text"])
+    else:
+        messages = _messages(entry.get("messages", entry.get("conversations")), where)
+        found = Document(name, "\n\n".join(message["content"] for message in messages), messages)
+    try:
+        found.text.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"{where} holds half a character: \\u{ord(found.text[error.start]):04x}") from error
+    return found
 
 
 def _messages(value: Any, where: str) -> tuple[dict[str, str], ...]:

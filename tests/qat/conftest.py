@@ -17,7 +17,7 @@ from gemmaq.gemma.config import pattern
 from gemmaq.sources import SAMPLE, open_source
 from synthetic import TINY, write_checkpoint
 
-SMALL = replace(TINY, vocab_size=262144, num_hidden_layers=2, layer_pattern=pattern(2, 2))
+SMALL = replace(TINY, vocab_size=4096, num_hidden_layers=2, layer_pattern=pattern(2, 2))
 
 
 @dataclass(frozen=True)
@@ -30,12 +30,30 @@ class Trained:
 
 @pytest.fixture(scope="session")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from gemmaq.checkpoint.tokenizer import to_files
-
     folder = write_checkpoint(tmp_path_factory.mktemp("qat") / "gemma-3-small", SMALL)
-    for name, content in to_files(open_source(SAMPLE).tokenizer, SMALL.max_position_embeddings).items():
+    for name, content in _tokenizer(SMALL.vocab_size).items():
         (folder / name).write_bytes(content)
     return folder
+
+
+def _tokenizer(size: int) -> dict[str, bytes]:
+    """Gemma's tokenizer with its first pieces only: bytes, and the merges that stay among them."""
+    from gemmaq.checkpoint.tokenizer import to_files
+
+    files = to_files(open_source(SAMPLE).tokenizer, SMALL.max_position_embeddings)
+    whole = json.loads(files["tokenizer.json"])
+    vocabulary = {piece: at for piece, at in whole["model"]["vocab"].items() if at < size}
+    whole["model"]["vocab"] = vocabulary
+    whole["model"]["merges"] = [
+        merge for merge in whole["model"]["merges"] if all(p in vocabulary for p in (*merge, "".join(merge)))
+    ]
+    whole["added_tokens"] = [token for token in whole["added_tokens"] if token["id"] < size]
+    return {
+        "tokenizer.json": json.dumps(whole).encode(),
+        "tokenizer.model": files["tokenizer.model"],
+        "tokenizer_config.json": files["tokenizer_config.json"],
+        "special_tokens_map.json": files["special_tokens_map.json"],
+    }
 
 
 @pytest.fixture(scope="session")

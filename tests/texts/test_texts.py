@@ -1,0 +1,235 @@
+"""Texts from files, and the sequences a model is shown of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from damage import SMALL, small_model
+from gemmaq.errors import GemmaqError, InputError, NotFoundError
+from gemmaq.sources import open_source
+from gemmaq.texts import DEFAULT, Document, Text, read, windows
+from gemmaq.texts.encoder import Encoder, calibration, encoder, plain
+
+CHAT = (
+    "{{ bos_token }}{% for m in messages %}{{ '<' ~ m['role'] ~ '>' ~ m['content'] ~ '</>' }}{% endfor %}"
+    "{% if messages[0]['role'] == 'assistant' %}{{ raise_exception('the user speaks first') }}{% endif %}"
+)
+
+
+@pytest.fixture
+def put(tmp_path: Path) -> Callable[..., Path]:
+    def write(content: str | bytes, name: str = "some.txt") -> Path:
+        (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+        return tmp_path / name
+
+    return write
+
+
+@pytest.fixture(scope="module")
+def bytewise(tmp_path_factory: pytest.TempPathFactory) -> Encoder:
+    """The tokenizer of a small model, whose tokens are bytes; of one to complete text."""
+    pytest.importorskip("tokenizers")
+    return encoder(open_source(str(small_model(tmp_path_factory.mktemp("model") / "gemma-3-tiny"))))
+
+
+@pytest.fixture(scope="module")
+def chatting(bytewise: Encoder) -> Encoder:
+    """The same of a model to talk to."""
+    pytest.importorskip("transformers")
+    return replace(bytewise, tokenizer=replace(bytewise.tokenizer, chat_template=CHAT))
+
+
+def lines(*entries: object) -> str:
+    return "".join(json.dumps(entry) + "\n" for entry in entries)
+
+
+def text(*documents: str | tuple[dict[str, str], ...]) -> Text:
+    made = [Document("a.txt", d) if isinstance(d, str) else Document("a.jsonl", "", d) for d in documents]
+    return Text(tuple(made), ("a.txt", "b.txt"), "")
+
+
+USER, ANSWER = {"role": "user", "content": "17 * 24?"}, {"role": "assistant", "content": "408"}
+
+
+# Files
+
+
+def test_plain_text_is_a_document_a_file(put):
+    first, second = put("one\r\n\r\ntwo\n"), put("\ufeffthree", "other.md")
+    found = read([first, second])
+    assert found.documents == (Document("some.txt", "one\r\n\r\ntwo\n"), Document("other.md", "three"))
+    assert found.names == ("some.txt", "other.md")
+
+
+def test_json_lines_are_a_document_a_line(put):
+    parts = [{"type": "text", "text": "17 "}, {"type": "image"}, {"type": "text", "text": "* 24?"}]
+    system = {"role": "system", "content": "Be brief."}
+    content = lines(
+        {"messages": [USER, ANSWER]},
+        {"text": "a text\n\nof two paragraphs"},
+        [USER, {"role": "model", "content": "408"}],
+        {"conversations": [system, {"role": "user", "content": parts}], "id": 7},
+    )
+    for name in ("some.jsonl", "some.NDJSON"):
+        found = read([put(content.replace("\n", "\n \n"), name)]).documents
+        assert [d.messages for d in found] == [(USER, ANSWER), (), (USER, ANSWER), (system, USER)]
+        assert [d.text for d in found] == [
+            "17 * 24?\n\n408", "a text\n\nof two paragraphs", "17 * 24?\n\n408", "Be brief.\n\n17 * 24?"
+        ]  # fmt: skip
+        assert {d.name for d in found} == {name}
+
+
+def test_a_line_separator_within_a_string_ends_no_line(put):
+    found = read([put(json.dumps({"text": "a\u2028b\x85c"}, ensure_ascii=False), "some.jsonl")])
+    assert [d.text for d in found.documents] == ["a\u2028b\x85c"]
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ('{"messages": [', "line 2 is not JSON"),
+        ("[" * 100_000, "line 2 is not JSON"),
+        ("1" * 5000, "line 2 is not JSON"),
+        ('{"text": "\\ud800"}', "line 2 holds half a character"),
+        ('[{"role": "user", "content": "\\udfff"}]', "line 2 holds half a character"),
+        ("7", "line 2 has neither text nor messages"),
+        ("null", "line 2 has neither text nor messages"),
+        ("{}", "line 2 has neither text nor messages"),
+        ('{"text": 7}', "line 2 has neither text nor messages"),
+        ('{"messages": []}', "line 2 has neither text nor messages"),
+        ('{"messages": {"role": "user"}}', "line 2 has neither text nor messages"),
+        ('["hello"]', "line 2: a message needs a role"),
+        ('[{"role": "user"}]', "line 2: a message needs a role"),
+        ('[{"role": "user", "content": 7}]', "line 2: a message needs a role"),
+        ('[{"role": "wizard", "content": "x"}]', "line 2: a message needs a role"),
+        ('[{"role": ["user"], "content": "x"}]', "line 2: a message needs a role"),
+        ('[{"content": "x"}]', "line 2: a message needs a role"),
+    ],
+)
+def test_a_damaged_line_is_named(line, said, put):
+    path = put(lines({"text": "good"}) + line + "\n", "some.jsonl")
+    with pytest.raises(InputError) as told:
+        read([path])
+    assert str(path) in told.value.message and said in told.value.message
+    assert len(told.value.message) < 400
+
+
+def test_text_that_is_none_is_told(put, tmp_path):
+    for content, name in ((b"", "some.txt"), (b" \n\t\n", "some.txt"), (b"\n\n", "some.jsonl")):
+        with pytest.raises(InputError, match=r"there is no text in .*some\."):
+            read([put(content, name)])
+    with pytest.raises(InputError, match="there is no text"):
+        read([])
+    with pytest.raises(InputError, match="not UTF-8 text: byte 3"):
+        read([put(b"abc\xff")])
+    with pytest.raises(InputError, match="not UTF-8"):
+        read([put("text".encode("utf-16"))])
+    with pytest.raises(NotFoundError, match=r"absent\.txt does not exist"):
+        read([tmp_path / "absent.txt"])
+    with pytest.raises(InputError, match="cannot be read"):
+        read([tmp_path])
+    assert len(read([put("", "empty.txt"), put("text")]).documents) == 1
+
+
+def test_the_digest_is_of_contents_in_their_order(put):
+    a, b, joined = put("one", "a.txt"), put("two", "b.txt"), put("onetwo", "c.txt")
+    known = sha256(b"".join(len(part).to_bytes(8, "little") + part for part in (b"one", b"two"))).hexdigest()
+    assert read([a, b]).digest == known
+    assert read([put("one", "renamed.txt"), b]).digest == known
+    assert len({known, read([b, a]).digest, read([joined]).digest, read([a]).digest}) == 4
+
+
+def test_the_default_text_is_conversations():
+    found = read([DEFAULT])
+    assert len(found.documents) > 50
+    for document in found.documents:
+        roles = [m["role"] for m in document.messages if m["role"] != "system"]
+        assert roles == ["user", "assistant"] * (len(roles) // 2) and roles
+        assert all(m["content"].strip() for m in document.messages)
+
+
+# Sequences
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    count=st.integers(0, 300),
+    length=st.integers(2, 40),
+    first=st.none() | st.just(-1),
+    limit=st.none() | st.integers(1, 20),
+)
+def test_sequences_do_not_overlap_and_are_spread_evenly(
+    count: int, length: int, first: int | None, limit: int | None
+) -> None:
+    step = length - (first is not None)
+    found = windows(np.arange(count), length, first, limit)
+    assert found.dtype == np.int64 and found.shape == (min(count // step, limit or count), length)
+    if first is not None:
+        assert (found[:, 0] == first).all()
+        found = found[:, 1:]
+    starts = found[:, 0]
+    assert (starts % step == 0).all() and np.array_equal(found, starts[:, None] + np.arange(step))
+    gaps = np.diff(starts) // step
+    assert (gaps >= 1).all()
+    if len(found) > 1:
+        assert gaps.max() - gaps.min() <= 1
+        assert starts[0] == 0 and starts[-1] == (count // step - 1) * step
+
+
+def test_documents_follow_each_other_as_they_stand(bytewise):
+    found = plain(text("ab", (USER,), "é"), bytewise)
+    assert found.tolist() == [*bytewise.encode("ab"), *bytewise.encode("é")]
+    assert bytewise.backend.decode(found.tolist()) == "abé"
+    assert bytewise.bos is not None and bytewise.bos not in found
+
+
+def test_a_model_that_completes_is_shown_the_text(bytewise):
+    assert not bytewise.chats
+    shown = "".join(chr(97 + n % 26) for n in range(100))
+    found = calibration(text(shown[:50], shown[50:]), bytewise, 16, 99)
+    assert found.shape == (6, 16) and (found[:, 0] == bytewise.bos).all()
+    assert bytewise.backend.decode(found[:, 1:].reshape(-1).tolist()) == shown[:90]
+    assert np.array_equal(calibration(text(shown), bytewise, 16, 2), found[[0, -1]])
+    assert len(calibration(text("x" * 15), bytewise, 16, 1)) == 1
+    with pytest.raises(InputError, match=r"a\.txt, b\.txt: not even 16 tokens") as told:
+        calibration(text("x" * 14), bytewise, 16, 1)
+    assert "--context" in str(told.value.hint)
+
+
+def test_a_model_that_chats_is_shown_conversations_in_its_template(chatting):
+    assert chatting.chats
+    found = calibration(text((USER, ANSWER), (USER,)), chatting, 10, 99)
+    rendered = "<user>17 * 24?</><assistant>408</>"
+    stream = [chatting.bos, *chatting.encode(rendered), chatting.bos, *chatting.encode("<user>17 * 24?</>")]
+    assert found.reshape(-1).tolist() == stream[: len(stream) // 10 * 10]
+
+
+def test_a_model_that_chats_is_shown_plain_text_as_exchanges(chatting):
+    shown = "".join(chr(97 + n % 26) for n in range(120))
+    found = calibration(text(shown), chatting, 64, 99).reshape(-1).tolist()
+    first = [chatting.bos, *chatting.encode(f"<user>{shown[:12]}</><assistant>{shown[12:48]}</>")]
+    assert found[: len(first)] == first
+    assert found[len(first)] == chatting.bos
+    assert found[len(first) + 1 :][:19] == chatting.encode(f"<user>{shown[48:60]}</>")[:19]
+
+
+def test_a_conversation_that_the_template_refuses_is_told(chatting):
+    with pytest.raises(InputError, match="the user speaks first"):
+        calibration(text((ANSWER,)), chatting, 16, 1)
+
+
+def test_a_broken_tokenizer_is_told(tmp_path):
+    folder = small_model(tmp_path / "gemma-3-tiny", SMALL)
+    (folder / "tokenizer.json").write_text('{"model": {"type": "BPE"}}')
+    with pytest.raises(GemmaqError) as told:
+        encoder(open_source(str(folder)))
+    assert told.value.exit_code == 3 and "tokenizer" in told.value.message

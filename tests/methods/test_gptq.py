@@ -1,0 +1,374 @@
+"""Method gptq: less error in what a layer gives than other methods, scales as they are stored, the same bits always."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gemmaq import forward
+from gemmaq.calibrate.store import Store
+from gemmaq.checkpoint.blob import Blob, Reader
+from gemmaq.checkpoint.rows import read_rows, values_of
+from gemmaq.encodings import ENCODINGS, Encoding, Quantized, dequantize
+from gemmaq.errors import InputError
+from gemmaq.forward import Machine
+from gemmaq.methods import CALIBRATED, Choice, Importance, gptq, quantize
+from gemmaq.methods.gptq import Settings
+from grids import wide
+from oracles import need
+from synthetic import bf16
+
+NAMES = CALIBRATED["gptq"]
+FOUR, EIGHT = [n for n in NAMES if ENCODINGS[n].bits < 8], [n for n in NAMES if ENCODINGS[n].bits == 8]
+ROWS, COLUMNS = 96, 320
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _torch(require: Callable[[bool, str], None]) -> None:
+    need(require, "torch", "transformers")
+
+
+@pytest.fixture
+def machine() -> Iterator[Machine]:
+    with forward.machine("cpu", 2) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def weights() -> np.ndarray:
+    return wide(bf16(np.random.default_rng(3).standard_normal((ROWS, COLUMNS)) * 0.02 + 0.003))
+
+
+@pytest.fixture(scope="module")
+def inputs() -> np.ndarray:
+    """Correlated, and of very different size from column to column: f64 [tokens, columns]."""
+    random = np.random.default_rng(5)
+    mixed = random.standard_normal((1500, 40)) @ random.standard_normal((40, COLUMNS))
+    return (mixed + 0.5 * random.standard_normal(mixed.shape)) * np.exp(random.standard_normal(COLUMNS))
+
+
+def hessian_of(inputs: np.ndarray):
+    import torch
+
+    return torch.from_numpy((inputs.T @ inputs).astype(np.float32))
+
+
+def solved(
+    weights: np.ndarray,
+    inputs: np.ndarray,
+    encoding: Encoding,
+    machine: Machine,
+    portable: bool = False,
+    settings: Settings | None = None,
+) -> Quantized:
+    known = gptq.feedback(hessian_of(inputs), settings or Settings(), encoding.block, machine)
+    return gptq.solve(weights, known, encoding, portable, machine)
+
+
+def output_error(weights: np.ndarray, values: Quantized, encoding: Encoding, inputs: np.ndarray) -> float:
+    """|(W - Q) X|^2 over |W X|^2."""
+    off = dequantize(encoding, values).astype(np.float64) - weights
+    return float(np.square(inputs @ off.T).sum() / np.square(inputs @ weights.astype(np.float64).T).sum())
+
+
+def same(a: Quantized, b: Quantized) -> None:
+    for part in ("codes", "scales", "minima"):
+        x, y = getattr(a, part), getattr(b, part)
+        assert (x is None) == (y is None)
+        if x is not None:
+            np.testing.assert_array_equal(x, y, err_msg=part)
+
+
+@contextmanager
+def threads(count: int) -> Iterator[Machine]:
+    with forward.machine("cpu", count) as made:
+        yield made
+
+
+# What it is for
+
+
+@pytest.mark.parametrize("order", ["importance", "columns"])
+@pytest.mark.parametrize("name", NAMES)
+def test_what_a_layer_gives_errs_less_than_with_other_methods(name, order, weights, inputs, machine):
+    encoding = ENCODINGS[name]
+    importance = Importance(np.square(inputs).mean(axis=0).astype(np.float32))
+    ours = output_error(
+        weights, solved(weights, inputs, encoding, machine, False, Settings(0.01, order)), encoding, inputs
+    )
+    plain = output_error(weights, quantize(weights, encoding, Choice("nearest")), encoding, inputs)
+    weighed = quantize(weights, encoding, Choice("importance", False, importance))
+    assert ours < 0.5 * plain
+    assert ours < 0.65 * output_error(weights, weighed, encoding, inputs)
+
+
+@pytest.mark.parametrize("name", FOUR)
+def test_fresh_inputs_of_the_same_kind_gain_too(name, weights, inputs, machine):
+    seen, fresh, encoding = inputs[:1000], inputs[1000:], ENCODINGS[name]
+    ours = output_error(weights, solved(weights, seen, encoding, machine), encoding, fresh)
+    assert ours < 0.6 * output_error(weights, quantize(weights, encoding, Choice("nearest")), encoding, fresh)
+
+
+@pytest.mark.parametrize("name", ["q4_0", "q4_1", "affine4-g64"])
+def test_groups_with_large_inputs_first_err_less(name, weights, inputs, machine):
+    skewed = inputs * np.repeat(np.exp(2 * np.random.default_rng(0).standard_normal(COLUMNS // 64)), 64)
+    first, lying = (
+        output_error(
+            weights,
+            solved(weights, skewed, ENCODINGS[name], machine, False, Settings(0.01, order)),
+            ENCODINGS[name],
+            skewed,
+        )
+        for order in ("importance", "columns")
+    )
+    assert first < 0.95 * lying
+
+
+# What it is
+
+
+def plainly(weights: np.ndarray, values: Quantized, encoding: Encoding) -> np.ndarray:
+    """The codes of plain rounding with the scales that were chosen."""
+    size = weights.shape[1] // values.scales.shape[1]
+    scales = np.repeat(values.scales, size, axis=1).astype(np.float64)
+    minima = 0.0 if values.minima is None else np.repeat(values.minima, size, axis=1)
+    with np.errstate(all="ignore"):
+        codes = np.where(scales == 0, 0, np.rint((weights - minima) / scales)) + (encoding.zero or 0)
+    return np.clip(codes, 0, (1 << encoding.bits) - 1)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_without_correlation_nothing_is_fed_back(name, weights, machine):
+    encoding = ENCODINGS[name]
+    values = solved(weights, np.eye(COLUMNS), encoding, machine)
+    wanted = plainly(weights, values, encoding)
+    differs = np.abs(values.codes - wanted)
+    assert differs.max() <= 1 and differs.mean() < 1e-3  # ties, which f32 and f64 see differently
+    scaled = np.diag(np.exp(np.random.default_rng(1).standard_normal(COLUMNS)))
+    values = solved(weights, scaled, encoding, machine, settings=Settings(1.0))
+    assert np.abs(values.codes - plainly(weights, values, encoding)).mean() < 1e-3
+
+
+@pytest.mark.parametrize("order", ["importance", "columns"])
+@pytest.mark.parametrize("name", NAMES)
+def test_the_first_column_is_rounded_plainly(name, order, weights, inputs, machine):
+    encoding = ENCODINGS[name]
+    known = gptq.feedback(hessian_of(inputs), Settings(0.01, order), encoding.block, machine)
+    values = gptq.solve(weights, known, encoding, False, machine)
+    first = known.order[0]
+    assert order == "importance" or first == 0
+    np.testing.assert_array_equal(values.codes[:, first], plainly(weights, values, encoding)[:, first])
+    differ = (values.codes != plainly(weights, values, encoding)).mean(axis=0)
+    assert (differ > 0).mean() > (0.5 if encoding.bits < 8 else 0.9)
+
+
+@pytest.mark.parametrize("name", FOUR)
+def test_scales_of_the_first_group_are_searched_with_the_inputs_sizes(name, weights, inputs, machine):
+    encoding = ENCODINGS[name]
+    group = slice(0, encoding.block)
+    values = solved(weights, inputs, encoding, machine, settings=Settings(0.01, "columns"))
+    importance = np.square(inputs).mean(axis=0)[group]
+
+    def weighed(found: Quantized) -> np.ndarray:
+        """By row, the least error that the first group's scales allow."""
+        first = Quantized(
+            found.codes[:, group], found.scales[:, :1], None if found.minima is None else found.minima[:, :1]
+        )
+        codes = plainly(weights[:, group], first, encoding).astype(np.uint8)
+        off = dequantize(encoding, Quantized(codes, first.scales, first.minima)) - weights[:, group]
+        return (importance * np.square(off.astype(np.float64))).sum(axis=1)
+
+    ours, theirs = weighed(values), weighed(quantize(weights, encoding, Choice("nearest")))
+    assert ours.sum() < 0.9 * theirs.sum()
+    assert (ours <= 1.01 * theirs).mean() > 0.97
+
+
+def test_feedback_is_that_of_the_paper(weights, inputs, machine):
+    """The same, plainly: H^-1 in f64, its upper Cholesky factor, a column at a time, with the scales chosen."""
+    encoding = ENCODINGS["q4_0"]
+    values = solved(weights, inputs, encoding, machine, settings=Settings(0.01, "columns"))
+    scales = np.repeat(values.scales, 32, axis=1).astype(np.float64)
+    hessian = inputs.T @ inputs
+    hessian += 0.01 * np.diag(hessian).mean() * np.eye(COLUMNS)
+    upper = np.linalg.cholesky(np.linalg.inv(hessian)).T
+    rest, codes = weights.astype(np.float64), np.empty_like(values.codes)
+    for i in range(COLUMNS):
+        level = np.clip(np.rint(rest[:, i] / scales[:, i]), -8, 7)
+        codes[:, i] = level + 8
+        rest[:, i:] -= np.outer((rest[:, i] - level * scales[:, i]) / upper[i, i], upper[i, i:])
+    untouched = (codes == values.codes).all(
+        axis=1
+    )  # a row where f32 rounds a tie otherwise goes its own way from there
+    assert untouched.mean() > 0.9
+
+
+# Hessians
+
+
+@pytest.mark.parametrize("columns", [64, 1312])
+@pytest.mark.parametrize("order", ["importance", "columns"])
+def test_the_factor_is_of_the_inverse_in_the_order_taken(columns, order, machine):
+    random = np.random.default_rng(2)
+    x = random.standard_normal((2 * columns, columns)) * np.exp(0.5 * random.standard_normal(columns))
+    known = gptq.feedback(hessian_of(x), Settings(0.1, order), 32, machine)
+    upper = known.factor.double().numpy()
+    hessian = x.T @ x
+    np.testing.assert_allclose(known.importance, np.diag(hessian), rtol=1e-5)
+    assert not np.tril(upper, -1).any() and known.damping == 0.1
+    hessian += 0.1 * np.diag(hessian).mean() * np.eye(columns)
+    hessian = hessian[known.order][:, known.order]
+    np.testing.assert_allclose(upper.T @ upper @ hessian, np.eye(columns), atol=2e-4)
+    groups = known.order.reshape(-1, 32)
+    assert sorted(known.order) == list(range(columns)) and (np.diff(groups, axis=1) == 1).all()
+    if order == "columns":
+        assert known.order.tolist() == list(range(columns))
+    else:
+        assert (np.diff(known.importance[groups].sum(axis=1)) <= 0).all()
+
+
+def test_columns_that_get_no_input_harm_nothing(weights, inputs, machine):
+    dead = inputs.copy()
+    dead[:, 40:50] = dead[:, 64:96] = 0
+    for name in NAMES:
+        encoding = ENCODINGS[name]
+        values = solved(weights, dead, encoding, machine)
+        assert np.isfinite(dequantize(encoding, values)).all()
+        assert output_error(weights, values, encoding, dead) < 0.5 * output_error(
+            weights, quantize(weights, encoding, Choice("nearest")), encoding, dead
+        )
+    all_dead = solved(weights, np.zeros((4, COLUMNS)), ENCODINGS["q4_0"], machine)
+    assert np.isfinite(all_dead.scales).all()
+
+
+def test_a_hessian_that_is_not_definite_gets_more_damping(weights, inputs, machine):
+    few = inputs[:20]
+    known = gptq.feedback(hessian_of(few), Settings(1e-9), 32, machine)
+    assert known.damping > 1e-9
+    values = gptq.solve(weights, known, ENCODINGS["q4_0"], False, machine)
+    assert output_error(weights, values, ENCODINGS["q4_0"], few) < 0.5 * output_error(
+        weights, quantize(weights, ENCODINGS["q4_0"], Choice("nearest")), ENCODINGS["q4_0"], few
+    )
+    indefinite = hessian_of(inputs)
+    indefinite[3, 200] = indefinite[200, 3] = 3 * (indefinite[3, 3] * indefinite[200, 200]).sqrt()
+    known = gptq.feedback(indefinite.clone(), Settings(), 32, machine)
+    assert known.damping > 0.01 and bool(known.factor.isfinite().all())
+    indefinite[3, 200] = indefinite[200, 3] = 1e30
+    with pytest.raises(InputError, match="do not determine their Hessian") as told:
+        gptq.feedback(indefinite, Settings(), 32, machine)
+    assert "text" in str(told.value.hint)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("at", [(7, 7), (3, 200)])
+def test_inputs_that_are_not_finite_are_told(value, at, inputs, machine):
+    hessian = hessian_of(inputs)
+    hessian[at] = hessian[at[::-1]] = value
+    with pytest.raises(InputError, match=r"inputs (are not finite|do not determine)"):
+        gptq.feedback(hessian, Settings(), 32, machine)
+
+
+# What is stored
+
+
+def stored(values: Quantized, encoding: Encoding, folder: Path) -> Quantized:
+    """What lies on disk of it."""
+    from gemmaq.checkpoint import plain
+
+    shape = values.codes.shape
+    empty = folder / "source"
+    empty.write_bytes(b"")
+    source = plain("some.weight", shape, ENCODINGS["bf16"], Blob.of(empty), 0)
+    tensor = Store(folder).put(source, encoding, values)
+    with Reader() as reader:
+        found = values_of(tensor, read_rows(tensor, 0, shape[0], reader, bytearray()))
+    assert isinstance(found, Quantized)
+    return found
+
+
+@pytest.mark.parametrize("size", [1, 1e-6, 3e-40], ids=["usual", "subnormal scales", "nothing at all"])
+@pytest.mark.parametrize("portable", [False, True], ids=["own", "portable"])
+@pytest.mark.parametrize("name", NAMES)
+def test_packing_changes_nothing(name, portable, size, weights, inputs, machine, tmp_path):
+    encoding, small = ENCODINGS[name], weights * np.float32(size)
+    values = solved(small, inputs, encoding, machine, portable)
+    same(stored(values, encoding, tmp_path), values)
+    assert values.codes.max() < 1 << encoding.bits
+    for numbers in (values.scales, values.minima):
+        if numbers is not None and (portable or encoding.module == "affine"):
+            np.testing.assert_array_equal(wide(bf16(numbers)), numbers)
+        if numbers is not None and encoding.module != "affine":
+            np.testing.assert_array_equal(numbers.astype(np.float16).astype(np.float32), numbers)
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if ENCODINGS[n].module != "affine"])
+def test_portable_scales_cost_little(name, weights, inputs, machine):
+    encoding = ENCODINGS[name]
+    own, portable = (
+        output_error(weights, solved(weights, inputs, encoding, machine, ported), encoding, inputs)
+        for ported in (False, True)
+    )
+    assert portable < (1.1 if encoding.bits < 8 else 1.5) * own
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if ENCODINGS[n].module != "affine"])
+def test_scales_too_large_to_be_stored_are_told(name, weights, inputs, machine, tmp_path):
+    encoding = ENCODINGS[name]
+    values = solved(weights * np.float32(1e9), inputs, encoding, machine)
+    with pytest.raises(InputError, match=rf"some\.weight has weights too large for {encoding.label}"):
+        stored(values, encoding, tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["source"]
+
+
+# Always the same
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_any_split_in_rows_gives_the_same(name, weights, inputs, machine):
+    encoding = ENCODINGS[name]
+    known = gptq.feedback(hessian_of(inputs), Settings(), encoding.block, machine)
+    whole = gptq.solve(weights, known, encoding, False, machine)
+    np.testing.assert_array_equal(whole.codes, gptq.solve(weights, known, encoding, False, machine).codes)
+    for start in (0, 64):  # rows that are worked off together
+        same(
+            gptq.solve(weights[start : start + 64], known, encoding, False, machine), rows_of(whole, start, start + 64)
+        )
+    narrow = np.ascontiguousarray(weights[:, :256])
+    known = gptq.feedback(hessian_of(inputs[:, :256]), Settings(), encoding.block, machine)
+    whole = gptq.solve(narrow, known, encoding, False, machine)
+    for start, end in pairwise((0, 1, 8, 9, 77, ROWS)):
+        same(gptq.solve(narrow[start:end], known, encoding, False, machine), rows_of(whole, start, end))
+
+
+def rows_of(values: Quantized, start: int, end: int) -> Quantized:
+    minima = None if values.minima is None else values.minima[start:end]
+    return Quantized(values.codes[start:end], values.scales[start:end], minima)
+
+
+@pytest.mark.parametrize("name", ["q4_0", "affine4-g64"])
+def test_threads_and_alignment_do_not_change_a_bit(name, inputs):
+    """More columns than a panel and a block of the factor have."""
+    import torch
+
+    random = np.random.default_rng(9)
+    columns = 704
+    x = random.standard_normal((900, 50)) @ random.standard_normal((50, columns)) + random.standard_normal(
+        (900, columns)
+    )
+    hessian, encoding = hessian_of(x), ENCODINGS[name]
+    weights = (random.standard_normal((200, columns)) * 0.02).astype(np.float32)
+    with threads(1) as one:
+        known = gptq.feedback(hessian.clone(), Settings(), encoding.block, one)
+        wanted = gptq.solve(weights, known, encoding, False, one)
+    for count in (2, 3):
+        for shift in (0, 1, 5):
+            moved = np.empty(weights.size + shift, np.float32)[shift:].reshape(weights.shape)
+            moved[:] = weights
+            with threads(count) as several:
+                again = gptq.feedback(hessian.clone(), Settings(), encoding.block, several)
+                assert torch.equal(again.factor, known.factor)
+                same(gptq.solve(moved, again, encoding, False, several), wanted)

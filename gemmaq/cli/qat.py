@@ -165,7 +165,6 @@ def _train(order: Order, data: Data, block_wise: bool, here: Ranks, hushed: bool
     """Train under the eyes of the user, who may end it."""
     from gemmaq.qat import blockwise
     from gemmaq.qat import run as runs
-    from gemmaq.qat.checkpoints import work_folder
     from gemmaq.qat.dither import on_lattice
     from gemmaq.qat.train import Stopped
 
@@ -181,9 +180,12 @@ def _train(order: Order, data: Data, block_wise: bool, here: Ranks, hushed: bool
             return train(order, data, lattices, here, watcher, begun)
         except Stopped as stopped:
             if here.first:
-                console.say(f"stopped, {work_folder(order.out)} holds what is done")
+                console.say(f"stopped, {work} holds what is done" if runs.has_state(work) else "stopped")
                 console.say(f"go on with: {_command()}")
             raise typer.Exit(_EXITS.get(signal.Signals(stopped.number), 1)) from None
+        finally:
+            if here.first and work.exists() and not runs.has_state(work):
+                runs.drop_work(work)
 
 
 def _dithered(order: Order, work: Path, lattices: dict[str, str], here: Ranks, hushed: bool) -> Checkpoint:

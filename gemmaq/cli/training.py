@@ -14,11 +14,18 @@ if TYPE_CHECKING:
     from gemmaq.qat.train import Told
 
 _SECONDS = 15.0
+_UNKNOWN = 1 << 30
+"""So many steps are told while the clock has not decided on their number."""
 
 
 def _line(told: Told) -> str:
     minutes, seconds = divmod(round(told.left), 60)
-    return f"loss {told.loss:.4f}  {told.rate:,.0f} tokens/s  {minutes}:{seconds:02} left"
+    left = f"  {minutes}:{seconds:02} left" if told.steps < _UNKNOWN else ""
+    return f"loss {told.loss:.4f}  {told.rate:,.0f} tokens/s{left}"
+
+
+def _of(told: Told) -> str:
+    return f" of {told.steps}" if told.steps < _UNKNOWN else ""
 
 
 @contextmanager
@@ -34,7 +41,7 @@ def training(quiet: bool) -> Iterator[Callable[[Told], None]]:
             now = time.monotonic()
             if now - last[0] >= _SECONDS or told.step == told.steps:
                 last[0] = now
-                console.say(f"step {told.step} of {told.steps}  {_line(told)}")
+                console.say(f"step {told.step}{_of(told)}  {_line(told)}")
 
         yield tell
         return
@@ -44,4 +51,6 @@ def training(quiet: bool) -> Iterator[Callable[[Told], None]]:
     columns = (TextColumn("step"), MofNCompleteColumn(), BarColumn(), TextColumn("{task.fields[line]}"))
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("", total=None, line="")
-        yield lambda told: bar.update(task, completed=told.step, total=told.steps, line=_line(told))
+        yield lambda told: bar.update(
+            task, completed=told.step, total=told.steps if told.steps < _UNKNOWN else None, line=_line(told)
+        )

@@ -40,6 +40,8 @@ SEQUENCES = 128
 """Of the text that layers are trained on."""
 _PROGRAM = 900 << 20
 """Bytes that Python, torch and transformers take, and the products' buffers."""
+_TOGETHER = 4
+"""Sequences that go through a layer at a time where nothing is learned."""
 _RECORD = "layers.json"
 
 
@@ -177,8 +179,9 @@ class _Layers:
         import torch
 
         with torch.no_grad():
-            for at, sequence in enumerate(hidden):
-                hidden[at] = self._call(module, index, sequence[None])[0].float()
+            for first in range(0, len(hidden), _TOGETHER):
+                part = torch.stack(hidden[first : first + _TOGETHER])
+                hidden[first : first + _TOGETHER] = self._call(module, index, part).float().unbind()
 
     def _take(self, student: nn.Module, path: Path) -> None:
         import torch

@@ -136,7 +136,7 @@ def prepare_work(order: Order, ranks: Ranks) -> Path:
     if not ranks.first:
         return work
     if work.exists() and not order.resume:
-        if not order.force:
+        if has_state(work) and not order.force:
             raise OutputError(
                 f"{work} holds a training that has not ended", "--resume goes on with it, --force begins anew"
             )
@@ -146,6 +146,11 @@ def prepare_work(order: Order, ranks: Ranks) -> Path:
     except OSError as error:
         raise OutputError(f"{work} cannot be made: {error.strerror}") from error
     return work
+
+
+def has_state(work: Path) -> bool:
+    """Whether there is anything to go on from."""
+    return any(True for kind in ("step-*", "layer-*.safetensors", "teacher-samples.*") for _ in work.glob(kind))
 
 
 def drop_work(work: Path) -> None:

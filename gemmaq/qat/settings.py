@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-LEARNING_RATE = 6e-6
+LEARNING_RATE = 1e-5
 STEPS = 500
 VOCABULARY = 16384
 

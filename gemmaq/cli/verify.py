@@ -60,6 +60,8 @@ def verify(
 
     if against is None and (text or imatrix):
         raise UsageError(f"{'--text' if text else '--imatrix'} serves --against SOURCE alone")
+    if text and imatrix:
+        raise UsageError("--text and --imatrix cannot go together", "give what gemmaq.json names")
     silent = quiet or as_json
     with console.progress(f"reading {artifact}", silent) as progress:
         reports = examine(artifact, progress)

@@ -49,7 +49,6 @@ class Encoder:
         Raises:
             InputError: the template refuses it.
         """
-        from jinja2.exceptions import TemplateError
         from transformers.utils.chat_template_utils import render_jinja_template
 
         special: dict[str, Any] = {
@@ -59,7 +58,7 @@ class Encoder:
             rendered: Any = render_jinja_template(
                 [list(messages)], chat_template=self.tokenizer.chat_template, **special
             )
-        except TemplateError as error:
+        except Exception as error:  # a template is a program
             raise InputError(f"the chat template refuses a conversation: {error}") from error
         return self.encode(rendered[0][0])
 

@@ -295,6 +295,8 @@ def test_verify_refuses_what_serves_nothing(model, text, matrix, made, out, tmp_
     run("convert", model, "-q", "-o", out)
     words = ("was not calibrated on anything",)
     refused(2, words, "verify", out, "--against", model, "--text", text, under=tmp_path)
+    both = ("--text", text, "--imatrix", matrix)
+    refused(2, ("cannot go together",), "verify", made["gptq"], "--against", model, *both, under=tmp_path)
     for flag, value in (("--text", text), ("--imatrix", matrix)):
         refused(2, (flag, "--against"), "verify", made["gptq"], flag, value, under=tmp_path)
     refused(3, ("something else",), "verify", made["gptq"], "--against", model, "--imatrix", matrix, under=tmp_path)

@@ -225,6 +225,10 @@ def test_a_model_that_chats_is_shown_plain_text_as_exchanges(chatting):
 def test_a_conversation_that_the_template_refuses_is_told(chatting):
     with pytest.raises(InputError, match="the user speaks first"):
         calibration(text((ANSWER,)), chatting, 16, 1)
+    for broken in ("{{ messages[0]['role'] + 1 }}", "{{ 1 // 0 }}", "{% if", "{{ nothing.at.all }}"):
+        using = replace(chatting, tokenizer=replace(chatting.tokenizer, chat_template=broken))
+        with pytest.raises(InputError, match="the chat template refuses"):
+            using.conversation([USER])
 
 
 def test_a_broken_tokenizer_is_told(tmp_path):

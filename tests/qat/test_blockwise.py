@@ -9,8 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from small import SMALL, environment, record_of, words
 
-from conftest import SMALL, environment, record_of, words  # type: ignore[import-not-found]
 from gemmaq.gemma.config import pattern
 from inprocess import run
 from synthetic import write_checkpoint

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from small import words
 
-from conftest import words  # type: ignore[import-not-found]
 from gemmaq.qat import checkpoints, train
 from inprocess import run
 

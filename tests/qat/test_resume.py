@@ -10,8 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-
-from conftest import Trained, call, environment, record_of, words  # type: ignore[import-not-found]
+from small import Trained, call, environment, record_of, words
 
 pytest.importorskip("torch")
 

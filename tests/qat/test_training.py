@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from small import Trained, record_of, words
 
 import oracles
-from conftest import Trained, record_of, words  # type: ignore[import-not-found]
 from gemmaq.checkpoint.blob import Reader
 from gemmaq.checkpoint.rows import read_rows, values_of, weights
 from gemmaq.gemma import names
@@ -19,7 +19,7 @@ from gemmaq.sources import open_source
 from inprocess import run
 from runtimes import Require
 
-pytest.importorskip("torch")
+torch = pytest.importorskip("torch")
 
 
 def codes(path: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -100,7 +100,7 @@ def in_process(source: Path, text: Path, out: Path, *more: object) -> dict[str, 
     ],
 )
 def test_other_ways_to_train_lower_it_too(source: Path, text: Path, tmp_path: Path, options: list[object]) -> None:
-    record = in_process(source, text, tmp_path / "out", *options)
+    record = in_process(source, text, tmp_path / "out", "--steps", 20, *options)
     evaluation = record["evaluation"]
     assert evaluation["after"]["kl"] < evaluation["before"]["kl"]
 
@@ -132,6 +132,26 @@ def test_the_start_may_be_another_folder(trained: Trained, source: Path, text: P
     ends = trained.record["evaluation"]["after"]["kl"]
     assert record["evaluation"]["before"]["kl"] == pytest.approx(ends, rel=0.02)
     assert record["start"]["name"] == trained.folder.name
+
+
+def test_a_start_on_a_grid_keeps_its_scales(source: Path, text: Path, tmp_path: Path) -> None:
+    """From GPTQ: what is measured before the first step is the GPTQ model, and converting keeps the trained codes."""
+    run("convert", source, "--method", "gptq", "--portable", "--text", text, "-o", tmp_path / "gptq")
+    start = next((tmp_path / "gptq").glob("*.gguf"))
+    record = in_process(source, text, tmp_path / "out", "--start", start, "--steps", 20)
+    assert record["evaluation"]["after"]["kl"] < record["evaluation"]["before"]["kl"]
+    run("convert", tmp_path / "out", "-o", tmp_path / "gguf")
+    before, after = codes(start), codes(next((tmp_path / "gguf").glob("*.gguf")))
+    stored = open_source(str(tmp_path / "out")).tensors
+    moved = []
+    with Reader() as reader:
+        for name, (chosen, scales) in after.items():
+            assert np.isclose(np.abs(scales), np.abs(before[name][1]), rtol=2**-8).mean() > 0.995
+            lattice = torch.from_numpy(np.repeat(scales, 32, axis=1) * (chosen.astype(np.float32) - 8))
+            in_file = torch.from_numpy(weights(stored[name], 0, stored[name].rows, reader))
+            assert torch.equal(lattice.bfloat16().float(), in_file)
+            moved.append(float((before[name][0] != chosen).mean()))
+    assert 0 < max(moved) < 0.5
 
 
 def test_a_dry_run_says_what_would_be_done(source: Path, text: Path, tmp_path: Path) -> None:

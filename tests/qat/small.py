@@ -1,0 +1,68 @@
+"""A small Gemma 3 with the first pieces of the real tokenizer, and short trainings of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from gemmaq.gemma.config import pattern
+from gemmaq.sources import SAMPLE, open_source
+from synthetic import TINY
+
+SMALL = replace(TINY, vocab_size=4096, num_hidden_layers=2, layer_pattern=pattern(2, 2))
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A run of `gemmaq qat`."""
+
+    folder: Path
+    record: dict[str, Any]
+
+
+def tokenizer(size: int) -> dict[str, bytes]:
+    """Gemma's tokenizer with its first pieces only: bytes, and the merges that stay among them."""
+    from gemmaq.checkpoint.tokenizer import to_files
+
+    files = to_files(open_source(SAMPLE).tokenizer, SMALL.max_position_embeddings)
+    whole = json.loads(files["tokenizer.json"])
+    vocabulary = {piece: at for piece, at in whole["model"]["vocab"].items() if at < size}
+    whole["model"]["vocab"] = vocabulary
+    whole["model"]["merges"] = [
+        merge for merge in whole["model"]["merges"] if all(p in vocabulary for p in (*merge, "".join(merge)))
+    ]
+    whole["added_tokens"] = [token for token in whole["added_tokens"] if token["id"] < size]
+    return {
+        "tokenizer.json": json.dumps(whole).encode(),
+        "tokenizer.model": files["tokenizer.model"],
+        "tokenizer_config.json": files["tokenizer_config.json"],
+        "special_tokens_map.json": files["special_tokens_map.json"],
+    }
+
+
+def words(source: Path, text: Path, out: Path, *more: object) -> list[str]:
+    """The command line of a short training in f32, the same whatever the machine."""
+    options = ["--learning-rate", "1e-4", "--dtype", "f32", "--context", 64, "--threads", 1, "--steps", 20]
+    return [str(word) for word in ("qat", source, "--text", text, "-o", out, *options, *more)]
+
+
+def call(arguments: Sequence[str], ranks: int = 1) -> subprocess.CompletedProcess[str]:
+    """Run it in a process of its own, or in several."""
+    several = ["-m", "torch.distributed.run", "--nproc-per-node", str(ranks)] if ranks > 1 else []
+    command = [sys.executable, *several, "-m", "gemmaq", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=600, env=environment())
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+def record_of(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "qat.json").read_text())
+    return found

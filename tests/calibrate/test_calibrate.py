@@ -163,6 +163,26 @@ def test_statistics_are_those_of_a_naive_pass(model, checkpoint, tokens):
             np.testing.assert_array_equal(sums, found[name])
 
 
+def test_sequences_go_together_where_no_workers_do(checkpoint, tokens, tmp_path):
+    """As on a GPU: eight at a time, the last few fewer."""
+    import torch
+
+    many = np.concatenate([tokens, tokens[::-1]])
+    plans = {p.source.name: p for p in planned(checkpoint)[0].plan.tensors}
+    for place in ("one", "other"):
+        (tmp_path / place).mkdir()
+    with opened(checkpoint) as one, torch.no_grad():
+        other = replace(one, machine=forward.Machine(torch.device("cpu"), None))
+        assert [len(part) for part in other.embed(many)] == [8, 2]
+        wanted = squares(one, many, nobody)
+        for name, sums in squares(other, many, nobody).items():
+            np.testing.assert_allclose(sums, wanted[name], rtol=1e-4, atol=1e-12)
+        first = feedback.solve(one, many, plans, gptq.Settings(), Store(tmp_path / "one"), nobody)
+        second = feedback.solve(other, many, plans, gptq.Settings(), Store(tmp_path / "other"), nobody)
+    for name, tensor in first.items():
+        assert (read_back(tensor).codes == read_back(second[name]).codes).mean() > 0.98
+
+
 def test_the_file_of_imatrix_holds_the_statistics(model, checkpoint, file, text, tmp_path):
     out = tmp_path / "imatrix.gguf"
     run("imatrix", model, "-o", out, "--text", file, "--calibration-context", CONTEXT, "-q")

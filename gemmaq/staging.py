@@ -12,7 +12,7 @@ from pathlib import Path
 
 from gemmaq.errors import OutputError
 
-_OURS = {".gguf", ".safetensors", ".json", ".jinja", ".model", ".md", ".metadata"}
+_OURS = {".gguf", ".safetensors", ".json", ".jinja", ".model", ".md", ".metadata", ".svg"}
 """Endings of the files that artifacts are made of."""
 _NAMED = {"LICENSE", "Modelfile", "SHA256SUMS", "params"}
 """And the files that have none."""

@@ -3,6 +3,7 @@
 import re
 import shlex
 from pathlib import Path
+from pydoc_data.topics import topics
 
 from fake_ollama import FakeOllama
 
@@ -27,16 +28,23 @@ def test_every_command_shown_works(gemmaq, tiny, tmp_path):
     digests = {path.name: f"{number:064x}" for number, path in enumerate(sorted(large.glob("*.safetensors")))}
     work = tmp_path / "work"
     work.mkdir()
+    (work / "notes.txt").write_text("\n\n".join(topics[name] for name in sorted(topics)[:12]))
     (tmp_path / "ollama").mkdir()
     (tmp_path / ".lmstudio").mkdir()
     with FakeHub(tmp_path / "hub") as hub, FakeOllama(tmp_path / "ollama") as ollama:
         hub.add(QAT, tiny)
         hub.add(LARGE, large, digests=digests)
         hub.tokens["hf_write"]["orgs"] = ["my-org"]
-        env = {**hub.env(tmp_path / "home", token="hf_write"), "OLLAMA_HOST": ollama.host, "HOME": str(tmp_path)}
+        env = {
+            "GEMMAQ_CACHE": str(tmp_path / "cache"),
+            **hub.env(tmp_path / "home", token="hf_write"),
+            "OLLAMA_HOST": ollama.host,
+            "HOME": str(tmp_path),
+        }
         for arguments in commands():
             gemmaq(*arguments, cwd=work, env=env)
         assert [name for name in ollama.made if "gemma-qat" in name]
         assert hub.sent[f"{LARGE}/model-00001-of-00012.safetensors"] < 1 << 20
     assert (work / "out" / "gemma-3-270m-Q4_0.gguf").is_file()
+    assert "<svg" in (work / "quality.html").read_text()
     assert (work / "memory.svg").read_text().count("<svg") == 1

@@ -48,29 +48,52 @@ def solve(
     Raises:
         InputError: activations that are not finite, or inputs that nothing can be derived from.
     """
-    import torch
-
-    hidden, found = decoder.embed(tokens), {}
+    hidden: list[torch.Tensor] = decoder.embed(tokens)
+    found: dict[str, Tensor] = {}
     for index in range(decoder.layers):
-        module = decoder.layer(index)
-        hessians = _hessians(decoder, module, index, hidden)
-        for site, sharing in SITES.items():
-            hessian = mirrored(hessians.pop(site))
-            wanted = {part: planned[f"model.layers.{index}.{part}.weight"] for part in sharing}
-            blocks = [plan.encoding.block for plan in wanted.values() if plan.choice.method == "gptq"]
-            known = _known(hessian, settings, max(blocks), decoder, f"model.layers.{index}.{site}") if blocks else None
-            for part, plan in wanted.items():
-                weight: torch.Tensor = module.get_parameter(f"{part}.weight")
-                weights, encoding, choice = weight.cpu().numpy(), plan.encoding, plan.choice
-                if known is not None and choice.method == "gptq":
-                    values = gptq.solve(weights, known, encoding, choice.portable, decoder.machine)
-                    found[plan.source.name] = store.put(plan.source, encoding, values)
-                else:
-                    values = methods.quantize(weights, encoding, choice)
-                weight.copy_(torch.from_numpy(dequantize(encoding, values)))
-        decoder.through(module, index, hidden)
+        found |= _layer(decoder, index, hidden, planned, settings, store)
         progress("calibrating", index + 1, decoder.layers)
     return found
+
+
+def _layer(
+    decoder: Decoder,
+    index: int,
+    hidden: list[torch.Tensor],
+    planned: Mapping[str, PlannedTensor],
+    settings: gptq.Settings,
+    store: Store,
+) -> dict[str, Tensor]:
+    """The same for one layer, whose quantized weights the activations then pass."""
+    module, found = decoder.layer(index), {}
+    hessians = _hessians(decoder, module, index, hidden)
+    for site, sharing in SITES.items():
+        wanted = {part: planned[f"model.layers.{index}.{part}.weight"] for part in sharing}
+        known = _known(hessians, site, wanted, settings, decoder, f"model.layers.{index}.{site}")
+        for part, plan in wanted.items():
+            solved = _matrix(module.get_parameter(f"{part}.weight"), plan, known, store, decoder)
+            if solved is not None:
+                found[plan.source.name] = solved
+        del known  # as large as the Hessian: nothing may hold it while the next is worked on
+    decoder.through(module, index, hidden)
+    return found
+
+
+def _matrix(
+    weight: torch.Tensor, plan: PlannedTensor, known: gptq.Feedback | None, store: Store, decoder: Decoder
+) -> Tensor | None:
+    """Give a matrix of a layer the weights it will have; the codes, if its method is gptq."""
+    import torch
+
+    weights, encoding, choice = weight.cpu().numpy(), plan.encoding, plan.choice
+    solved = None
+    if known is not None and choice.method == "gptq":
+        values = gptq.solve(weights, known, encoding, choice.portable, decoder.machine)
+        solved = store.put(plan.source, encoding, values)
+    else:
+        values = methods.quantize(weights, encoding, choice)
+    weight.copy_(torch.from_numpy(dequantize(encoding, values)))
+    return solved
 
 
 def _hessians(
@@ -90,8 +113,20 @@ def _hessians(
     return hessians
 
 
-def _known(hessian: torch.Tensor, settings: gptq.Settings, group: int, decoder: Decoder, where: str) -> gptq.Feedback:
+def _known(
+    hessians: dict[str, torch.Tensor],
+    site: str,
+    wanted: Mapping[str, PlannedTensor],
+    settings: gptq.Settings,
+    decoder: Decoder,
+    where: str,
+) -> gptq.Feedback | None:
+    """What the Hessian of a site says, which is taken out; None if no matrix asks for it."""
+    hessian = mirrored(hessians.pop(site))
+    blocks = [plan.encoding.block for plan in wanted.values() if plan.choice.method == "gptq"]
+    if not blocks:
+        return None
     try:
-        return gptq.feedback(hessian, settings, group, decoder.machine)
+        return gptq.feedback(hessian, settings, max(blocks), decoder.machine)
     except InputError as error:
         raise InputError(f"{where}: {error}", error.hint) from error

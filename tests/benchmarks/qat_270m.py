@@ -1,6 +1,6 @@
 """The real 270M: BF16, plain Q4_0, GPTQ, QAT, and QAT from GPTQ, side by side through the real converter.
 
-    python tests/benchmarks/qat_270m.py WORK_FOLDER [--minutes 20] [--seeds 0 1 2] [--threads N] [--tokens 4096]
+    python tests/benchmarks/qat_270m.py WORK_FOLDER [--minutes 20] [--seeds 0 1 2] [--tokens 4096]
 
 The source is quantized, so it is dithered first, and the dithered model is what everything is compared with. Trained
 and calibrated on the language's documentation and the standard library's docstrings, split by document; measured by

@@ -37,6 +37,7 @@ def test_every_command_shown_works(gemmaq, tiny, tmp_path):
         hub.tokens["hf_write"]["orgs"] = ["my-org"]
         env = {
             "GEMMAQ_CACHE": str(tmp_path / "cache"),
+            "GEMMAQ_CALIBRATION_TOKENS": "1024",
             **hub.env(tmp_path / "home", token="hf_write"),
             "OLLAMA_HOST": ollama.host,
             "HOME": str(tmp_path),

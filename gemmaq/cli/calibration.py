@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from gemmaq.recipe import Recipe
     from gemmaq.texts import Text
 
+_TOKENS = "GEMMAQ_CALIBRATION_TOKENS"
 Texts = Annotated[
     list[Path] | None,
     typer.Option(
@@ -32,7 +34,13 @@ Texts = Annotated[
 ]
 Tokens = Annotated[
     int | None,
-    typer.Option("--calibration-tokens", metavar="N", min=16, help="Tokens of it to use at most. Default: 16384."),
+    typer.Option(
+        "--calibration-tokens",
+        metavar="N",
+        min=16,
+        envvar=_TOKENS,
+        help="Tokens of it to use at most. Default: 16384.",
+    ),
 ]
 Context = Annotated[
     int | None,
@@ -71,7 +79,7 @@ def read(recipe: Recipe, text: list[Path] | None, imatrix: Path | None, settings
     methods = [method for method in CALIBRATED if method in asked]
     given = {name: value for name, value in settings.items() if value is not None}
     flags = [flag for flag, value in (("--text", text), ("--imatrix", imatrix)) if value]
-    flags += [_FLAGS[name] for name in given]
+    flags += [_FLAGS[name] for name in given if name != "tokens" or _TOKENS not in os.environ]
     if not methods:
         if flags:
             raise UsageError(f"{flags[0]} is for methods {' and '.join(CALIBRATED)}", "add --method gptq")

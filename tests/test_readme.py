@@ -5,6 +5,7 @@ import shlex
 from pathlib import Path
 from pydoc_data.topics import topics
 
+import pytest
 from fake_ollama import FakeOllama
 
 from fake_hub import FakeHub
@@ -20,6 +21,16 @@ def commands() -> list[list[str]]:
     blocks = re.findall(r"```sh\n(.*?)```", README.read_text(), re.DOTALL)
     lines = [part.strip() for block in blocks for line in block.splitlines() for part in line.split("&&")]
     return [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("gemmaq ")]
+
+
+def paths() -> list[str]:
+    """Files and folders of the project that the README names."""
+    return sorted(set(re.findall(r"`((?:recipes|tests|\.ci)/[\w./-]*)`", README.read_text())))
+
+
+@pytest.mark.parametrize("path", paths())
+def test_every_file_named_is_there(path):
+    assert (README.parent / path).exists()
 
 
 def test_every_command_shown_works(gemmaq, tiny, tmp_path):

@@ -48,10 +48,15 @@ def inverse(upper: torch.Tensor, machine: Machine) -> torch.Tensor:
     found = torch.zeros_like(upper)
 
     def columns(at: int) -> None:
+        """Block by block from the diagonal upwards: of a large triangle torch would make a copy for every worker."""
         end = min(at + _BLOCK, len(upper))
-        unit = torch.zeros(end, end - at, dtype=upper.dtype, device=upper.device)
-        unit[at:].fill_diagonal_(1)
-        found[:end, at:end] = torch.linalg.solve_triangular(upper[:end, :end], unit, upper=True)
+        for low in range(at, -1, -_BLOCK):
+            high = min(low + _BLOCK, end)
+            if low == at:
+                right = torch.eye(end - at, dtype=upper.dtype, device=upper.device)
+            else:
+                right = -(upper[low:high, high:end] @ found[high:end, at:end])
+            found[low:high, at:end] = torch.linalg.solve_triangular(upper[low:high, low:high], right, upper=True)
 
     machine.each(columns, range(0, len(upper), _BLOCK))
     return found

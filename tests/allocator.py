@@ -17,9 +17,9 @@ from pathlib import Path
 from gemmaq import vram
 from gemmaq.encodings import ENCODINGS
 from gemmaq.errors import UsageError
-from gemmaq.gemma import gguf_keys, names
-from gemmaq.gemma.config import TextConfig
-from gemmaq.plan import Plan
+from gemmaq.models.gemma3 import gguf_keys, names
+from gemmaq.models.gemma3.config import TextConfig
+from gemmaq.planning.plan import Plan
 
 GGML_TYPES = {
     name: ENCODINGS[name].ggml_type for name in ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0")

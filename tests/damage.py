@@ -19,11 +19,11 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from gemmaq.checkpoint import sentencepiece
-from gemmaq.checkpoint.blob import Blob
 from gemmaq.errors import InputError
-from gemmaq.gemma.config import TextConfig, pattern
-from gemmaq.gemma.tokens import BYTE, CONTROL, NORMAL
+from gemmaq.files import sentencepiece
+from gemmaq.files.blob import Blob
+from gemmaq.models.gemma3.config import TextConfig, pattern
+from gemmaq.models.gemma3.vocabulary import BYTE, CONTROL, NORMAL
 from synthetic import TINY, write_checkpoint, write_safetensors
 
 SMALL = replace(TINY, num_hidden_layers=2, layer_pattern=pattern(2, 6))

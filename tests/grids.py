@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gemmaq.gemma.names import EMBEDDING
+from gemmaq.models.gemma3.names import EMBEDDING
 from synthetic import bf16
 
 Grid = tuple[np.ndarray, np.ndarray]

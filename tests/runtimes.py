@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gemmaq.gemma.names import from_gguf, is_norm
+from gemmaq.models.gemma3.names import from_gguf, is_norm
 from oracles import read_gguf
 
 if TYPE_CHECKING:

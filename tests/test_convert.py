@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from damage import SMALL, add_tensor, contained, edit_json, gguf_bytes, key, small_model, stored, text, tree
-from gemmaq.checkpoint.gguf_file import STRING
-from gemmaq.gemma.names import EMBEDDING, HEAD, shapes
+from gemmaq.files.gguf_reader import STRING
+from gemmaq.models.gemma3.names import EMBEDDING, HEAD, shapes
 from inprocess import run
 from oracles import read_gguf
 

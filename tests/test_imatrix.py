@@ -13,15 +13,15 @@ from gguf import GGUFReader
 from hypothesis import HealthCheck, given, settings
 
 from damage import bounded, corrupted, gguf_bytes, key, small_model, tensor, text
-from gemmaq import imatrix
-from gemmaq.checkpoint.blob import Reader
+from gemmaq.calibration import imatrix
+from gemmaq.calibration.imatrix import Entry, Imatrix, check, document, read
 from gemmaq.checkpoint.rows import weights
 from gemmaq.encodings import ENCODINGS, codec
 from gemmaq.errors import InputError, NotFoundError
-from gemmaq.gemma import names
-from gemmaq.imatrix import Entry, Imatrix, check, document, read
+from gemmaq.files.blob import Reader
 from gemmaq.methods import Choice, Importance, quantize
-from gemmaq.sources import open_source
+from gemmaq.models.gemma3 import names
+from gemmaq.sources.open import open_source
 from oracles import llama_quantize, llama_reads_imatrix, need_ggml, read_gguf
 
 ONE = "blk.0.attn_q.weight"

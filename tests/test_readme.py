@@ -9,7 +9,7 @@ import pytest
 from fake_ollama import FakeOllama
 
 from fake_hub import FakeHub
-from gemmaq.gemma.sizes import require
+from gemmaq.models.gemma3.sizes import require
 from synthetic import write_checkpoint
 
 README = Path(__file__).parents[1] / "README.md"

@@ -13,11 +13,12 @@ import pytest
 from gemmaq import containers
 from gemmaq.encodings import ENCODINGS
 from gemmaq.errors import UsageError
-from gemmaq.gemma.names import EMBEDDING
-from gemmaq.gemma.sizes import SIZES, by_name
-from gemmaq.mixtures import MIXTURES
-from gemmaq.plan import Plan, make_plan
-from gemmaq.recipe import TYPES, Recipe, Rule, folder, load, of
+from gemmaq.models.gemma3.names import EMBEDDING
+from gemmaq.models.gemma3.sizes import SIZES, by_name
+from gemmaq.planning.mixtures import MIXTURES
+from gemmaq.planning.plan import Plan
+from gemmaq.planning.planner import make_plan
+from gemmaq.planning.recipe import TYPES, Recipe, Rule, folder, load, of
 from gemmaq.vram.weights import checkpoint_of
 from inprocess import run
 

@@ -10,11 +10,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gemmaq.checkpoint.blob import Blob
 from gemmaq.encodings import Encoding
-from gemmaq.gemma import names
-from gemmaq.gemma.config import TextConfig
-from gemmaq.gemma.vision import VisionConfig
+from gemmaq.files.blob import Blob
+from gemmaq.models.gemma3 import names
+from gemmaq.models.gemma3.config import TextConfig
+from gemmaq.models.gemma3.vision import VisionConfig
 
 if TYPE_CHECKING:
     from gemmaq.checkpoint.tokenizer import Tokenizer, TokenizerFiles

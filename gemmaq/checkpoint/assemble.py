@@ -8,11 +8,11 @@ from dataclasses import replace
 import numpy as np
 
 from gemmaq.checkpoint import Tensor
-from gemmaq.checkpoint.blob import Reader
 from gemmaq.checkpoint.rows import weights
 from gemmaq.errors import InputError
-from gemmaq.gemma import names
-from gemmaq.gemma.config import TextConfig
+from gemmaq.files.blob import Reader
+from gemmaq.models.gemma3 import names
+from gemmaq.models.gemma3.config import TextConfig
 
 _SLAB = 1 << 22
 

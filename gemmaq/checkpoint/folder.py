@@ -9,17 +9,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from gemmaq.checkpoint import Checkpoint, Tensor, plain, safetensors_file
+from gemmaq.checkpoint import Checkpoint, Tensor, plain
 from gemmaq.checkpoint.assemble import text_tensors
-from gemmaq.checkpoint.blob import Blob
 from gemmaq.checkpoint.quantized import quantized_tensor
-from gemmaq.checkpoint.text_files import read_card, read_json
 from gemmaq.checkpoint.tokenizer import VERBATIM, TokenizerFiles, from_folder
 from gemmaq.encodings import ENCODINGS
 from gemmaq.errors import InputError, NotFoundError
-from gemmaq.gemma import config as gemma_config
-from gemmaq.gemma import names
-from gemmaq.gemma import vision as gemma_vision
+from gemmaq.files import safetensors_header
+from gemmaq.files.blob import Blob
+from gemmaq.files.text import read_card, read_json
+from gemmaq.models.gemma3 import config as gemma_config
+from gemmaq.models.gemma3 import names
+from gemmaq.models.gemma3 import vision as gemma_vision
 
 _INDEX = "model.safetensors.index.json"
 _PREPROCESSOR = "preprocessor_config.json"
@@ -87,7 +88,7 @@ def _kind(document: Mapping[str, Any], folder: Path) -> str:
 
 
 _SUFFIXES = ("weight", "scales", "biases", "weight_packed", "weight_scale", "weight_shape", "weight_zero_point")
-_Arrays = dict[str, tuple[Blob, safetensors_file.Entry]]
+_Arrays = dict[str, tuple[Blob, safetensors_header.Entry]]
 
 
 def _modules(entries: _Arrays) -> tuple[_Arrays, dict[str, _Arrays]]:
@@ -143,14 +144,14 @@ def _tensor(name: str, kind: str, arrays: _Arrays, shape: tuple[int, ...] | None
     return quantized_tensor(name, kind, arrays, shape)
 
 
-def _entries(folder: Path) -> Iterator[tuple[str, tuple[Blob, safetensors_file.Entry]]]:
+def _entries(folder: Path) -> Iterator[tuple[str, tuple[Blob, safetensors_header.Entry]]]:
     """Every tensor of the folder's shards: name -> file and header entry."""
     placed = weight_map(folder)
     shards = sorted(set(placed.values())) if placed else _shards(folder)
     seen: set[str] = set()
     for shard in shards:
         blob = Blob.of(folder / shard)
-        for entry in safetensors_file.parse(blob):
+        for entry in safetensors_header.parse(blob):
             if placed.get(entry.name, shard) != shard:
                 continue
             if entry.name in seen:

@@ -10,16 +10,17 @@ from typing import Any
 
 import numpy as np
 
-from gemmaq.checkpoint import Checkpoint, Tensor, gguf_file, plain
+from gemmaq.checkpoint import Checkpoint, Tensor, plain
 from gemmaq.checkpoint.assemble import text_tensors
-from gemmaq.checkpoint.blob import Blob
-from gemmaq.checkpoint.gguf_file import GgufFile
 from gemmaq.checkpoint.tokenizer import Tokenizer, TokenizerFiles
 from gemmaq.errors import InputError, NotFoundError
-from gemmaq.gemma import gguf_keys, names, vision
-from gemmaq.gemma import tokens as gemma
-from gemmaq.gemma.config import TextConfig
-from gemmaq.gemma.vision import VisionConfig
+from gemmaq.files import gguf_reader
+from gemmaq.files.blob import Blob
+from gemmaq.files.gguf_reader import GgufFile
+from gemmaq.models.gemma3 import gguf_keys, names, vision
+from gemmaq.models.gemma3 import vocabulary as gemma
+from gemmaq.models.gemma3.config import TextConfig
+from gemmaq.models.gemma3.vision import VisionConfig
 
 SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf")
 _ROLES = {"bos": "bos", "eos": "eos", "unk": "unknown", "sep": "seperator", "pad": "padding", "mask": "mask"}
@@ -38,7 +39,7 @@ def open_gguf(blobs: Sequence[Blob], name: str, location: str, projectors: Seque
     Raises:
         InputError: a header is unusable, or it is not a Gemma 3 text model.
     """
-    files = [gguf_file.parse(blob) for blob in blobs]
+    files = [gguf_reader.parse(blob) for blob in blobs]
     keys = files[0].keys
     expected = keys.get("split.count", 1)
     if expected != len(files):
@@ -78,7 +79,7 @@ def open_gguf(blobs: Sequence[Blob], name: str, location: str, projectors: Seque
 def _vision(blob: Blob, config: TextConfig) -> tuple[dict[str, Tensor], VisionConfig | None, tuple[str, ...]]:
     """Tensors and dimensions of an mmproj file, none if it is unusable or belongs to another model; and what is odd."""
     try:
-        file = gguf_file.parse(blob)
+        file = gguf_reader.parse(blob)
         width = file.keys.get("clip.vision.projection_dim")
         if file.keys.get("general.architecture") != "clip" or width != config.hidden_size:
             return {}, None, (f"{blob} lies beside the model but is not its vision projector: passed over",)
@@ -115,7 +116,7 @@ def shards_of(path: Path) -> list[Path]:
     return shards
 
 
-def _tensor(file: GgufFile, info: gguf_file.TensorInfo) -> Tensor:
+def _tensor(file: GgufFile, info: gguf_reader.TensorInfo) -> Tensor:
     name = names.from_gguf(info.name)
     shift = -1.0 if name is not None and names.is_norm(name) else 0.0
     return plain(name or info.name, info.shape, info.encoding, file.blob, info.offset, shift)

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 import numpy as np
 
 from gemmaq.checkpoint import Part, Tensor
-from gemmaq.checkpoint.blob import Blob, Reader
-from gemmaq.checkpoint.safetensors_file import ITEM_BYTES, Entry
 from gemmaq.encodings import ENCODINGS, codec
 from gemmaq.errors import InputError
+from gemmaq.files.blob import Blob, Reader
+from gemmaq.files.safetensors_header import ITEM_BYTES, Entry
 
 _SCALE_DTYPES = ("BF16", "F16", "F32")
 _SYMMETRIC = {(4, 32): "q4_0", (5, 32): "q5_0", (8, 32): "q8_0"}

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gemmaq.checkpoint import Tensor
-from gemmaq.checkpoint.blob import Reader
 from gemmaq.encodings import ENCODINGS, Quantized, codec, dequantize
 from gemmaq.errors import InputError
+from gemmaq.files.blob import Reader
 
 if TYPE_CHECKING:
     from gemmaq.encodings import F32, U8, Values

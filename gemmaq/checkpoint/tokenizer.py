@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gemmaq.checkpoint import sentencepiece
-from gemmaq.checkpoint.text_files import read_json, read_text
 from gemmaq.errors import InputError
-from gemmaq.gemma import tokens as gemma
-from gemmaq.gemma.config import TextConfig
+from gemmaq.files import sentencepiece
+from gemmaq.files.text import read_json, read_text
+from gemmaq.models.gemma3 import vocabulary as gemma
+from gemmaq.models.gemma3.config import TextConfig
 
 VERBATIM = (
     "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",

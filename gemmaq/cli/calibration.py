@@ -15,12 +15,12 @@ from gemmaq.cli import console
 from gemmaq.errors import InputError, UsageError
 
 if TYPE_CHECKING:
-    from gemmaq.calibrate import Calibration
+    from gemmaq.calibration.imatrix import Imatrix
     from gemmaq.checkpoint import Checkpoint
-    from gemmaq.imatrix import Imatrix
-    from gemmaq.jobs import Job
-    from gemmaq.recipe import Recipe
-    from gemmaq.texts import Text
+    from gemmaq.convert.jobs import Job
+    from gemmaq.inference.documents import Text
+    from gemmaq.planning.recipe import Recipe
+    from gemmaq.planning.request import Calibration
 
 _TOKENS = "GEMMAQ_CALIBRATION_TOKENS"
 Texts = Annotated[
@@ -105,9 +105,9 @@ def of_text(what: str, text: Sequence[Path] | None, given: Mapping[str, Any]) ->
         text: files.
         given: settings other than the default ones.
     """
-    from gemmaq import texts
-    from gemmaq.calibrate import Calibration
-    from gemmaq.forward import need
+    from gemmaq.inference import documents as texts
+    from gemmaq.inference.device import need
+    from gemmaq.planning.request import Calibration
 
     need(what)
     if not 0 < given.get("damping", 0.01) <= 1:
@@ -140,8 +140,8 @@ def again(known: Calibration, text: Sequence[Path] | None, imatrix: Path | None)
 def _of_imatrix(path: Path) -> Basis:
     from hashlib import sha256
 
-    from gemmaq.calibrate import Calibration
-    from gemmaq.imatrix import read as read_matrix
+    from gemmaq.calibration.imatrix import read as read_matrix
+    from gemmaq.planning.request import Calibration
 
     found = read_matrix(path)
     return Basis(Calibration((), sha256(path.read_bytes()).hexdigest()), None, found)
@@ -149,8 +149,8 @@ def _of_imatrix(path: Path) -> Basis:
 
 def described(checkpoint: Checkpoint, jobs: Sequence[Job], basis: Basis) -> str:
     """What calibration will do, in a sentence."""
-    from gemmaq.calibrate import memory
-    from gemmaq.calibrate.prepare import needed
+    from gemmaq.calibration import memory
+    from gemmaq.calibration.complete import needed
 
     how = basis.calibration
     if not how.texts:
@@ -187,8 +187,8 @@ def completed(
     if basis is None:
         yield list(jobs)
         return
-    from gemmaq.calibrate.prepare import Material, prepared
-    from gemmaq.staging import check_output
+    from gemmaq.calibration.complete import Material, prepared
+    from gemmaq.files.atomic import check_output
 
     if force is not None:  # here, for calibration takes its time
         check_output(folder, sum(job.artifact.size for job in jobs), checkpoint.files, force)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import time
 from pathlib import Path
@@ -10,13 +9,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gemmaq.cli import calibration, console, convert_views
+from gemmaq.cli import calibration, console
+from gemmaq.cli.options import cores, opened
+from gemmaq.cli.views import convert as convert_views
 from gemmaq.errors import UsageError
 
 if TYPE_CHECKING:
     from gemmaq.checkpoint import Checkpoint
-    from gemmaq.jobs import Request
-    from gemmaq.recipe import Recipe
+    from gemmaq.planning.recipe import Recipe
+    from gemmaq.planning.request import Request
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 1 << 10, "mi": 1 << 20, "gi": 1 << 30}
 
@@ -135,9 +136,11 @@ def convert(
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Only the artifacts' paths, one a line.")] = False,
 ) -> None:
     """Quantize a Gemma 3 checkpoint and write it for one runtime or several."""
-    from gemmaq.convert import write
-    from gemmaq.jobs import Request, grids, make_jobs
-    from gemmaq.release.finish import finisher
+    from gemmaq.convert.jobs import make_jobs
+    from gemmaq.convert.side_files import finisher
+    from gemmaq.convert.write import write
+    from gemmaq.planning.request import Request
+    from gemmaq.planning.survey import grids
 
     started = time.monotonic()
     limit = _bytes(max_shard_size)
@@ -179,21 +182,9 @@ def convert(
         convert_views.summarize(jobs, verdicts, seconds)
 
 
-def opened(source: str, dry_run: bool, quiet: bool) -> Checkpoint:
-    """The source, fetched first if it is a repository; of one that nothing is made of, only what sizes need."""
-    from gemmaq import sources
-    from gemmaq.cli.pull import fetch
-
-    ref = sources.repository(source)
-    if ref is None or dry_run:
-        return sources.open_source(source, tokenizer=True)
-    fetch(ref, quiet)
-    return sources.open_snapshot(ref)
-
-
 def _recipe(quant: str | None, embedding: str | None, method: str | None, recipe: str | None) -> Recipe:
     """Flags before what the recipe file says before the defaults."""
-    from gemmaq.recipe import load, of
+    from gemmaq.planning.recipe import load, of
 
     file = load(recipe) if recipe else None
     return of(
@@ -205,7 +196,7 @@ def _recipe(quant: str | None, embedding: str | None, method: str | None, recipe
 
 
 def _mmproj(text: str) -> str | None:
-    from gemmaq.plan import MMPROJ
+    from gemmaq.planning.plan import MMPROJ
 
     if text.lower() not in (*MMPROJ, "none"):
         raise UsageError(f"unknown type of the vision side {text!r}", f"known: {', '.join(MMPROJ)}, none")
@@ -215,7 +206,7 @@ def _mmproj(text: str) -> str | None:
 def _containers(to: list[str] | None, recipe: str | None) -> tuple[str, ...]:
     """Names of the containers, in the order asked for."""
     from gemmaq import containers
-    from gemmaq.recipe import load
+    from gemmaq.planning.recipe import load
 
     names = list(to or (load(recipe).to if recipe else ()) or ("gguf",))
     return tuple(dict.fromkeys(containers.check(name) for name in names))
@@ -223,15 +214,10 @@ def _containers(to: list[str] | None, recipe: str | None) -> tuple[str, ...]:
 
 def _folder(checkpoint: Checkpoint, request: Request) -> Path:
     """What is made where nothing is said."""
-    from gemmaq.gemma.identity import identify
+    from gemmaq.models.identity import identify
 
     names = request.to if len(request.to) == 1 else ()
     return Path("-".join([identify(checkpoint.name).stem, request.recipe.label, *names]))
-
-
-def cores() -> int:
-    """Processors this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _bytes(text: str | None) -> int | None:

@@ -100,7 +100,7 @@ def estimate_vram(
 
     Weights, cache and compute buffer of llama.cpp are those of its own allocator, all layers on the GPU.
     """
-    from gemmaq.cli import vram_views as views
+    from gemmaq.cli.views import estimate_vram as views
 
     if published:
         if models or quants or contexts or gpus or plot:
@@ -111,7 +111,7 @@ def estimate_vram(
 
     runtime = vram.find(engine)
     if plot is not None:
-        from gemmaq import charts
+        from gemmaq.charts import lines as charts
 
         charts.check(plot)
     load = vram.Load(
@@ -156,7 +156,7 @@ class _Wanted:
 
 
 def _all_sizes() -> list[str]:
-    from gemmaq.gemma.sizes import SIZES
+    from gemmaq.models.gemma3.sizes import SIZES
 
     return [size.name for size in SIZES]
 
@@ -216,8 +216,8 @@ def _sees(wanted: _Wanted, checkpoint: Checkpoint, build: Build) -> bool:
 
 
 def _open(model: str) -> Checkpoint:
-    from gemmaq.gemma.sizes import by_name, require
-    from gemmaq.sources import open_source
+    from gemmaq.models.gemma3.sizes import by_name, require
+    from gemmaq.sources.open import open_source
     from gemmaq.vram.weights import checkpoint_of
 
     size = by_name(model)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from gemmaq.checkpoint import Checkpoint
     from gemmaq.evaluate import Chunks
     from gemmaq.evaluate.result import Model
-    from gemmaq.texts import Text
+    from gemmaq.inference.documents import Text
 
 _SHOWN = (0, 1, 3, 4, 6, 7)
 """Columns that fit a terminal."""
@@ -72,10 +72,10 @@ def evaluate(
     its; logits are those of the weights a model really holds, decoded to float32.
     """
     from gemmaq import evaluate as measure
-    from gemmaq import forward
     from gemmaq.evaluate import cache
     from gemmaq.evaluate.result import described
-    from gemmaq.texts import read
+    from gemmaq.inference import device as forward
+    from gemmaq.inference.documents import read
 
     silent = quiet or as_json
     forward.need("evaluate")
@@ -88,7 +88,7 @@ def evaluate(
     if dry_run:
         _dry(reference, models, chunks, report, as_json)
         return
-    from gemmaq.cli.convert import cores
+    from gemmaq.cli.options import cores
 
     workers = threads or cores()
     with forward.machine(device, workers) as machine, console.steps(silent) as told:
@@ -119,7 +119,7 @@ def _check_report(report: Path, force: bool) -> None:
 
 
 def _opened(sources: Sequence[str], dry_run: bool, quiet: bool) -> list[Checkpoint]:
-    from gemmaq.cli.convert import opened
+    from gemmaq.cli.options import opened
 
     known: dict[str, Checkpoint] = {}
     for source in sources:
@@ -132,7 +132,7 @@ def _opened(sources: Sequence[str], dry_run: bool, quiet: bool) -> list[Checkpoi
 
 def _chunks(opened: Sequence[Checkpoint], text: Text, context: int, tokens: int) -> Chunks:
     from gemmaq.evaluate import check_model, chunks
-    from gemmaq.texts.encoder import encoder
+    from gemmaq.inference.tokenize import encoder
 
     for model in opened:
         check_model(model, opened[0], context)
@@ -229,9 +229,10 @@ def _write(
     force: bool,
     quiet: bool,
 ) -> None:
-    from gemmaq import __version__, staging
+    from gemmaq import __version__
     from gemmaq.evaluate.report import Page, page
     from gemmaq.evaluate.result import distances
+    from gemmaq.files import atomic as staging
 
     with console.progress("comparing weights", quiet) as progress:
         apart = distances(opened[0], opened[1:], threads, progress)

@@ -29,11 +29,11 @@ def imatrix(
 
     The file is llama.cpp's, for `gemmaq convert --method importance --imatrix FILE` and for llama-quantize.
     """
-    from gemmaq.calibrate.prepare import Material, importance, sequences
-    from gemmaq.cli.convert import cores, opened
+    from gemmaq.calibration.complete import Material, importance, sequences
+    from gemmaq.calibration.imatrix import document
+    from gemmaq.cli.options import cores, opened
     from gemmaq.errors import OutputError
-    from gemmaq.imatrix import document
-    from gemmaq.staging import write_file
+    from gemmaq.files.atomic import write_file
 
     settings = {"tokens": calibration_tokens, "context": calibration_context}
     basis = calibration.of_text("imatrix", text, {name: value for name, value in settings.items() if value is not None})

@@ -30,7 +30,7 @@ def inspect(
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Only the model's name.")] = False,
 ) -> None:
     """Say what a model file or folder is: architecture, sizes, types, tokenizer, anything odd."""
-    from gemmaq.sources import open_source
+    from gemmaq.sources.open import open_source
 
     checkpoint = open_source(source)
     if as_json:
@@ -43,8 +43,8 @@ def inspect(
 
 def _facts(checkpoint: Checkpoint, with_tensors: bool) -> dict[str, Any]:
     """Everything there is to say, in bytes and counts."""
-    from gemmaq.gemma.sizes import label_of
-    from gemmaq.survey import survey
+    from gemmaq.models.gemma3.sizes import label_of
+    from gemmaq.planning.survey import survey
 
     config = checkpoint.config
     verdicts = survey(checkpoint) if checkpoint.weights_here else {}

@@ -130,7 +130,7 @@ def _check(job: _Job) -> Mapping[str, str]:
     Raises:
         VerificationError: it is not; see `gemmaq verify`.
     """
-    from gemmaq.release.verify import examine
+    from gemmaq.verify.examine import examine
 
     with console.progress(f"checking {job.artifact}", job.quiet) as progress:
         (report,) = examine(job.artifact, progress)

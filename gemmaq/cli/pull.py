@@ -12,7 +12,7 @@ from gemmaq.errors import UsageError
 
 if TYPE_CHECKING:
     from gemmaq.hub import Ref
-    from gemmaq.pull import Order
+    from gemmaq.sources.pull import Order
 
 
 def pull(
@@ -32,8 +32,8 @@ def pull(
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Only the folder.")] = False,
 ) -> None:
     """Fetch from the Hub what a conversion needs: checked, and continued where an earlier run stopped."""
+    from gemmaq.files.atomic import check_output
     from gemmaq.hub import client, parse
-    from gemmaq.staging import check_output
 
     ref = parse(repo)
     if ref is None:
@@ -65,14 +65,14 @@ def fetch(ref: Ref, quiet: bool) -> None:
 
 
 def _order(ref: Ref, include: list[str], exclude: list[str]) -> Order:
-    from gemmaq import pull
     from gemmaq.hub import client
+    from gemmaq.sources import pull
 
     return pull.cached_order(ref, include, exclude) if client.is_offline() else pull.order(ref, include, exclude)
 
 
 def _run(order: Order, quiet: bool) -> tuple[Path, int]:
-    from gemmaq import pull
+    from gemmaq.sources import pull
 
     listed, missing = order.listed, sum(file.size for file in order.missing)
     what = f"{len(order.files)} files, {console.size(order.size)}"
@@ -82,8 +82,8 @@ def _run(order: Order, quiet: bool) -> tuple[Path, int]:
 
 
 def _copy(snapshot: Path, order: Order, output: Path, force: bool) -> Path:
-    from gemmaq import pull
-    from gemmaq.staging import staging
+    from gemmaq.files.atomic import staging
+    from gemmaq.sources import pull
 
     with staging(output, force) as stage:
         pull.copy(snapshot, order, stage)

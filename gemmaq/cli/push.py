@@ -13,8 +13,8 @@ from gemmaq.cli import console
 from gemmaq.errors import UsageError
 
 if TYPE_CHECKING:
+    from gemmaq.artifact.publish import Entry
     from gemmaq.hub import Ref
-    from gemmaq.release.artifact import Entry
 
 
 def push(
@@ -33,9 +33,9 @@ def push(
     A README.md or params file of your own in DIR is published as it is. Files that the repository has already are not
     sent again.
     """
+    from gemmaq.artifact import push
+    from gemmaq.artifact.publish import entries
     from gemmaq.hub import Ref, parse
-    from gemmaq.release import push
-    from gemmaq.release.artifact import entries
 
     named = parse(repo)
     if named is None or named.part or named.revision:

@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gemmaq.cli import console
-from gemmaq.cli.convert import cores, opened
-from gemmaq.cli.training import training
+from gemmaq.cli.options import cores, opened
+from gemmaq.cli.views.training import training
 from gemmaq.errors import UsageError
 from gemmaq.qat.settings import LEARNING_RATE, STEPS, VOCABULARY, Settings
 
 if TYPE_CHECKING:
     from gemmaq.checkpoint import Checkpoint
+    from gemmaq.inference.distributed import Ranks
     from gemmaq.qat.data import Data
-    from gemmaq.qat.ranks import Ranks
     from gemmaq.qat.run import Order, Outcome
 
 _EXITS = {signal.SIGINT: 130, signal.SIGTERM: 143}
@@ -102,7 +102,7 @@ def qat(
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Only the folder's path.")] = False,
 ) -> None:
     """Train weights to lie on an int4 grid, with the model itself as the teacher."""
-    from gemmaq.forward import need
+    from gemmaq.inference.device import need
 
     begun = time.monotonic()
     gc.enable()  # graphs of gradients are full of cycles
@@ -114,11 +114,11 @@ def qat(
     _check(settings)
     import torch
 
-    from gemmaq.gemma.identity import identify
+    from gemmaq.inference.distributed import ranks
+    from gemmaq.inference.tokenize import encoder
+    from gemmaq.models.identity import identify
     from gemmaq.qat import data as texts
-    from gemmaq.qat.ranks import ranks
     from gemmaq.qat.run import Order
-    from gemmaq.texts.encoder import encoder
 
     torch.set_num_threads(threads or cores())
     with ranks(device, batch) as here:
@@ -193,7 +193,7 @@ def _dithered(order: Order, work: Path, lattices: dict[str, str], here: Ranks, h
     from collections import Counter
 
     from gemmaq.qat.dither import dithered
-    from gemmaq.qat.folder import spilled
+    from gemmaq.qat.export import spilled
 
     kinds = ", ".join(f"{count} {name}" for name, count in Counter(lattices.values()).most_common())
     if not hushed:
@@ -232,7 +232,7 @@ def _command() -> str:
 
 
 def _foretell(order: Order, data: Data, block_wise: bool, as_json: bool, quiet: bool) -> None:
-    from gemmaq.qat import plan
+    from gemmaq.qat import forecast as plan
 
     found = plan.foretell(order, data, block_wise)
     if as_json:
@@ -246,7 +246,7 @@ def _foretell(order: Order, data: Data, block_wise: bool, as_json: bool, quiet: 
 
 
 def _report(order: Order, outcome: Outcome, as_json: bool, quiet: bool) -> None:
-    from gemmaq.qat import record
+    from gemmaq.qat import report as record
 
     before, after = outcome.before, outcome.after.document()
     if as_json:

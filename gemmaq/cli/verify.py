@@ -14,9 +14,9 @@ from gemmaq.errors import UsageError, VerificationError
 
 if TYPE_CHECKING:
     from gemmaq.checkpoint import Checkpoint
-    from gemmaq.release.against import Comparison
-    from gemmaq.release.compare import Compared
-    from gemmaq.release.verify import Report
+    from gemmaq.convert.compare import Compared
+    from gemmaq.verify.against import Comparison
+    from gemmaq.verify.examine import Report
 
 _WORST = 5
 _SHOWN = 20
@@ -56,7 +56,7 @@ def verify(
 
     An artifact without SHA256SUMS and gemmaq.json, someone else's, is checked as far as it can be.
     """
-    from gemmaq.release.verify import examine
+    from gemmaq.verify.examine import examine
 
     if against is None and (text or imatrix):
         raise UsageError(f"{'--text' if text else '--imatrix'} serves --against SOURCE alone")
@@ -67,7 +67,7 @@ def verify(
         reports = examine(artifact, progress)
     compared: dict[int, Comparison] = {}
     if against is not None:
-        from gemmaq.cli.convert import cores, opened
+        from gemmaq.cli.options import cores, opened
 
         source = opened(against, dry_run=False, quiet=silent)
         for number, report in enumerate(reports):
@@ -93,7 +93,7 @@ def _basis(report: Report, text: list[Path] | None, imatrix: Path | None) -> cal
     Raises:
         InputError: something else was given.
     """
-    from gemmaq import texts
+    from gemmaq.inference import documents as texts
 
     known = report.known.request.calibration if report.known is not None else None
     if known is None:
@@ -115,7 +115,7 @@ def _compare(
 ) -> Comparison:
     from functools import partial
 
-    from gemmaq.release.against import with_recipe, without_recipe
+    from gemmaq.verify.against import with_recipe, without_recipe
 
     complete = None
     if basis is not None:
@@ -153,7 +153,7 @@ def _entry(report: Report, compared: Comparison | None) -> dict[str, Any]:
     }
     if compared is None:
         return entry
-    from gemmaq.release.compare import by_kind
+    from gemmaq.convert.compare import by_kind
 
     return entry | {
         "kinds": [
@@ -186,7 +186,7 @@ def _number(error: float) -> float | None:
 
 
 def _together(some: Sequence[Compared]) -> float:
-    from gemmaq.release.compare import relative
+    from gemmaq.convert.compare import relative
 
     return relative(math.fsum(t.square_error for t in some), math.fsum(t.square for t in some))
 
@@ -224,7 +224,7 @@ _NOTHING_KNOWN = "; nothing else is known of it: it has neither SHA256SUMS nor g
 
 
 def _table(report: Report, compared: Comparison) -> None:
-    from gemmaq.release.compare import by_kind
+    from gemmaq.convert.compare import by_kind
 
     rows = []
     for kind, some in by_kind(compared.tensors).items():

@@ -12,14 +12,14 @@ import numpy as np
 
 from gemmaq.checkpoint import Checkpoint, Tensor
 from gemmaq.checkpoint.tokenizer import Tokenizer
-from gemmaq.containers import OutputFile, Piece, Placement, shard_names, split
+from gemmaq.containers.layout import OutputFile, Piece, Placement, shard_names, split
 from gemmaq.encodings import ENCODINGS, Encoding, codec
-from gemmaq.gemma import gguf_keys, names, vision
-from gemmaq.gemma import tokens as gemma
-from gemmaq.gemma.identity import Identity, identify, title
-from gemmaq.gemma.sizes import label_of
-from gemmaq.gguf_header import F32, I32, U16, U32, Info, Keys, aligned, header
-from gemmaq.plan import Format, PieceSpec, Plan, PlannedTensor
+from gemmaq.files.gguf_writer import F32, I32, U16, U32, Info, Keys, aligned, header
+from gemmaq.models.gemma3 import gguf_keys, names, vision
+from gemmaq.models.gemma3 import vocabulary as gemma
+from gemmaq.models.gemma3.sizes import label_of
+from gemmaq.models.identity import Identity, identify, title
+from gemmaq.planning.plan import Format, PieceSpec, Plan, PlannedTensor
 
 if TYPE_CHECKING:
     from gemmaq.encodings import U8, Values

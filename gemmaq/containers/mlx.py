@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gemmaq.checkpoint import Checkpoint
-from gemmaq.containers import OutputFile, floats, words
-from gemmaq.containers.tensor_file import lay_out_shards, side_files, whole_config
+from gemmaq.containers.hf_folder import lay_out_shards, side_files, whole_config
+from gemmaq.containers.layout import OutputFile
 from gemmaq.encodings import ENCODINGS, Encoding, codec
-from gemmaq.plan import Format, PieceSpec, Plan, PlannedTensor
+from gemmaq.encodings.bitstream import floats, words
+from gemmaq.planning.plan import Format, PieceSpec, Plan, PlannedTensor
 
 if TYPE_CHECKING:
     from gemmaq.encodings import U8, Values

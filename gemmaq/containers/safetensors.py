@@ -10,11 +10,12 @@ import struct
 from typing import TYPE_CHECKING, Any
 
 from gemmaq.checkpoint import Checkpoint
-from gemmaq.containers import OutputFile, floats, words
-from gemmaq.containers.tensor_file import Constant, lay_out_shards, side_files, whole_config
+from gemmaq.containers.hf_folder import Constant, lay_out_shards, side_files, whole_config
+from gemmaq.containers.layout import OutputFile
 from gemmaq.encodings import ENCODINGS, Encoding
-from gemmaq.gemma import names
-from gemmaq.plan import Format, PieceSpec, Plan, PlannedTensor
+from gemmaq.encodings.bitstream import floats, words
+from gemmaq.models.gemma3 import names
+from gemmaq.planning.plan import Format, PieceSpec, Plan, PlannedTensor
 
 if TYPE_CHECKING:
     from gemmaq.encodings import U8, Values

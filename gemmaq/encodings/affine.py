@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gemmaq.encodings import Codec, Quantized
-from gemmaq.encodings.kernels import compiled, ranges
+from gemmaq.encodings.kernels import ranges
+from gemmaq.jit import compiled
 
 if TYPE_CHECKING:
     from gemmaq.encodings import F32

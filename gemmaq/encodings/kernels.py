@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import numba
 import numpy as np
+
+from gemmaq.jit import _jit, compiled
 
 BLOCK = 32
 _ZERO = np.float32(0)
@@ -20,18 +21,6 @@ MAGIC = np.float32(12582912.0)  # 1.5 * 2^23: adding and taking it away rounds t
 _SMALL = np.uint32(0x38800000)  # 2^-14, the smallest normal number of FP16
 _LARGE = np.uint32(0x47800000)  # 2^16
 _INF_BITS = np.uint32(0x7F800000)
-
-
-def compiled(function: Any) -> Any:
-    """Compile without the interpreter lock, keep the machine code on disk, divide like C."""
-    return _jit(function)
-
-
-def _jit(function: Any, **options: Any) -> Any:
-    try:
-        return numba.njit(function, cache=True, nogil=True, error_model="numpy", **options)
-    except RuntimeError:  # neither beside the package nor in the user's cache can anything be written
-        return numba.njit(function, nogil=True, error_model="numpy", **options)
 
 
 def _reduction(function: Any) -> Any:

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gemmaq.encodings import Codec, Quantized
-from gemmaq.encodings.kernels import compiled
 from gemmaq.encodings.lanes import LANES, ROOM, WEIGHTS
 from gemmaq.encodings.legacy import half_bytes, halves
 from gemmaq.encodings.scale_search import EPSILON, choose_levels, nearest_int, nearest_level, search_scales
+from gemmaq.jit import compiled
 
 if TYPE_CHECKING:
     from gemmaq.encodings import F32, U8

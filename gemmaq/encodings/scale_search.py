@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from gemmaq.encodings.kernels import MAGIC, compiled
+from gemmaq.encodings.kernels import MAGIC
 from gemmaq.encodings.lanes import LANES, LARGEST, WEIGHTS
+from gemmaq.jit import compiled
 
 EPSILON = np.float32(1e-15)
 """ggml's GROUP_MAX_EPS: below it a group counts as zero."""

@@ -16,8 +16,8 @@ import numpy as np
 from gemmaq.checkpoint import Checkpoint
 from gemmaq.errors import InputError, UsageError
 from gemmaq.evaluate import cache
-from gemmaq.gemma import names
-from gemmaq.texts import Text, windows
+from gemmaq.inference.documents import Text, windows
+from gemmaq.models.gemma3 import names
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from gemmaq.encodings import F32
-    from gemmaq.forward import Machine, Progress
-    from gemmaq.forward.decoder import Decoder
-    from gemmaq.texts import Tokens
-    from gemmaq.texts.encoder import Encoder
+    from gemmaq.inference.decoder import Decoder
+    from gemmaq.inference.device import Machine, Progress
+    from gemmaq.inference.documents import Tokens
+    from gemmaq.inference.tokenize import Encoder
 
     F64 = NDArray[np.float64]
 
@@ -105,7 +105,7 @@ def chunks(text: Text, using: Encoder, context: int, tokens: int) -> Chunks:
     Raises:
         InputError: the text is shorter than a chunk.
     """
-    from gemmaq.texts.encoder import plain
+    from gemmaq.inference.tokenize import plain
 
     ids = plain(text, using)
     if using.bos is not None:
@@ -216,7 +216,7 @@ def evaluate(
         InputError: a model cannot be read, or what it computes is not finite.
     """
     from gemmaq.evaluate.head import score
-    from gemmaq.forward.decoder import decoder
+    from gemmaq.inference.decoder import decoder
 
     with ExitStack() as stack:
         decoders = [stack.enter_context(decoder(model, machine)) for model in (reference, *models)]

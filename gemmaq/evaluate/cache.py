@@ -19,7 +19,7 @@ from gemmaq.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
     from gemmaq.encodings import F32
-    from gemmaq.texts import Tokens
+    from gemmaq.inference.documents import Tokens
 
 LIMIT = 2 << 30
 """Bytes of all entries together."""

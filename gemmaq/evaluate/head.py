@@ -11,16 +11,16 @@ import numpy as np
 from gemmaq.checkpoint.rows import weights
 from gemmaq.errors import InputError
 from gemmaq.evaluate import Score
-from gemmaq.gemma import names
+from gemmaq.models.gemma3 import names
 
 if TYPE_CHECKING:
     import torch
 
     from gemmaq.checkpoint import Tensor
     from gemmaq.encodings import F32
-    from gemmaq.forward import Progress
-    from gemmaq.forward.decoder import Decoder
-    from gemmaq.texts import Tokens
+    from gemmaq.inference.decoder import Decoder
+    from gemmaq.inference.device import Progress
+    from gemmaq.inference.documents import Tokens
 
 SLAB = 4096
 """Rows of the vocabulary at a time."""

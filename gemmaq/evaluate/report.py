@@ -9,9 +9,10 @@ from html import escape
 from itertools import takewhile
 from pathlib import Path
 
-from gemmaq.evaluate import Chunks, drawing
+from gemmaq.charts import svg as drawing
+from gemmaq.convert.compare import Compared, by_kind, relative
+from gemmaq.evaluate import Chunks
 from gemmaq.evaluate.result import Model, number
-from gemmaq.release.compare import Compared, by_kind, relative
 
 _MATRICES = {"q_proj": "q", "k_proj": "k", "v_proj": "v", "o_proj": "o", "gate": "gate", "up": "up", "down": "down"}
 _OTHERS = ("embedding", "head", "norm")

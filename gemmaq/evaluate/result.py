@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gemmaq.checkpoint import Checkpoint
-from gemmaq.convert import Progress
+from gemmaq.convert.compare import Compared, Pair, compare
+from gemmaq.convert.write import Progress
 from gemmaq.evaluate import Score
-from gemmaq.release.compare import Compared, Pair, compare
 
 
 @dataclass(frozen=True, slots=True)

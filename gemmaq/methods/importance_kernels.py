@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from gemmaq.encodings.kernels import compiled
 from gemmaq.encodings.lanes import LANES, ROOM, WEIGHTS
 from gemmaq.encodings.range_search import nearest_level as nearest_code
 from gemmaq.encodings.range_search import search_ranges
 from gemmaq.encodings.scale_search import choose_levels, search_scales
+from gemmaq.jit import compiled
 
 _ZERO = np.float32(0)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from gemmaq.encodings.kernels import compiled
+from gemmaq.jit import compiled
 
 _ZERO = np.float32(0)
 _TOLERANCE = np.float32(0.12)

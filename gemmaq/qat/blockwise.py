@@ -18,22 +18,23 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gemmaq.checkpoint.text_files import read_json
 from gemmaq.errors import InputError, UsageError
-from gemmaq.qat import checkpoints, grids, model
-from gemmaq.qat.checkpoints import State
+from gemmaq.files.text import read_json
+from gemmaq.qat import grids, model
+from gemmaq.qat import state as checkpoints
 from gemmaq.qat.data import Data
 from gemmaq.qat.loss import Measured, Meter
-from gemmaq.qat.start import Begun, begun
+from gemmaq.qat.state import State
 from gemmaq.qat.train import MEASURED, Stopped, Told
+from gemmaq.qat.warm_start import Begun, begun
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
     from gemmaq.encodings import F32
-    from gemmaq.forward.decoder import Decoder
-    from gemmaq.qat.ranks import Ranks
+    from gemmaq.inference.decoder import Decoder
+    from gemmaq.inference.distributed import Ranks
     from gemmaq.qat.run import Order, Outcome, Watcher
 
 SEQUENCES = 128
@@ -78,8 +79,8 @@ def run(order: Order, data: Data, lattices: dict[str, str], ranks: Ranks, watche
     """Train layer by layer, and write the folder; errors as those of `run.run`."""
     import torch
 
-    from gemmaq.forward import Machine
-    from gemmaq.forward.decoder import decoder
+    from gemmaq.inference.decoder import decoder
+    from gemmaq.inference.device import Machine
     from gemmaq.qat.run import Outcome, drop_work, identity
 
     if ranks.count > 1:
@@ -277,8 +278,8 @@ def _measured(source: Decoder, its: list[torch.Tensor], own: list[torch.Tensor],
 
 
 def _write(order: Order, data: Data, outcome: Outcome, work: Path) -> None:
-    from gemmaq.qat import record
-    from gemmaq.qat.folder import write_folder
+    from gemmaq.qat import report as record
+    from gemmaq.qat.export import write_folder
 
     def weights() -> Iterator[tuple[str, F32]]:
         for index in range(order.source.config.num_hidden_layers):

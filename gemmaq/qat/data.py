@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gemmaq.errors import InputError
-from gemmaq.texts import read
-from gemmaq.texts.encoder import Encoder, calibration
+from gemmaq.inference.documents import read
+from gemmaq.inference.tokenize import Encoder, calibration
 
 if TYPE_CHECKING:
-    from gemmaq.texts import Tokens
+    from gemmaq.inference.documents import Tokens
 
 _ALL = 1 << 40
 HELD_OUT = 0.05

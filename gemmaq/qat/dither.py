@@ -16,12 +16,12 @@ from zlib import crc32
 import numpy as np
 
 from gemmaq.checkpoint import Checkpoint, Tensor
-from gemmaq.checkpoint.blob import Reader
 from gemmaq.checkpoint.rows import read_rows, values_of
 from gemmaq.encodings import dequantize
-from gemmaq.gemma import names
+from gemmaq.files.blob import Reader
 from gemmaq.methods.lattice import BLOCK, Verdict
-from gemmaq.survey import survey
+from gemmaq.models.gemma3 import names
+from gemmaq.planning.survey import survey
 
 if TYPE_CHECKING:
     from gemmaq.encodings import F32, Values
@@ -111,6 +111,6 @@ def dithered_folder(source: Checkpoint, out: Path, seed: int, threads: int = 2, 
         InputError: the source cannot be read.
         OutputError: the folder exists, or cannot be written.
     """
-    from gemmaq.qat.folder import write_folder
+    from gemmaq.qat.export import write_folder
 
     write_folder(source, dithered(source, seed, on_lattice(source)), out, threads, force)

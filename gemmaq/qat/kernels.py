@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from gemmaq.encodings.kernels import BLOCK, MAGIC, _first_extreme, _inverse, compiled, ranges
+from gemmaq.encodings.kernels import BLOCK, MAGIC, _first_extreme, _inverse, ranges
+from gemmaq.jit import compiled
 
 _ZERO = np.float32(0)
 _HALF = np.float32(0.5)

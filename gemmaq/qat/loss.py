@@ -11,7 +11,7 @@ import numpy as np
 if TYPE_CHECKING:
     import torch
 
-    from gemmaq.texts import Tokens
+    from gemmaq.inference.documents import Tokens
 
 _SLAB = 1 << 23
 """Logits that are there at a time where all are wanted."""

@@ -8,16 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 from gemmaq.checkpoint import Checkpoint
 from gemmaq.errors import InputError
-from gemmaq.forward.decoder import Decoder
-from gemmaq.gemma import names
-from gemmaq.qat import fake, grids
+from gemmaq.inference.decoder import Decoder
+from gemmaq.models.gemma3 import names
+from gemmaq.qat import fake_quant as fake
+from gemmaq.qat import grids
 from gemmaq.qat.settings import Settings
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from gemmaq.qat.start import Begun
+    from gemmaq.qat.warm_start import Begun
 
 _KINDS = ("sliding_attention", "full_attention")
 

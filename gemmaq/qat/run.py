@@ -11,19 +11,20 @@ from typing import TYPE_CHECKING, Any
 
 from gemmaq.checkpoint import Checkpoint
 from gemmaq.errors import InputError, OutputError, UsageError
-from gemmaq.gemma import names
-from gemmaq.qat import checkpoints, grids, model, train
-from gemmaq.qat.checkpoints import State
+from gemmaq.inference.distributed import Ranks
+from gemmaq.models.gemma3 import names
+from gemmaq.qat import grids, model, train
+from gemmaq.qat import state as checkpoints
 from gemmaq.qat.data import Data
 from gemmaq.qat.loss import Head, Measured, frequent
-from gemmaq.qat.ranks import Ranks
 from gemmaq.qat.settings import Settings
-from gemmaq.qat.start import begun
+from gemmaq.qat.state import State
 from gemmaq.qat.train import Rules, Told, Trainer
+from gemmaq.qat.warm_start import begun
 
 if TYPE_CHECKING:
     from gemmaq.encodings import F32
-    from gemmaq.forward.decoder import Decoder
+    from gemmaq.inference.decoder import Decoder
 
 _OURS = ("step-", "next.partial", "teacher-samples.", "layer-", "layers.json", "dithered-")
 """What names of files and folders begin with that training leaves in its work folder."""
@@ -112,8 +113,8 @@ def fingerprint(checkpoint: Checkpoint) -> str:
     """A digest of a checkpoint's dimensions and of a row of every tensor."""
     from hashlib import sha256
 
-    from gemmaq.checkpoint.blob import Reader
     from gemmaq.checkpoint.rows import weights
+    from gemmaq.files.blob import Reader
 
     digest = sha256(repr(checkpoint.config).encode())
     with Reader() as reader:
@@ -129,7 +130,7 @@ def prepare_work(order: Order, ranks: Ranks) -> Path:
     Raises:
         OutputError: there is one already, or none can be made.
     """
-    from gemmaq.staging import check_output
+    from gemmaq.files.atomic import check_output
 
     check_output(order.out, 2 * order.source.parameters, order.source.files, order.force)
     work = checkpoints.work_folder(order.out)
@@ -182,8 +183,8 @@ def run(order: Order, data: Data, lattices: dict[str, str], ranks: Ranks, watche
     """
     import torch
 
-    from gemmaq.forward import Machine
-    from gemmaq.forward.decoder import decoder
+    from gemmaq.inference.decoder import decoder
+    from gemmaq.inference.device import Machine
 
     settings, work = order.settings, checkpoints.work_folder(order.out)
     grid = grids.find(settings.grid)
@@ -311,8 +312,8 @@ def _with_samples(trainer: Trainer, work: Path, watcher: Watcher) -> Trainer:
 
 def _write(order: Order, trainer: Trainer, data: Data, outcome: Outcome, ranks: Ranks) -> None:
     """The folder; every process takes part in fetching, the first writes."""
-    from gemmaq.qat import record
-    from gemmaq.qat.folder import write_folder
+    from gemmaq.qat import report as record
+    from gemmaq.qat.export import write_folder
 
     weights = final(trainer)
     if not ranks.first:
@@ -327,7 +328,7 @@ def _write(order: Order, trainer: Trainer, data: Data, outcome: Outcome, ranks: 
 
 def final(trainer: Trainer) -> Iterator[tuple[str, F32]]:
     """What is stored: matrices on their grid, everything else as it was trained."""
-    from gemmaq.qat.ranks import whole
+    from gemmaq.inference.distributed import whole
 
     grid = grids.find(trainer.settings.grid)
     kept = model.scales(trainer.student)

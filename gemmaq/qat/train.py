@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gemmaq.errors import InputError, UsageError
-from gemmaq.qat import checkpoints, model
-from gemmaq.qat.checkpoints import State
+from gemmaq.inference.distributed import Ranks, put, whole
+from gemmaq.qat import model
+from gemmaq.qat import state as checkpoints
 from gemmaq.qat.data import Data
 from gemmaq.qat.loss import Head, Measured, Meter
-from gemmaq.qat.ranks import Ranks, put, whole
 from gemmaq.qat.settings import Settings
+from gemmaq.qat.state import State
 
 if TYPE_CHECKING:
     import torch

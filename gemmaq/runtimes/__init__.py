@@ -11,12 +11,12 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from gemmaq.artifact.folder import PARTS, has_model
 from gemmaq.checkpoint import Checkpoint
 from gemmaq.checkpoint.gguf_checkpoint import SHARD, shards_of
-from gemmaq.checkpoint.text_files import read_json
 from gemmaq.errors import InputError, NotFoundError
-from gemmaq.release.parts import PARTS, has_model
-from gemmaq.sources import open_source
+from gemmaq.files.text import read_json
+from gemmaq.sources.open import open_source
 
 NAMES = ("ollama", "lmstudio")
 

@@ -18,11 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gemmaq.checkpoint.text_files import read_json
 from gemmaq.errors import InputError, NotFoundError, OutputError, UsageError
-from gemmaq.gemma.identity import identify
+from gemmaq.files.atomic import staging
+from gemmaq.files.text import read_json
+from gemmaq.models.identity import identify
 from gemmaq.runtimes import Model, model_yaml
-from gemmaq.staging import staging
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,95}")
 _BLOCK = 1 << 22

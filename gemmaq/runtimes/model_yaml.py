@@ -10,7 +10,8 @@ import re
 from typing import Any
 
 from gemmaq import vram
-from gemmaq.runtimes import Model, modelfile
+from gemmaq.artifact import modelfile
+from gemmaq.runtimes import Model
 
 FILE = "model.yaml"
 

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gemmaq.artifact import modelfile
+from gemmaq.artifact.digests import of_files
+from gemmaq.artifact.modelfile import Settings
 from gemmaq.errors import InputError, OutputError, UsageError
-from gemmaq.gemma.identity import identify
-from gemmaq.release.digests import of_files
-from gemmaq.runtimes import Model, modelfile, ollama_api
-from gemmaq.runtimes.modelfile import Settings
+from gemmaq.models.identity import identify
+from gemmaq.runtimes import Model, ollama_api
 from gemmaq.runtimes.ollama_api import Server
 
 _PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,79}")

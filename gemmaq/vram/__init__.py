@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from importlib import import_module
 
 from gemmaq.errors import UsageError
-from gemmaq.gemma.config import TextConfig
+from gemmaq.models.gemma3.config import TextConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +156,7 @@ def find(name: str) -> Engine:
         near = difflib.get_close_matches(wanted, NAMES, 1)
         hint = f"did you mean {near[0]}? " if near else ""
         raise UsageError(f"unknown engine {name!r}", f"{hint}engines: {', '.join(NAMES)}")
-    engine: Engine = import_module(f"{__name__}.{_MODULES[wanted]}").ENGINE
+    engine: Engine = import_module(f"{__name__}.engines.{_MODULES[wanted]}").ENGINE
     return engine
 
 

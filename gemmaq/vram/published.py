@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gemmaq.gemma.sizes import SIZES, Size
+from gemmaq.models.gemma3.sizes import SIZES, Size
 
 COMPUTED = {"bf16": 2.0, "int4": 0.5, "sfp8": 1.0}
 """Column -> bytes a weight."""

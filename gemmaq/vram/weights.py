@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gemmaq import recipe
 from gemmaq.checkpoint import Checkpoint, plain
-from gemmaq.checkpoint.blob import Blob
 from gemmaq.checkpoint.tokenizer import Tokenizer, TokenizerFiles
 from gemmaq.encodings import ENCODINGS
 from gemmaq.errors import InputError
-from gemmaq.gemma import names, vision
-from gemmaq.gemma.config import TextConfig
-from gemmaq.gemma.sizes import Size
-from gemmaq.plan import Format, make_plan
+from gemmaq.files.blob import Blob
+from gemmaq.models.gemma3 import names, vision
+from gemmaq.models.gemma3.config import TextConfig
+from gemmaq.models.gemma3.sizes import Size
+from gemmaq.planning import recipe
+from gemmaq.planning.plan import Format
+from gemmaq.planning.planner import make_plan
 from gemmaq.vram import Model
 
 _DEFAULT = ("bf16", "q4_0")

@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "multimodal"))
 from seeing import write_processor, write_tokenizer
 from timing import Timing, table, timed
 
-from gemmaq.gemma import vision
+from gemmaq.models.gemma3 import vision
 from synthetic import full_size, write_checkpoint, write_safetensors
 
 GEMMAQ = [sys.executable, "-m", "gemmaq", "convert"]

@@ -34,10 +34,11 @@ from estimator_tools import TOOLS, Hub, Model, Tool
 from allocator import Setting, load, sparse_gguf
 from gemmaq.containers import gguf
 from gemmaq.encodings import find
-from gemmaq.gemma.config import TextConfig
-from gemmaq.gemma.sizes import require
-from gemmaq.plan import Plan, make_plan
-from gemmaq.recipe import Recipe
+from gemmaq.models.gemma3.config import TextConfig
+from gemmaq.models.gemma3.sizes import require
+from gemmaq.planning.plan import Plan
+from gemmaq.planning.planner import make_plan
+from gemmaq.planning.recipe import Recipe
 from gemmaq.vram.weights import checkpoint_of
 from synthetic import write_checkpoint
 

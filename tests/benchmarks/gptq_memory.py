@@ -20,8 +20,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from rich import print as show
 from rich.table import Table
 
-from gemmaq.calibrate import memory
-from gemmaq.gemma.config import TextConfig
+from gemmaq.calibration import memory
+from gemmaq.models.gemma3.config import TextConfig
 from synthetic import full_size, write_checkpoint
 
 GEMMAQ = [sys.executable, "-m", "gemmaq", "convert"]

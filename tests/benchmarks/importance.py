@@ -23,12 +23,12 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import numpy as np
 
-from gemmaq.checkpoint.blob import Reader
+from gemmaq.calibration.imatrix import read
 from gemmaq.checkpoint.rows import weights
 from gemmaq.encodings import ENCODINGS, Encoding, codec
-from gemmaq.imatrix import read
+from gemmaq.files.blob import Reader
 from gemmaq.methods import Choice, Importance, quantize
-from gemmaq.sources import open_source
+from gemmaq.sources.open import open_source
 from oracles import ggml_quantize
 
 Rows = tuple[np.ndarray, Importance]

@@ -25,9 +25,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from rich import print as show
 from rich.table import Table
 
-from gemmaq.imatrix import read
+from gemmaq.calibration.imatrix import read
 from gemmaq.qat.dither import dithered_folder
-from gemmaq.sources import open_source
+from gemmaq.sources.open import open_source
 from oracles import llama_quantize
 
 

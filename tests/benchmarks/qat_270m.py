@@ -121,7 +121,8 @@ def main() -> None:
     source = work / "gemma-3-270m-dithered"
     if not source.exists():
         from gemmaq.qat.dither import dithered_folder
-        from gemmaq.sources import SAMPLE, open_source
+        from gemmaq.sources.local import SAMPLE
+        from gemmaq.sources.open import open_source
 
         dithered_folder(open_source(SAMPLE), source, seed=0)
     models = {"Q4_0": converted(work, "plain", source, "--method", "nearest", "--portable")}

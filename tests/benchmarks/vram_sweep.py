@@ -22,10 +22,10 @@ from tempfile import TemporaryDirectory
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from allocator import PRINTED, Setting, grid, load, scattered, sparse_gguf
-from gemmaq import recipe
 from gemmaq.containers import gguf
-from gemmaq.gemma.sizes import SIZES, Size, require
-from gemmaq.plan import make_plan
+from gemmaq.models.gemma3.sizes import SIZES, Size, require
+from gemmaq.planning import recipe
+from gemmaq.planning.planner import make_plan
 from gemmaq.vram.weights import checkpoint_of
 
 Away = tuple[float, float]

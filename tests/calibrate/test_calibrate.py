@@ -13,24 +13,26 @@ import numpy as np
 import pytest
 
 from damage import SMALL, poison, small_model, tree
-from gemmaq import forward, imatrix
-from gemmaq.calibrate import Calibration, feedback, memory
-from gemmaq.calibrate.inputs import SITES, add_products, gather, mirrored
-from gemmaq.calibrate.prepare import Material, needed, prepared, sequences
-from gemmaq.calibrate.statistics import squares
-from gemmaq.calibrate.store import Store
+from gemmaq.calibration import gptq, imatrix, memory
+from gemmaq.calibration import layerwise as feedback
+from gemmaq.calibration.activations import SITES, add_products, gather, mirrored
+from gemmaq.calibration.complete import Material, needed, prepared, sequences
+from gemmaq.calibration.statistics import squares
+from gemmaq.calibration.store import Store
 from gemmaq.checkpoint import Checkpoint
-from gemmaq.checkpoint.blob import Reader
 from gemmaq.checkpoint.rows import read_rows, values_of, weights
+from gemmaq.convert.jobs import Job, make_jobs
 from gemmaq.encodings import ENCODINGS, dequantize
 from gemmaq.errors import InputError, OutputError, UsageError
-from gemmaq.forward.decoder import Decoder, decoder
-from gemmaq.gemma.names import EMBEDDING, to_gguf
-from gemmaq.jobs import Job, Request, make_jobs
-from gemmaq.methods import CALIBRATED, Choice, Importance, gptq, quantize
-from gemmaq.recipe import Rule, of
-from gemmaq.sources import open_source
-from gemmaq.texts import Text, read
+from gemmaq.files.blob import Reader
+from gemmaq.inference import device as forward
+from gemmaq.inference.decoder import Decoder, decoder
+from gemmaq.inference.documents import Text, read
+from gemmaq.methods import CALIBRATED, Choice, Importance, quantize
+from gemmaq.models.gemma3.names import EMBEDDING, to_gguf
+from gemmaq.planning.recipe import Rule, of
+from gemmaq.planning.request import Calibration, Request
+from gemmaq.sources.open import open_source
 from inprocess import run
 from oracles import need
 
@@ -119,7 +121,7 @@ def test_sites_are_the_inputs_that_matrices_share(model, checkpoint, tokens):
 @pytest.mark.parametrize("together", [1, 200, 10_000])
 def test_hessians_are_the_products_of_the_inputs(together, model, checkpoint, tokens, monkeypatch):
     """However many sequences are gathered at a time."""
-    monkeypatch.setattr("gemmaq.calibrate.inputs.GATHERED", together)
+    monkeypatch.setattr("gemmaq.calibration.activations.GATHERED", together)
     inputs = naive_inputs(model, tokens)
     with opened(checkpoint) as made:
         hidden = made.embed(tokens)
@@ -349,7 +351,7 @@ def test_nothing_is_left_after_a_failure(failure, where, checkpoint, text, tmp_p
     assert tree(tmp_path) == {}
 
 
-@pytest.mark.parametrize("step", ["gemmaq.calibrate.store.Store.put", "tempfile.mkdtemp"])
+@pytest.mark.parametrize("step", ["gemmaq.calibration.store.Store.put", "tempfile.mkdtemp"])
 def test_no_room_for_codes_is_told(step, checkpoint, text, tmp_path, monkeypatch):
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from gemmaq.qat.dither import dithered_folder
-from gemmaq.sources import open_source
+from gemmaq.sources.open import open_source
 from oracles import load_llama, need, need_ggml
 from runtimes import dense, logits, mlx_model
 

@@ -13,8 +13,8 @@ import pytest
 from damage import SMALL, add_tensor, edit_header, edit_json, header_of, small_model, stored
 from gemmaq.checkpoint import Checkpoint
 from gemmaq.errors import GemmaqError, InputError, NotFoundError
-from gemmaq.gemma.names import EMBEDDING, FINAL_NORM, HEAD, shapes
-from gemmaq.sources import open_source
+from gemmaq.models.gemma3.names import EMBEDDING, FINAL_NORM, HEAD, shapes
+from gemmaq.sources.open import open_source
 
 INDEX = "model.safetensors.index.json"
 NAMES = [name for name, _ in shapes(SMALL)]

@@ -9,9 +9,9 @@ import pytest
 
 from damage import bounded, edit_gguf_keys, small_model, text
 from gemmaq.checkpoint import Checkpoint
-from gemmaq.checkpoint.gguf_file import ARRAY, BOOL, STRING
 from gemmaq.errors import InputError
-from gemmaq.sources import open_source
+from gemmaq.files.gguf_reader import ARRAY, BOOL, STRING
+from gemmaq.sources.open import open_source
 from inprocess import run
 
 U32, I32, F32, U64, I64 = 4, 5, 6, 10, 11

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from damage import bounded, corrupted, gguf_bytes, key, parse_safely, tensor, text
-from gemmaq.checkpoint import gguf_file
-from gemmaq.checkpoint.blob import Blob
-from gemmaq.checkpoint.gguf_file import ARRAY, BOOL, STRING, GgufFile
 from gemmaq.errors import InputError
+from gemmaq.files import gguf_reader
+from gemmaq.files.blob import Blob
+from gemmaq.files.gguf_reader import ARRAY, BOOL, STRING, GgufFile
 
 U8, U32, F32_VALUE = 0, 4, 6
 F32, Q4_0, Q8_0 = 0, 2, 8
@@ -37,7 +37,7 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def parse(content: bytes, path: Path) -> GgufFile:
     path.write_bytes(content)
-    return gguf_file.parse(Blob.of(path))
+    return gguf_reader.parse(Blob.of(path))
 
 
 def refusal(content: bytes, path: Path) -> str:
@@ -116,7 +116,7 @@ def test_no_claim_of_a_header_is_believed_for_the_size_of_the_file(path: Path) -
             file.write(gguf_bytes(counts=(0, 1))[:24] + claim)
             file.truncate(1 << 40)
         with bounded(), pytest.raises(InputError, match="claims"):
-            gguf_file.parse(Blob.of(path))
+            gguf_reader.parse(Blob.of(path))
     path.unlink()
 
 
@@ -190,17 +190,17 @@ def test_any_header_is_read_or_refused(
     keys: list[bytes], tensors: list[bytes], data: int, counts: tuple[int, int] | None, path: Path
 ) -> None:
     content = gguf_bytes(keys, tensors, data, counts=counts)
-    check(parse_safely(gguf_file.parse, path, content), len(content))
+    check(parse_safely(gguf_reader.parse, path, content), len(content))
 
 
 @settings(max_examples=250, deadline=None)
 @given(content=corrupted(GOOD))
 def test_a_corrupted_file_is_read_or_refused(content: bytes, path: Path) -> None:
-    check(parse_safely(gguf_file.parse, path, content), len(content))
+    check(parse_safely(gguf_reader.parse, path, content), len(content))
 
 
 @settings(max_examples=100, deadline=None)
 @given(noise=st.binary(max_size=80))
 def test_noise_is_refused(noise: bytes, path: Path) -> None:
     content = gguf_bytes()[:8] + noise
-    check(parse_safely(gguf_file.parse, path, content), len(content))
+    check(parse_safely(gguf_reader.parse, path, content), len(content))

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from damage import bounded, corrupted, parse_safely, safetensors_bytes
-from gemmaq.checkpoint import safetensors_file
-from gemmaq.checkpoint.blob import Blob
 from gemmaq.errors import InputError
+from gemmaq.files import safetensors_header
+from gemmaq.files.blob import Blob
 
 A = {"dtype": "BF16", "shape": [2, 3], "data_offsets": [0, 12]}
 B = {"dtype": "F32", "shape": [2], "data_offsets": [12, 20]}
@@ -25,9 +25,9 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("header") / "model.safetensors"
 
 
-def parse(content: bytes, path: Path) -> list[safetensors_file.Entry]:
+def parse(content: bytes, path: Path) -> list[safetensors_header.Entry]:
     path.write_bytes(content)
-    return safetensors_file.parse(Blob.of(path))
+    return safetensors_header.parse(Blob.of(path))
 
 
 def refusal(content: bytes, path: Path) -> str:
@@ -84,7 +84,7 @@ def test_a_header_that_claims_a_large_file_is_not_read(length: int, path: Path) 
         file.write(length.to_bytes(8, "little") + b"{")
         file.truncate(1 << 40)
     with bounded(), pytest.raises(InputError, match=f"no header of {length} bytes"):
-        safetensors_file.parse(Blob.of(path))
+        safetensors_header.parse(Blob.of(path))
     path.unlink()
 
 
@@ -131,7 +131,7 @@ def test_a_file_cut_anywhere_is_refused(path: Path) -> None:
         refusal(content[:size], path)
 
 
-def check(entries: list[safetensors_file.Entry] | None, size: int) -> None:
+def check(entries: list[safetensors_header.Entry] | None, size: int) -> None:
     """What was accepted lies in the file, apart from each other."""
     end = 8
     for entry in sorted(entries or [], key=lambda e: (e.offset, e.nbytes)):
@@ -148,7 +148,7 @@ anything = st.recursive(
 sizes = st.integers(0, 24) | st.integers(0, 1 << 65) | st.just(-1)
 entries = st.fixed_dictionaries(
     {
-        "dtype": st.sampled_from([*safetensors_file.ITEM_BYTES]) | anything,
+        "dtype": st.sampled_from([*safetensors_header.ITEM_BYTES]) | anything,
         "shape": st.lists(sizes, max_size=4) | anything,
         "data_offsets": st.tuples(sizes, sizes) | anything,
     }
@@ -159,16 +159,16 @@ entries = st.fixed_dictionaries(
 @given(header=st.dictionaries(st.text(max_size=6), entries | anything, max_size=5), data=st.integers(0, 64))
 def test_any_json_is_read_or_refused(header: dict[str, Any], data: int, path: Path) -> None:
     content = safetensors_bytes(header, bytes(data))
-    check(parse_safely(safetensors_file.parse, path, content), len(content))
+    check(parse_safely(safetensors_header.parse, path, content), len(content))
 
 
 @settings(max_examples=250, deadline=None)
 @given(content=corrupted(safetensors_bytes(GOOD, DATA)))
 def test_a_corrupted_file_is_read_or_refused(content: bytes, path: Path) -> None:
-    check(parse_safely(safetensors_file.parse, path, content), len(content))
+    check(parse_safely(safetensors_header.parse, path, content), len(content))
 
 
 @settings(max_examples=100, deadline=None)
 @given(content=st.binary(max_size=64))
 def test_noise_is_refused(content: bytes, path: Path) -> None:
-    check(parse_safely(safetensors_file.parse, path, content), len(content))
+    check(parse_safely(safetensors_header.parse, path, content), len(content))

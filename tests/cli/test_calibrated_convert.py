@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 
 from damage import SMALL, contained, header_of, poison, safetensors_bytes, small_model, tree
-from gemmaq import imatrix
-from gemmaq.checkpoint.blob import Reader
+from gemmaq.calibration import imatrix
 from gemmaq.checkpoint.rows import read_rows, values_of
-from gemmaq.gemma.config import pattern
-from gemmaq.gemma.names import EMBEDDING, FINAL_NORM
-from gemmaq.sources import open_source
-from gemmaq.texts import DEFAULT, read
+from gemmaq.files.blob import Reader
+from gemmaq.inference.documents import DEFAULT, read
+from gemmaq.models.gemma3.config import pattern
+from gemmaq.models.gemma3.names import EMBEDDING, FINAL_NORM
+from gemmaq.sources.open import open_source
 from inprocess import Done, run
 from oracles import need
 from synthetic import bf16
@@ -410,7 +410,7 @@ def test_an_existing_output_is_refused_before_any_work(method, model, text, out,
 
     out.mkdir()
     for step in ("_weights", "_solve"):
-        monkeypatch.setattr(f"gemmaq.calibrate.prepare.{step}", never)
+        monkeypatch.setattr(f"gemmaq.calibration.complete.{step}", never)
     options = ("--method", method, "--text", text, "-o", out)
     refused(7, ("exists", "--force"), "convert", model, *options, under=tmp_path)
     refused(7, ("the source itself",), "convert", model, *options[:4], "-o", model, "--force", under=model.parent)

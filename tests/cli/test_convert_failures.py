@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from damage import add_tensor, contained, edit_header, edit_json, mounted, poison, small_model, stored, tree
-from gemmaq.gemma.names import EMBEDDING, FINAL_NORM
+from gemmaq.models.gemma3.names import EMBEDDING, FINAL_NORM
 from inprocess import Done, run
 
 GIB = 1 << 30

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 import runtimes
-from gemmaq.containers import words
 from gemmaq.encodings import Quantized
+from gemmaq.encodings.bitstream import words
 from oracles import read_gguf
 from runtimes import Text, need
 

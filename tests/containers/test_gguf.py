@@ -17,13 +17,13 @@ import pytest
 from gguf import GGUFReader
 from safetensors.torch import load_file
 
-from gemmaq import recipe
 from gemmaq.containers import gguf
 from gemmaq.encodings import BY_GGML_TYPE
-from gemmaq.gemma.config import pattern
-from gemmaq.mixtures import MIXTURES
-from gemmaq.plan import make_plan
-from gemmaq.sources import open_source
+from gemmaq.models.gemma3.config import pattern
+from gemmaq.planning import recipe
+from gemmaq.planning.mixtures import MIXTURES
+from gemmaq.planning.planner import make_plan
+from gemmaq.sources.open import open_source
 from oracles import FILE_TYPES, llama_quantize, need_ggml, read_gguf, reference_converter
 from synthetic import TINY, write_checkpoint
 

@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from gemmaq.convert.compare import Compared
 from gemmaq.evaluate import Chunks, Score
 from gemmaq.evaluate.report import Page
 from gemmaq.evaluate.result import Model
-from gemmaq.release.compare import Compared
 
 KINDS = {
     "self_attn.q_proj": "q_proj", "self_attn.k_proj": "k_proj", "self_attn.v_proj": "v_proj",

@@ -228,7 +228,7 @@ def test_weights_that_are_not_finite(tiny, text, tmp_path):
 def test_without_torch_it_says_what_to_install(tiny, text, made, monkeypatch):
     import importlib.util
 
-    from gemmaq import forward
+    from gemmaq.inference import device as forward
 
     find = importlib.util.find_spec
     monkeypatch.setattr(forward, "find_spec", lambda name: None if name == "torch" else find(name))

@@ -11,14 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gemmaq import forward
 from gemmaq.errors import InputError, UsageError
 from gemmaq.evaluate import Chunks, body, cache, check, check_model, chunks, evaluate
 from gemmaq.evaluate.head import score
-from gemmaq.forward import Machine
-from gemmaq.forward.decoder import decoder
-from gemmaq.sources import open_source
-from gemmaq.texts import Document, Text
+from gemmaq.inference import device as forward
+from gemmaq.inference.decoder import decoder
+from gemmaq.inference.device import Machine
+from gemmaq.inference.documents import Document, Text
+from gemmaq.sources.open import open_source
 from oracles import need
 from synthetic import TINY, write_checkpoint, write_safetensors
 

@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 
 from damage import SMALL, poison, small_model
-from gemmaq import forward
 from gemmaq.checkpoint import Checkpoint
 from gemmaq.errors import InputError, NotFoundError, UsageError
-from gemmaq.forward.decoder import Decoder, decoder
-from gemmaq.gemma.names import EMBEDDING
-from gemmaq.sources import open_source
+from gemmaq.inference import device as forward
+from gemmaq.inference.decoder import Decoder, decoder
+from gemmaq.models.gemma3.names import EMBEDDING
+from gemmaq.sources.open import open_source
 from inprocess import run
 from oracles import need
 from synthetic import TINY, write_checkpoint
@@ -202,7 +202,7 @@ def test_the_switches_of_torch_are_put_back():
 
 @pytest.mark.parametrize("missing", ["torch", "transformers"])
 def test_without_the_extra_one_is_told_how_to_install_it(missing, tmp_path, monkeypatch):
-    monkeypatch.setattr("gemmaq.forward.find_spec", lambda name: None if name == missing else find_spec(name))
+    monkeypatch.setattr("gemmaq.inference.device.find_spec", lambda name: None if name == missing else find_spec(name))
     with pytest.raises(UsageError, match=f"this needs {missing}, which is not installed") as told:
         forward.need("this")
     assert told.value.hint == "pip install 'gemmaq[torch]'"

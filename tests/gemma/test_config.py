@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from gemmaq.errors import InputError
-from gemmaq.gemma.config import TextConfig, from_hf, pattern, to_hf
-from gemmaq.gemma.sizes import SIZES
+from gemmaq.models.gemma3.config import TextConfig, from_hf, pattern, to_hf
+from gemmaq.models.gemma3.sizes import SIZES
 
 TEXT = {"architectures": ["Gemma3ForCausalLM"], "model_type": "gemma3_text"}
 LINEAR = {"rope_type": "linear", "factor": 8.0}

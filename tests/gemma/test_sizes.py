@@ -7,10 +7,10 @@ import pytest
 from gemmaq.containers import gguf
 from gemmaq.encodings import find
 from gemmaq.errors import InputError
-from gemmaq.gemma.names import EMBEDDING, shapes
-from gemmaq.gemma.sizes import SIZES, by_name, label_of, require
-from gemmaq.plan import make_plan
-from gemmaq.recipe import Recipe
+from gemmaq.models.gemma3.names import EMBEDDING, shapes
+from gemmaq.models.gemma3.sizes import SIZES, by_name, label_of, require
+from gemmaq.planning.planner import make_plan
+from gemmaq.planning.recipe import Recipe
 from gemmaq.vram.weights import checkpoint_of
 
 LABELS = ("270M", "1B", "4B", "12B", "27B")

@@ -14,7 +14,7 @@ from huggingface_hub._local_folder import read_download_metadata
 
 from damage import small_model
 from fake_hub import FakeHub
-from gemmaq.release import digests
+from gemmaq.artifact import digests
 
 REPO = "acme/gemma-3-tiny"
 

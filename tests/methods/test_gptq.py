@@ -10,15 +10,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gemmaq import forward
-from gemmaq.calibrate.store import Store
-from gemmaq.checkpoint.blob import Blob, Reader
+from gemmaq.calibration import gptq
+from gemmaq.calibration.gptq import Settings
+from gemmaq.calibration.store import Store
 from gemmaq.checkpoint.rows import read_rows, values_of
 from gemmaq.encodings import ENCODINGS, Encoding, Quantized, dequantize
 from gemmaq.errors import InputError
-from gemmaq.forward import Machine
-from gemmaq.methods import CALIBRATED, Choice, Importance, gptq, quantize
-from gemmaq.methods.gptq import Settings
+from gemmaq.files.blob import Blob, Reader
+from gemmaq.inference import device as forward
+from gemmaq.inference.device import Machine
+from gemmaq.methods import CALIBRATED, Choice, Importance, quantize
 from grids import wide
 from oracles import need
 from synthetic import bf16

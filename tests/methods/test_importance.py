@@ -11,12 +11,12 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from gemmaq.checkpoint.blob import Reader
 from gemmaq.checkpoint.rows import weights
 from gemmaq.encodings import ENCODINGS, codec, dequantize
 from gemmaq.errors import InputError
+from gemmaq.files.blob import Reader
 from gemmaq.methods import Choice, Importance, quantize
-from gemmaq.sources import open_source
+from gemmaq.sources.open import open_source
 from grids import wide
 from oracles import ggml_quantize, need_ggml
 from synthetic import bf16

@@ -11,14 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from gemmaq.checkpoint.blob import Reader
 from gemmaq.checkpoint.rows import weights
 from gemmaq.encodings import ENCODINGS, dequantize
 from gemmaq.errors import InputError
+from gemmaq.files.blob import Reader
 from gemmaq.methods import Choice, quantize
 from gemmaq.methods.lattice import judge
-from gemmaq.sources import SAMPLE, open_source
-from gemmaq.survey import survey
+from gemmaq.planning.survey import survey
+from gemmaq.sources.local import SAMPLE
+from gemmaq.sources.open import open_source
 from grids import RULES, absmax_7, wide
 from synthetic import bf16
 

@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from gemmaq.checkpoint.blob import Reader
 from gemmaq.checkpoint.rows import weights
 from gemmaq.encodings import ENCODINGS, codec, dequantize
+from gemmaq.files.blob import Reader
 from gemmaq.methods import Choice, quantize
-from gemmaq.sources import open_source
+from gemmaq.sources.open import open_source
 from grids import wide
 from oracles import ggml_folder, ggml_quantize
 from synthetic import bf16

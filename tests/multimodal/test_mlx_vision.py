@@ -15,7 +15,7 @@ import seeing
 from safetensors.torch import load_file
 
 import runtimes
-from gemmaq.gemma import vision
+from gemmaq.models.gemma3 import vision
 from inprocess import run
 from runtimes import Require, need
 

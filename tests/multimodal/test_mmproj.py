@@ -15,7 +15,7 @@ import pytest
 import seeing
 from gguf import GGUFReader
 
-from gemmaq.gemma import vision
+from gemmaq.models.gemma3 import vision
 from inprocess import run
 from oracles import read_gguf, reference_converter
 from runtimes import Require

@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from gemmaq.gemma.config import pattern
-from gemmaq.sources import SAMPLE, open_source
+from gemmaq.models.gemma3.config import pattern
+from gemmaq.sources.local import SAMPLE
+from gemmaq.sources.open import open_source
 from synthetic import TINY
 
 SMALL = replace(TINY, vocab_size=4096, num_hidden_layers=2, layer_pattern=pattern(2, 2))

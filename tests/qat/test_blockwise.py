@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from small import SMALL, environment, record_of, words
 
-from gemmaq.gemma.config import pattern
+from gemmaq.models.gemma3.config import pattern
 from inprocess import run
 from synthetic import write_checkpoint
 

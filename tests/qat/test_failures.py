@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from small import words
 
-from gemmaq.qat import checkpoints, train
+from gemmaq.qat import state as checkpoints
+from gemmaq.qat import train
 from inprocess import run
 
 pytest.importorskip("torch")

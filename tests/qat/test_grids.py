@@ -17,7 +17,8 @@ from runtimes import Require
 
 torch = pytest.importorskip("torch")
 
-from gemmaq.qat import fake, grids  # noqa: E402
+from gemmaq.qat import fake_quant as fake  # noqa: E402
+from gemmaq.qat import grids  # noqa: E402
 
 Q4_0 = ENCODINGS["q4_0"]
 GRID = grids.GRIDS["q4_0"]
@@ -85,9 +86,9 @@ def test_ggml_finds_the_codes_again(require: Require, x: np.ndarray) -> None:
 
 
 def test_real_matrices(sample_bf16: Path) -> None:
-    from gemmaq.checkpoint.blob import Reader
     from gemmaq.checkpoint.rows import weights
-    from gemmaq.sources import open_source
+    from gemmaq.files.blob import Reader
+    from gemmaq.sources.open import open_source
 
     tensors = open_source(str(sample_bf16)).tensors
     with Reader() as reader:

@@ -12,10 +12,10 @@ import pytest
 from small import Trained, record_of, words
 
 import oracles
-from gemmaq.checkpoint.blob import Reader
 from gemmaq.checkpoint.rows import read_rows, values_of, weights
-from gemmaq.gemma import names
-from gemmaq.sources import open_source
+from gemmaq.files.blob import Reader
+from gemmaq.models.gemma3 import names
+from gemmaq.sources.open import open_source
 from inprocess import run
 from runtimes import Require
 

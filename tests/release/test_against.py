@@ -13,7 +13,7 @@ import pytest
 from kinds import KINDS, folders
 
 from damage import SMALL, edit_json, poison, small_model
-from gemmaq.gemma.names import EMBEDDING, HEAD, shapes
+from gemmaq.models.gemma3.names import EMBEDDING, HEAD, shapes
 from inprocess import run
 
 
@@ -70,8 +70,8 @@ def test_a_changed_code_is_seen_though_everything_else_fits(
     source: Path, made: dict[str, Path], tmp_path: Path
 ) -> None:
     """A list and a gemmaq.json of the changed file: nothing but the source tells."""
-    from gemmaq.release import sums
-    from gemmaq.release.digests import of_file, of_files
+    from gemmaq.artifact import sums
+    from gemmaq.artifact.digests import of_file, of_files
 
     artifact = Path(shutil.copytree(made["mlx"], tmp_path / "copy"))
     path = artifact / "model.safetensors"
@@ -114,8 +114,8 @@ def test_what_is_beside_the_tensors_is_compared_too(
 def test_what_another_version_wrote_beside_the_tensors_is_a_note(
     source: Path, made: dict[str, Path], tmp_path: Path
 ) -> None:
-    from gemmaq.release import sums
-    from gemmaq.release.digests import of_files
+    from gemmaq.artifact import sums
+    from gemmaq.artifact.digests import of_files
 
     artifact = Path(shutil.copytree(made["mlx"], tmp_path / "copy"))
     edit_json(artifact / "config.json", lambda config: config.update(comment="of old"))
@@ -194,7 +194,7 @@ def test_errors_are_those_of_numpy(source: Path, made: dict[str, Path]) -> None:
     from gguf.quants import dequantize
 
     from damage import stored
-    from gemmaq.gemma.names import to_gguf
+    from gemmaq.models.gemma3.names import to_gguf
 
     (entry,) = report(made["gguf"], source)
     errors = {t["name"]: t["error"] for t in entry["tensors"]}

@@ -15,7 +15,7 @@ from kinds import KINDS, folders
 
 from damage import contained, edit_json, tree
 from gemmaq import __version__
-from gemmaq.release import sums
+from gemmaq.artifact import sums
 from inprocess import run
 
 

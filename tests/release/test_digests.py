@@ -12,15 +12,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from gemmaq.artifact import digests
+from gemmaq.artifact.digests import of_file, of_files
 from gemmaq.checkpoint import plain
-from gemmaq.checkpoint.blob import Blob
-from gemmaq.containers import OutputFile, Piece, Placement
+from gemmaq.containers.layout import OutputFile, Piece, Placement
+from gemmaq.convert.hashing import Beside
 from gemmaq.encodings import ENCODINGS
 from gemmaq.errors import InputError
+from gemmaq.files.blob import Blob
 from gemmaq.methods import Choice
-from gemmaq.plan import PieceSpec, PlannedTensor
-from gemmaq.release import digests
-from gemmaq.release.digests import Beside, of_file, of_files
+from gemmaq.planning.plan import PieceSpec, PlannedTensor
 
 COLUMNS = 8
 NOWHERE = Blob((), (), 0)

@@ -14,9 +14,9 @@ import pytest
 from kinds import KINDS, folders
 
 from damage import edit_header, edit_json
+from gemmaq.artifact import sums
 from gemmaq.errors import NotFoundError
-from gemmaq.release import sums
-from gemmaq.release.verify import check, examine
+from gemmaq.verify.examine import check, examine
 from inprocess import run
 
 FLIPS = {kind: 20 if "seeing" in kind else 60 for kind in KINDS}
@@ -31,7 +31,7 @@ def copy(made: dict[str, Path], tmp_path: Path) -> Callable[[str], Path]:
 
 def listed_anew(folder: Path) -> None:
     """Have SHA256SUMS list what is there now, as who changes an artifact on purpose would."""
-    from gemmaq.release.digests import of_files
+    from gemmaq.artifact.digests import of_files
 
     paths = {path.name: path for path in folder.iterdir() if path.name != sums.NAME}
     (folder / sums.NAME).write_bytes(sums.text(of_files(paths)))
@@ -231,7 +231,7 @@ def test_an_edited_list_is_found(
 
 def test_headers_that_do_not_fit_are_found_though_everything_else_does(copy: Callable[[str], Path]) -> None:
     """A list and a gemmaq.json of the changed file, as no accident would write them."""
-    from gemmaq.release.digests import of_file
+    from gemmaq.artifact.digests import of_file
 
     artifact = copy("bf16")
     path = sorted(artifact.glob("*.safetensors"))[-1]

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from gemmaq.gemma import vision
-from gemmaq.gemma.config import to_hf
-from gemmaq.gemma.names import shapes
+from gemmaq.models.gemma3 import vision
+from gemmaq.models.gemma3.config import to_hf
+from gemmaq.models.gemma3.names import shapes
 from inprocess import run
 from synthetic import TINY, bf16, write_safetensors
 

@@ -15,7 +15,8 @@ import pytest
 from artifacts import Sources, convert, set_template
 
 import oracles
-from gemmaq.runtimes import gather, modelfile
+from gemmaq.artifact import modelfile
+from gemmaq.runtimes import gather
 
 Require = Callable[[bool, str], None]
 

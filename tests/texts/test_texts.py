@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from damage import SMALL, small_model
 from gemmaq.errors import GemmaqError, InputError, NotFoundError
-from gemmaq.sources import open_source
-from gemmaq.texts import DEFAULT, Document, Text, read, windows
-from gemmaq.texts.encoder import Encoder, calibration, encoder, plain
+from gemmaq.inference.documents import DEFAULT, Document, Text, read, windows
+from gemmaq.inference.tokenize import Encoder, calibration, encoder, plain
+from gemmaq.sources.open import open_source
 
 CHAT = (
     "{{ bos_token }}{% for m in messages %}{{ '<' ~ m['role'] ~ '>' ~ m['content'] ~ '</>' }}{% endfor %}"

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from gemmaq import vram
-from gemmaq.gemma.sizes import SIZES
+from gemmaq.models.gemma3.sizes import SIZES
 from inprocess import run
 
 MIB = 1 << 20

@@ -8,7 +8,7 @@ import pytest
 
 from gemmaq import vram
 from gemmaq.errors import UsageError
-from gemmaq.gemma.sizes import SIZES, Size, require
+from gemmaq.models.gemma3.sizes import SIZES, Size, require
 from gemmaq.vram import Estimate, Load, Model, estimate
 
 MIB = 1 << 20

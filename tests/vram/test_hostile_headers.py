@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from damage import SMALL, corrupted, gguf_bytes, key, safetensors_bytes, small_model, tensor, text
 from gemmaq.cli.app import main
-from gemmaq.gemma.names import shapes, to_gguf
+from gemmaq.models.gemma3.names import shapes, to_gguf
 from inprocess import run
 
 MANY = 60_000

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from allocator import MIB, PRINTED, Allocator, Setting, grid, load, scattered, sparse_gguf
-from gemmaq import recipe
 from gemmaq.containers import gguf
-from gemmaq.gemma.config import TextConfig, pattern
-from gemmaq.gemma.sizes import SIZES, Size, require
-from gemmaq.plan import make_plan
-from gemmaq.sources import open_source
+from gemmaq.models.gemma3.config import TextConfig, pattern
+from gemmaq.models.gemma3.sizes import SIZES, Size, require
+from gemmaq.planning import recipe
+from gemmaq.planning.planner import make_plan
+from gemmaq.sources.open import open_source
 from gemmaq.vram.weights import builds, checkpoint_of
 from oracles import need_ggml
 from synthetic import TINY

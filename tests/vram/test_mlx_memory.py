@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from gemmaq.errors import UsageError
-from gemmaq.gemma.config import TextConfig, pattern
-from gemmaq.gemma.sizes import SIZES
-from gemmaq.gemma.sizes import require as published
-from gemmaq.vram import Load, Model, estimate, mlx
+from gemmaq.models.gemma3.config import TextConfig, pattern
+from gemmaq.models.gemma3.sizes import SIZES
+from gemmaq.models.gemma3.sizes import require as published
+from gemmaq.vram import Load, Model, estimate
+from gemmaq.vram.engines import mlx
 from runtimes import Require, need
 
 CPU = mlx.Schedule(kernels=0, elements=1 << 60, ahead=20)

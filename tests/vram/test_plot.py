@@ -15,7 +15,7 @@ from xml.etree import ElementTree
 import pytest
 
 from damage import mounted, small_model
-from gemmaq import charts
+from gemmaq.charts import lines as charts
 from inprocess import run
 
 pytest.importorskip("matplotlib")

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from gemmaq.gemma.sizes import require
+from gemmaq.models.gemma3.sizes import require
 from gemmaq.vram import published
 from inprocess import run
 

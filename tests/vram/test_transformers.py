@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 
 from gemmaq.errors import UsageError
-from gemmaq.gemma.config import TextConfig, pattern
-from gemmaq.gemma.sizes import SIZES
-from gemmaq.gemma.sizes import require as published
-from gemmaq.gemma.vision import SIGLIP, VisionConfig
-from gemmaq.vram import Load, Model, estimate, transformers
+from gemmaq.models.gemma3.config import TextConfig, pattern
+from gemmaq.models.gemma3.sizes import SIZES
+from gemmaq.models.gemma3.sizes import require as published
+from gemmaq.models.gemma3.vision import SIGLIP, VisionConfig
+from gemmaq.vram import Load, Model, estimate
+from gemmaq.vram.engines import transformers
 from runtimes import Require, need
 
 SMALL = TextConfig(

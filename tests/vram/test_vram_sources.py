@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from damage import SMALL, add_tensor, edit_json, header_of, small_model
-from gemmaq.gemma import vision
-from gemmaq.gemma.vision import VisionConfig
+from gemmaq.models.gemma3 import vision
+from gemmaq.models.gemma3.vision import VisionConfig
 from inprocess import Done, run
 from oracles import read_gguf
 

@@ -1,0 +1,83 @@
+"""What became of every tensor: taken over exactly, with rounded scales, quantized, or quantized again."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from gemmaq.encodings import Quantized
+from gemmaq.planning.plan import Plan, PlannedTensor
+
+if TYPE_CHECKING:
+    from gemmaq.encodings import F32, Values
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one tensor.
+
+    Attributes:
+        name: in the container.
+        encoding: it was written in.
+        how: `exact` (the source's weights, all of them), `rounded` (its codes, some scales rounded), `lattice`,
+            `quantized`, `requantized` (from another quantized type) or `float`.
+        scales: how many it has.
+        rounded: how many of them the container could not hold exactly.
+    """
+
+    name: str
+    encoding: str
+    how: str
+    scales: int
+    rounded: int
+
+
+class Tally:
+    """Counts the scales that a container had to round, tensor by tensor, from any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._counts: dict[int, tuple[int, int]] = {}
+
+    def __call__(self, planned: PlannedTensor, values: Values) -> None:
+        """Count the scales of some rows."""
+        if not isinstance(values, Quantized) or (planned.choice.method != "lattice" and not planned.keeps_codes):
+            return
+        stored = (values.scales, values.minima) if values.supers is None else (values.supers, values.super_minima)
+        kinds = [numbers for numbers in stored if numbers is not None]
+        rounded = sum(int(np.count_nonzero(_held(planned, numbers) != numbers)) for numbers in kinds)
+        with self._lock:
+            scales, before = self._counts.get(id(planned), (0, 0))
+            self._counts[id(planned)] = (scales + sum(numbers.size for numbers in kinds), before + rounded)
+
+    def outcome(self, planned: PlannedTensor) -> Outcome:
+        """What became of a tensor that has been written."""
+        scales, rounded = self._counts.get(id(planned), (0, 0))
+        return Outcome(planned.name, planned.encoding.name, _how(planned, rounded), scales, rounded)
+
+    def outcomes(self, plan: Plan) -> list[Outcome]:
+        """What became of the text tensors of a plan that has been carried out."""
+        return [self.outcome(planned) for planned in plan.tensors]
+
+
+def _held(planned: PlannedTensor, numbers: F32) -> F32:
+    """Scales as the container stores them: FP16 within ggml's blocks, else in the dtype of their array."""
+    dtype = "F16" if len(planned.pieces) == 1 else planned.pieces[1].dtype
+    if dtype == "F16":
+        with np.errstate(over="ignore"):
+            return numbers.astype(np.float16).astype(np.float32)
+    bits = np.ascontiguousarray(numbers).view(np.uint32)
+    return ((bits + 0x7FFF + ((bits >> 16) & 1)) & np.uint32(0xFFFF0000)).view(np.float32)
+
+
+def _how(planned: PlannedTensor, rounded: int) -> str:
+    if planned.keeps_codes and planned.solved is None:
+        return "rounded" if rounded else "exact"
+    if planned.encoding.is_float:
+        return "float"
+    if planned.choice.method == "lattice":
+        return "lattice"
+    return "quantized" if planned.source.encoding.is_float else "requantized"

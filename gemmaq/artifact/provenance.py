@@ -1,0 +1,247 @@
+"""gemmaq.json: what an artifact was made of, how, and what became of every tensor. No time, no host, no path."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from gemmaq import __version__, containers
+from gemmaq.artifact.origin import Origin
+from gemmaq.artifact.outcomes import Tally
+from gemmaq.convert.jobs import Job
+from gemmaq.encodings import ENCODINGS, Encoding
+from gemmaq.errors import InputError, UsageError
+from gemmaq.files.text import read_json
+from gemmaq.planning import recipe
+from gemmaq.planning.plan import MMPROJ, PlannedTensor
+from gemmaq.planning.request import Calibration, Request
+
+NAME = "gemmaq.json"
+SCHEMA = "gemmaq.artifact/1"
+
+_METHODS_OF = ("lattice", "quantized", "requantized")
+"""What became of a tensor whose codes a method chose."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A file: path within its folder, bytes, SHA-256 in hex."""
+
+    path: str
+    size: int
+    sha256: str
+
+    def document(self) -> dict[str, Any]:
+        """As gemmaq.json has it."""
+        return {"path": self.path, "bytes": self.size, "sha256": self.sha256}
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A tensor that was written: name in the container, shape (rows first), name of its encoding."""
+
+    name: str
+    shape: tuple[int, ...]
+    encoding: str
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """What a gemmaq.json says, as far as it is checked.
+
+    Attributes:
+        version: of gemmaq that wrote it.
+        name: of the source's model.
+        repo: of the source, None if it was not on record.
+        container: `gguf`, `mlx` or `safetensors`.
+        request: what was asked for.
+        files: the weights.
+        tensors: in them.
+    """
+
+    version: str
+    name: str
+    repo: str | None
+    container: str
+    request: Request
+    files: tuple[Listed, ...]
+    tensors: tuple[Made, ...]
+
+
+def document(
+    origin: Origin, digests: Sequence[str], request: Request, job: Job, tally: Tally, weights: Sequence[Listed]
+) -> bytes:
+    """The file's content.
+
+    Args:
+        origin: of the source.
+        digests: of its files, in their order.
+        request: what was asked for.
+        job: what was written.
+        tally: what became of it.
+        weights: the files that were.
+    """
+    tensors = [_tensor(tally, planned) for planned in job.plan.everything]
+    methods = dict.fromkeys(tensor["method"] for tensor in tensors if tensor["method"])
+    value = {
+        "schema": SCHEMA,
+        "gemmaq": __version__,
+        "source": {
+            "name": origin.name,
+            "repo": origin.repo,
+            "revision": origin.commit,
+            "format": origin.format,
+            "files": [
+                Listed(file.name, file.size, digest).document()
+                for file, digest in zip(origin.files, digests, strict=True)
+            ],
+        },
+        "recipe": _asked(request),
+        "container": job.plan.format,
+        "method": list(methods),
+        "files": [file.document() for file in weights],
+        "tensors": tensors,
+        "warnings": [_without_paths(warning, origin) for warning in job.plan.warnings],
+    }
+    return _spelled(value)
+
+
+def _tensor(tally: Tally, planned: PlannedTensor) -> dict[str, Any]:
+    outcome = tally.outcome(planned)
+    return {
+        "name": outcome.name,
+        "shape": list(planned.shape),
+        "type": outcome.encoding,
+        "method": planned.choice.method if outcome.how in _METHODS_OF else None,
+        "how": outcome.how,
+        "rounded": outcome.rounded,
+    }
+
+
+def _without_paths(text: str, origin: Origin) -> str:
+    """A sentence with files by their names: where they lie is nobody's business."""
+    for place in sorted(origin.places, key=len, reverse=True):
+        text = re.sub(rf"(?<![\w./-]){re.escape(place)}/", "", text)
+    return text
+
+
+def _spelled(value: Mapping[str, Any]) -> bytes:
+    """JSON with an entry of a list on a line of its own."""
+    parts = []
+    for key, part in value.items():
+        text = json.dumps(part, ensure_ascii=False)
+        if isinstance(part, list) and part and isinstance(part[0], dict):
+            lines = ",\n".join("    " + json.dumps(item, ensure_ascii=False) for item in part)
+            text = f"[\n{lines}\n  ]"
+        parts.append(f"  {json.dumps(key)}: {text}")
+    return ("{\n" + ",\n".join(parts) + "\n}\n").encode()
+
+
+def _asked(request: Request) -> dict[str, Any]:
+    asked = request.recipe
+    return {
+        "quant": asked.label.lower(),
+        "embedding": asked.embedding.name if asked.embedding else None,
+        "method": asked.method,
+        "rules": [
+            {"match": rule.pattern, "type": rule.encoding.name if rule.encoding else None, "method": rule.method}
+            for rule in asked.rules
+        ],
+        "to": list(request.to),
+        "portable": request.portable,
+        "scales": request.scales,
+        "mmproj": request.mmproj,
+        "max_shard_bytes": request.shard_bytes,
+        "calibration": asdict(request.calibration) if request.calibration else None,
+    }
+
+
+def read(folder: Path) -> Provenance | None:
+    """What the gemmaq.json of a folder says, None if it has none.
+
+    Raises:
+        InputError: it is not what gemmaq writes.
+    """
+    path = folder / NAME
+    if not path.is_file():
+        return None
+    value = read_json(path)
+    if value.get("schema") != SCHEMA:
+        raise InputError(f"{path} has the schema {value.get('schema')!r:.60}", f"this gemmaq reads {SCHEMA}")
+    try:
+        return _provenance(value)
+    except (KeyError, TypeError, ValueError, AttributeError, UsageError) as error:
+        raise InputError(f"{path} is not what gemmaq writes: {type(error).__name__} {error}") from error
+
+
+def _provenance(value: Mapping[str, Any]) -> Provenance:
+    source, asked = value["source"], value["recipe"]
+    rules = tuple(
+        recipe.Rule(_text(rule["match"]), _encoding(rule["type"]), _maybe_text(rule["method"]))
+        for rule in asked["rules"]
+    )
+    embedding, limit = _encoding(asked["embedding"]), asked["max_shard_bytes"]
+    if asked["scales"] not in ("bf16", "f16") or asked["mmproj"] not in (*MMPROJ, None):
+        raise ValueError(f"scales {asked['scales']!r:.20}, mmproj {asked['mmproj']!r:.20}")
+    request = Request(
+        recipe.of(_text(asked["quant"]), embedding.name if embedding else None, _text(asked["method"]), rules),
+        tuple(containers.check(_text(name)) for name in asked["to"]),
+        bool(asked["portable"]),
+        asked["scales"],
+        asked["mmproj"],
+        None if limit is None else _count(limit),
+        _calibration(asked.get("calibration")),
+    )
+    files = tuple(Listed(_text(f["path"]), _count(f["bytes"]), _text(f["sha256"])) for f in value["files"])
+    tensors = tuple(
+        Made(_text(t["name"]), tuple(_count(n) for n in t["shape"]), ENCODINGS[_text(t["type"])].name)
+        for t in value["tensors"]
+    )
+    return Provenance(
+        _text(value["gemmaq"]),
+        _text(source["name"]),
+        _maybe_text(source["repo"]),
+        containers.check(_text(value["container"])),
+        request,
+        files,
+        tensors,
+    )
+
+
+def _calibration(value: Any) -> Calibration | None:
+    if value is None:
+        return None
+    if _count(value["context"]) < 2:
+        raise ValueError(f"calibration on sequences of {value['context']}")
+    return Calibration(
+        tuple(_text(name) for name in value["texts"]),
+        _text(value["digest"]),
+        _count(value["tokens"]),
+        _count(value["context"]),
+        float(value["damping"]),
+        _text(value["order"]),
+    )
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r:.60} is no text")
+    return value
+
+
+def _maybe_text(value: Any) -> str | None:
+    return None if value is None else _text(value)
+
+
+def _count(value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise TypeError(f"{value!r:.60} is no count")
+    return value
+
+
+def _encoding(value: Any) -> Encoding | None:
+    return None if value is None else ENCODINGS[_text(value)]

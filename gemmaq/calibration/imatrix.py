@@ -1,0 +1,233 @@
+"""llama.cpp's importance matrices: of every matrix of the layers, how large the numbers are that it is multiplied with.
+
+Two forms are read, GGUF and what llama-imatrix wrote before; GGUF is written. Source of both: llama.cpp's
+tools/imatrix/imatrix.cpp and common/imatrix-loader.cpp.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gemmaq.checkpoint import Checkpoint
+from gemmaq.encodings import ENCODINGS
+from gemmaq.errors import InputError
+from gemmaq.files import gguf_reader
+from gemmaq.files.blob import Blob, Reader
+from gemmaq.files.gguf_writer import U32, Info, Keys, aligned, header
+from gemmaq.models.gemma3 import names
+
+if TYPE_CHECKING:
+    from gemmaq.encodings import F32
+
+_SUMS, _COUNTS = ".in_sum2", ".counts"
+_TYPE, _DATASETS = "general.type", "imatrix.datasets"
+_CHUNKS, _CHUNK_SIZE = "imatrix.chunk_count", "imatrix.chunk_size"
+_F32 = ENCODINGS["f32"]
+_MAX_NAME = 1 << 10
+_MAX_COLUMNS = 1 << 24
+_ANOTHER = "another model's, or damaged: make one of this model with gemmaq, or with llama-imatrix"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Entry:
+    """What one matrix has seen.
+
+    Attributes:
+        sums: of the squared inputs of every column, f32 [columns].
+        count: how many inputs were added up: tokens, in the older form batches.
+    """
+
+    sums: F32
+    count: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Imatrix:
+    """An importance matrix.
+
+    Attributes:
+        entries: GGUF name of a matrix -> what it has seen.
+        datasets: file names, without folders, of the texts it was made of.
+        chunks: pieces of text that went through the model.
+        chunk_size: tokens of each; 0 where the file does not say.
+    """
+
+    entries: Mapping[str, Entry]
+    datasets: tuple[str, ...] = ()
+    chunks: int = 0
+    chunk_size: int = 0
+
+    def has(self, name: str) -> bool:
+        """Whether there is anything of a tensor, by its canonical or GGUF name."""
+        return _gguf_name(name) in self.entries
+
+    def importance(self, name: str) -> F32:
+        """Mean squared input of every column, f32 [columns], as llama-quantize has it: all 1 for a matrix never used.
+
+        Args:
+            name: canonical or GGUF name of a matrix.
+
+        Raises:
+            InputError: there is nothing of it.
+        """
+        entry = self.entries.get(_gguf_name(name))
+        if entry is None:
+            raise InputError(f"the importance matrix has nothing of {name}", f"it is {_ANOTHER}")
+        if entry.count <= 0:
+            return np.ones_like(entry.sums)
+        return entry.sums / np.float32(entry.count)
+
+
+def _gguf_name(name: str) -> str:
+    return names.to_gguf(name) if name == names.HEAD or name.startswith("model.") else name
+
+
+def check(imatrix: Imatrix, checkpoint: Checkpoint) -> None:
+    """Make sure that an importance matrix is of this model, as far as its shape tells.
+
+    Raises:
+        InputError: it lacks a matrix of the layers, or has one with other columns.
+    """
+    for tensor in checkpoint.tensors.values():
+        if not tensor.name.startswith("model.layers.") or len(tensor.shape) != 2:
+            continue
+        entry = imatrix.entries.get(names.to_gguf(tensor.name))
+        found = "nothing" if entry is None else f"{len(entry.sums)} columns"
+        if entry is None or len(entry.sums) != tensor.columns:
+            raise InputError(
+                f"the importance matrix is of another model than {checkpoint.name}: of {tensor.name}, which has "
+                f"{tensor.columns} columns, it has {found}",
+                f"it is {_ANOTHER}",
+            )
+
+
+def read(path: Path) -> Imatrix:
+    """An importance matrix from a file of either form.
+
+    Raises:
+        NotFoundError: there is no such file.
+        InputError: it is something else, damaged, or of a model with experts.
+    """
+    blob = Blob.of(path)
+    with Reader() as reader:
+        magic = bytes(reader.bytes(blob, 0, min(4, blob.size)))
+        return _read_gguf(blob, reader) if magic == gguf_reader.MAGIC else _read_older(blob, reader)
+
+
+def _fail(blob: Blob, what: str) -> InputError:
+    return InputError(
+        f"{blob} is not a usable importance matrix: {what}", "llama-imatrix makes these files, and gemmaq"
+    )
+
+
+def _entry(blob: Blob, name: str, sums: F32, count: float) -> Entry:
+    """An entry whose numbers make sense."""
+    if not (np.isfinite(sums).all() and (sums >= 0).all()):
+        raise _fail(blob, f"the squares of {name} are not all finite and positive")
+    if not 0 <= count < 2**63:  # also what is not a number
+        raise _fail(blob, f"the inputs of {name} are {count} in number")
+    return Entry(sums, count)
+
+
+def _bare(text: str) -> str:
+    """The name of a file without its folders, on any system; what will be shown must not upset a terminal."""
+    name = text.replace("\\", "/").rstrip("/").rpartition("/")[2][:_MAX_NAME]
+    return "".join(letter if letter.isprintable() else "?" for letter in name)
+
+
+def _read_gguf(blob: Blob, reader: Reader) -> Imatrix:
+    file = gguf_reader.parse(blob)
+    kind = file.keys.get(_TYPE, "imatrix")
+    if kind != "imatrix":
+        raise _fail(blob, f"it says that it is of the type {kind!r:.60}")
+    datasets, chunks, size = (file.keys.get(key) for key in (_DATASETS, _CHUNKS, _CHUNK_SIZE))
+    if not isinstance(datasets, list) or not all(isinstance(text, str) for text in datasets):
+        raise _fail(blob, f"it has no list of texts {_DATASETS}")
+    for key, value in ((_CHUNKS, chunks), (_CHUNK_SIZE, size)):
+        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**32:
+            raise _fail(blob, f"it has no number {key}")
+    tensors = {tensor.name: tensor for tensor in file.tensors}
+    found = {t.removesuffix(_SUMS).removesuffix(_COUNTS) for t in tensors if t.endswith((_SUMS, _COUNTS))}
+    if not found:
+        raise _fail(blob, "nothing is in it")
+    entries = {}
+    for name in sorted(found):
+        parts = [_floats(blob, reader, name, tensors.get(name + suffix)) for suffix in (_SUMS, _COUNTS)]
+        if len(parts[1]) != 1:
+            raise _fail(blob, f"{name} has {len(parts[1])} counts; Gemma 3 has no experts")
+        entries[name] = _entry(blob, name, parts[0], float(parts[1][0]))
+    return Imatrix(entries, tuple(map(_bare, datasets)), int(chunks or 0), int(size or 0))
+
+
+def _floats(blob: Blob, reader: Reader, name: str, tensor: gguf_reader.TensorInfo | None) -> F32:
+    """The numbers of a tensor, f32 [n]."""
+    if tensor is None:
+        raise _fail(blob, f"it lacks the squares or the counts of {name}")
+    if tensor.encoding != _F32 or max(tensor.shape) * 4 != tensor.nbytes or tensor.nbytes > 4 * _MAX_COLUMNS:
+        raise _fail(blob, f"{tensor.name} is {tensor.encoding.label} {list(tensor.shape)}, not a row of F32")
+    return np.frombuffer(reader.bytes(blob, tensor.offset, tensor.nbytes), "<f4").astype(np.float32, copy=False)
+
+
+class _Cursor:
+    """A forward reader of the older form."""
+
+    def __init__(self, blob: Blob, reader: Reader) -> None:
+        self.blob, self.reader, self.at = blob, reader, 0
+
+    def bytes(self, count: int) -> bytearray:
+        if count > self.blob.size - self.at:
+            raise _fail(self.blob, f"it ends at byte {self.blob.size}, within an entry")
+        self.at += count
+        return self.reader.bytes(self.blob, self.at - count, count)
+
+    def number(self, what: str, least: int, most: int) -> int:
+        """An i32 within limits."""
+        (value,) = struct.unpack("<i", self.bytes(4))
+        if not least <= value <= most:
+            raise _fail(self.blob, f"{what} is {value} (at byte {self.at - 4})")
+        return int(value)
+
+
+def _read_older(blob: Blob, reader: Reader) -> Imatrix:
+    cursor = _Cursor(blob, reader)
+    entries: dict[str, Entry] = {}
+    for _ in range(cursor.number("the number of entries", 1, 1 << 16)):
+        raw = cursor.bytes(cursor.number("the length of a name", 1, _MAX_NAME))
+        name = raw.decode(errors="replace")
+        if not name.isprintable() or "\ufffd" in name or name in entries:
+            raise _fail(blob, f"{name!r:.60} is no name, or there twice")
+        calls = cursor.number(f"the number of calls of {name}", 0, 2**31 - 1)
+        size = 4 * cursor.number(f"the number of columns of {name}", 1, _MAX_COLUMNS)
+        sums = np.frombuffer(cursor.bytes(size), "<f4").astype(np.float32, copy=False)
+        entries[name] = _entry(blob, name, sums, max(calls, 1))  # without calls llama-quantize takes the sums
+    chunks, datasets = 0, tuple[str, ...]()
+    if cursor.at < blob.size:
+        chunks = max(cursor.number("the number of chunks", -(2**31), 2**31 - 1), 0)
+    if cursor.at < blob.size:
+        length = cursor.number("the length of the text's name", 0, 1 << 16)
+        datasets = (_bare(cursor.bytes(length).decode(errors="replace")),) if length else ()
+    if cursor.at < blob.size:
+        raise _fail(blob, f"{blob.size - cursor.at} bytes are left over")
+    return Imatrix(entries, datasets, chunks)
+
+
+def document(imatrix: Imatrix) -> bytes:
+    """The GGUF form, which llama-quantize reads; the same for the same numbers, in whatever order they come."""
+    keys = Keys()
+    keys.text(_TYPE, "imatrix")
+    keys.texts(_DATASETS, [_bare(text) for text in imatrix.datasets])
+    keys.number(_CHUNKS, imatrix.chunks, U32)
+    keys.number(_CHUNK_SIZE, imatrix.chunk_size, U32)
+    arrays: dict[str, Any] = {}
+    for name, entry in sorted(imatrix.entries.items()):
+        arrays[name + _SUMS] = np.asarray(entry.sums, "<f4")
+        arrays[name + _COUNTS] = np.array([entry.count], "<f4")
+    head, _ = header(keys, [Info(name, array.shape, _F32, array.nbytes) for name, array in arrays.items()])
+    data = (array.tobytes().ljust(aligned(array.nbytes), b"\0") for array in arrays.values())
+    return head + b"".join(data)

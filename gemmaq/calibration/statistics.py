@@ -1,0 +1,48 @@
+"""Mean squares of what the matrices of a model are multiplied with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from gemmaq.calibration.activations import SITES, gather
+
+if TYPE_CHECKING:
+    import torch
+    from numpy.typing import NDArray
+
+    from gemmaq.inference.decoder import Decoder
+    from gemmaq.inference.device import Progress
+    from gemmaq.inference.documents import Tokens
+
+Sums = Mapping[str, "NDArray[np.float64]"]
+"""Canonical name -> sum of the squared inputs of every column, f64 [columns]."""
+
+
+def squares(decoder: Decoder, tokens: Tokens, progress: Progress) -> Sums:
+    """Send sequences through the model as it is and add up the squares.
+
+    Args:
+        decoder: of the model.
+        tokens: i64 [sequences, length].
+        progress: told layers done.
+
+    Raises:
+        InputError: activations that are not finite.
+    """
+    hidden, found = decoder.embed(tokens), {}
+    for index in range(decoder.layers):
+        module = decoder.layer(index)
+        sums: dict[str, NDArray[np.float64]] = {}
+
+        def take(site: str, inputs: torch.Tensor, sums: dict[str, NDArray[np.float64]] = sums) -> None:
+            sums[site] = sums.get(site, 0.0) + inputs.double().square().sum(0).cpu().numpy()
+
+        hidden = gather(decoder, module, index, hidden, take)
+        for site, sharing in SITES.items():
+            for part in sharing:
+                found[f"model.layers.{index}.{part}.weight"] = sums[site]
+        progress("gathering statistics", index + 1, decoder.layers)
+    return found

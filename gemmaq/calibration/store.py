@@ -1,0 +1,58 @@
+"""Codes and scales that have been chosen, kept on disk until they are written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from gemmaq.checkpoint import Part, Tensor
+from gemmaq.encodings import ENCODINGS, codec, dequantize
+from gemmaq.encodings.bitstream import floats, words
+from gemmaq.errors import InputError
+from gemmaq.files.blob import Blob
+
+if TYPE_CHECKING:
+    from gemmaq.encodings import U8, Encoding, Quantized
+
+_SCALES = "bf16"
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """A folder for them, a file for each tensor."""
+
+    folder: Path
+
+    def put(self, source: Tensor, encoding: Encoding, values: Quantized) -> Tensor:
+        """Keep what was chosen for a tensor; scales must be numbers that the encoding's own layout holds.
+
+        Returns:
+            The tensor as it lies there now.
+
+        Raises:
+            InputError: its scales are larger than any that the layout holds.
+            OSError: it cannot be written.
+        """
+        loops = codec(encoding)
+        if loops.pack is not None and loops.read is not None:
+            arrays: list[U8] = [loops.pack(values)]
+            if not np.isfinite(dequantize(encoding, loops.read(arrays[0]))).all():
+                raise InputError(f"tensor {source.name} has weights too large for {encoding.label}", "bf16 holds them")
+            dtypes, layout = ["U8"], "plain"
+        else:
+            assert values.minima is not None
+            kind = ENCODINGS[_SCALES]
+            arrays = [words(encoding.bits, values), floats(kind, values.scales), floats(kind, values.minima)]
+            dtypes, layout = ["U32", kind.label, kind.label], "mlx"
+        path = self.folder / f"{source.name}.codes"
+        with path.open("xb") as file:
+            for array in arrays:
+                file.write(array.data)
+        blob, parts, at = Blob.of(path), [], 0
+        for array, dtype in zip(arrays, dtypes, strict=True):
+            parts.append(Part(blob, at, array.nbytes // source.rows, dtype))
+            at += array.nbytes
+        return Tensor(source.name, source.shape, encoding, tuple(parts), layout)

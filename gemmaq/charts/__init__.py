@@ -1,0 +1,1 @@
+"""Charts: line plots as image files, and SVG for pages."""

@@ -1,0 +1,106 @@
+"""What `gemmaq convert` says of its work."""
+
+from __future__ import annotations
+
+import resource
+import sys
+from collections import Counter
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from gemmaq.cli import console
+
+if TYPE_CHECKING:
+    from gemmaq.artifact.outcomes import Tally
+    from gemmaq.checkpoint import Checkpoint
+    from gemmaq.convert.jobs import Job
+    from gemmaq.methods.lattice import Verdict
+    from gemmaq.planning.plan import Plan
+
+
+def warn_rounded(plan: Plan, tally: Tally) -> None:
+    """Say which tensors a container could not take over exactly."""
+    rounded = [o for o in tally.outcomes(plan) if o.how == "rounded"]
+    if rounded:
+        first = rounded[0]
+        console.warn(
+            f"{plan.format}: scales of {len(rounded)} tensor{'s' if len(rounded) > 1 else ''} had to be rounded "
+            f"({first.name}: {first.rounded:,} of {first.scales:,}; --json lists all); --scales f16 holds FP16 scales"
+        )
+
+
+def report(
+    source: str, checkpoint: Checkpoint, jobs: list[Job], tally: Tally | None, seconds: float | None
+) -> dict[str, Any]:
+    """The JSON object, but for its schema."""
+    from gemmaq.artifact import sums
+
+    artifacts = []
+    for job in jobs:
+        listed: list[dict[str, Any]] = [{"path": file.name, "bytes": file.size} for file in job.artifact.files]
+        entry: dict[str, Any] = {
+            "container": job.plan.format,
+            "path": str(job.artifact.folder),
+            "files": listed,
+            "bits_per_weight": round(job.plan.bits_per_weight, 4),
+            "tensors": job.plan.counts,
+        }
+        if tally is not None:
+            digests = sums.read(job.artifact.folder) or {}
+            for file in listed:
+                file["sha256"] = digests[file["path"]]
+            outcomes = tally.outcomes(job.plan)
+            entry["outcomes"] = dict(Counter(o.how for o in outcomes))
+            entry["report"] = [{"tensor": o.name, "type": o.encoding, "how": o.how} for o in outcomes]
+            entry["rounded"] = [
+                {"tensor": o.name, "scales": o.scales, "rounded": o.rounded} for o in outcomes if o.rounded
+            ]
+        artifacts.append(entry)
+    whole: dict[str, Any] = {
+        "source": {"name": checkpoint.name, "location": source, "format": checkpoint.format},
+        "artifacts": artifacts,
+        "method": jobs[0].plan.recipe.method,
+        "warnings": list(dict.fromkeys(warning for job in jobs for warning in job.plan.warnings)),
+    }
+    if seconds is not None:
+        whole |= {"seconds": round(seconds, 3), "peak_rss_bytes": _peak_rss()}
+    return whole
+
+
+def grid(verdicts: Mapping[str, Verdict]) -> list[dict[str, Any]]:
+    """The part of it that tells of grids."""
+    return [
+        {
+            "tensor": name,
+            "rule": v.rule,
+            "on_grid": v.on_grid,
+            "share": round(v.share, 4),
+            "residual": round(v.residual, 6),
+        }
+        for name, v in verdicts.items()
+    ]
+
+
+def _peak_rss() -> int:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def summarize(jobs: list[Job], verdicts: Mapping[str, Verdict], seconds: float | None) -> None:
+    """Files on stdout, the rest on stderr."""
+    for job in jobs:
+        for file in job.artifact.files:
+            console.out(f"{job.artifact.folder / file.name}  {console.size(file.size)} ({file.size:,} bytes)")
+    for job in jobs:
+        plan, total = job.plan, job.artifact.size
+        kinds = ", ".join(f"{count} {name.upper()}" for name, count in plan.counts.items())
+        console.say(f"{plan.format}: {console.size(total)}, {plan.bits_per_weight:.2f} bits per weight ({kinds})")
+    found = [v for v in verdicts.values() if v.on_grid]
+    if found:
+        rules = ", ".join(f"{count} {rule}" for rule, count in Counter(v.rule for v in found).most_common())
+        worst = max(v.residual for v in found)
+        console.say(
+            f"QAT grid: {len(found)} of {len(verdicts)} matrices lie on an int4 grid ({rules}), residual at most "
+            f"{worst:.2%}; {sum(t.choice.method == 'lattice' for t in jobs[0].plan.tensors)} are put back on it"
+        )
+    console.say("nothing was written (dry run)" if seconds is None else f"{seconds:.1f} s")

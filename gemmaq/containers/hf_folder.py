@@ -1,0 +1,133 @@
+"""One safetensors file, laid out: what the MLX and the Hugging Face container share."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from gemmaq.checkpoint import Checkpoint
+from gemmaq.checkpoint.tokenizer import to_files
+from gemmaq.containers.layout import OutputFile, Piece, Placement, shard_names, split
+from gemmaq.models.gemma3 import names, vision
+from gemmaq.models.gemma3.config import MULTIMODAL, to_hf
+from gemmaq.planning.plan import Plan, PlannedTensor
+
+_SHARD_BYTES = 5 << 30
+
+Constant = tuple[str, str, tuple[int, ...], bytes]
+"""A small array known beforehand: name, dtype, shape, bytes."""
+
+
+def lay_out_shards(
+    plan: Plan, limit: int | None, metadata: Mapping[str, str], constants: Mapping[str, Constant], always_index: bool
+) -> tuple[list[OutputFile], dict[str, bytes]]:
+    """The weight files of a plan, and the index where there is one.
+
+    Args:
+        plan: what to write.
+        limit: bytes of a shard, None for the 5 GiB that transformers and mlx-lm both use.
+        metadata: of the header.
+        constants: planned tensor -> an array to be written beside it.
+        always_index: write the index even for a single file.
+    """
+    shards = split(plan.everything, limit or _SHARD_BYTES)
+    file_names = shard_names("model{}.safetensors", len(shards))
+    files, weight_map, total = [], {}, 0
+    for name, tensors in zip(file_names, shards, strict=True):
+        beside = [constants[t.name] for t in tensors if t.name in constants]
+        file, arrays, size = _lay_out(name, tensors, metadata, beside)
+        files.append(file)
+        total += size
+        weight_map.update(dict.fromkeys(arrays, name))
+    index = {
+        "metadata": {"total_size": total, "total_parameters": plan.elements},
+        "weight_map": dict(sorted(weight_map.items())),
+    }
+    wanted = always_index or len(files) > 1
+    return files, {"model.safetensors.index.json": pretty(index)} if wanted else {}
+
+
+def _lay_out(
+    name: str, tensors: Sequence[PlannedTensor], metadata: Mapping[str, str], constants: Sequence[Constant]
+) -> tuple[OutputFile, list[str], int]:
+    """A file, the names of its arrays and their bytes. Constants come first, so that they are part of the head."""
+    header: dict[str, Any] = {"__metadata__": dict(metadata)}
+    at = 0
+
+    def enter(array: str, dtype: str, shape: Sequence[int], size: int) -> int:
+        nonlocal at
+        header[array] = {"dtype": dtype, "shape": list(shape), "data_offsets": [at, at + size]}
+        at += size
+        return at - size
+
+    for array, dtype, shape, data in constants:
+        enter(array, dtype, shape, len(data))
+    starts: list[list[int]] = []
+    for tensor in tensors:
+        rows, starts_here = tensor.source.rows, []
+        for piece in tensor.pieces:
+            shape = (rows, piece.columns) if len(tensor.shape) == 2 else tensor.shape
+            array = tensor.name.removesuffix("weight") + piece.suffix
+            starts_here.append(enter(array, piece.dtype, shape, rows * piece.row_bytes))
+        starts.append(starts_here)
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    data_at = 8 + len(text)
+    head = len(text).to_bytes(8, "little") + text + b"".join(data for *_, data in constants)
+    placements = tuple(
+        Placement(t, tuple(Piece(data_at + s, p.row_bytes) for s, p in zip(begin, t.pieces, strict=True)))
+        for t, begin in zip(tensors, starts, strict=True)
+    )
+    return OutputFile(name, data_at + at, head, placements), [key for key in header if key != "__metadata__"], at
+
+
+def side_files(checkpoint: Checkpoint, config: Mapping[str, Any]) -> dict[str, bytes]:
+    """config.json, generation_config.json and the tokenizer's files, verbatim where the source has them."""
+    side = {"config.json": pretty(dict(sorted(config.items())))}
+    if checkpoint.generation:
+        side["generation_config.json"] = pretty(dict(sorted(checkpoint.generation.items())))
+    if config["model_type"] == "gemma3":
+        side |= _processor(checkpoint)
+    verbatim = checkpoint.tokenizer_files.verbatim
+    if verbatim:
+        return side | {path.name: path.read_bytes() for path in verbatim}
+    return side | to_files(checkpoint.tokenizer, checkpoint.config.max_position_embeddings)
+
+
+def whole_config(checkpoint: Checkpoint, plan: Plan, dtype: str) -> dict[str, Any]:
+    """config.json of the model, with its vision side where that is written."""
+    config = to_hf(checkpoint.config, dtype)
+    tied = names.HEAD not in checkpoint.tensors
+    seen = checkpoint.vision_config
+    if plan.mmproj is None or seen is None:
+        return config | {"tie_word_embeddings": tied}
+    text = {key: value for key, value in config.items() if key not in ("architectures", "torch_dtype")}
+    return {
+        "architectures": [MULTIMODAL],
+        "model_type": "gemma3",
+        "eos_token_id": config["eos_token_id"],
+        "initializer_range": config["initializer_range"],
+        "text_config": text | {"tie_word_embeddings": tied},
+        "tie_word_embeddings": tied,
+        "torch_dtype": dtype,
+        "vision_config": vision.to_hf(seen),
+        "vocab_size": checkpoint.config.vocab_size,
+        **vision.token_keys(seen),
+    }
+
+
+def _processor(checkpoint: Checkpoint) -> dict[str, bytes]:
+    """Files of the image processor, verbatim where the source has them."""
+    if checkpoint.processor_files:
+        return {path.name: path.read_bytes() for path in checkpoint.processor_files}
+    assert checkpoint.vision_config is not None
+    files = vision.processor_files(checkpoint.vision_config)
+    if checkpoint.tokenizer.chat_template is not None:  # a processor does not look for it where a tokenizer does
+        files["chat_template.json"] = {"chat_template": checkpoint.tokenizer.chat_template}
+    return {name: pretty(value) for name, value in files.items()}
+
+
+def pretty(value: Any) -> bytes:
+    """JSON for people, as file bytes."""
+    return (json.dumps(value, ensure_ascii=False, indent=2) + "\n").encode()

@@ -1,0 +1,1 @@
+"""The conversion: plan, calibrate, lay out, write, finish."""

@@ -1,0 +1,227 @@
+"""Tensors of an artifact and of its source, a slab at a time: how far they are from each other, and whether the one is
+what gemmaq makes of the other.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gemmaq.checkpoint import Tensor
+from gemmaq.checkpoint.rows import read_rows, values_of
+from gemmaq.containers import Container
+from gemmaq.convert.write import SLAB_ELEMENTS, Progress, chosen
+from gemmaq.encodings import Quantized, dequantize
+from gemmaq.errors import InputError
+from gemmaq.files.blob import Reader
+from gemmaq.models.gemma3 import names
+from gemmaq.planning.plan import PlannedTensor
+
+if TYPE_CHECKING:
+    from gemmaq.encodings import F32, U8, Values
+
+_KINDS = {
+    "self_attn.q_proj.weight": "q_proj",
+    "self_attn.k_proj.weight": "k_proj",
+    "self_attn.v_proj.weight": "v_proj",
+    "self_attn.o_proj.weight": "o_proj",
+    "mlp.gate_proj.weight": "gate",
+    "mlp.up_proj.weight": "up",
+    "mlp.down_proj.weight": "down",
+}
+KINDS = (*_KINDS.values(), "embedding", "head", "norm", "vision")
+"""What a tensor can be, in the order of a table."""
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """A tensor of the artifact and its source.
+
+    Attributes:
+        name: in the artifact.
+        kind: one of `KINDS`.
+        encoding: it is stored in.
+        elements: weights.
+        square_error: sum of the squares of its differences from the source.
+        square: of the source's weights.
+        differing: codes (of floats: weights) that are not what gemmaq makes of the source; None if there is no recipe
+            to make them by.
+        equal: whether all its bytes are; None likewise.
+    """
+
+    name: str
+    kind: str
+    encoding: str
+    elements: int
+    square_error: float
+    square: float
+    differing: int | None = None
+    equal: bool | None = None
+
+    @property
+    def error(self) -> float:
+        """Relative RMS error."""
+        return relative(self.square_error, self.square)
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A tensor of the source and the same in the artifact, with what is to be made of it where that is known."""
+
+    name: str
+    source: Tensor
+    made: Tensor
+    planned: PlannedTensor | None = None
+    container: Container | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """What was found in some rows."""
+
+    square_error: float
+    square: float
+    differing: int
+    equal: bool
+
+
+def relative(square_error: float, square: float) -> float:
+    """Relative RMS error; 0 where there is no error, of a tensor of zeros too."""
+    return math.sqrt(square_error / square) if square else (math.inf if square_error else 0.0)
+
+
+def compare(pairs: Sequence[Pair], threads: int, progress: Progress) -> list[Compared]:
+    """What is found of every pair, in order; a worker holds a slab of rows at a time.
+
+    Args:
+        pairs: of tensors of the same shape.
+        threads: workers.
+        progress: told source bytes done and in all.
+
+    Raises:
+        InputError: the source cannot be read.
+    """
+    slabs = [(pair, first, count) for pair in pairs for first, count in _slabs(pair)]
+    total = sum(count * pair.source.row_bytes for pair, _, count in slabs)
+    lock, buffers, done = threading.Lock(), threading.local(), 0
+    with Reader() as reader, ThreadPoolExecutor(threads) as pool:
+        reader.open([part.blob for pair in pairs for tensor in _read(pair) for part in tensor.parts])
+
+        def work(slab: tuple[Pair, int, int]) -> _Part:
+            nonlocal done
+            if not hasattr(buffers, "source"):
+                buffers.source, buffers.made = bytearray(), bytearray()
+            pair, first, count = slab
+            part = _rows(pair, first, count, reader, buffers)
+            with lock:
+                done += count * pair.source.row_bytes
+                progress(done, total)
+            return part
+
+        try:
+            found = list(pool.map(work, slabs))
+        except BaseException:
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
+    parts: dict[int, list[_Part]] = {}
+    for (pair, _, _), part in zip(slabs, found, strict=True):
+        parts.setdefault(id(pair), []).append(part)
+    return [_compared(pair, parts[id(pair)]) for pair in pairs]
+
+
+def _read(pair: Pair) -> list[Tensor]:
+    """All tensors that are read for a pair."""
+    solved = [pair.planned.solved] if pair.planned is not None and pair.planned.solved is not None else []
+    return [pair.source, pair.made, *solved]
+
+
+def _slabs(pair: Pair) -> Iterator[tuple[int, int]]:
+    """First row and count of rows; a kernel whose axes are moved is taken whole."""
+    source = pair.source
+    whole = source.channels_last or pair.made.channels_last
+    step = source.rows if whole else max(1, SLAB_ELEMENTS // source.columns)
+    for first in range(0, source.rows, step):
+        yield first, min(step, source.rows - first)
+
+
+def _rows(pair: Pair, first: int, count: int, reader: Reader, buffers: Any) -> _Part:
+    """Compare some rows."""
+    stored = read_rows(pair.source, first, count, reader, buffers.source)
+    values = values_of(pair.source, stored)
+    weights = dequantize(pair.source.encoding, values)
+    there = read_rows(pair.made, first, count, reader, buffers.made)
+    differing, equal = 0, True
+    planned, container = pair.planned, pair.container
+    if planned is not None and container is not None:
+        ready = read_rows(planned.solved, first, count, reader, bytearray()) if planned.solved else stored
+        if planned.copied:
+            packed: tuple[U8, ...] = (ready[0],)
+            wanted = values_of(planned.stored, ready)
+        else:
+            wanted = chosen(planned, values_of(planned.stored, ready) if planned.solved else values, weights)
+            packed = container.pack(planned, wanted)
+        equal = all(np.array_equal(a.reshape(-1), b.reshape(-1)) for a, b in zip(packed, there, strict=True))
+    try:
+        made = values_of(pair.made, there)
+    except InputError:  # its arrays contradict each other
+        return _Part(math.inf, 1.0, count * pair.source.columns, False)
+    if not equal:
+        differing = _differing(wanted, made)
+    reference = _as_torch(weights, pair.source) + np.float32(pair.source.shift)
+    distance = _as_torch(dequantize(pair.made.encoding, made), pair.made) + np.float32(pair.made.shift) - reference
+    return _Part(_square(distance), _square(reference), differing, equal)
+
+
+def _differing(a: Values, b: Values) -> int:
+    """Codes or weights that are not the same."""
+    first, second = (values.codes if isinstance(values, Quantized) else values for values in (a, b))
+    return int(np.count_nonzero(first != second))
+
+
+def _square(values: F32) -> float:
+    return float(np.square(values, dtype=np.float64).sum())
+
+
+def _as_torch(weights: F32, tensor: Tensor) -> F32:
+    """Weights with their axes as the tensor's shape has them."""
+    if not tensor.channels_last:
+        return weights
+    rows, channels, height, width = tensor.shape
+    moved = weights.reshape(rows, height, width, channels).transpose(0, 3, 1, 2)
+    return np.ascontiguousarray(moved).reshape(weights.shape)
+
+
+def _compared(pair: Pair, parts: Sequence[_Part]) -> Compared:
+    again = pair.planned is not None
+    return Compared(
+        pair.name,
+        _kind(pair.source.name),
+        pair.made.encoding.name,
+        pair.source.elements,
+        math.fsum(part.square_error for part in parts),
+        math.fsum(part.square for part in parts),
+        sum(part.differing for part in parts) if again else None,
+        all(part.equal for part in parts) if again else None,
+    )
+
+
+def _kind(name: str) -> str:
+    """What a tensor is, by its canonical name."""
+    if name in (names.EMBEDDING, names.HEAD):
+        return "embedding" if name == names.EMBEDDING else "head"
+    if not name.startswith("model."):
+        return "vision"
+    part = name.removeprefix("model.layers.").partition(".")[2]
+    return _KINDS.get(part, "norm")
+
+
+def by_kind(tensors: Sequence[Compared]) -> Mapping[str, list[Compared]]:
+    """Tensors of each kind that occurs, in the order of `KINDS`."""
+    found = {kind: [tensor for tensor in tensors if tensor.kind == kind] for kind in KINDS}
+    return {kind: some for kind, some in found.items() if some}

@@ -1,0 +1,131 @@
+"""SHA-256 of files that are being written, and of the source's, on threads beside the work."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from gemmaq.artifact.digests import BLOCK, FILES_AT_A_TIME, of_file
+from gemmaq.containers.layout import OutputFile, Placement
+from gemmaq.convert.outputs import Wrote
+from gemmaq.errors import InputError
+
+
+class _Stopped(Exception):
+    """The work that a digest was for has ended."""
+
+
+class Beside:
+    """Digests made while other work goes on; leaving it ends what is not done.
+
+    Files that are there are read a few at a time; files that grow are followed by a thread for each, from tensor to
+    tensor, so that little is left to read when the last is written.
+    """
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(FILES_AT_A_TIME)
+        self._stop = threading.Event()
+        self._growing: dict[Path, _Growing] = {}
+        self._followers: list[threading.Thread] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        for growing in self._growing.values():
+            growing.wake()
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        for thread in self._followers:
+            thread.join()
+
+    def start(self, path: Path) -> Future[str]:
+        """The digest of a file that is there, as it will be."""
+
+        def told(_: int) -> None:
+            if self._stop.is_set():
+                raise _Stopped
+
+        return self._pool.submit(of_file, path, told)
+
+    def watch(self, path: Path, file: OutputFile) -> Wrote:
+        """Follow a file that is being written (see `outputs.Watch`)."""
+        growing = self._growing[path] = _Growing(path, file, self._stop)
+        if file.placements:
+            thread = threading.Thread(target=growing.follow)
+            self._followers.append(thread)
+            thread.start()
+        return growing.wrote
+
+    def written(self, path: Path) -> str:
+        """The digest of a file, whose writing is over: as it was followed, or read now.
+
+        Raises:
+            InputError: it cannot be read.
+        """
+        growing = self._growing.get(path)
+        return growing.result() if growing is not None and growing.placements else of_file(path)
+
+
+class _Growing:
+    """A file of which tensors become complete, in any order, and its digest as far as there are no gaps."""
+
+    def __init__(self, path: Path, file: OutputFile, stop: threading.Event) -> None:
+        self.path = path
+        self.placements = sorted(file.placements, key=lambda placement: placement.pieces[0].offset)
+        self._ends = [placement.pieces[0].offset for placement in self.placements[1:]] + [file.size]
+        self._left = {id(placement): placement.tensor.source.rows for placement in self.placements}
+        self._whole = 0
+        self._stop = stop
+        self._changed = threading.Condition()
+        self._digest: Future[str] = Future()
+
+    def wrote(self, placement: Placement, rows: int) -> None:
+        """Some rows were written."""
+        with self._changed:
+            self._left[id(placement)] -= rows
+            before = self._whole
+            while self._whole < len(self.placements) and not self._left[id(self.placements[self._whole])]:
+                self._whole += 1
+            if self._whole > before:
+                self._changed.notify()
+
+    def wake(self) -> None:
+        """Have the follower look whether it is to stop."""
+        with self._changed:
+            self._changed.notify()
+
+    def follow(self) -> None:
+        """Read what is complete, until all is."""
+        made, done, seen = hashlib.sha256(), 0, 0
+        view = memoryview(b"")
+        try:
+            with self.path.open("rb", buffering=0) as file:
+                while seen < len(self.placements):
+                    with self._changed:
+                        self._changed.wait_for(lambda: self._whole > seen or self._stop.is_set())  # noqa: B023
+                        seen = self._whole
+                    view = view or memoryview(bytearray(BLOCK))  # of many shards only those being written need one
+                    while done < self._ends[seen - 1] and not self._stop.is_set():
+                        count = file.readinto(view[: min(BLOCK, self._ends[seen - 1] - done)])
+                        if not count:
+                            raise InputError(f"{self.path} was cut short while being written")
+                        made.update(view[:count])
+                        done += count
+                    if self._stop.is_set():
+                        raise _Stopped
+            self._digest.set_result(made.hexdigest())
+        except OSError as error:
+            self._digest.set_exception(InputError(f"{self.path} cannot be read: {error.strerror}"))
+        except (InputError, _Stopped) as error:
+            self._digest.set_exception(error)
+
+    def result(self) -> str:
+        """The digest, waited for."""
+        return self._digest.result()

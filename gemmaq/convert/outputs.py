@@ -1,0 +1,93 @@
+"""Files of a known size that several threads write at once, in any order."""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from gemmaq.containers.layout import OutputFile, Placement
+
+_FLUSH_SECONDS = 0.25
+
+Wrote = Callable[[Placement, int], None]
+"""Called with a tensor of a file and how many of its rows have just been written, from any thread."""
+
+Watch = Callable[[Path, OutputFile], Wrote]
+"""Called with every file when it is made; what it returns follows the writing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """An open file, and who is told of every write."""
+
+    descriptor: int
+    wrote: Wrote
+
+
+@contextmanager
+def opening(files: Iterable[tuple[Path, OutputFile]], watch: Watch) -> Iterator[list[Output]]:
+    """Create every file at its full size with its head in place; in the given order."""
+    outputs: list[Output] = []
+    try:
+        for path, file in files:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+            outputs.append(Output(descriptor, watch(path, file)))
+            _reserve(descriptor, file.size)
+            write_all(descriptor, memoryview(file.head), 0)
+        yield outputs
+    finally:
+        for output in outputs:
+            os.close(output.descriptor)
+
+
+@contextmanager
+def flushing(outputs: Sequence[Output]) -> Iterator[None]:
+    """Let the disk write while the workers compute, instead of all at the end."""
+    stop, failures = threading.Event(), []
+
+    def flush() -> None:
+        try:
+            while not stop.wait(_FLUSH_SECONDS):
+                sync(outputs)
+        except OSError as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=flush)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+    if failures:
+        raise failures[0]
+
+
+def _reserve(descriptor: int, size: int) -> None:
+    """Have the file system set the space aside, where it can; a full disk shows now."""
+    try:
+        if size:
+            os.posix_fallocate(descriptor, 0, size)
+    except (AttributeError, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
+            raise
+        os.ftruncate(descriptor, size)
+
+
+def sync(outputs: Sequence[Output]) -> None:
+    """Have everything on the disk."""
+    for output in outputs:
+        os.fsync(output.descriptor)
+
+
+def write_all(descriptor: int, data: memoryview, offset: int) -> None:
+    """Write bytes at an offset, all of them."""
+    while len(data):
+        count = os.pwrite(descriptor, data, offset)
+        data, offset = data[count:], offset + count

@@ -1,0 +1,1 @@
+"""Bytes of files, without what they mean: GGUF, safetensors, SentencePiece, atomic writing."""

@@ -1,0 +1,246 @@
+"""The GGUF file format, read: header, key-values and tensor infos, with every number checked before it is believed.
+
+Source of the layout: ggml's docs/gguf.md.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import struct
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gemmaq.encodings import Encoding
+from gemmaq.encodings.foreign import by_ggml_type
+from gemmaq.errors import InputError
+from gemmaq.files.blob import Blob, Reader
+
+MAGIC = b"GGUF"
+VERSIONS = (2, 3)
+STRING, ARRAY, BOOL = 8, 9, 7
+SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
+"""Value type number -> its struct letter."""
+
+_MAX_NAME = 1 << 10
+_MAX_STRING = 1 << 22
+_MAX_STRINGS = 1 << 21
+_MAX_ENTRIES = 1 << 16
+_STEP = 1 << 20
+
+
+def _is_whole(value: Any, limit: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < limit
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+_STANDARD: tuple[tuple[str, str, Callable[[Any], bool]], ...] = (
+    (r"general\.(architecture|license|base_model\.\d+\.repo_url)", "a text", lambda v: isinstance(v, str)),
+    (r"tokenizer\.(ggml\.model|chat_template(\..+)?)", "a text", lambda v: isinstance(v, str)),
+    (r"general\.(tags|languages)|tokenizer\.chat_templates", "a list of texts", lambda v: isinstance(v, list)),
+    (r"general\.base_model\.count|split\.(no|count)", "a count", lambda v: _is_whole(v, _MAX_ENTRIES)),
+    (r"general\.sampling\..+", "a number", _is_number),
+    (r"tokenizer\.ggml\.\w+_token_id", "a token id", lambda v: _is_whole(v, 1 << 32)),
+    (r"tokenizer\.ggml\.add_\w+", "a flag", lambda v: isinstance(v, int)),
+    (r"\w+\.rope\.scaling\.type", "a text", lambda v: isinstance(v, str)),
+    (r"\w+\.rope\.scaling\.factor", "a positive number", lambda v: _is_number(v) and v > 0),
+)
+"""Keys that the format itself defines, what they hold, and the test of it; readers of a model rely on these."""
+
+
+class HeaderCut(InputError):
+    """The file ends within its header."""
+
+
+@dataclass(frozen=True, slots=True)
+class TensorInfo:
+    """A tensor as the header lists it: name, shape (rows first), encoding, offset within the file."""
+
+    name: str
+    shape: tuple[int, ...]
+    encoding: Encoding
+    offset: int
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes the tensor takes."""
+        rows = 1
+        for size in self.shape[:-1]:
+            rows *= size
+        return rows * self.encoding.row_bytes(self.shape[-1])
+
+
+@dataclass(frozen=True, slots=True)
+class GgufFile:
+    """A parsed header.
+
+    Attributes:
+        blob: the file.
+        version: of the format.
+        keys: key -> value; numeric arrays as numpy arrays, string arrays as lists.
+        tensors: in file order.
+        data_offset: where tensor data begins.
+    """
+
+    blob: Blob
+    version: int
+    keys: Mapping[str, Any]
+    tensors: tuple[TensorInfo, ...]
+    data_offset: int
+
+
+class _Cursor:
+    """A forward reader of the header that fetches the file a step at a time."""
+
+    def __init__(self, blob: Blob, reader: Reader) -> None:
+        self.blob = blob
+        self.reader = reader
+        self.buffer = bytearray()
+        self.base = 0  # file offset of the buffer's first byte
+        self.at = 0  # position within the buffer
+
+    @property
+    def position(self) -> int:
+        return self.base + self.at
+
+    def fail(self, what: str) -> InputError:
+        return InputError(f"{self.blob} is not a usable GGUF file: {what} (at byte {self.position})")
+
+    def need(self, count: int) -> None:
+        """Have the next `count` bytes in the buffer."""
+        missing = self.at + count - len(self.buffer)
+        if missing <= 0:
+            return
+        end = self.base + len(self.buffer)
+        if end + missing > self.blob.size:
+            raise HeaderCut(self.fail("the header is cut short").message)
+        del self.buffer[: self.at]
+        self.base, self.at = self.position, 0
+        self.buffer += self.reader.bytes(self.blob, end, min(max(missing, _STEP), self.blob.size - end))
+
+    def number(self, letter: str) -> Any:
+        size = struct.calcsize("<" + letter)
+        self.need(size)
+        (value,) = struct.unpack_from("<" + letter, self.buffer, self.at)
+        self.at += size
+        return value
+
+    def raw(self, count: int) -> bytes:
+        self.need(count)
+        value = bytes(self.buffer[self.at : self.at + count])
+        self.at += count
+        return value
+
+    def string(self) -> str:
+        length = self.number("Q")
+        if length > _MAX_STRING:
+            raise self.fail(f"a string claims {length} bytes")
+        try:
+            return self.raw(length).decode()
+        except UnicodeDecodeError as error:
+            raise self.fail("a string is not UTF-8") from error
+
+    def name(self) -> str:
+        """The name of a key or tensor; what will be shown must not upset a terminal."""
+        name = self.string()
+        if len(name) > _MAX_NAME or not name.isprintable():
+            raise self.fail(f"{name!r:.60} is no name")
+        return name
+
+    def value(self, kind: int) -> Any:
+        if kind == STRING:
+            return self.string()
+        if kind in SCALARS:
+            return self.number("B") != 0 if kind == BOOL else self.number(SCALARS[kind])
+        if kind != ARRAY:
+            raise self.fail(f"value type {kind} is unknown")
+        inner, count = self.number("I"), self.number("Q")
+        if inner == STRING:
+            if count > _MAX_STRINGS:
+                raise self.fail(f"an array claims {count} strings")
+            return [self.string() for _ in range(count)]
+        if inner not in SCALARS:
+            raise self.fail(f"array type {inner} is unknown")
+        dtype = np.dtype("u1" if inner == BOOL else SCALARS[inner]).newbyteorder("<")
+        if count * dtype.itemsize > _MAX_STRING:
+            raise self.fail(f"an array claims {count} numbers")
+        return np.frombuffer(self.raw(count * dtype.itemsize), dtype)
+
+
+def parse(blob: Blob) -> GgufFile:
+    """Read the header of a GGUF file.
+
+    Raises:
+        InputError: not GGUF, an unknown version, or a header that contradicts itself or the file's size.
+    """
+    with Reader() as reader:
+        cursor = _Cursor(blob, reader)
+        if blob.size < 24 or cursor.raw(4) != MAGIC:
+            raise InputError(f"{blob} is not a GGUF file")
+        version = cursor.number("I")
+        if version not in VERSIONS:
+            swapped = int.from_bytes(version.to_bytes(4, "little"), "big")
+            what = "it is big-endian" if swapped in VERSIONS else f"version {version} is not known"
+            raise InputError(f"{blob} cannot be read: {what}", f"supported: little-endian GGUF {VERSIONS}")
+        tensor_count, key_count = cursor.number("Q"), cursor.number("Q")
+        if tensor_count > _MAX_ENTRIES or key_count > _MAX_ENTRIES:
+            raise cursor.fail(f"it claims {tensor_count} tensors and {key_count} keys")
+        keys: dict[str, Any] = {}
+        for _ in range(key_count):
+            key = cursor.name()
+            if key in keys:
+                raise cursor.fail(f"it names the key {key} twice")
+            keys[key] = value = cursor.value(cursor.number("I"))
+            for pattern, what, is_good in _STANDARD:
+                if re.fullmatch(pattern, key) and not is_good(value):
+                    raise cursor.fail(f"{key} is {value!r:.60}, not {what}")
+        alignment = keys.get("general.alignment", 32)
+        if not isinstance(alignment, int) or alignment < 1 or alignment > 1 << 20 or alignment & (alignment - 1):
+            raise cursor.fail(f"general.alignment is {alignment!r:.60}")
+        listed = [_tensor(cursor, alignment) for _ in range(tensor_count)]
+        data_offset = -(-cursor.position // alignment) * alignment
+    tensors = tuple(TensorInfo(t.name, t.shape, t.encoding, data_offset + t.offset) for t in listed)
+    _check_extents(blob, tensors)
+    return GgufFile(blob, version, keys, tensors, data_offset)
+
+
+def _tensor(cursor: _Cursor, alignment: int) -> TensorInfo:
+    """One tensor info, its offset still relative to the data."""
+    name = cursor.name()
+    dimensions = cursor.number("I")
+    if not 1 <= dimensions <= 4:
+        raise cursor.fail(f"tensor {name} has {dimensions} dimensions")
+    shape = tuple(cursor.number("Q") for _ in range(dimensions))[::-1]
+    kind, offset = cursor.number("I"), cursor.number("Q")
+    encoding = by_ggml_type(kind)
+    if encoding is None:
+        raise cursor.fail(f"tensor {name} has the unknown type {kind}")
+    if min(shape) < 1 or max(shape) > 1 << 40 or not encoding.fits(shape[-1]):
+        raise cursor.fail(f"tensor {name} of type {encoding.label} cannot have the shape {list(shape)}")
+    if offset % alignment:
+        raise cursor.fail(f"tensor {name} is not aligned to {alignment} bytes")
+    return TensorInfo(name, shape, encoding, offset)
+
+
+def _check_extents(blob: Blob, tensors: tuple[TensorInfo, ...]) -> None:
+    """Every tensor inside the file, none over another, no name twice."""
+    end, before = 0, ""
+    for tensor in sorted(tensors, key=lambda t: t.offset):
+        if tensor.offset < end:
+            raise InputError(f"{blob} is corrupt: tensor {tensor.name} overlaps {before}")
+        end, before = tensor.offset + tensor.nbytes, tensor.name
+        if end > blob.size:
+            raise InputError(
+                f"{blob} is truncated: tensor {tensor.name} ends at byte {end}, the file has {blob.size}",
+                "download or copy it again",
+            )
+    twice = [name for name, count in Counter(tensor.name for tensor in tensors).items() if count > 1]
+    if twice:
+        raise InputError(f"{blob} is corrupt: it names the tensor {twice[0]} twice")

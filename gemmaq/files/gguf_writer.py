@@ -1,0 +1,110 @@
+"""The GGUF file format, written: keys and tensor infos as bytes.
+
+Source of the layout: ggml's docs/gguf.md.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gemmaq.encodings import Encoding
+from gemmaq.files.gguf_reader import ARRAY, BOOL, MAGIC, STRING
+
+ALIGNMENT = 32
+U16, U32, I32, F32 = 2, 4, 5, 6
+_VERSION = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Info:
+    """A tensor to be listed: name, shape (rows first), encoding and bytes."""
+
+    name: str
+    shape: tuple[int, ...]
+    encoding: Encoding
+    nbytes: int
+
+
+class Keys:
+    """The key-value section as it grows."""
+
+    def __init__(self) -> None:
+        self.data = bytearray()
+        self.count = 0
+
+    def _begin(self, key: str, kind: int) -> None:
+        self.data += _string(key) + struct.pack("<I", kind)
+        self.count += 1
+
+    def text(self, key: str, value: str) -> None:
+        """A text."""
+        self._begin(key, STRING)
+        self.data += _string(value)
+
+    def number(self, key: str, value: float, kind: int) -> None:
+        """A number of type U16, U32, I32 or F32."""
+        self._begin(key, kind)
+        self.data += struct.pack("<" + {U16: "H", U32: "I", I32: "i", F32: "f"}[kind], value)
+
+    def flag(self, key: str, value: bool) -> None:
+        """A truth value."""
+        self._begin(key, BOOL)
+        self.data += struct.pack("<?", value)
+
+    def texts(self, key: str, values: Sequence[str]) -> None:
+        """A list of texts."""
+        from gemmaq.files.strings import length_prefixed
+
+        self._begin(key, ARRAY)
+        self.data += struct.pack("<IQ", STRING, len(values))
+        self.data += length_prefixed(values)
+
+    def array(self, key: str, values: Any, kind: int) -> None:
+        """Numbers, an array of little-endian values of type `kind`."""
+        self._begin(key, ARRAY)
+        self.data += struct.pack("<IQ", kind, len(values)) + values.tobytes()
+
+    def scalar(self, key: str, value: Any) -> None:
+        """Text, flag, flags, floats, float or unsigned integer, by the kind of the value."""
+        match value:
+            case str():
+                self.text(key, value)
+            case bool():
+                self.flag(key, value)
+            case list():
+                self.array(key, np.array(value, np.bool_), BOOL)
+            case tuple():
+                self.array(key, np.array(value, "<f4"), F32)
+            case float():
+                self.number(key, value, F32)
+            case _:
+                self.number(key, value, U32)
+
+
+def _string(text: str) -> bytes:
+    data = text.encode()
+    return len(data).to_bytes(8, "little") + data
+
+
+def aligned(size: int) -> int:
+    """Bytes that tensor data of `size` bytes takes with its padding."""
+    return -(-size // ALIGNMENT) * ALIGNMENT
+
+
+def header(keys: Keys, tensors: Sequence[Info]) -> tuple[bytes, list[int]]:
+    """A file up to its tensor data, and where in that data every tensor begins; they lie in the order given."""
+    head = bytearray(MAGIC + struct.pack("<IQQ", _VERSION, len(tensors), keys.count) + keys.data)
+    offsets, at = [], 0
+    for tensor in tensors:
+        shape = tensor.shape
+        head += _string(tensor.name) + struct.pack(f"<I{len(shape)}Q", len(shape), *reversed(shape))
+        head += struct.pack("<IQ", tensor.encoding.ggml_type, at)
+        offsets.append(at)
+        at += aligned(tensor.nbytes)
+    head += bytes(aligned(len(head)) - len(head))
+    return bytes(head), offsets

@@ -1,0 +1,97 @@
+"""The safetensors header, read with every number checked before it is believed.
+
+Source of the layout: the format section of the safetensors README.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from gemmaq.errors import InputError
+from gemmaq.files.blob import Blob, Reader
+
+ITEM_BYTES = {
+    "F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "BF16": 2, "I16": 2, "U16": 2,
+    "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1, "I8": 1, "U8": 1, "BOOL": 1,
+}  # fmt: skip
+_MAX_HEADER = 1 << 23
+_MAX_NAME = 1 << 10
+_MAX_DIMENSIONS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A tensor as the header lists it; `offset` is within the file."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    offset: int
+    nbytes: int
+
+
+def parse(blob: Blob) -> list[Entry]:
+    """Read the header of a safetensors file.
+
+    Raises:
+        InputError: not safetensors, or a header that contradicts itself or the file's size.
+    """
+    with Reader() as reader:
+        if blob.size < 10:
+            raise InputError(f"{blob} is not a safetensors file: it has {blob.size} bytes")
+        length = int.from_bytes(reader.bytes(blob, 0, 8), "little")
+        if length > blob.size - 8:
+            raise InputError(f"{blob} is truncated or not safetensors: its header claims {length} bytes")
+        if length > _MAX_HEADER or reader.bytes(blob, 8, 1) != b"{":
+            raise InputError(f"{blob} is not a safetensors file: no header of {length} bytes begins at byte 8")
+        text = reader.bytes(blob, 8, length)
+    try:
+        header = json.loads(text.decode(), object_pairs_hook=_no_duplicates)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{blob} has a broken header: {error}") from error
+    header.pop("__metadata__", None)
+    entries = [_entry(blob, name, value, 8 + length) for name, value in header.items()]
+    end, before = 8 + length, "the header"
+    for entry in sorted(entries, key=lambda e: (e.offset, e.nbytes)):
+        if entry.offset < end:
+            raise InputError(f"{blob} is corrupt: tensor {entry.name} overlaps {before}")
+        end, before = entry.offset + entry.nbytes, entry.name
+    return entries
+
+
+def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        raise ValueError("it names a tensor twice")
+    return result
+
+
+def _entry(blob: Blob, name: str, value: Any, data: int) -> Entry:
+    if len(name) > _MAX_NAME or not name.isprintable():  # half a surrogate pair is not printable either
+        raise InputError(f"{blob} has a broken header: {name!r:.60} is no tensor name")
+    try:
+        dtype, shape, (begin, end) = value["dtype"], tuple(value["shape"]), value["data_offsets"]
+        numbers = (*shape, begin, end)
+        if not isinstance(dtype, str) or len(shape) > _MAX_DIMENSIONS:
+            raise TypeError
+        if not all(isinstance(n, int) and not isinstance(n, bool) and 0 <= n < 1 << 62 for n in numbers):
+            raise TypeError
+    except (KeyError, TypeError, ValueError):
+        raise InputError(f"{blob} has a broken header: the entry of tensor {name!r} is malformed") from None
+    if dtype not in ITEM_BYTES:
+        raise InputError(f"{blob}: tensor {name} has the unknown dtype {dtype!r:.60}")
+    nbytes = ITEM_BYTES[dtype]
+    for size in shape:
+        nbytes *= size
+    if end - begin != nbytes:
+        raise InputError(
+            f"{blob} is corrupt: tensor {name}, {dtype} {list(shape)}, takes {nbytes} bytes, not {end - begin}"
+        )
+    if data + end > blob.size:
+        raise InputError(
+            f"{blob} is truncated: tensor {name} ends at byte {data + end}, the file has {blob.size}",
+            "download or copy it again",
+        )
+    return Entry(name, dtype, shape, data + begin, nbytes)

@@ -1,0 +1,90 @@
+"""tokenizer.model, SentencePiece's protobuf, read and written as far as a BPE vocabulary goes.
+
+Source of the field numbers: sentencepiece_model.proto.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gemmaq.errors import InputError
+from gemmaq.models.gemma3.vocabulary import NORMAL
+
+Pieces = tuple[list[str], NDArray[np.float32], NDArray[np.int32]]
+"""Texts in id order, their scores and their types."""
+
+
+def read(data: bytes, name: str) -> Pieces:
+    """The pieces of a model.
+
+    Args:
+        data: the file.
+        name: what to call it in an error.
+
+    Raises:
+        InputError: not a SentencePiece model.
+    """
+    from gemmaq.files.protobuf import scan_pieces
+    from gemmaq.files.strings import decode
+
+    array = np.frombuffer(data, np.uint8)
+    room = len(data) // 4  # the shortest piece: tag, length, and two bytes for an empty text
+    starts, ends = np.empty(room, np.int64), np.empty(room, np.int64)
+    scores, kinds = np.zeros(room, np.uint32), np.full(room, NORMAL, np.int32)
+    count = scan_pieces(array, starts, ends, scores, kinds)
+    try:
+        if count < 0:
+            raise ValueError
+        texts = decode(data, starts[:count], ends[:count])
+    except ValueError:
+        raise InputError(f"{name} is not a SentencePiece model") from None
+    return texts, scores[:count].view(np.float32), kinds[:count]
+
+
+def _number(value: int) -> bytes:
+    out = bytearray()
+    while value > 127:
+        out.append(value & 127 | 128)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def _message(field: int, body: bytes) -> bytes:
+    return _number(field << 3 | 2) + _number(len(body)) + body
+
+
+def _integer(field: int, value: int) -> bytes:
+    return _number(field << 3) + _number(value)
+
+
+def write(pieces: Iterable[tuple[str, float, int]], count: int) -> bytes:
+    """A BPE model with byte fallback and no text normalisation, as Gemma's is.
+
+    Args:
+        pieces: text, score and type in id order.
+        count: how many there are.
+    """
+    out = bytearray()
+    for text, score, kind in pieces:
+        body = _message(1, text.encode()) + b"\x15" + struct.pack("<f", score)
+        out += _message(1, body if kind == NORMAL else body + _integer(3, kind))
+    trainer = (
+        _integer(3, 2)  # model_type: BPE
+        + _integer(4, count)  # vocab_size
+        + _integer(35, 1)  # byte_fallback
+        + _integer(40, 3)  # unk_id
+        + _integer(41, 2)  # bos_id
+        + _integer(42, 1)  # eos_id
+        + _integer(43, 0)  # pad_id
+        + _message(45, b"<unk>")
+        + _message(46, b"<bos>")
+        + _message(47, b"<eos>")
+        + _message(48, b"<pad>")
+    )
+    normalizer = _message(1, b"identity") + _integer(3, 0) + _integer(4, 0) + _integer(5, 1)
+    return bytes(out + _message(2, trainer) + _message(3, normalizer))

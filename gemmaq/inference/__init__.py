@@ -1,0 +1,1 @@
+"""Running a model a layer at a time, on text."""

@@ -1,0 +1,173 @@
+"""Decoder layers with the weights of a checkpoint, loaded when they are needed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gemmaq.checkpoint import Checkpoint, Tensor
+from gemmaq.checkpoint.rows import weights
+from gemmaq.errors import InputError
+from gemmaq.files.blob import Reader
+from gemmaq.inference.device import Machine, aligned, hf_config, silent
+from gemmaq.models.gemma3 import names
+
+if TYPE_CHECKING:
+    import torch
+
+    from gemmaq.encodings import F32
+    from gemmaq.inference.documents import Tokens
+
+_SLAB = 1 << 22
+"""Weights decoded at a time."""
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """A model whose layers are loaded one at a time.
+
+    Attributes:
+        checkpoint: its weights.
+        machine: that computes.
+        config: transformers' configuration.
+        reader: of the weight files.
+    """
+
+    checkpoint: Checkpoint
+    machine: Machine
+    config: Any
+    reader: Reader
+
+    @property
+    def layers(self) -> int:
+        """How many there are."""
+        return self.checkpoint.config.num_hidden_layers
+
+    def embed(self, tokens: Tokens) -> list[torch.Tensor]:
+        """What the first layer gets, f32 [batch, length, hidden] for every few sequences of i64 [sequences, length].
+
+        Raises:
+            InputError: a token that the model does not know.
+        """
+        import torch
+
+        tensor = self.checkpoint.tensors[names.EMBEDDING]
+        known, places = np.unique(tokens, return_inverse=True)
+        if known[0] < 0 or known[-1] >= tensor.rows:
+            raise InputError(f"token {known[-1]} is not in the model's vocabulary of {tensor.rows}")
+        rows = np.concatenate([weights(tensor, int(at), 1, self.reader) for at in known])
+        with np.errstate(over="ignore"):  # told where the activations are looked at
+            rows *= np.float32(tensor.columns**0.5)
+        places = places.reshape(tokens.shape)
+        step = self.machine.batch
+        batches = (torch.from_numpy(rows[places[at : at + step]]) for at in range(0, len(tokens), step))
+        return [batch.clone().to(self.machine.device) for batch in batches]
+
+    def layer(self, index: int) -> torch.nn.Module:
+        """A decoder layer, f32, on the machine's device."""
+        import torch
+        from transformers.models.gemma3.modeling_gemma3 import Gemma3DecoderLayer
+
+        prefix = f"model.layers.{index}."
+        with torch.device("meta"):
+            module = Gemma3DecoderLayer(self.config, index)
+        state = {
+            name.removeprefix(prefix): torch.from_numpy(self.read(tensor)).to(self.machine.device)
+            for name, tensor in self.checkpoint.tensors.items()
+            if name.startswith(prefix)
+        }
+        module.load_state_dict(state, assign=True)
+        return module.eval()
+
+    def read(self, tensor: Tensor) -> F32:
+        """All weights of a tensor, f32 in its shape.
+
+        Raises:
+            InputError: it cannot be read, or is not finite.
+        """
+        whole: F32 = aligned(tensor.rows, tensor.columns).numpy()
+        step = max(1, _SLAB // tensor.columns)
+        for first in range(0, tensor.rows, step):
+            count = min(step, tensor.rows - first)
+            whole[first : first + count] = weights(tensor, first, count, self.reader)
+        if not np.isfinite(whole).all():
+            raise InputError(f"tensor {tensor.name} of {tensor.blob} holds NaN or infinite weights")
+        if tensor.shift:
+            whole += np.float32(tensor.shift)
+        return whole.reshape(tensor.shape)
+
+    def forward(self, module: torch.nn.Module, index: int, hidden: torch.Tensor) -> torch.Tensor:
+        """What a layer makes of f32 [batch, length, hidden]; sequences are full, none is padded."""
+        import torch
+        from transformers.masking_utils import create_causal_mask, create_sliding_window_causal_mask
+        from transformers.models.gemma3.modeling_gemma3 import Gemma3RotaryEmbedding
+
+        kind = self.config.layer_types[index]
+        make_mask = create_sliding_window_causal_mask if kind == "sliding_attention" else create_causal_mask
+        positions = torch.arange(hidden.shape[1], device=hidden.device).unsqueeze(0)
+        mask = make_mask(
+            config=self.config,
+            inputs_embeds=hidden,
+            attention_mask=None,
+            past_key_values=None,
+            position_ids=positions,
+        )
+        rotary = Gemma3RotaryEmbedding(self.config).to(hidden.device)
+        out = module(
+            hidden,
+            position_embeddings=rotary(hidden, positions, kind),
+            attention_mask=mask,
+            position_ids=positions,
+        )
+        return out if isinstance(out, torch.Tensor) else out[0]
+
+    def through(self, module: torch.nn.Module, index: int, hidden: list[torch.Tensor]) -> None:
+        """Replace the activations before a layer by those after it.
+
+        Raises:
+            InputError: they are not finite.
+        """
+
+        def run(at: int) -> None:
+            hidden[at] = self.checked(index, self.forward(module, index, hidden[at]))
+
+        self.machine.each(run, range(len(hidden)))
+
+    def checked(self, index: int, hidden: torch.Tensor) -> torch.Tensor:
+        """The activations after a layer.
+
+        Raises:
+            InputError: they are not finite.
+        """
+        if not bool(hidden.isfinite().all()):
+            raise InputError(
+                f"{self.checkpoint.location}: the activations after layer {index} are not finite",
+                "the weights are damaged, or not those of this configuration",
+            )
+        return hidden
+
+    def normed(self, hidden: torch.Tensor) -> torch.Tensor:
+        """What the head gets, of the activations after the last layer."""
+        import torch
+
+        norm = torch.from_numpy(self.read(self.checkpoint.tensors[names.FINAL_NORM])).to(hidden.device)
+        scale = torch.rsqrt(hidden.pow(2).mean(-1, keepdim=True) + self.checkpoint.config.rms_norm_eps)
+        return hidden * scale * (1 + norm)
+
+
+@contextmanager
+def decoder(checkpoint: Checkpoint, machine: Machine) -> Iterator[Decoder]:
+    """A checkpoint made ready to run.
+
+    Raises:
+        NotFoundError: a weight file is missing.
+        InputError: one cannot be read.
+    """
+    silent()
+    with Reader() as reader:
+        reader.open([part.blob for tensor in checkpoint.tensors.values() for part in tensor.parts])
+        yield Decoder(checkpoint, machine, hf_config(checkpoint.config), reader)

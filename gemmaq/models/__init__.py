@@ -1,0 +1,1 @@
+"""Everything known about each family of models, and nowhere else."""

@@ -1,0 +1,93 @@
+"""Tensor names of Gemma 3: every Hugging Face spelling -> one canonical name <-> GGUF, and the shapes to expect.
+
+Canonical is the text-only Hugging Face layout: `model.layers.0.self_attn.q_proj.weight`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from gemmaq.models.gemma3.config import TextConfig
+
+EMBEDDING = "model.embed_tokens.weight"
+FINAL_NORM = "model.norm.weight"
+HEAD = "lm_head.weight"
+
+_PREFIXES = ("model.language_model.model.", "language_model.model.", "model.language_model.", "model.")
+_VISION = re.compile(r"(^|\.)(vision_tower|multi_modal_projector|vision_model)\.")
+_OTHER_GGUF = {EMBEDDING: "token_embd.weight", FINAL_NORM: "output_norm.weight", HEAD: "output.weight"}
+_LAYER_GGUF = {
+    "input_layernorm": "attn_norm",
+    "self_attn.q_proj": "attn_q",
+    "self_attn.k_proj": "attn_k",
+    "self_attn.v_proj": "attn_v",
+    "self_attn.o_proj": "attn_output",
+    "self_attn.q_norm": "attn_q_norm",
+    "self_attn.k_norm": "attn_k_norm",
+    "post_attention_layernorm": "post_attention_norm",
+    "pre_feedforward_layernorm": "ffn_norm",
+    "mlp.gate_proj": "ffn_gate",
+    "mlp.up_proj": "ffn_up",
+    "mlp.down_proj": "ffn_down",
+    "post_feedforward_layernorm": "post_ffw_norm",
+}
+_LAYER_HF = {gguf: hf for hf, gguf in _LAYER_GGUF.items()}
+_OTHER_HF = {gguf: hf for hf, gguf in _OTHER_GGUF.items()}
+
+
+def canonical(name: str) -> str | None:
+    """The canonical name of a Hugging Face text tensor, None for a tensor of the vision side."""
+    if _VISION.search(name):
+        return None
+    if name.endswith(HEAD):
+        return HEAD
+    for prefix in _PREFIXES:
+        if name.startswith(prefix):
+            return "model." + name[len(prefix) :]
+    return name if "." not in name else "model." + name
+
+
+def to_gguf(name: str) -> str:
+    """The GGUF name of a canonical tensor."""
+    if name in _OTHER_GGUF:
+        return _OTHER_GGUF[name]
+    _, _, layer, rest = name.split(".", 3)
+    return f"blk.{layer}.{_LAYER_GGUF[rest.removesuffix('.weight')]}.weight"
+
+
+def from_gguf(name: str) -> str | None:
+    """The canonical name of a GGUF tensor, None if a Gemma 3 text model has no such tensor."""
+    if name in _OTHER_HF:
+        return _OTHER_HF[name]
+    found = re.fullmatch(r"blk\.(\d+)\.(\w+)\.weight", name)
+    if found is None or found[2] not in _LAYER_HF:
+        return None
+    return f"model.layers.{int(found[1])}.{_LAYER_HF[found[2]]}.weight"
+
+
+def is_norm(name: str) -> bool:
+    """Whether a tensor is an RMS norm. GGUF stores 1 + w of these, Hugging Face w."""
+    return name.endswith("norm.weight")
+
+
+def shapes(config: TextConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Every tensor a text model must have, in the order files are written, with its shape (rows first)."""
+    hidden, heads = config.hidden_size, config.num_attention_heads * config.head_dim
+    kv_heads, ffn = config.num_key_value_heads * config.head_dim, config.intermediate_size
+    matrices = {
+        "self_attn.q_proj": (heads, hidden),
+        "self_attn.k_proj": (kv_heads, hidden),
+        "self_attn.v_proj": (kv_heads, hidden),
+        "self_attn.o_proj": (hidden, heads),
+        "self_attn.q_norm": (config.head_dim,),
+        "self_attn.k_norm": (config.head_dim,),
+        "mlp.gate_proj": (ffn, hidden),
+        "mlp.up_proj": (ffn, hidden),
+        "mlp.down_proj": (hidden, ffn),
+    }
+    yield EMBEDDING, (config.vocab_size, hidden)
+    for layer in range(config.num_hidden_layers):
+        for part in _LAYER_GGUF:
+            yield f"model.layers.{layer}.{part}.weight", matrices.get(part, (hidden,))
+    yield FINAL_NORM, (hidden,)

@@ -1,0 +1,74 @@
+"""What a user should know of a plan: what is lost, what is done a second time, what another choice would keep."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from gemmaq.checkpoint import Checkpoint
+from gemmaq.methods.lattice import Verdict
+from gemmaq.models.gemma3 import names
+
+if TYPE_CHECKING:
+    from gemmaq.planning.plan import PlannedTensor
+
+
+def advise(
+    checkpoint: Checkpoint,
+    planned: tuple[PlannedTensor, ...],
+    verdicts: Mapping[str, Verdict],
+    with_vision: bool,
+) -> list[str]:
+    """What a user should know of a plan before it is carried out, a sentence each.
+
+    Args:
+        checkpoint: the source.
+        planned: the tensors of the text model.
+        verdicts: tensor -> the grid it lies on.
+        with_vision: whether the vision side is written too.
+    """
+    warnings = list(checkpoint.notes)
+    if checkpoint.vision and not with_vision:
+        gigabytes = checkpoint.vision_bytes / 1e9
+        warnings.append(f"the vision tower ({gigabytes:.2f} GB) is left out, the result is text-only")
+    again = [t for t in planned if not t.source.encoding.is_float and not t.encoding.is_float and not t.keeps_codes]
+    if again:
+        kinds = sorted({t.source.encoding.label for t in again})
+        warnings.append(
+            f"{_tensors(len(again))} quantized a second time (from {', '.join(kinds)}): "
+            "a BF16 checkpoint gives a better result"
+        )
+    fallbacks = Counter(t.reason for t in planned if t.reason)
+    warnings += [f"{_tensors(count)} {reason}" for reason, count in fallbacks.items()]
+    if verdicts:
+        warnings += _grid_warnings(checkpoint, planned, verdicts)
+    return warnings
+
+
+def _grid_warnings(
+    checkpoint: Checkpoint, planned: tuple[PlannedTensor, ...], verdicts: Mapping[str, Verdict]
+) -> list[str]:
+    """What the grids that the weights lie on mean for what was asked."""
+    warnings = []
+    trained = {name for name, verdict in verdicts.items() if verdict.on_grid}
+    lost = [t for t in planned if t.source.name in trained and not t.encoding.is_float and t.encoding.name != "q4_0"]
+    body = [t for t in lost if t.source.name not in (names.EMBEDDING, names.HEAD)]
+    if body:
+        kinds = ", ".join(sorted({t.encoding.label for t in body}))
+        warnings.append(f"{_tensors(len(body))} trained for an int4 grid but written as {kinds}: q4_0 keeps the grid")
+    elif lost:
+        warnings.append("the embedding lies on an int4 grid too: --embedding q4_0 loses nothing and is smaller")
+    forced = [t for t in planned if t.choice.method == "lattice" and t.source.name not in trained]
+    if forced:
+        warnings.append(f"{_tensors(len(forced))} on no int4 grid: method lattice gives them the closest it can find")
+    others = Counter(v.rule for v in verdicts.values() if v.rule is not None and not v.on_grid)
+    for rule, count in others.items():
+        warnings.append(f"{_tensors(count)} on the grid of {rule}: made from a quantized file, not trained for q4_0")
+    if "qat" in checkpoint.name.lower() and not trained:
+        warnings.append("the name says QAT, but the weights lie on no int4 grid: treated as an ordinary checkpoint")
+    return warnings
+
+
+def _tensors(count: int) -> str:
+    return "1 tensor is" if count == 1 else f"{count} tensors are"

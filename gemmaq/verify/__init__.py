@@ -1,0 +1,1 @@
+"""Whether an artifact is what it should be: its files, its headers, its source."""

@@ -1,0 +1,1 @@
+"""One memory model for each engine that runs a model."""

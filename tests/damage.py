@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from gemmaq.errors import InputError
 from gemmaq.files import sentencepiece
-from gemmaq.files.blob import Blob
+from gemmaq.files.span import FileSpan
 from gemmaq.models.gemma3.config import TextConfig, pattern
 from gemmaq.models.gemma3.vocabulary import BYTE, CONTROL, NORMAL
 from synthetic import TINY, write_checkpoint, write_safetensors
@@ -177,12 +177,12 @@ def bounded() -> Iterator[None]:
     assert peak < HEADER_MEMORY, f"{peak:,} bytes were allocated"
 
 
-def parse_safely(parse: Callable[[Blob], Any], path: Path, content: bytes) -> Any:
+def parse_safely(parse: Callable[[FileSpan], Any], path: Path, content: bytes) -> Any:
     """What `parse` makes of a file, None if it refuses; any other failure is one of the test."""
     path.write_bytes(content)
     with bounded():
         try:
-            return parse(Blob.of(path))
+            return parse(FileSpan.of(path))
         except InputError as error:
             assert str(path) in error.message
             assert len(error.message) < 1000

@@ -18,7 +18,7 @@ from gemmaq.calibration.imatrix import Entry, Imatrix, check, document, read
 from gemmaq.checkpoint.rows import weights
 from gemmaq.encodings import ENCODINGS, codec
 from gemmaq.errors import InputError, NotFoundError
-from gemmaq.files.blob import Reader
+from gemmaq.files.span import Reader
 from gemmaq.methods import Choice, Importance, quantize
 from gemmaq.models.gemma3 import names
 from gemmaq.sources.open import open_source

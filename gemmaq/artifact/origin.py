@@ -77,7 +77,7 @@ class Origin:
 def of(checkpoint: Checkpoint, jobs: Sequence[Job]) -> Origin:
     """The origin of what jobs read."""
     tensors = [placement.tensor.source for job in jobs for file in job.artifact.files for placement in file.placements]
-    weights = list(dict.fromkeys(path for tensor in tensors for part in tensor.parts for path in part.blob.paths))
+    weights = list(dict.fromkeys(path for tensor in tensors for part in tensor.parts for path in part.span.paths))
     beside: list[Path] = []
     if checkpoint.format != "gguf":
         spoken = [weights[0].parent / name for name in _SPOKEN]

@@ -18,8 +18,8 @@ from gemmaq.checkpoint import Checkpoint
 from gemmaq.encodings import ENCODINGS
 from gemmaq.errors import InputError
 from gemmaq.files import gguf_reader
-from gemmaq.files.blob import Blob, Reader
 from gemmaq.files.gguf_writer import U32, Info, Keys, aligned, header
+from gemmaq.files.span import FileSpan, Reader
 from gemmaq.models.gemma3 import names
 
 if TYPE_CHECKING:
@@ -114,24 +114,24 @@ def read(path: Path) -> Imatrix:
         NotFoundError: there is no such file.
         InputError: it is something else, damaged, or of a model with experts.
     """
-    blob = Blob.of(path)
+    span = FileSpan.of(path)
     with Reader() as reader:
-        magic = bytes(reader.bytes(blob, 0, min(4, blob.size)))
-        return _read_gguf(blob, reader) if magic == gguf_reader.MAGIC else _read_older(blob, reader)
+        magic = bytes(reader.bytes(span, 0, min(4, span.size)))
+        return _read_gguf(span, reader) if magic == gguf_reader.MAGIC else _read_older(span, reader)
 
 
-def _fail(blob: Blob, what: str) -> InputError:
+def _fail(span: FileSpan, what: str) -> InputError:
     return InputError(
-        f"{blob} is not a usable importance matrix: {what}", "llama-imatrix makes these files, and gemmaq"
+        f"{span} is not a usable importance matrix: {what}", "llama-imatrix makes these files, and gemmaq"
     )
 
 
-def _entry(blob: Blob, name: str, sums: F32, count: float) -> Entry:
+def _entry(span: FileSpan, name: str, sums: F32, count: float) -> Entry:
     """An entry whose numbers make sense."""
     if not (np.isfinite(sums).all() and (sums >= 0).all()):
-        raise _fail(blob, f"the squares of {name} are not all finite and positive")
+        raise _fail(span, f"the squares of {name} are not all finite and positive")
     if not 0 <= count < 2**63:  # also what is not a number
-        raise _fail(blob, f"the inputs of {name} are {count} in number")
+        raise _fail(span, f"the inputs of {name} are {count} in number")
     return Entry(sums, count)
 
 
@@ -141,79 +141,79 @@ def _bare(text: str) -> str:
     return "".join(letter if letter.isprintable() else "?" for letter in name)
 
 
-def _read_gguf(blob: Blob, reader: Reader) -> Imatrix:
-    file = gguf_reader.parse(blob)
+def _read_gguf(span: FileSpan, reader: Reader) -> Imatrix:
+    file = gguf_reader.parse(span)
     kind = file.keys.get(_TYPE, "imatrix")
     if kind != "imatrix":
-        raise _fail(blob, f"it says that it is of the type {kind!r:.60}")
+        raise _fail(span, f"it says that it is of the type {kind!r:.60}")
     datasets, chunks, size = (file.keys.get(key) for key in (_DATASETS, _CHUNKS, _CHUNK_SIZE))
     if not isinstance(datasets, list) or not all(isinstance(text, str) for text in datasets):
-        raise _fail(blob, f"it has no list of texts {_DATASETS}")
+        raise _fail(span, f"it has no list of texts {_DATASETS}")
     for key, value in ((_CHUNKS, chunks), (_CHUNK_SIZE, size)):
         if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**32:
-            raise _fail(blob, f"it has no number {key}")
+            raise _fail(span, f"it has no number {key}")
     tensors = {tensor.name: tensor for tensor in file.tensors}
     found = {t.removesuffix(_SUMS).removesuffix(_COUNTS) for t in tensors if t.endswith((_SUMS, _COUNTS))}
     if not found:
-        raise _fail(blob, "nothing is in it")
+        raise _fail(span, "nothing is in it")
     entries = {}
     for name in sorted(found):
-        parts = [_floats(blob, reader, name, tensors.get(name + suffix)) for suffix in (_SUMS, _COUNTS)]
+        parts = [_floats(span, reader, name, tensors.get(name + suffix)) for suffix in (_SUMS, _COUNTS)]
         if len(parts[1]) != 1:
-            raise _fail(blob, f"{name} has {len(parts[1])} counts; Gemma 3 has no experts")
-        entries[name] = _entry(blob, name, parts[0], float(parts[1][0]))
+            raise _fail(span, f"{name} has {len(parts[1])} counts; Gemma 3 has no experts")
+        entries[name] = _entry(span, name, parts[0], float(parts[1][0]))
     return Imatrix(entries, tuple(map(_bare, datasets)), int(chunks or 0), int(size or 0))
 
 
-def _floats(blob: Blob, reader: Reader, name: str, tensor: gguf_reader.TensorInfo | None) -> F32:
+def _floats(span: FileSpan, reader: Reader, name: str, tensor: gguf_reader.TensorInfo | None) -> F32:
     """The numbers of a tensor, f32 [n]."""
     if tensor is None:
-        raise _fail(blob, f"it lacks the squares or the counts of {name}")
+        raise _fail(span, f"it lacks the squares or the counts of {name}")
     if tensor.encoding != _F32 or max(tensor.shape) * 4 != tensor.nbytes or tensor.nbytes > 4 * _MAX_COLUMNS:
-        raise _fail(blob, f"{tensor.name} is {tensor.encoding.label} {list(tensor.shape)}, not a row of F32")
-    return np.frombuffer(reader.bytes(blob, tensor.offset, tensor.nbytes), "<f4").astype(np.float32, copy=False)
+        raise _fail(span, f"{tensor.name} is {tensor.encoding.label} {list(tensor.shape)}, not a row of F32")
+    return np.frombuffer(reader.bytes(span, tensor.offset, tensor.nbytes), "<f4").astype(np.float32, copy=False)
 
 
 class _Cursor:
     """A forward reader of the older form."""
 
-    def __init__(self, blob: Blob, reader: Reader) -> None:
-        self.blob, self.reader, self.at = blob, reader, 0
+    def __init__(self, span: FileSpan, reader: Reader) -> None:
+        self.span, self.reader, self.at = span, reader, 0
 
     def bytes(self, count: int) -> bytearray:
-        if count > self.blob.size - self.at:
-            raise _fail(self.blob, f"it ends at byte {self.blob.size}, within an entry")
+        if count > self.span.size - self.at:
+            raise _fail(self.span, f"it ends at byte {self.span.size}, within an entry")
         self.at += count
-        return self.reader.bytes(self.blob, self.at - count, count)
+        return self.reader.bytes(self.span, self.at - count, count)
 
     def number(self, what: str, least: int, most: int) -> int:
         """An i32 within limits."""
         (value,) = struct.unpack("<i", self.bytes(4))
         if not least <= value <= most:
-            raise _fail(self.blob, f"{what} is {value} (at byte {self.at - 4})")
+            raise _fail(self.span, f"{what} is {value} (at byte {self.at - 4})")
         return int(value)
 
 
-def _read_older(blob: Blob, reader: Reader) -> Imatrix:
-    cursor = _Cursor(blob, reader)
+def _read_older(span: FileSpan, reader: Reader) -> Imatrix:
+    cursor = _Cursor(span, reader)
     entries: dict[str, Entry] = {}
     for _ in range(cursor.number("the number of entries", 1, 1 << 16)):
         raw = cursor.bytes(cursor.number("the length of a name", 1, _MAX_NAME))
         name = raw.decode(errors="replace")
         if not name.isprintable() or "\ufffd" in name or name in entries:
-            raise _fail(blob, f"{name!r:.60} is no name, or there twice")
+            raise _fail(span, f"{name!r:.60} is no name, or there twice")
         calls = cursor.number(f"the number of calls of {name}", 0, 2**31 - 1)
         size = 4 * cursor.number(f"the number of columns of {name}", 1, _MAX_COLUMNS)
         sums = np.frombuffer(cursor.bytes(size), "<f4").astype(np.float32, copy=False)
-        entries[name] = _entry(blob, name, sums, max(calls, 1))  # without calls llama-quantize takes the sums
+        entries[name] = _entry(span, name, sums, max(calls, 1))  # without calls llama-quantize takes the sums
     chunks, datasets = 0, tuple[str, ...]()
-    if cursor.at < blob.size:
+    if cursor.at < span.size:
         chunks = max(cursor.number("the number of chunks", -(2**31), 2**31 - 1), 0)
-    if cursor.at < blob.size:
+    if cursor.at < span.size:
         length = cursor.number("the length of the text's name", 0, 1 << 16)
         datasets = (_bare(cursor.bytes(length).decode(errors="replace")),) if length else ()
-    if cursor.at < blob.size:
-        raise _fail(blob, f"{blob.size - cursor.at} bytes are left over")
+    if cursor.at < span.size:
+        raise _fail(span, f"{span.size - cursor.at} bytes are left over")
     return Imatrix(entries, datasets, chunks)
 
 

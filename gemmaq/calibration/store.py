@@ -12,7 +12,7 @@ from gemmaq.checkpoint import Part, Tensor
 from gemmaq.encodings import ENCODINGS, codec, dequantize
 from gemmaq.encodings.bitstream import floats, words
 from gemmaq.errors import InputError
-from gemmaq.files.blob import Blob
+from gemmaq.files.span import FileSpan
 
 if TYPE_CHECKING:
     from gemmaq.encodings import U8, Encoding, Quantized
@@ -51,8 +51,8 @@ class Store:
         with path.open("xb") as file:
             for array in arrays:
                 file.write(array.data)
-        blob, parts, at = Blob.of(path), [], 0
+        span, parts, at = FileSpan.of(path), [], 0
         for array, dtype in zip(arrays, dtypes, strict=True):
-            parts.append(Part(blob, at, array.nbytes // source.rows, dtype))
+            parts.append(Part(span, at, array.nbytes // source.rows, dtype))
             at += array.nbytes
         return Tensor(source.name, source.shape, encoding, tuple(parts), layout)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gemmaq.encodings import Encoding
-from gemmaq.files.blob import Blob
+from gemmaq.files.span import FileSpan
 from gemmaq.models.gemma3 import names
 from gemmaq.models.gemma3.config import TextConfig
 from gemmaq.models.gemma3.vision import VisionConfig
@@ -25,13 +25,13 @@ class Part:
     """One array of a tensor on disk.
 
     Attributes:
-        blob: the file.
+        span: the file.
         offset: of its first byte.
         row_bytes: bytes of a row.
         dtype: safetensors name of its numbers, where its layout leaves that open.
     """
 
-    blob: Blob
+    span: FileSpan
     offset: int
     row_bytes: int
     dtype: str = "U8"
@@ -62,9 +62,9 @@ class Tensor:
     channels_last: bool = False
 
     @property
-    def blob(self) -> Blob:
+    def span(self) -> FileSpan:
         """The file of the first part."""
-        return self.parts[0].blob
+        return self.parts[0].span
 
     @property
     def columns(self) -> int:
@@ -92,10 +92,12 @@ class Tensor:
         return self.rows * self.row_bytes
 
 
-def plain(name: str, shape: tuple[int, ...], encoding: Encoding, blob: Blob, offset: int, shift: float = 0.0) -> Tensor:
+def plain(
+    name: str, shape: tuple[int, ...], encoding: Encoding, span: FileSpan, offset: int, shift: float = 0.0
+) -> Tensor:
     """A tensor stored in one array, in the encoding's own blocks."""
     row_bytes = encoding.row_bytes(shape[-1] if shape else 1)
-    return Tensor(name, shape, encoding, (Part(blob, offset, row_bytes),), shift=shift)
+    return Tensor(name, shape, encoding, (Part(span, offset, row_bytes),), shift=shift)
 
 
 @dataclass(frozen=True)
@@ -164,4 +166,4 @@ class Checkpoint:
     def files(self) -> tuple[Path, ...]:
         """The weight files."""
         tensors = (*self.tensors.values(), *self.vision.values())
-        return tuple(dict.fromkeys(path for tensor in tensors for part in tensor.parts for path in part.blob.paths))
+        return tuple(dict.fromkeys(path for tensor in tensors for part in tensor.parts for path in part.span.paths))

@@ -10,7 +10,7 @@ import numpy as np
 from gemmaq.checkpoint import Tensor
 from gemmaq.checkpoint.rows import weights
 from gemmaq.errors import InputError
-from gemmaq.files.blob import Reader
+from gemmaq.files.span import Reader
 from gemmaq.models.gemma3 import names
 from gemmaq.models.gemma3.config import TextConfig
 

@@ -16,7 +16,7 @@ from gemmaq.checkpoint.tokenizer import VERBATIM, TokenizerFiles, from_folder
 from gemmaq.encodings import ENCODINGS
 from gemmaq.errors import InputError, NotFoundError
 from gemmaq.files import safetensors_header
-from gemmaq.files.blob import Blob
+from gemmaq.files.span import FileSpan
 from gemmaq.files.text import read_card, read_json
 from gemmaq.models.gemma3 import config as gemma_config
 from gemmaq.models.gemma3 import names
@@ -88,7 +88,7 @@ def _kind(document: Mapping[str, Any], folder: Path) -> str:
 
 
 _SUFFIXES = ("weight", "scales", "biases", "weight_packed", "weight_scale", "weight_shape", "weight_zero_point")
-_Arrays = dict[str, tuple[Blob, safetensors_header.Entry]]
+_Arrays = dict[str, tuple[FileSpan, safetensors_header.Entry]]
 
 
 def _modules(entries: _Arrays) -> tuple[_Arrays, dict[str, _Arrays]]:
@@ -124,7 +124,7 @@ def _vision(arrays: _Arrays, folder: Path) -> dict[str, Tensor]:
             raise InputError(f"{folder} has two tensors for {name}")
         if name == gemma_vision.PATCH_EMBEDDING and len(tensor.shape) == 4 and tensor.shape[3] == 3 != tensor.shape[1]:
             rows, height, width, channels = tensor.shape
-            tensor = plain(name, (rows, channels, height, width), tensor.encoding, tensor.blob, tensor.parts[0].offset)
+            tensor = plain(name, (rows, channels, height, width), tensor.encoding, tensor.span, tensor.parts[0].offset)
             tensor = replace(tensor, channels_last=True)
         found[name] = tensor
     return found
@@ -133,31 +133,31 @@ def _vision(arrays: _Arrays, folder: Path) -> dict[str, Tensor]:
 def _tensor(name: str, kind: str, arrays: _Arrays, shape: tuple[int, ...] | None) -> Tensor:
     """A tensor of its arrays: plain floats, or quantized the way the folder is."""
     if len(arrays) == 1:
-        ((blob, entry),) = arrays.values()
+        ((span, entry),) = arrays.values()
         if entry.dtype not in _ENCODINGS:
             raise InputError(
-                f"{blob}: tensor {entry.name} has dtype {entry.dtype}", f"supported: {', '.join(_ENCODINGS)}"
+                f"{span}: tensor {entry.name} has dtype {entry.dtype}", f"supported: {', '.join(_ENCODINGS)}"
             )
         if not entry.shape or min(entry.shape) < 1:
-            raise InputError(f"{blob}: tensor {entry.name} has the shape {list(entry.shape)}")
-        return plain(name, entry.shape, _ENCODINGS[entry.dtype], blob, entry.offset)
+            raise InputError(f"{span}: tensor {entry.name} has the shape {list(entry.shape)}")
+        return plain(name, entry.shape, _ENCODINGS[entry.dtype], span, entry.offset)
     return quantized_tensor(name, kind, arrays, shape)
 
 
-def _entries(folder: Path) -> Iterator[tuple[str, tuple[Blob, safetensors_header.Entry]]]:
+def _entries(folder: Path) -> Iterator[tuple[str, tuple[FileSpan, safetensors_header.Entry]]]:
     """Every tensor of the folder's shards: name -> file and header entry."""
     placed = weight_map(folder)
     shards = sorted(set(placed.values())) if placed else _shards(folder)
     seen: set[str] = set()
     for shard in shards:
-        blob = Blob.of(folder / shard)
-        for entry in safetensors_header.parse(blob):
+        span = FileSpan.of(folder / shard)
+        for entry in safetensors_header.parse(span):
             if placed.get(entry.name, shard) != shard:
                 continue
             if entry.name in seen:
                 raise InputError(f"{folder}: tensor {entry.name} is in two files and no index says which is meant")
             seen.add(entry.name)
-            yield entry.name, (blob, entry)
+            yield entry.name, (span, entry)
     lost = sorted(set(placed) - seen)
     if lost:
         raise InputError(f"{folder / _INDEX} places tensor {lost[0]} in {placed[lost[0]]}, which does not have it")

@@ -15,8 +15,8 @@ from gemmaq.checkpoint.assemble import text_tensors
 from gemmaq.checkpoint.tokenizer import Tokenizer, TokenizerFiles
 from gemmaq.errors import InputError, NotFoundError
 from gemmaq.files import gguf_reader
-from gemmaq.files.blob import Blob
 from gemmaq.files.gguf_reader import GgufFile
+from gemmaq.files.span import FileSpan
 from gemmaq.models.gemma3 import gguf_keys, names, vision
 from gemmaq.models.gemma3 import vocabulary as gemma
 from gemmaq.models.gemma3.config import TextConfig
@@ -27,11 +27,11 @@ _ROLES = {"bos": "bos", "eos": "eos", "unk": "unknown", "sep": "seperator", "pad
 """Role -> how GGUF spells it in `tokenizer.ggml.<role>_token_id` (the format's own spelling of separator)."""
 
 
-def open_gguf(blobs: Sequence[Blob], name: str, location: str, projectors: Sequence[Blob] = ()) -> Checkpoint:
+def open_gguf(spans: Sequence[FileSpan], name: str, location: str, projectors: Sequence[FileSpan] = ()) -> Checkpoint:
     """Read the headers of a GGUF file, or of the shards of a split one.
 
     Args:
-        blobs: the files.
+        spans: the files.
         name: what the model is called.
         location: where it is, as the user said it.
         projectors: mmproj files beside it, of which the first that belongs to it counts.
@@ -39,21 +39,21 @@ def open_gguf(blobs: Sequence[Blob], name: str, location: str, projectors: Seque
     Raises:
         InputError: a header is unusable, or it is not a Gemma 3 text model.
     """
-    files = [gguf_reader.parse(blob) for blob in blobs]
+    files = [gguf_reader.parse(span) for span in spans]
     keys = files[0].keys
     expected = keys.get("split.count", 1)
     if expected != len(files):
-        raise InputError(f"{blobs[0]} is one of {expected} shards, {len(files)} were given")
+        raise InputError(f"{spans[0]} is one of {expected} shards, {len(files)} were given")
     for number, file in enumerate(files):
         if file.keys.get("split.no", 0) != number:
-            raise InputError(f"{file.blob} is shard {file.keys.get('split.no')}, its name says {number}")
+            raise InputError(f"{file.span} is shard {file.keys.get('split.no')}, its name says {number}")
     infos = [(file, info) for file in files for info in file.tensors]
     if keys.get("general.architecture") == "clip":
-        raise InputError(f"{blobs[0]} is a vision projector (mmproj), not a model", "name the text model's GGUF")
+        raise InputError(f"{spans[0]} is a vision projector (mmproj), not a model", "name the text model's GGUF")
     rows = next((info.shape[0] for _, info in infos if info.name == "token_embd.weight"), 1)
     config = gguf_keys.to_config(keys, rows)
     found = [_tensor(file, info) for file, info in infos]
-    tensors, notes = text_tensors(found, config, str(blobs[0]))
+    tensors, notes = text_tensors(found, config, str(spans[0]))
     seen: dict[str, Tensor] = {}
     vision_config = None
     for projector in projectors:
@@ -71,28 +71,28 @@ def open_gguf(blobs: Sequence[Blob], name: str, location: str, projectors: Seque
         vision_config=vision_config,
         generation=_generation(keys, config),
         card=_card(keys),
-        tokenizer_files=TokenizerFiles(partial(_tokenizer, keys, str(blobs[0]))),
+        tokenizer_files=TokenizerFiles(partial(_tokenizer, keys, str(spans[0]))),
         notes=notes,
     )
 
 
-def _vision(blob: Blob, config: TextConfig) -> tuple[dict[str, Tensor], VisionConfig | None, tuple[str, ...]]:
+def _vision(span: FileSpan, config: TextConfig) -> tuple[dict[str, Tensor], VisionConfig | None, tuple[str, ...]]:
     """Tensors and dimensions of an mmproj file, none if it is unusable or belongs to another model; and what is odd."""
     try:
-        file = gguf_reader.parse(blob)
+        file = gguf_reader.parse(span)
         width = file.keys.get("clip.vision.projection_dim")
         if file.keys.get("general.architecture") != "clip" or width != config.hidden_size:
-            return {}, None, (f"{blob} lies beside the model but is not its vision projector: passed over",)
+            return {}, None, (f"{span} lies beside the model but is not its vision projector: passed over",)
         found = gguf_keys.to_vision(file.keys)
     except InputError as error:
-        where = "" if str(blob) in error.message else f"{blob}: "
+        where = "" if str(span) in error.message else f"{span}: "
         return {}, None, (f"{where}{error.message}: no vision side",)
     tensors = {}
     for info in file.tensors:
         name = vision.from_gguf(info.name)
         if name is not None:
             shift = -1.0 if name == vision.PROJECTOR_NORM else 0.0
-            tensors[name] = plain(name, info.shape, info.encoding, blob, info.offset, shift)
+            tensors[name] = plain(name, info.shape, info.encoding, span, info.offset, shift)
     return tensors, found, ()
 
 
@@ -119,7 +119,7 @@ def shards_of(path: Path) -> list[Path]:
 def _tensor(file: GgufFile, info: gguf_reader.TensorInfo) -> Tensor:
     name = names.from_gguf(info.name)
     shift = -1.0 if name is not None and names.is_norm(name) else 0.0
-    return plain(name or info.name, info.shape, info.encoding, file.blob, info.offset, shift)
+    return plain(name or info.name, info.shape, info.encoding, file.span, info.offset, shift)
 
 
 def _generation(keys: Mapping[str, Any], config: TextConfig) -> dict[str, Any]:

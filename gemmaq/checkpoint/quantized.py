@@ -9,8 +9,8 @@ import numpy as np
 from gemmaq.checkpoint import Part, Tensor
 from gemmaq.encodings import ENCODINGS, codec
 from gemmaq.errors import InputError
-from gemmaq.files.blob import Blob, Reader
 from gemmaq.files.safetensors_header import ITEM_BYTES, Entry
+from gemmaq.files.span import FileSpan, Reader
 
 _SCALE_DTYPES = ("BF16", "F16", "F32")
 _SYMMETRIC = {(4, 32): "q4_0", (5, 32): "q5_0", (8, 32): "q8_0"}
@@ -19,7 +19,7 @@ _SAMPLE_ROWS = 64
 
 
 def quantized_tensor(
-    name: str, kind: str, arrays: Mapping[str, tuple[Blob, Entry]], shape: tuple[int, ...] | None
+    name: str, kind: str, arrays: Mapping[str, tuple[FileSpan, Entry]], shape: tuple[int, ...] | None
 ) -> Tensor:
     """A matrix stored as codes and scales.
 
@@ -33,23 +33,23 @@ def quantized_tensor(
         InputError: arrays missing, of the wrong kind, or a type gemmaq cannot read.
     """
     wanted = ("weight", "scales", "biases") if kind == "mlx" else ("weight_packed", "weight_scale")
-    blob = next(iter(arrays.values()))[0]
+    span = next(iter(arrays.values()))[0]
     missing = [suffix for suffix in wanted if suffix not in arrays]
     if missing or kind == "safetensors":
         found = ", ".join(sorted(arrays))
-        raise InputError(f"{blob}: tensor {name} is stored as {found}, no quantization known here")
+        raise InputError(f"{span}: tensor {name} is stored as {found}, no quantization known here")
     if "weight_zero_point" in arrays:
-        raise InputError(f"{blob}: tensor {name} is quantized asymmetrically", "only symmetric int4 and int8 are read")
+        raise InputError(f"{span}: tensor {name} is quantized asymmetrically", "only symmetric int4 and int8 are read")
     entries = [arrays[suffix][1] for suffix in wanted]
     words, scales = entries[:2]
     if words.dtype not in ("U32", "I32") or any(len(e.shape) != 2 or e.shape[0] != words.shape[0] for e in entries):
-        raise InputError(f"{blob}: the arrays of tensor {name} do not belong together")
+        raise InputError(f"{span}: the arrays of tensor {name} do not belong together")
     if any(e.dtype not in _SCALE_DTYPES or e.shape != scales.shape for e in entries[1:]):
-        raise InputError(f"{blob}: the scales of tensor {name} are {scales.dtype} {list(scales.shape)}")
+        raise InputError(f"{span}: the scales of tensor {name} are {scales.dtype} {list(scales.shape)}")
     columns = shape[1] if shape is not None and len(shape) == 2 else 0
     groups, packed_bits = scales.shape[1], 32 * words.shape[1]
     if not columns or not groups or packed_bits % columns or columns % groups:
-        raise InputError(f"{blob}: the arrays of tensor {name} do not fit {columns} columns")
+        raise InputError(f"{span}: the arrays of tensor {name} do not fit {columns} columns")
     layout = (packed_bits // columns, columns // groups)
     parts = tuple(
         Part(arrays[suffix][0], e.offset, e.shape[1] * ITEM_BYTES[e.dtype], e.dtype)
@@ -59,7 +59,7 @@ def quantized_tensor(
     if kind == "mlx" and (encoding is None or not _is_symmetric(parts, words.shape[0], ENCODINGS[encoding].zero or 0)):
         encoding = _AFFINE.get(layout)
     if encoding is None:
-        raise InputError(f"{blob}: tensor {name} has {layout[0]} bits in groups of {layout[1]}, which cannot be read")
+        raise InputError(f"{span}: tensor {name} has {layout[0]} bits in groups of {layout[1]}, which cannot be read")
     return Tensor(name, (words.shape[0], columns), ENCODINGS[encoding], parts, kind)
 
 
@@ -72,7 +72,7 @@ def _is_symmetric(parts: tuple[Part, ...], rows: int, zero: int) -> bool:
             for part in parts[1:]:
                 read = codec(ENCODINGS[part.dtype.lower()]).read
                 assert read is not None
-                raw = reader.bytes(part.blob, part.offset + row * part.row_bytes, part.row_bytes)
+                raw = reader.bytes(part.span, part.offset + row * part.row_bytes, part.row_bytes)
                 numbers.append(read(np.frombuffer(raw, np.uint8).reshape(1, -1)))
             if not np.array_equal(numbers[1], -zero * numbers[0]):
                 return False

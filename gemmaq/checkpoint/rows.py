@@ -10,7 +10,7 @@ import numpy as np
 from gemmaq.checkpoint import Tensor
 from gemmaq.encodings import ENCODINGS, Quantized, codec, dequantize
 from gemmaq.errors import InputError
-from gemmaq.files.blob import Reader
+from gemmaq.files.span import Reader
 
 if TYPE_CHECKING:
     from gemmaq.encodings import F32, U8, Values
@@ -35,7 +35,7 @@ def read_rows(tensor: Tensor, first: int, count: int, reader: Reader, buffer: by
     view, arrays, at = memoryview(buffer), [], 0
     for part in tensor.parts:
         length = count * part.row_bytes
-        reader.into(part.blob, part.offset + first * part.row_bytes, view[at : at + length])
+        reader.into(part.span, part.offset + first * part.row_bytes, view[at : at + length])
         arrays.append(np.frombuffer(view[at : at + length], np.uint8).reshape(count, part.row_bytes))
         at += length
     return arrays
@@ -85,7 +85,7 @@ def _mlx(tensor: Tensor, arrays: Sequence[U8]) -> Values:
         return Quantized(_codes(tensor, arrays[0]), scales, biases)
     if not np.array_equal(biases, -zero * scales):
         raise InputError(
-            f"tensor {tensor.name} of {tensor.blob} is on the grid of {tensor.encoding.label} only in part",
+            f"tensor {tensor.name} of {tensor.span} is on the grid of {tensor.encoding.label} only in part",
             "convert the checkpoint that it was made of",
         )
     return Quantized(_codes(tensor, arrays[0]), scales)

@@ -19,7 +19,7 @@ from gemmaq.containers import Container
 from gemmaq.convert.write import SLAB_ELEMENTS, Progress, chosen
 from gemmaq.encodings import Quantized, dequantize
 from gemmaq.errors import InputError
-from gemmaq.files.blob import Reader
+from gemmaq.files.span import Reader
 from gemmaq.models.gemma3 import names
 from gemmaq.planning.plan import PlannedTensor
 
@@ -111,7 +111,7 @@ def compare(pairs: Sequence[Pair], threads: int, progress: Progress) -> list[Com
     total = sum(count * pair.source.row_bytes for pair, _, count in slabs)
     lock, buffers, done = threading.Lock(), threading.local(), 0
     with Reader() as reader, ThreadPoolExecutor(threads) as pool:
-        reader.open([part.blob for pair in pairs for tensor in _read(pair) for part in tensor.parts])
+        reader.open([part.span for pair in pairs for tensor in _read(pair) for part in tensor.parts])
 
         def work(slab: tuple[Pair, int, int]) -> _Part:
             nonlocal done

@@ -22,7 +22,7 @@ from gemmaq.convert.outputs import Output, Watch, Wrote, flushing, opening, sync
 from gemmaq.encodings import codec, dequantize
 from gemmaq.errors import InputError
 from gemmaq.files.atomic import check_output, staging
-from gemmaq.files.blob import Reader
+from gemmaq.files.span import Reader
 from gemmaq.methods import Choice
 from gemmaq.planning.plan import PlannedTensor
 
@@ -92,7 +92,7 @@ def write(
         OutputError: the output exists, does not fit, or cannot be written.
     """
     sources = {p.tensor.source.name: p.tensor.stored for a in artifacts for f in a.files for p in f.placements}
-    inputs = {path for tensor in sources.values() for part in tensor.parts for path in part.blob.paths}
+    inputs = {path for tensor in sources.values() for part in tensor.parts for path in part.span.paths}
     check_output(folder, sum(artifact.size for artifact in artifacts), inputs, force)
     tally = Tally()
     with staging(folder, force) as stage, Reader() as reader:
@@ -100,7 +100,7 @@ def write(
         files = [(places[artifact.folder] / file.name, file) for artifact in artifacts for file in artifact.files]
         with opening(files, watch or _nobody) as outputs:
             slabs = list(_slabs(artifacts, outputs))
-            reader.open([part.blob for slab in slabs for part in slab.source.parts])
+            reader.open([part.span for slab in slabs for part in slab.source.parts])
             with flushing(outputs):
                 _run(slabs, reader, threads, progress, tally)
             sync(outputs)
@@ -227,7 +227,7 @@ def _check_finite(source: Tensor, stored: U8, weights: F32) -> bool:
         bits = np.uint32(largest_magnitude(weights.reshape(-1).view(np.uint32), np.uint32(0x7FFFFFFF)))
     largest = bits.view(np.float32)
     if not np.isfinite(largest):
-        raise InputError(f"tensor {source.name} of {source.blob} holds NaN or infinite weights")
+        raise InputError(f"tensor {source.name} of {source.span} holds NaN or infinite weights")
     return bool(largest >= np.finfo(np.float16).max)
 
 

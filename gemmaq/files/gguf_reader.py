@@ -18,7 +18,7 @@ import numpy as np
 from gemmaq.encodings import Encoding
 from gemmaq.encodings.foreign import by_ggml_type
 from gemmaq.errors import InputError
-from gemmaq.files.blob import Blob, Reader
+from gemmaq.files.span import FileSpan, Reader
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
@@ -82,14 +82,14 @@ class GgufFile:
     """A parsed header.
 
     Attributes:
-        blob: the file.
+        span: the file.
         version: of the format.
         keys: key -> value; numeric arrays as numpy arrays, string arrays as lists.
         tensors: in file order.
         data_offset: where tensor data begins.
     """
 
-    blob: Blob
+    span: FileSpan
     version: int
     keys: Mapping[str, Any]
     tensors: tuple[TensorInfo, ...]
@@ -99,8 +99,8 @@ class GgufFile:
 class _Cursor:
     """A forward reader of the header that fetches the file a step at a time."""
 
-    def __init__(self, blob: Blob, reader: Reader) -> None:
-        self.blob = blob
+    def __init__(self, span: FileSpan, reader: Reader) -> None:
+        self.span = span
         self.reader = reader
         self.buffer = bytearray()
         self.base = 0  # file offset of the buffer's first byte
@@ -111,7 +111,7 @@ class _Cursor:
         return self.base + self.at
 
     def fail(self, what: str) -> InputError:
-        return InputError(f"{self.blob} is not a usable GGUF file: {what} (at byte {self.position})")
+        return InputError(f"{self.span} is not a usable GGUF file: {what} (at byte {self.position})")
 
     def need(self, count: int) -> None:
         """Have the next `count` bytes in the buffer."""
@@ -119,11 +119,11 @@ class _Cursor:
         if missing <= 0:
             return
         end = self.base + len(self.buffer)
-        if end + missing > self.blob.size:
+        if end + missing > self.span.size:
             raise HeaderCut(self.fail("the header is cut short").message)
         del self.buffer[: self.at]
         self.base, self.at = self.position, 0
-        self.buffer += self.reader.bytes(self.blob, end, min(max(missing, _STEP), self.blob.size - end))
+        self.buffer += self.reader.bytes(self.span, end, min(max(missing, _STEP), self.span.size - end))
 
     def number(self, letter: str) -> Any:
         size = struct.calcsize("<" + letter)
@@ -174,21 +174,21 @@ class _Cursor:
         return np.frombuffer(self.raw(count * dtype.itemsize), dtype)
 
 
-def parse(blob: Blob) -> GgufFile:
+def parse(span: FileSpan) -> GgufFile:
     """Read the header of a GGUF file.
 
     Raises:
         InputError: not GGUF, an unknown version, or a header that contradicts itself or the file's size.
     """
     with Reader() as reader:
-        cursor = _Cursor(blob, reader)
-        if blob.size < 24 or cursor.raw(4) != MAGIC:
-            raise InputError(f"{blob} is not a GGUF file")
+        cursor = _Cursor(span, reader)
+        if span.size < 24 or cursor.raw(4) != MAGIC:
+            raise InputError(f"{span} is not a GGUF file")
         version = cursor.number("I")
         if version not in VERSIONS:
             swapped = int.from_bytes(version.to_bytes(4, "little"), "big")
             what = "it is big-endian" if swapped in VERSIONS else f"version {version} is not known"
-            raise InputError(f"{blob} cannot be read: {what}", f"supported: little-endian GGUF {VERSIONS}")
+            raise InputError(f"{span} cannot be read: {what}", f"supported: little-endian GGUF {VERSIONS}")
         tensor_count, key_count = cursor.number("Q"), cursor.number("Q")
         if tensor_count > _MAX_ENTRIES or key_count > _MAX_ENTRIES:
             raise cursor.fail(f"it claims {tensor_count} tensors and {key_count} keys")
@@ -207,8 +207,8 @@ def parse(blob: Blob) -> GgufFile:
         listed = [_tensor(cursor, alignment) for _ in range(tensor_count)]
         data_offset = -(-cursor.position // alignment) * alignment
     tensors = tuple(TensorInfo(t.name, t.shape, t.encoding, data_offset + t.offset) for t in listed)
-    _check_extents(blob, tensors)
-    return GgufFile(blob, version, keys, tensors, data_offset)
+    _check_extents(span, tensors)
+    return GgufFile(span, version, keys, tensors, data_offset)
 
 
 def _tensor(cursor: _Cursor, alignment: int) -> TensorInfo:
@@ -229,18 +229,18 @@ def _tensor(cursor: _Cursor, alignment: int) -> TensorInfo:
     return TensorInfo(name, shape, encoding, offset)
 
 
-def _check_extents(blob: Blob, tensors: tuple[TensorInfo, ...]) -> None:
+def _check_extents(span: FileSpan, tensors: tuple[TensorInfo, ...]) -> None:
     """Every tensor inside the file, none over another, no name twice."""
     end, before = 0, ""
     for tensor in sorted(tensors, key=lambda t: t.offset):
         if tensor.offset < end:
-            raise InputError(f"{blob} is corrupt: tensor {tensor.name} overlaps {before}")
+            raise InputError(f"{span} is corrupt: tensor {tensor.name} overlaps {before}")
         end, before = tensor.offset + tensor.nbytes, tensor.name
-        if end > blob.size:
+        if end > span.size:
             raise InputError(
-                f"{blob} is truncated: tensor {tensor.name} ends at byte {end}, the file has {blob.size}",
+                f"{span} is truncated: tensor {tensor.name} ends at byte {end}, the file has {span.size}",
                 "download or copy it again",
             )
     twice = [name for name, count in Counter(tensor.name for tensor in tensors).items() if count > 1]
     if twice:
-        raise InputError(f"{blob} is corrupt: it names the tensor {twice[0]} twice")
+        raise InputError(f"{span} is corrupt: it names the tensor {twice[0]} twice")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gemmaq.errors import InputError
-from gemmaq.files.blob import Blob, Reader
+from gemmaq.files.span import FileSpan, Reader
 
 ITEM_BYTES = {
     "F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "BF16": 2, "I16": 2, "U16": 2,
@@ -32,31 +32,31 @@ class Entry:
     nbytes: int
 
 
-def parse(blob: Blob) -> list[Entry]:
+def parse(span: FileSpan) -> list[Entry]:
     """Read the header of a safetensors file.
 
     Raises:
         InputError: not safetensors, or a header that contradicts itself or the file's size.
     """
     with Reader() as reader:
-        if blob.size < 10:
-            raise InputError(f"{blob} is not a safetensors file: it has {blob.size} bytes")
-        length = int.from_bytes(reader.bytes(blob, 0, 8), "little")
-        if length > blob.size - 8:
-            raise InputError(f"{blob} is truncated or not safetensors: its header claims {length} bytes")
-        if length > _MAX_HEADER or reader.bytes(blob, 8, 1) != b"{":
-            raise InputError(f"{blob} is not a safetensors file: no header of {length} bytes begins at byte 8")
-        text = reader.bytes(blob, 8, length)
+        if span.size < 10:
+            raise InputError(f"{span} is not a safetensors file: it has {span.size} bytes")
+        length = int.from_bytes(reader.bytes(span, 0, 8), "little")
+        if length > span.size - 8:
+            raise InputError(f"{span} is truncated or not safetensors: its header claims {length} bytes")
+        if length > _MAX_HEADER or reader.bytes(span, 8, 1) != b"{":
+            raise InputError(f"{span} is not a safetensors file: no header of {length} bytes begins at byte 8")
+        text = reader.bytes(span, 8, length)
     try:
         header = json.loads(text.decode(), object_pairs_hook=_no_duplicates)
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{blob} has a broken header: {error}") from error
+        raise InputError(f"{span} has a broken header: {error}") from error
     header.pop("__metadata__", None)
-    entries = [_entry(blob, name, value, 8 + length) for name, value in header.items()]
+    entries = [_entry(span, name, value, 8 + length) for name, value in header.items()]
     end, before = 8 + length, "the header"
     for entry in sorted(entries, key=lambda e: (e.offset, e.nbytes)):
         if entry.offset < end:
-            raise InputError(f"{blob} is corrupt: tensor {entry.name} overlaps {before}")
+            raise InputError(f"{span} is corrupt: tensor {entry.name} overlaps {before}")
         end, before = entry.offset + entry.nbytes, entry.name
     return entries
 
@@ -68,9 +68,9 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return result
 
 
-def _entry(blob: Blob, name: str, value: Any, data: int) -> Entry:
+def _entry(span: FileSpan, name: str, value: Any, data: int) -> Entry:
     if len(name) > _MAX_NAME or not name.isprintable():  # half a surrogate pair is not printable either
-        raise InputError(f"{blob} has a broken header: {name!r:.60} is no tensor name")
+        raise InputError(f"{span} has a broken header: {name!r:.60} is no tensor name")
     try:
         dtype, shape, (begin, end) = value["dtype"], tuple(value["shape"]), value["data_offsets"]
         numbers = (*shape, begin, end)
@@ -79,19 +79,19 @@ def _entry(blob: Blob, name: str, value: Any, data: int) -> Entry:
         if not all(isinstance(n, int) and not isinstance(n, bool) and 0 <= n < 1 << 62 for n in numbers):
             raise TypeError
     except (KeyError, TypeError, ValueError):
-        raise InputError(f"{blob} has a broken header: the entry of tensor {name!r} is malformed") from None
+        raise InputError(f"{span} has a broken header: the entry of tensor {name!r} is malformed") from None
     if dtype not in ITEM_BYTES:
-        raise InputError(f"{blob}: tensor {name} has the unknown dtype {dtype!r:.60}")
+        raise InputError(f"{span}: tensor {name} has the unknown dtype {dtype!r:.60}")
     nbytes = ITEM_BYTES[dtype]
     for size in shape:
         nbytes *= size
     if end - begin != nbytes:
         raise InputError(
-            f"{blob} is corrupt: tensor {name}, {dtype} {list(shape)}, takes {nbytes} bytes, not {end - begin}"
+            f"{span} is corrupt: tensor {name}, {dtype} {list(shape)}, takes {nbytes} bytes, not {end - begin}"
         )
-    if data + end > blob.size:
+    if data + end > span.size:
         raise InputError(
-            f"{blob} is truncated: tensor {name} ends at byte {data + end}, the file has {blob.size}",
+            f"{span} is truncated: tensor {name} ends at byte {data + end}, the file has {span.size}",
             "download or copy it again",
         )
     return Entry(name, dtype, shape, data + begin, nbytes)

@@ -12,7 +12,7 @@ import numpy as np
 from gemmaq.checkpoint import Checkpoint, Tensor
 from gemmaq.checkpoint.rows import weights
 from gemmaq.errors import InputError
-from gemmaq.files.blob import Reader
+from gemmaq.files.span import Reader
 from gemmaq.inference.device import Machine, aligned, hf_config, silent
 from gemmaq.models.gemma3 import names
 
@@ -95,7 +95,7 @@ class Decoder:
             count = min(step, tensor.rows - first)
             whole[first : first + count] = weights(tensor, first, count, self.reader)
         if not np.isfinite(whole).all():
-            raise InputError(f"tensor {tensor.name} of {tensor.blob} holds NaN or infinite weights")
+            raise InputError(f"tensor {tensor.name} of {tensor.span} holds NaN or infinite weights")
         if tensor.shift:
             whole += np.float32(tensor.shift)
         return whole.reshape(tensor.shape)
@@ -169,5 +169,5 @@ def decoder(checkpoint: Checkpoint, machine: Machine) -> Iterator[Decoder]:
     """
     silent()
     with Reader() as reader:
-        reader.open([part.blob for tensor in checkpoint.tensors.values() for part in tensor.parts])
+        reader.open([part.span for tensor in checkpoint.tensors.values() for part in tensor.parts])
         yield Decoder(checkpoint, machine, hf_config(checkpoint.config), reader)

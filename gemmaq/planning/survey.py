@@ -9,7 +9,7 @@ import numpy as np
 
 from gemmaq.checkpoint import Checkpoint, Tensor
 from gemmaq.checkpoint.rows import weights
-from gemmaq.files.blob import Reader
+from gemmaq.files.span import Reader
 from gemmaq.methods.lattice import BLOCK, Verdict, judge
 from gemmaq.planning.request import Request
 

@@ -18,7 +18,7 @@ import numpy as np
 from gemmaq.checkpoint import Checkpoint, Tensor
 from gemmaq.checkpoint.rows import read_rows, values_of
 from gemmaq.encodings import dequantize
-from gemmaq.files.blob import Reader
+from gemmaq.files.span import Reader
 from gemmaq.methods.lattice import BLOCK, Verdict
 from gemmaq.models.gemma3 import names
 from gemmaq.planning.survey import survey

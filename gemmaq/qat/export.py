@@ -17,7 +17,7 @@ from gemmaq.convert.write import write
 from gemmaq.encodings import ENCODINGS
 from gemmaq.errors import OutputError
 from gemmaq.files.atomic import check_output
-from gemmaq.files.blob import Blob
+from gemmaq.files.span import FileSpan
 
 if TYPE_CHECKING:
     from gemmaq.encodings import F32
@@ -46,8 +46,8 @@ def spilled(checkpoint: Checkpoint, weights: Weights, path: Path) -> Checkpoint:
             os.fsync(file.fileno())
     except OSError as error:
         raise OutputError(f"{path} cannot be written: {error.strerror}", "free space, or choose another -o") from error
-    blob = Blob.of(path)
-    made = {name: plain(name, checkpoint.tensors[name].shape, bf16, blob, at) for name, at in places.items()}
+    span = FileSpan.of(path)
+    made = {name: plain(name, checkpoint.tensors[name].shape, bf16, span, at) for name, at in places.items()}
     return replace(checkpoint, tensors={**checkpoint.tensors, **made})
 
 

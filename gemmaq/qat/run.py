@@ -114,7 +114,7 @@ def fingerprint(checkpoint: Checkpoint) -> str:
     from hashlib import sha256
 
     from gemmaq.checkpoint.rows import weights
-    from gemmaq.files.blob import Reader
+    from gemmaq.files.span import Reader
 
     digest = sha256(repr(checkpoint.config).encode())
     with Reader() as reader:

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gemmaq.errors import InputError, OutputError
-from gemmaq.files.blob import Blob, Reader
 from gemmaq.files.safetensors_header import parse
+from gemmaq.files.span import FileSpan, Reader
 from gemmaq.files.text import read_json
 
 if TYPE_CHECKING:
@@ -196,12 +196,12 @@ def tensors(folder: Path, group: str, shapes: dict[str, Shape]) -> Iterator[tupl
     """
     import torch
 
-    blob = Blob.of(folder / f"{group}.safetensors")
-    entries = {entry.name: entry for entry in parse(blob)}
+    span = FileSpan.of(folder / f"{group}.safetensors")
+    entries = {entry.name: entry for entry in parse(span)}
     with Reader() as reader:
         for name, shape in shapes.items():
             entry = entries.get(name)
             if entry is None or entry.shape != shape or entry.dtype != "F32":
-                raise InputError(f"{blob} does not hold {name} as f32 {list(shape)}")
-            data = reader.bytes(blob, entry.offset, entry.nbytes)
+                raise InputError(f"{span} does not hold {name} as f32 {list(shape)}")
+            data = reader.bytes(span, entry.offset, entry.nbytes)
             yield name, torch.frombuffer(data, dtype=torch.float32).reshape(shape)

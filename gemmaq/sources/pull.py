@@ -167,10 +167,10 @@ def _check_header(file: RemoteFile, path: Path) -> None:
     """
     name = {".safetensors": "safetensors_header", ".gguf": "gguf_reader"}.get(Path(file.path).suffix.lower())
     if name is not None:
-        from gemmaq.files.blob import Blob
+        from gemmaq.files.span import FileSpan
 
         try:
-            import_module(f"gemmaq.files.{name}").parse(Blob.of(path))
+            import_module(f"gemmaq.files.{name}").parse(FileSpan.of(path))
         except InputError as error:
             raise InputError(error.message.replace(str(path), file.path), error.hint) from error
 

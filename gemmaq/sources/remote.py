@@ -15,7 +15,7 @@ from gemmaq.checkpoint.gguf_checkpoint import open_gguf
 from gemmaq.checkpoint.tokenizer import VERBATIM, Tokenizer, TokenizerFiles, from_folder
 from gemmaq.errors import GemmaqError, InputError
 from gemmaq.files import gguf_reader
-from gemmaq.files.blob import Blob
+from gemmaq.files.span import FileSpan
 from gemmaq.hub import Listing, Ref, RemoteFile, client, select
 from gemmaq.models.gemma3.config import TextConfig
 from gemmaq.sources import pull
@@ -51,8 +51,8 @@ def open_repository(ref: Ref, tokenizer: bool = False) -> Checkpoint:
                 paths = [
                     _sparse(listed, file, folder, _HEAD if at else _VOCABULARY_HEAD) for at, file in enumerate(files)
                 ]
-                models = [Blob.of(path) for path in paths if "mmproj" not in path.name.lower()]
-                projectors = [Blob.of(path) for path in paths if "mmproj" in path.name.lower()]
+                models = [FileSpan.of(path) for path in paths if "mmproj" not in path.name.lower()]
+                projectors = [FileSpan.of(path) for path in paths if "mmproj" in path.name.lower()]
                 found = open_gguf(models, name_of_file(models[0].paths[0]), str(ref), projectors)
                 return replace(found, weights_here=False)
             _fetch(listed, folder)
@@ -113,7 +113,7 @@ def _put(path: Path, offset: int, data: bytes) -> None:
 def _has_header(path: Path, size: int) -> bool:
     """Whether the first `size` bytes of a GGUF file hold all of its header."""
     try:
-        gguf_reader.parse(Blob((path,), (0,), size))
+        gguf_reader.parse(FileSpan((path,), (0,), size))
     except gguf_reader.HeaderCut:
         return False
     except InputError:

@@ -156,7 +156,7 @@ def _as_tensor(planned: PlannedTensor, container: str, found: Sequence[Array]) -
     if [(array.dtype, array.nbytes) for array in found] != list(zip(dtypes, sizes, strict=True)):
         return None
     parts = tuple(
-        Part(array.blob, array.offset, piece.row_bytes, piece.dtype)
+        Part(array.span, array.offset, piece.row_bytes, piece.dtype)
         for array, piece in zip(found, planned.pieces, strict=True)
     )
     layout = "plain" if len(parts) == 1 else _LAYOUTS[container]

@@ -13,7 +13,7 @@ from gemmaq.checkpoint import Checkpoint
 from gemmaq.encodings import ENCODINGS
 from gemmaq.errors import GemmaqError
 from gemmaq.files import gguf_reader, safetensors_header
-from gemmaq.files.blob import Blob
+from gemmaq.files.span import FileSpan
 from gemmaq.sources.open import open_source
 
 
@@ -23,7 +23,7 @@ class Array:
 
     dtype: str
     shape: tuple[int, ...]
-    blob: Blob
+    span: FileSpan
     offset: int
     nbytes: int
 
@@ -81,20 +81,20 @@ def _spelled(header: _Header) -> str:
 
 
 def _of_gguf(folder: Path) -> dict[str, Array]:
-    files = [gguf_reader.parse(Blob.of(path)) for path in sorted(folder.glob("*.gguf"))]
+    files = [gguf_reader.parse(FileSpan.of(path)) for path in sorted(folder.glob("*.gguf"))]
     return {
-        info.name: Array(info.encoding.label, info.shape, file.blob, info.offset, info.nbytes)
+        info.name: Array(info.encoding.label, info.shape, file.span, info.offset, info.nbytes)
         for file in files
         for info in file.tensors
     }
 
 
 def _of_safetensors(folder: Path) -> dict[str, Array]:
-    blobs = [Blob.of(path) for path in sorted(folder.glob("*.safetensors"))]
+    spans = [FileSpan.of(path) for path in sorted(folder.glob("*.safetensors"))]
     return {
-        entry.name: Array(entry.dtype, entry.shape, blob, entry.offset, entry.nbytes)
-        for blob in blobs
-        for entry in safetensors_header.parse(blob)
+        entry.name: Array(entry.dtype, entry.shape, span, entry.offset, entry.nbytes)
+        for span in spans
+        for entry in safetensors_header.parse(span)
     }
 
 

@@ -9,7 +9,7 @@ from gemmaq.checkpoint import Checkpoint, plain
 from gemmaq.checkpoint.tokenizer import Tokenizer, TokenizerFiles
 from gemmaq.encodings import ENCODINGS
 from gemmaq.errors import InputError
-from gemmaq.files.blob import Blob
+from gemmaq.files.span import FileSpan
 from gemmaq.models.gemma3 import names, vision
 from gemmaq.models.gemma3.config import TextConfig
 from gemmaq.models.gemma3.sizes import Size
@@ -83,7 +83,7 @@ def _model(checkpoint: Checkpoint, target: Format, weights: int, embedding: int)
 
 def checkpoint_of(size: Size) -> Checkpoint:
     """A published size as a BF16 checkpoint that exists on no disk, to make plans for."""
-    nowhere = Blob((), (), 0)
+    nowhere = FileSpan((), (), 0)
     tensors = {name: plain(name, shape, ENCODINGS["bf16"], nowhere, 0) for name, shape in names.shapes(size.config)}
     seen = {
         name: plain(name, shape, ENCODINGS["bf16"], nowhere, 0)

@@ -26,7 +26,7 @@ import numpy as np
 from gemmaq.calibration.imatrix import read
 from gemmaq.checkpoint.rows import weights
 from gemmaq.encodings import ENCODINGS, Encoding, codec
-from gemmaq.files.blob import Reader
+from gemmaq.files.span import Reader
 from gemmaq.methods import Choice, Importance, quantize
 from gemmaq.sources.open import open_source
 from oracles import ggml_quantize

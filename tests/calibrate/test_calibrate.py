@@ -24,7 +24,7 @@ from gemmaq.checkpoint.rows import read_rows, values_of, weights
 from gemmaq.convert.jobs import Job, make_jobs
 from gemmaq.encodings import ENCODINGS, dequantize
 from gemmaq.errors import InputError, OutputError, UsageError
-from gemmaq.files.blob import Reader
+from gemmaq.files.span import Reader
 from gemmaq.inference import device as forward
 from gemmaq.inference.decoder import Decoder, decoder
 from gemmaq.inference.documents import Text, read

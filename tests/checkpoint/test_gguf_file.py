@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from damage import bounded, corrupted, gguf_bytes, key, parse_safely, tensor, text
 from gemmaq.errors import InputError
 from gemmaq.files import gguf_reader
-from gemmaq.files.blob import Blob
 from gemmaq.files.gguf_reader import ARRAY, BOOL, STRING, GgufFile
+from gemmaq.files.span import FileSpan
 
 U8, U32, F32_VALUE = 0, 4, 6
 F32, Q4_0, Q8_0 = 0, 2, 8
@@ -37,7 +37,7 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def parse(content: bytes, path: Path) -> GgufFile:
     path.write_bytes(content)
-    return gguf_reader.parse(Blob.of(path))
+    return gguf_reader.parse(FileSpan.of(path))
 
 
 def refusal(content: bytes, path: Path) -> str:
@@ -116,7 +116,7 @@ def test_no_claim_of_a_header_is_believed_for_the_size_of_the_file(path: Path) -
             file.write(gguf_bytes(counts=(0, 1))[:24] + claim)
             file.truncate(1 << 40)
         with bounded(), pytest.raises(InputError, match="claims"):
-            gguf_reader.parse(Blob.of(path))
+            gguf_reader.parse(FileSpan.of(path))
     path.unlink()
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from damage import bounded, corrupted, parse_safely, safetensors_bytes
 from gemmaq.errors import InputError
 from gemmaq.files import safetensors_header
-from gemmaq.files.blob import Blob
+from gemmaq.files.span import FileSpan
 
 A = {"dtype": "BF16", "shape": [2, 3], "data_offsets": [0, 12]}
 B = {"dtype": "F32", "shape": [2], "data_offsets": [12, 20]}
@@ -27,7 +27,7 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def parse(content: bytes, path: Path) -> list[safetensors_header.Entry]:
     path.write_bytes(content)
-    return safetensors_header.parse(Blob.of(path))
+    return safetensors_header.parse(FileSpan.of(path))
 
 
 def refusal(content: bytes, path: Path) -> str:
@@ -84,7 +84,7 @@ def test_a_header_that_claims_a_large_file_is_not_read(length: int, path: Path) 
         file.write(length.to_bytes(8, "little") + b"{")
         file.truncate(1 << 40)
     with bounded(), pytest.raises(InputError, match=f"no header of {length} bytes"):
-        safetensors_header.parse(Blob.of(path))
+        safetensors_header.parse(FileSpan.of(path))
     path.unlink()
 
 

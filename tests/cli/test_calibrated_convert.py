@@ -15,7 +15,7 @@ import pytest
 from damage import SMALL, contained, header_of, poison, safetensors_bytes, small_model, tree
 from gemmaq.calibration import imatrix
 from gemmaq.checkpoint.rows import read_rows, values_of
-from gemmaq.files.blob import Reader
+from gemmaq.files.span import Reader
 from gemmaq.inference.documents import DEFAULT, read
 from gemmaq.models.gemma3.config import pattern
 from gemmaq.models.gemma3.names import EMBEDDING, FINAL_NORM

@@ -231,7 +231,7 @@ def test_a_dry_run_writes_nothing(model: Path, out: Path, tmp_path: Path) -> Non
 
 SLOW = """
 import sys, time
-from gemmaq.checkpoint.blob import Reader
+from gemmaq.files.span import Reader
 from gemmaq.cli.app import main
 fast = Reader.into
 def slow(*arguments):

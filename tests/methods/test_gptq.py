@@ -16,7 +16,7 @@ from gemmaq.calibration.store import Store
 from gemmaq.checkpoint.rows import read_rows, values_of
 from gemmaq.encodings import ENCODINGS, Encoding, Quantized, dequantize
 from gemmaq.errors import InputError
-from gemmaq.files.blob import Blob, Reader
+from gemmaq.files.span import FileSpan, Reader
 from gemmaq.inference import device as forward
 from gemmaq.inference.device import Machine
 from gemmaq.methods import CALIBRATED, Choice, Importance, quantize
@@ -283,7 +283,7 @@ def stored(values: Quantized, encoding: Encoding, folder: Path) -> Quantized:
     shape = values.codes.shape
     empty = folder / "source"
     empty.write_bytes(b"")
-    source = plain("some.weight", shape, ENCODINGS["bf16"], Blob.of(empty), 0)
+    source = plain("some.weight", shape, ENCODINGS["bf16"], FileSpan.of(empty), 0)
     tensor = Store(folder).put(source, encoding, values)
     with Reader() as reader:
         found = values_of(tensor, read_rows(tensor, 0, shape[0], reader, bytearray()))

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from gemmaq.checkpoint.rows import weights
 from gemmaq.encodings import ENCODINGS, codec, dequantize
 from gemmaq.errors import InputError
-from gemmaq.files.blob import Reader
+from gemmaq.files.span import Reader
 from gemmaq.methods import Choice, Importance, quantize
 from gemmaq.sources.open import open_source
 from grids import wide

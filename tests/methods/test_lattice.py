@@ -14,7 +14,7 @@ from hypothesis.extra.numpy import arrays
 from gemmaq.checkpoint.rows import weights
 from gemmaq.encodings import ENCODINGS, dequantize
 from gemmaq.errors import InputError
-from gemmaq.files.blob import Reader
+from gemmaq.files.span import Reader
 from gemmaq.methods import Choice, quantize
 from gemmaq.methods.lattice import judge
 from gemmaq.planning.survey import survey

@@ -12,7 +12,7 @@ from hypothesis.extra.numpy import arrays
 
 from gemmaq.checkpoint.rows import weights
 from gemmaq.encodings import ENCODINGS, codec, dequantize
-from gemmaq.files.blob import Reader
+from gemmaq.files.span import Reader
 from gemmaq.methods import Choice, quantize
 from gemmaq.sources.open import open_source
 from grids import wide

@@ -87,7 +87,7 @@ def test_ggml_finds_the_codes_again(require: Require, x: np.ndarray) -> None:
 
 def test_real_matrices(sample_bf16: Path) -> None:
     from gemmaq.checkpoint.rows import weights
-    from gemmaq.files.blob import Reader
+    from gemmaq.files.span import Reader
     from gemmaq.sources.open import open_source
 
     tensors = open_source(str(sample_bf16)).tensors

@@ -13,7 +13,7 @@ from small import Trained, record_of, words
 
 import oracles
 from gemmaq.checkpoint.rows import read_rows, values_of, weights
-from gemmaq.files.blob import Reader
+from gemmaq.files.span import Reader
 from gemmaq.models.gemma3 import names
 from gemmaq.sources.open import open_source
 from inprocess import run

@@ -19,12 +19,12 @@ from gemmaq.containers.layout import OutputFile, Piece, Placement
 from gemmaq.convert.hashing import Beside
 from gemmaq.encodings import ENCODINGS
 from gemmaq.errors import InputError
-from gemmaq.files.blob import Blob
+from gemmaq.files.span import FileSpan
 from gemmaq.methods import Choice
 from gemmaq.planning.plan import PieceSpec, PlannedTensor
 
 COLUMNS = 8
-NOWHERE = Blob((), (), 0)
+NOWHERE = FileSpan((), (), 0)
 
 
 def layout(seeded: random.Random) -> OutputFile:

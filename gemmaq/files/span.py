@@ -13,7 +13,7 @@ from gemmaq.errors import InputError, NotFoundError
 
 
 @dataclass(frozen=True, slots=True)
-class Blob:
+class FileSpan:
     """A file, or several that make one when joined (a GGUF that a package had to cut in pieces).
 
     Attributes:
@@ -50,7 +50,7 @@ class Blob:
 
 
 class Reader:
-    """Positioned reads from any number of blobs, safe from several threads.
+    """Positioned reads from any number of spans, safe from several threads.
 
     Files are opened on first use and closed with the reader.
     """
@@ -68,14 +68,14 @@ class Reader:
             os.close(descriptor)
         self._descriptors.clear()
 
-    def open(self, blobs: Sequence[Blob]) -> None:
+    def open(self, spans: Sequence[FileSpan]) -> None:
         """Open files ahead, so that threads find them open.
 
         Raises:
             NotFoundError: one is missing.
             InputError: one cannot be read.
         """
-        for path in (path for blob in blobs for path in blob.paths):
+        for path in (path for span in spans for path in span.paths):
             self._open(path)
 
     def _open(self, path: Path) -> int:
@@ -88,13 +88,13 @@ class Reader:
                 raise InputError(f"{path} cannot be read: {error.strerror}") from error
         return self._descriptors[path]
 
-    def into(self, blob: Blob, offset: int, target: memoryview) -> None:
+    def into(self, span: FileSpan, offset: int, target: memoryview) -> None:
         """Fill `target` with the bytes from `offset` on.
 
         Raises:
             InputError: the file ends before, or the disk fails.
         """
-        for path, start, stop in zip(blob.paths, blob.starts, (*blob.starts[1:], blob.size), strict=True):
+        for path, start, stop in zip(span.paths, span.starts, (*span.starts[1:], span.size), strict=True):
             while len(target) and start <= offset < stop:
                 try:
                     count = os.preadv(self._open(path), [target[: stop - offset]], offset - start)
@@ -104,10 +104,10 @@ class Reader:
                     raise InputError(f"{path} ends at byte {offset - start}; it was cut short while being read")
                 target, offset = target[count:], offset + count
         if len(target):
-            raise InputError(f"{blob} is truncated: {len(target)} more bytes are needed")
+            raise InputError(f"{span} is truncated: {len(target)} more bytes are needed")
 
-    def bytes(self, blob: Blob, offset: int, length: int) -> bytearray:
+    def bytes(self, span: FileSpan, offset: int, length: int) -> bytearray:
         """The bytes `offset` to `offset + length`; see `into` for errors."""
         data = bytearray(length)
-        self.into(blob, offset, memoryview(data))
+        self.into(span, offset, memoryview(data))
         return data

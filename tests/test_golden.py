@@ -1,4 +1,4 @@
-"""Bytes of artifacts that must not change by accident: digests of a tiny model in every container and by every method."""
+"""Digests of a tiny model's artifacts, in every container and by every method: their bytes must not change."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NOT_WEIGHTS = ("gemmaq.json", "README.md", "SHA256SUMS")
 
 GOLDEN = {
     "--to gguf --to mlx --to safetensors": "50c0605f27b2b22b160715c3c587c80f05af01d4dbc3a5a6613e48346270abe0",
-    "--method lattice --to gguf --to mlx --to safetensors": "a13fdab5b25d8a4dd16ec56037b7d8b2ab462f1c45ab97d2084227bcafd8661e",
+    "--method lattice --to gguf --to mlx --to safetensors": "a13fdab5b25d8a4dd16ec56037b7d8b2ab462f1c45ab97d2084227bcafd8661e",  # noqa: E501
     "--quant q8_0 --embedding q4_0": "819ce0815b6e2de334bac0781342bb058691796a0baceefcf9b692e9549d6e9f",
     "--quant q4_1 --portable": "ad2792a29a73f80472b146a5be47a1e4fece3f0b809a1e50a289f5a1ae22911f",
     "--quant q5_0": "ea66d263f8715d869bb0608c79b03ff2194bceba501ce8eb70b2f4a8ac5e4eec",

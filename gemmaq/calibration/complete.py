@@ -18,7 +18,7 @@ from gemmaq.checkpoint import Checkpoint, Tensor
 from gemmaq.convert.jobs import Job
 from gemmaq.errors import InputError, OutputError, UsageError
 from gemmaq.inference.documents import Text
-from gemmaq.methods import CALIBRATED, Importance
+from gemmaq.methods import Importance, calibrated
 from gemmaq.models.gemma3.names import to_gguf
 from gemmaq.planning.plan import PlannedTensor
 from gemmaq.planning.request import Calibration
@@ -47,7 +47,7 @@ class Material:
 
 def needed(jobs: Sequence[Job]) -> tuple[str, ...]:
     """The calibrated methods that plans ask for."""
-    return tuple(name for name in CALIBRATED if any(p.choice.method == name for j in jobs for p in j.plan.tensors))
+    return tuple(name for name in calibrated() if any(p.choice.method == name for j in jobs for p in j.plan.tensors))
 
 
 def _together(jobs: Sequence[Job]) -> dict[str, PlannedTensor]:

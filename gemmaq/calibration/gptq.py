@@ -113,7 +113,7 @@ def solve(weights: F32, known: Feedback, encoding: Encoding, portable: bool, mac
     Args:
         weights: f32 [rows, columns].
         known: of its inputs.
-        encoding: one that `methods.CALIBRATED` lists.
+        encoding: one that method gptq writes.
         portable: scales that BF16 and FP16 both hold.
         machine: that computes.
     """
@@ -139,7 +139,7 @@ def _rows(weights: F32, known: Feedback, encoding: Encoding, portable: bool) -> 
     scales, minima = np.empty((2, columns // group, rows), np.float32)
     importance = known.importance[known.order]
     top = (1 << encoding.bits) - 1
-    kind = kernels.BF16 if encoding.module == "affine" else kernels.PORTABLE if portable else kernels.F16
+    kind = kernels.BF16 if encoding.scales == "bf16" else kernels.PORTABLE if portable else kernels.F16
     for start in range(0, columns, _PANEL):
         end = min(start + _PANEL, columns)
         x = rest[start:end].cpu().numpy()

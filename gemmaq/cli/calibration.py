@@ -73,16 +73,16 @@ def read(recipe: Recipe, text: list[Path] | None, imatrix: Path | None, settings
         NotFoundError: a file is missing.
         InputError: one is not what it should be.
     """
-    from gemmaq.methods import CALIBRATED
+    from gemmaq.methods import calibrated
 
     asked = {recipe.method, *(rule.method for rule in recipe.rules)}
-    methods = [method for method in CALIBRATED if method in asked]
+    methods = [method for method in calibrated() if method in asked]
     given = {name: value for name, value in settings.items() if value is not None}
     flags = [flag for flag, value in (("--text", text), ("--imatrix", imatrix)) if value]
     flags += [_FLAGS[name] for name in given if name != "tokens" or _TOKENS not in os.environ]
     if not methods:
         if flags:
-            raise UsageError(f"{flags[0]} is for methods {' and '.join(CALIBRATED)}", "add --method gptq")
+            raise UsageError(f"{flags[0]} is for methods {' and '.join(calibrated())}", "add --method gptq")
         return None
     if imatrix is not None:
         if "gptq" in methods:

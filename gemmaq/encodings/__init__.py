@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from enum import Enum
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -23,27 +24,52 @@ if TYPE_CHECKING:
     U8 = NDArray[np.uint8]
 
 
+class Kind(Enum):
+    """How an encoding turns a code into a weight."""
+
+    FLOAT = "weights stored one by one as floating point numbers"
+    LINEAR = "scale * (code - zero)"
+    MINIMA = "scale * code + minimum"
+    CODEBOOK = "scale * codebook[code]"
+    SUPER = "LINEAR or MINIMA, with scales that are integer multiples of one scale a super-block"
+    OPAQUE = "a type of GGUF whose weights can be read but whose codes gemmaq does not know"
+
+
 @dataclass(frozen=True, slots=True)
 class Encoding:
-    """One way to represent weights.
+    """One way to represent weights, with everything the other rooms have to know of it.
 
     Attributes:
         name: the name users type, lower case (`q4_0`).
+        kind: how a code becomes a weight.
+        block: weights in a block; rows are a whole number of blocks.
+        block_bytes: size of a block in a file that has no layout of its own for codes and scales.
+        module: module of this package with the loops, in its dict CODECS.
+        bits: bits of a code; 0 for floats.
+        zero: code of the weight 0, None for types with minima or a codebook.
+        codebook: the level of every code in units of the scale, for CODEBOOK types.
+        scales: type of the stored scales: `f16` in ggml's blocks, `bf16` in MLX's own types, empty for floats.
         ggml_type: number of the type in GGUF tensor infos, None if GGUF has no such type.
-        block: weights a block; a row must be a multiple of it.
-        block_bytes: bytes a block takes where a container has no layout of its own.
-        module: module of this package whose CODECS holds the loops.
-        bits: bits a code takes; 0 where weights are stored one by one.
-        zero: the code that stands for 0, None where every group has a minimum of its own.
+        file_type: GGUF's general.file_type (llama.cpp's llama_ftype) of a model in this type, None if there is none.
+        mlx: whether MLX folders hold it, as an affine type with the same bits and group.
+        compressed_tensors: whether Hugging Face folders hold it, as compressed-tensors' symmetric integers.
+        fallback: type that llama-quantize takes for rows that are no multiple of the block, None for F16.
     """
 
     name: str
-    ggml_type: int | None
+    kind: Kind
     block: int
     block_bytes: int
     module: str
     bits: int = 0
     zero: int | None = None
+    codebook: tuple[int, ...] = ()
+    scales: str = ""
+    ggml_type: int | None = None
+    file_type: int | None = None
+    mlx: bool = False
+    compressed_tensors: bool = False
+    fallback: str | None = None
 
     @property
     def label(self) -> str:
@@ -53,13 +79,19 @@ class Encoding:
     @property
     def is_float(self) -> bool:
         """Whether weights are stored one by one as floating point numbers."""
-        return self.block == 1
+        return self.kind is Kind.FLOAT
+
+    @property
+    def holds_portable(self) -> bool:
+        """Whether its scales can be chosen so that BF16 and FP16 both hold them exactly."""
+        return self.scales == "f16" and self.kind is not Kind.SUPER
 
     def same_codes(self, other: Encoding) -> bool:
-        """Whether codes of the one mean the same in the other, as those of Q4_1 do in MLX's affine type."""
-        return self == other or (
-            not self.is_float and (self.bits, self.zero, self.block) == (other.bits, other.zero, other.block)
-        )
+        """Whether codes and scales of one type mean the same in the other, as those of Q4_1 do in MLX's affine4."""
+        if self.kind is not other.kind or self.kind not in _SHARED_KINDS:
+            return self == other
+        mine, theirs = ((e.bits, e.zero, e.block, e.codebook) for e in (self, other))
+        return mine == theirs
 
     def fits(self, columns: int) -> bool:
         """Whether a row of `columns` weights can be stored."""
@@ -74,7 +106,8 @@ class Encoding:
 class Quantized:
     """Codes and scales of some rows: what every container packs.
 
-    A weight is `scale * (code - zero)`, or `scale * code + minimum` where the encoding has minima.
+    A weight is `scale * (code - zero)`, `scale * code + minimum` where the encoding has minima, or
+    `scale * codebook[code]` where it has a codebook.
 
     Attributes:
         codes: u8 [rows, columns].
@@ -110,28 +143,62 @@ class Codec:
     pack: Callable[[Values], U8] | None = None
 
 
+_SHARED_KINDS = frozenset((Kind.LINEAR, Kind.MINIMA, Kind.CODEBOOK))
+"""Kinds whose types are equal if bits, block, zero and codebook are."""
+
+
+def _float(name: str, width: int, ggml_type: int, file_type: int, mlx: bool = False) -> Encoding:
+    return Encoding(name, Kind.FLOAT, 1, width, "floats", ggml_type=ggml_type, file_type=file_type, mlx=mlx)
+
+
+def _affine(name: str, bits: int, group: int) -> Encoding:
+    """A type of MLX's own: a BF16 scale and minimum a group."""
+    size = group * bits // 8 + 4
+    return Encoding(name, Kind.MINIMA, group, size, "affine", bits=bits, scales="bf16", mlx=True)
+
+
 ENCODINGS: dict[str, Encoding] = {
     e.name: e
     for e in (
-        Encoding("f32", 0, 1, 4, "floats"),
-        Encoding("f16", 1, 1, 2, "floats"),
-        Encoding("bf16", 30, 1, 2, "floats"),
-        Encoding("q8_0", 8, 32, 34, "legacy", bits=8, zero=128),
-        Encoding("q4_0", 2, 32, 18, "legacy", bits=4, zero=8),
-        Encoding("q4_1", 3, 32, 20, "legacy", bits=4),
-        Encoding("q5_0", 6, 32, 22, "legacy", bits=5, zero=16),
-        Encoding("q5_1", 7, 32, 24, "legacy", bits=5),
-        Encoding("q6_k", 14, 256, 210, "kquants", bits=6, zero=32),
-        Encoding("q4_k", 12, 256, 144, "kquants_affine", bits=4),
-        Encoding("q5_k", 13, 256, 176, "kquants_affine", bits=5),
-        Encoding("affine4", None, 32, 20, "affine", bits=4),
-        Encoding("affine4-g64", None, 64, 36, "affine", bits=4),
-        Encoding("affine8", None, 32, 36, "affine", bits=8),
-        Encoding("affine8-g64", None, 64, 68, "affine", bits=8),
+        _float("f32", 4, ggml_type=0, file_type=0),
+        _float("f16", 2, ggml_type=1, file_type=1),
+        _float("bf16", 2, ggml_type=30, file_type=32, mlx=True),
+        Encoding(
+            "q8_0", Kind.LINEAR, 32, 34, "legacy", bits=8, zero=128, scales="f16",
+            ggml_type=8, file_type=7, mlx=True, compressed_tensors=True,
+        ),
+        Encoding(
+            "q4_0", Kind.LINEAR, 32, 18, "legacy", bits=4, zero=8, scales="f16",
+            ggml_type=2, file_type=2, mlx=True, compressed_tensors=True,
+        ),
+        Encoding("q4_1", Kind.MINIMA, 32, 20, "legacy", bits=4, scales="f16", ggml_type=3, file_type=3, mlx=True),
+        Encoding(
+            "q5_0", Kind.LINEAR, 32, 22, "legacy", bits=5, zero=16, scales="f16", ggml_type=6, file_type=8, mlx=True
+        ),
+        Encoding("q5_1", Kind.MINIMA, 32, 24, "legacy", bits=5, scales="f16", ggml_type=7, file_type=9),
+        Encoding(
+            "q6_k", Kind.SUPER, 256, 210, "kquants", bits=6, zero=32, scales="f16",
+            ggml_type=14, file_type=18, fallback="q8_0",
+        ),
+        Encoding(
+            "q4_k", Kind.SUPER, 256, 144, "kquants_affine", bits=4, scales="f16",
+            ggml_type=12, file_type=15, fallback="q5_0",
+        ),
+        Encoding(
+            "q5_k", Kind.SUPER, 256, 176, "kquants_affine", bits=5, scales="f16",
+            ggml_type=13, file_type=17, fallback="q5_1",
+        ),
+        _affine("affine4", 4, 32),
+        _affine("affine4-g64", 4, 64),
+        _affine("affine8", 8, 32),
+        _affine("affine8-g64", 8, 64),
     )
-}
+}  # fmt: skip
 
-BY_GGML_TYPE: dict[int, Encoding] = {e.ggml_type: e for e in ENCODINGS.values() if e.ggml_type is not None}
+
+def by_ggml_type(number: int) -> Encoding | None:
+    """The encoding with this type number in GGUF, None if the registry has none."""
+    return next((e for e in ENCODINGS.values() if e.ggml_type == number), None)
 
 
 def find(name: str, known: Iterable[str] = ENCODINGS) -> Encoding:
@@ -161,7 +228,9 @@ def dequantize(encoding: Encoding, values: Values) -> F32:
     group = values.codes.shape[1] // values.scales.shape[1]
     codes, scales = values.codes.reshape(-1, group), _multiplied(values.scales, values.supers)
     out = np.empty(codes.shape, np.float32)
-    if values.minima is not None:
+    if encoding.codebook:
+        kernels.dequantize_codebook(codes, scales, np.array(encoding.codebook, np.float32), out)
+    elif values.minima is not None:
         kernels.dequantize_affine(codes, scales, _multiplied(values.minima, values.super_minima), out)
     else:
         kernels.dequantize(codes, scales, np.float32(encoding.zero or 0), out)

@@ -4,24 +4,26 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from gemmaq.encodings import BY_GGML_TYPE, Codec, Encoding
+from gemmaq.encodings import Codec, Encoding, Kind
+from gemmaq.encodings import by_ggml_type as registered
 
 if TYPE_CHECKING:
     from gemmaq.encodings import F32, U8
 
 
 def by_ggml_type(number: int) -> Encoding | None:
-    """The encoding with this type number in GGUF, None if there is none."""
-    if number in BY_GGML_TYPE:
-        return BY_GGML_TYPE[number]
+    """The encoding with this type number in GGUF, one that can only be read included; None if there is no such type."""
+    encoding = registered(number)
+    if encoding is not None:
+        return encoding
     from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 
     try:
-        kind = GGMLQuantizationType(number)
+        ggml_type = GGMLQuantizationType(number)
     except ValueError:
         return None
-    block, size = GGML_QUANT_SIZES[kind]
-    return Encoding(kind.name.lower(), number, block, size, "foreign")
+    block, size = GGML_QUANT_SIZES[ggml_type]
+    return Encoding(ggml_type.name.lower(), Kind.OPAQUE, block, size, "foreign", ggml_type=number)
 
 
 class _Codecs:
@@ -31,10 +33,10 @@ class _Codecs:
         from gguf import GGMLQuantizationType
         from gguf.quants import dequantize
 
-        kind = GGMLQuantizationType[name.upper()]
+        ggml_type = GGMLQuantizationType[name.upper()]
 
         def read(raw: U8) -> F32:
-            return dequantize(raw, kind)
+            return dequantize(raw, ggml_type)
 
         return Codec(read)
 

@@ -225,6 +225,14 @@ def dequantize_affine(codes: Any, scales: Any, minima: Any, out: Any) -> None:
 
 
 @compiled
+def dequantize_codebook(codes: Any, scales: Any, levels: Any, out: Any) -> None:
+    """F32 out [groups, n] = scales [groups] * levels [codes [groups, n]]."""
+    for b in range(codes.shape[0]):
+        for j in range(codes.shape[1]):
+            out[b, j] = scales[b] * levels[codes[b, j]]
+
+
+@compiled
 def pack_nibbles(head: Any, codes: Any, at: Any, out: Any) -> None:
     """Blocks u8 [blocks, at + 16]: head u8 [blocks, h] first, the low four bits of codes u8 [blocks, 32] from `at` on.
 

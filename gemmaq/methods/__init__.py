@@ -1,32 +1,107 @@
-"""Which code each weight gets: one file per method.
+"""Methods: which code each weight gets. One file and one entry in METHODS each.
 
-A method takes f32 rows, an encoding and a choice, and returns what the encoding packs. `gptq` alone takes a whole
-matrix and what is known of its inputs: `calibrate` runs it, ahead of writing.
+A method takes rows of f32 weights, an encoding and a `Choice`, and returns codes and scales. GPTQ needs whole matrices
+and the Hessian of their inputs, so its loops are in `calibration/`, which runs them ahead of writing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import Enum
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from gemmaq.encodings import ENCODINGS, Encoding, Kind
 from gemmaq.errors import UsageError
 
 if TYPE_CHECKING:
-    from gemmaq.encodings import F32, Encoding, Values
+    from gemmaq.encodings import F32, Values
 
-NAMES = ("auto", "nearest", "lattice", "importance", "gptq")
-"""What users may ask for; `auto` is settled, tensor by tensor, when the plan is made."""
+AUTO = "auto"
+"""Lattice for tensors that lie on a grid, nearest for all others: settled, tensor by tensor, when the plan is made."""
 
-_SMALL_BLOCKS = ("q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "affine4", "affine4-g64", "affine8", "affine8-g64")
-CALIBRATED = {"importance": _SMALL_BLOCKS, "gptq": _SMALL_BLOCKS}
-"""Method that needs to know the inputs of a matrix -> names of the encodings it can write."""
+
+class Needs(Enum):
+    """What a method has to know besides the weights."""
+
+    NOTHING = "nothing"
+    IMPORTANCE = "the mean squared input of every column"
+    HESSIAN = "the Hessian of the inputs"
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """One way to choose codes.
+
+    Attributes:
+        name: the name users type.
+        title: one line for help.
+        writes: whether it chooses codes of an encoding.
+        needs: what it has to know besides the weights.
+        module: module with its `quantize(rows, encoding, choice)`; None if `calibration` runs it on whole matrices.
+        fallback: method for tensors in encodings that it does not write, None to refuse them.
+        portable_when_shared: whether scales become portable as soon as any of the containers has BF16 scales; without
+            it only --portable changes them.
+    """
+
+    name: str
+    title: str
+    writes: Callable[[Encoding], bool]
+    needs: Needs = Needs.NOTHING
+    module: str | None = None
+    fallback: str | None = None
+    portable_when_shared: bool = True
+
+    @property
+    def is_calibrated(self) -> bool:
+        """Whether it needs calibration text or an importance matrix."""
+        return self.needs is not Needs.NOTHING
+
+    @property
+    def encodings(self) -> tuple[str, ...]:
+        """Names of the encodings that it writes."""
+        return tuple(name for name, encoding in ENCODINGS.items() if self.writes(encoding))
+
+
+METHODS: dict[str, Method] = {
+    m.name: m
+    for m in (
+        Method(
+            "nearest",
+            "round to the nearest value, as llama-quantize and mlx do",
+            lambda encoding: encoding.kind is not Kind.OPAQUE,
+            module="gemmaq.methods.nearest",
+        ),
+        Method(
+            "lattice",
+            "recover the grid of a QAT checkpoint",
+            lambda encoding: (encoding.kind, encoding.bits, encoding.block) == (Kind.LINEAR, 4, 32),
+            module="gemmaq.methods.lattice",
+            fallback="nearest",
+            portable_when_shared=False,
+        ),
+        Method(
+            "importance",
+            "weigh errors with an importance matrix, as llama-quantize does",
+            lambda encoding: encoding.kind in (Kind.LINEAR, Kind.MINIMA, Kind.CODEBOOK),
+            needs=Needs.IMPORTANCE,
+            module="gemmaq.methods.importance",
+        ),
+        Method(
+            "gptq",
+            "let later columns make good the rounding errors of earlier ones",
+            lambda encoding: encoding.kind in (Kind.LINEAR, Kind.MINIMA),
+            needs=Needs.HESSIAN,
+        ),
+    )
+}
+"""Method name -> entry, in the order that help and messages list them."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Importance:
-    """How much the error of each column's weights counts; equal only to itself, so that it can be hashed.
+    """How much the errors of each column's weights count; equal only to itself, so that it can be hashed.
 
     Attributes:
         columns: mean squared input of every column, f32 [columns].
@@ -42,7 +117,7 @@ class Choice:
     Attributes:
         method: name of the method.
         portable: choose scales that BF16 and FP16 both hold exactly, so that all containers hold the same model.
-        importance: what method importance weighs errors by.
+        importance: the column importances that method importance weighs errors with.
     """
 
     method: str
@@ -50,21 +125,29 @@ class Choice:
     importance: Importance | None = None
 
 
-Method = Callable[["F32", "Encoding", Choice], "Values"]
+Quantize = Callable[["F32", Encoding, Choice], "Values"]
 
 
 def check(name: str) -> str:
-    """The name in lower case.
+    """The method's name in lower case, `auto` included.
 
     Raises:
         UsageError: there is no such method.
     """
-    if name.lower() not in NAMES:
-        raise UsageError(f"unknown method {name!r}", f"known methods: {', '.join(NAMES)}")
+    known = (AUTO, *METHODS)
+    if name.lower() not in known:
+        raise UsageError(f"unknown method {name!r}", f"known methods: {', '.join(known)}")
     return name.lower()
 
 
+def calibrated() -> tuple[str, ...]:
+    """Names of the methods that need calibration text or an importance matrix."""
+    return tuple(name for name, method in METHODS.items() if method.is_calibrated)
+
+
 def quantize(x: F32, encoding: Encoding, choice: Choice) -> Values:
-    """Codes and scales of rows, f32 [rows, columns], by the method chosen."""
-    method: Method = import_module(f"{__name__}.{choice.method}").quantize
-    return method(x, encoding, choice)
+    """Codes and scales of rows, f32 [rows, columns], by the chosen method."""
+    module = METHODS[choice.method].module
+    assert module is not None, f"method {choice.method} takes whole matrices"
+    run: Quantize = import_module(module).quantize
+    return run(x, encoding, choice)

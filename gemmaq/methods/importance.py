@@ -11,17 +11,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gemmaq.encodings import ENCODINGS, Encoding, Quantized, codec
+from gemmaq.encodings import Encoding, Kind, Quantized, codec
 from gemmaq.errors import InputError
-from gemmaq.methods import nearest
+from gemmaq.methods import METHODS, nearest
 
 if TYPE_CHECKING:
     from gemmaq.encodings import F32, Values
     from gemmaq.methods import Choice
 
 _STEPS, _FIRST, _DELTA = 36, np.float32(-0.9), np.float32(0.05)  # ggml's, for Q4_1 and Q5_1 with an imatrix
-_WRITES = ("q4_0", "q4_1", "q5_0", "q5_1")
-_MLX = tuple(name for name, encoding in ENCODINGS.items() if encoding.module == "affine")
 
 
 def quantize(x: F32, encoding: Encoding, choice: Choice) -> Values:
@@ -37,25 +35,26 @@ def quantize(x: F32, encoding: Encoding, choice: Choice) -> Values:
     """
     if choice.importance is None:
         raise InputError("method importance needs an importance matrix or calibration text", "give --imatrix or --text")
-    if encoding.is_float or encoding.name == "q8_0":
+    if encoding.is_float or (encoding.kind is Kind.LINEAR and encoding.bits == 8):
         return nearest.quantize(x, encoding, choice)
-    if encoding.name not in (*_WRITES, *_MLX):
+    method = METHODS["importance"]
+    if not method.writes(encoding):
         raise InputError(
             f"method importance cannot write {encoding.label}",
-            f"it writes {', '.join((*_WRITES, 'q8_0', *_MLX))}; --method nearest writes {encoding.name}",
+            f"it writes {', '.join(method.encodings)}; --method nearest writes {encoding.name}",
         )
     columns = choice.importance.columns
     if len(columns) != x.shape[1]:
         raise InputError(f"the importance of {len(columns)} columns does not fit rows of {x.shape[1]} weights")
     groups = x.reshape(-1, encoding.block)
     weights = np.ascontiguousarray(columns, np.float32).reshape(-1, encoding.block)
-    if encoding.name in _MLX:
+    if encoding.scales == "bf16":
         found = _fit_mlx(groups, weights, _mean_squares(x), encoding)
-    elif encoding.zero is None:
+    elif encoding.kind is Kind.MINIMA:
         found = _fit_affine(groups, weights, _mean_squares(x), encoding)
     else:
         found = _fit_signed(groups, weights, _mean_squares(x), encoding)
-    if choice.portable and encoding.name not in _MLX:
+    if choice.portable and encoding.holds_portable:
         found = _ported(groups, found, encoding)
     minima = None if found.minima is None else found.minima.reshape(len(x), -1)
     return Quantized(found.codes.reshape(x.shape), found.scales.reshape(len(x), -1), minima)

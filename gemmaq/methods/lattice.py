@@ -16,6 +16,7 @@ import numpy as np
 
 from gemmaq.encodings import Quantized
 from gemmaq.errors import InputError
+from gemmaq.methods import METHODS
 from gemmaq.methods.nearest import portable
 
 if TYPE_CHECKING:
@@ -108,7 +109,7 @@ def quantize(x: F32, encoding: Encoding, choice: Choice) -> Values:
 
     Args:
         x: f32 [rows, columns], finite.
-        encoding: q4_0.
+        encoding: one of four bits around zero, in blocks of 32.
         choice: whether scales are to be portable.
 
     Raises:
@@ -117,7 +118,7 @@ def quantize(x: F32, encoding: Encoding, choice: Choice) -> Values:
     from gemmaq.encodings.kernels import round_to_scales
     from gemmaq.methods.lattice_kernels import code_blocks
 
-    if encoding.name != "q4_0":
+    if not METHODS["lattice"].writes(encoding):
         raise InputError(f"method lattice recovers int4 grids, {encoding.label} has none")
     blocks = x.reshape(-1, BLOCK)
     codes, scales = np.empty(blocks.shape, np.uint8), np.empty(len(blocks), np.float32)

@@ -32,7 +32,7 @@ def quantize(x: F32, encoding: Encoding, choice: Choice) -> Values:
     if nearest is None:
         raise InputError(f"{encoding.label} can only be read")
     values = nearest(x)
-    if choice.portable and isinstance(values, Quantized) and encoding.module == "legacy":
+    if choice.portable and isinstance(values, Quantized) and encoding.holds_portable:
         return _ported(x, values, encoding)
     return values
 

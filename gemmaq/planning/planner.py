@@ -8,7 +8,7 @@ from dataclasses import replace
 from gemmaq.checkpoint import Checkpoint, Tensor
 from gemmaq.encodings import ENCODINGS, Encoding
 from gemmaq.errors import InputError
-from gemmaq.methods import CALIBRATED, Choice
+from gemmaq.methods import AUTO, METHODS, Choice
 from gemmaq.methods.lattice import Verdict
 from gemmaq.models.gemma3 import names, vision
 from gemmaq.planning.advice import advise
@@ -46,7 +46,7 @@ def make_plan(
         label = recipe.embedding.label
         _check_held(target, recipe.embedding, label, " for the embedding", target.embedding_encodings)
     common = portable or shared or target.portable
-    portable_methods = {"nearest": common, "lattice": portable, "importance": common, "gptq": common}
+    portable_methods = {name: common if m.portable_when_shared else portable for name, m in METHODS.items()}
     layers = checkpoint.config.num_hidden_layers
     planned = tuple(
         _planned(tensor, layers, recipe, target, (verdicts or {}).get(tensor.name), portable_methods, scales)
@@ -136,20 +136,21 @@ def _method(asked: str, tensor: Tensor, encoding: Encoding, verdict: Verdict | N
     Raises:
         InputError: a calibrated method cannot write the encoding.
     """
-    if asked == "auto":
-        fits_grid = verdict is not None and verdict.on_grid and encoding.name == "q4_0"
-        return "lattice" if fits_grid else "nearest"
-    if asked == "lattice":
-        return asked if encoding.name == "q4_0" else "nearest"
-    if asked in CALIBRATED:
-        if encoding.is_float or len(tensor.shape) < 2 or tensor.name in (names.EMBEDDING, names.HEAD):
-            return "nearest"  # looked up, not multiplied with activations that could be gathered; or nothing to choose
-        if encoding.name not in CALIBRATED[asked]:
-            raise InputError(
-                f"method {asked} cannot write {encoding.label}, which {tensor.name} would be",
-                f"it writes {', '.join(CALIBRATED[asked])}",
-            )
-    return asked
+    if asked == AUTO:
+        on_grid = verdict is not None and verdict.on_grid and METHODS["lattice"].writes(encoding)
+        return "lattice" if on_grid else "nearest"
+    method = METHODS[asked]
+    without_inputs = len(tensor.shape) < 2 or tensor.name in (names.EMBEDDING, names.HEAD)
+    if method.is_calibrated and (encoding.is_float or without_inputs):
+        return "nearest"  # looked up, not multiplied with activations that could be gathered; or nothing to choose
+    if method.writes(encoding):
+        return asked
+    if method.fallback is None:
+        raise InputError(
+            f"method {asked} cannot write {encoding.label}, which {tensor.name} would be",
+            f"it writes {', '.join(method.encodings)}",
+        )
+    return method.fallback
 
 
 def _allowed(tensor: Tensor, target: Format) -> frozenset[str]:

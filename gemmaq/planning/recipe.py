@@ -21,9 +21,6 @@ TYPES = (*ENCODINGS, *MIXTURES)
 AUTO = "auto"
 """The types that a quantized source has."""
 
-_FALLBACK = {"q4_k": "q5_0", "q5_k": "q5_1", "q6_k": "q8_0"}
-"""What llama-quantize takes where a row is no multiple of the type's block."""
-
 
 @dataclass(frozen=True, slots=True)
 class Rule:
@@ -146,7 +143,7 @@ def encoding_for(
     wanted = ENCODINGS[default_embedding] if is_embedding else recipe.body_for(tensor.name, layers)
     if wanted.fits(columns):
         return wanted, None
-    fallback = ENCODINGS[_FALLBACK.get(wanted.name, "f16")]
+    fallback = ENCODINGS[wanted.fallback or "f16"]
     if not fallback.fits(columns) or fallback.name not in allowed:
         fallback = ENCODINGS["f16" if "f16" in allowed else "bf16"]
     return (

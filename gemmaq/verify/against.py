@@ -16,7 +16,7 @@ from gemmaq.convert.jobs import Job, make_jobs
 from gemmaq.convert.write import Progress
 from gemmaq.encodings import ENCODINGS
 from gemmaq.errors import InputError
-from gemmaq.methods import CALIBRATED
+from gemmaq.methods import METHODS
 from gemmaq.planning.plan import PlannedTensor
 from gemmaq.planning.survey import grids
 from gemmaq.verify.structure import Array, arrays
@@ -89,7 +89,11 @@ def _compared(
         made = _as_tensor(planned, known.container, [array for array in there if array is not None])
         if made is None:
             problems.append(f"tensor {planned.name} is not there as {planned.encoding.label} {list(planned.shape)}")
-        elif planned.choice.method in CALIBRATED and planned.solved is None and planned.choice.importance is None:
+        elif (
+            METHODS[planned.choice.method].is_calibrated
+            and planned.solved is None
+            and planned.choice.importance is None
+        ):
             pairs.append(Pair(planned.name, planned.source, made))
             unknown += 1
         else:

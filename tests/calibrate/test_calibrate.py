@@ -28,7 +28,7 @@ from gemmaq.files.span import Reader
 from gemmaq.inference import device as forward
 from gemmaq.inference.decoder import Decoder, decoder
 from gemmaq.inference.documents import Text, read
-from gemmaq.methods import CALIBRATED, Choice, Importance, quantize
+from gemmaq.methods import METHODS, Choice, Importance, quantize
 from gemmaq.models.gemma3.names import EMBEDDING, to_gguf
 from gemmaq.planning.recipe import Rule, of
 from gemmaq.planning.request import Calibration, Request
@@ -274,7 +274,7 @@ def _f32(hessian: np.ndarray) -> Any:
     return torch.from_numpy(hessian.astype(np.float32))
 
 
-@pytest.mark.parametrize("name", CALIBRATED["gptq"])
+@pytest.mark.parametrize("name", METHODS["gptq"].encodings)
 def test_what_is_stored_is_read(name, checkpoint, tmp_path):
     encoding, random = ENCODINGS[name], np.random.default_rng(0)
     source = checkpoint.tensors["model.layers.0.self_attn.q_proj.weight"]

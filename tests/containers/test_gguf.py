@@ -18,7 +18,7 @@ from gguf import GGUFReader
 from safetensors.torch import load_file
 
 from gemmaq.containers import gguf
-from gemmaq.encodings import BY_GGML_TYPE
+from gemmaq.encodings import by_ggml_type
 from gemmaq.models.gemma3.config import pattern
 from gemmaq.planning import recipe
 from gemmaq.planning.mixtures import MIXTURES
@@ -186,7 +186,7 @@ def test_mixtures_give_the_layers_of_any_model_the_types_of_llama_quantize(
     checkpoint = open_source(str(folder))
     for name in MIXTURES:
         llama_quantize(as_bf16(folder), scratch / "theirs.gguf", name)
-        theirs = {tensor: BY_GGML_TYPE[kind] for tensor, (kind, *_) in read_gguf(scratch / "theirs.gguf")[1].items()}
+        theirs = {tensor: by_ggml_type(kind) for tensor, (kind, *_) in read_gguf(scratch / "theirs.gguf")[1].items()}
         plan = make_plan(checkpoint, recipe.of(name), gguf.FORMAT)
         assert {tensor.name: tensor.encoding for tensor in plan.tensors} == theirs
 
@@ -205,7 +205,7 @@ def test_plain_k_quants_for_body_and_embedding(gemmaq, scratch, deep):
     gemmaq("convert", deep, "--quant", "Q5_K", "--embedding", "q4_k", "-o", scratch / "out")
     keys, tensors = read_gguf(scratch / "out/gemma-3-18-layers-Q5_K.gguf")
     assert keys["general.file_type"][1] == FILE_TYPES["q5_k_m"]
-    kinds = {name: BY_GGML_TYPE[kind].name for name, (kind, shape, _) in tensors.items() if len(shape) == 2}
+    kinds = {name: by_ggml_type(kind).name for name, (kind, shape, _) in tensors.items() if len(shape) == 2}
     assert kinds.pop("token_embd.weight") == "q4_k" and set(kinds.values()) == {"q5_k"}
 
 

@@ -19,12 +19,12 @@ from gemmaq.errors import InputError
 from gemmaq.files.span import FileSpan, Reader
 from gemmaq.inference import device as forward
 from gemmaq.inference.device import Machine
-from gemmaq.methods import CALIBRATED, Choice, Importance, quantize
+from gemmaq.methods import METHODS, Choice, Importance, quantize
 from grids import wide
 from oracles import need
 from synthetic import bf16
 
-NAMES = CALIBRATED["gptq"]
+NAMES = METHODS["gptq"].encodings
 FOUR, EIGHT = [n for n in NAMES if ENCODINGS[n].bits < 8], [n for n in NAMES if ENCODINGS[n].bits == 8]
 ROWS, COLUMNS = 96, 320
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from gemmaq.checkpoint import Checkpoint
-from gemmaq.checkpoint.gguf_checkpoint import SHARD
 from gemmaq.convert.jobs import Job
+from gemmaq.files.names import is_mmproj, stem
 from gemmaq.models.gemma3 import names
 from gemmaq.models.gemma3.config import TextConfig
 from gemmaq.models.identity import identify
@@ -196,13 +196,11 @@ def _published(repo: str, model: Model) -> list[str]:
 
 def _run_gguf(model: Model) -> list[str]:
     files = sorted(name for name in model.files if name.endswith(".gguf"))
-    seen = [name for name in files if "mmproj" in name.lower()]
+    seen = [name for name in files if is_mmproj(name)]
     first = next(name for name in files if name not in seen)
     lines = [f"llama-server -m {first}" + (f" --mmproj {seen[0]}" if seen else "")]
     if "Modelfile" in model.files:
-        called = SHARD.fullmatch(first)
-        stem = called["stem"] if called else first.removesuffix(".gguf")
-        lines.append(f"ollama create {stem.lower()} -f Modelfile")
+        lines.append(f"ollama create {stem(first).lower()} -f Modelfile")
     return lines
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from gemmaq.files.names import is_mmproj
+
 PARTS = ("gguf", "mlx", "safetensors")
 """Folders of the containers where a run made several."""
 
@@ -14,7 +16,7 @@ _NOT_OUR_FILES = (".gitattributes", ".gitignore")
 
 def has_model(folder: Path) -> bool:
     """Whether a model lies in a folder itself."""
-    return (folder / "config.json").is_file() or any("mmproj" not in path.name for path in folder.glob("*.gguf"))
+    return (folder / "config.json").is_file() or any(not is_mmproj(path.name) for path in folder.glob("*.gguf"))
 
 
 def models_in(folder: Path) -> list[Path]:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +11,7 @@ import numpy as np
 from gemmaq.checkpoint import Checkpoint, Tensor, plain
 from gemmaq.checkpoint.assemble import text_tensors
 from gemmaq.checkpoint.tokenizer import Tokenizer, TokenizerFiles
-from gemmaq.errors import InputError, NotFoundError
+from gemmaq.errors import InputError
 from gemmaq.files import gguf_reader
 from gemmaq.files.gguf_reader import GgufFile
 from gemmaq.files.span import FileSpan
@@ -22,7 +20,6 @@ from gemmaq.models.gemma3 import vocabulary as gemma
 from gemmaq.models.gemma3.config import TextConfig
 from gemmaq.models.gemma3.vision import VisionConfig
 
-SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf")
 _ROLES = {"bos": "bos", "eos": "eos", "unk": "unknown", "sep": "seperator", "pad": "padding", "mask": "mask"}
 """Role -> how GGUF spells it in `tokenizer.ggml.<role>_token_id` (the format's own spelling of separator)."""
 
@@ -94,26 +91,6 @@ def _vision(span: FileSpan, config: TextConfig) -> tuple[dict[str, Tensor], Visi
             shift = -1.0 if name == vision.PROJECTOR_NORM else 0.0
             tensors[name] = plain(name, info.shape, info.encoding, span, info.offset, shift)
     return tensors, found, ()
-
-
-def shards_of(path: Path) -> list[Path]:
-    """The file itself, or all shards of the split file it belongs to, in order.
-
-    Raises:
-        NotFoundError: a shard is missing.
-        InputError: its number is beyond the count.
-    """
-    found = SHARD.fullmatch(path.name)
-    if found is None:
-        return [path]
-    count = int(found["count"])
-    if not 1 <= int(found["number"]) <= count:
-        raise InputError(f"{path} is named shard {int(found['number'])} of {count}", "rename it as it was")
-    shards = [path.with_name(f"{found['stem']}-{n:05}-of-{count:05}.gguf") for n in range(1, count + 1)]
-    for shard in shards:
-        if not shard.exists():
-            raise NotFoundError(f"{shard} does not exist, a shard of {path.name}", "download the missing shard")
-    return shards
 
 
 def _tensor(file: GgufFile, info: gguf_reader.TensorInfo) -> Tensor:

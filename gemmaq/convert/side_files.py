@@ -17,6 +17,7 @@ from gemmaq.convert.hashing import Beside
 from gemmaq.convert.jobs import Artifact, Job
 from gemmaq.convert.outputs import Watch
 from gemmaq.convert.write import Finish
+from gemmaq.files.names import is_mmproj
 from gemmaq.planning.request import Request
 
 
@@ -59,7 +60,7 @@ def _modelfile(made: Made) -> bytes | None:
     names = [file.path for file in made.weights]
     if made.job.plan.format != "gguf":
         return None
-    seen = next((name for name in names if "mmproj" in name.lower()), None)
+    seen = next((name for name in names if is_mmproj(name)), None)
     return modelfile.text(made.checkpoint, [name for name in names if name != seen], seen).encode()
 
 

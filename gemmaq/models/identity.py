@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-_TRAILING_QUANT = re.compile(r"[-_.](i?q\d(_\w+)*)$", re.IGNORECASE)
+from gemmaq.files.names import split_type
+
 _OFFICIAL = re.compile(r"gemma-3-(270m|1b|4b|12b|27b)(-(it|pt))?(-qat-(q4_0|int4)(-unquantized)?)?", re.IGNORECASE)
 _GEMMA = re.compile(r"(?P<base>gemma-?3)-(?P<size>\d+(\.\d+)?[bm])(-(?P<rest>.+))?", re.IGNORECASE)
 
@@ -32,7 +33,7 @@ class Identity:
 def identify(name: str) -> Identity:
     """Take a model name apart. The word `unquantized` and a trailing `q4_0` say nothing of the result: dropped."""
     words = [word for word in name.split("-") if word.lower() != "unquantized"]
-    stem = _TRAILING_QUANT.sub("", "-".join(words)) or name
+    stem = split_type("-".join(words), floats=False)[0] or name
     found = _GEMMA.fullmatch(stem)
     return Identity(
         stem=stem,

@@ -7,14 +7,13 @@ A room for every runtime: `order` says what is to be done and refuses what canno
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from gemmaq.artifact.folder import PARTS, has_model
 from gemmaq.checkpoint import Checkpoint
-from gemmaq.checkpoint.gguf_checkpoint import SHARD, shards_of
 from gemmaq.errors import InputError, NotFoundError
+from gemmaq.files.names import is_mmproj, shards_of, split_type, stem
 from gemmaq.files.text import read_json
 from gemmaq.sources.open import open_source
 
@@ -62,11 +61,9 @@ class Model:
 
 
 def label(name: str) -> str | None:
-    """The type at the end of a GGUF file's name, None if there is none."""
-    found = SHARD.fullmatch(name)
-    stem = found["stem"] if found else name.removesuffix(".gguf")
-    kind = re.search(r"[-._](i?q\d(_\w+)*|b?f16|f32)$", stem, re.IGNORECASE)
-    return kind[1].upper() if kind else None
+    """The quantization type at the end of a GGUF file's name, None if there is none."""
+    _, kind = split_type(stem(name))
+    return kind.upper() if kind else None
 
 
 def find(artifact: Path) -> Path:
@@ -96,8 +93,8 @@ def gather(artifact: Path) -> Model:
     checkpoint = open_source(str(artifact))
     projector = None
     if checkpoint.format == "gguf":
-        weights = tuple(shards_of(next(path for path in checkpoint.files if "mmproj" not in path.name.lower())))
-        projector = next((path for path in sorted(folder.glob("*.gguf")) if "mmproj" in path.name.lower()), None)
+        weights = tuple(shards_of(next(path for path in checkpoint.files if not is_mmproj(path.name))))
+        projector = next((path for path in sorted(folder.glob("*.gguf")) if is_mmproj(path.name)), None)
     else:
         weights = tuple(sorted(checkpoint.files))
     taken = {*weights, projector}

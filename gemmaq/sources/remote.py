@@ -15,10 +15,11 @@ from gemmaq.checkpoint.gguf_checkpoint import open_gguf
 from gemmaq.checkpoint.tokenizer import VERBATIM, Tokenizer, TokenizerFiles, from_folder
 from gemmaq.errors import GemmaqError, InputError
 from gemmaq.files import gguf_reader
+from gemmaq.files.names import is_mmproj
 from gemmaq.files.span import FileSpan
-from gemmaq.hub import Listing, Ref, RemoteFile, client, select
+from gemmaq.hub import Listing, Ref, RemoteFile, client
 from gemmaq.models.gemma3.config import TextConfig
-from gemmaq.sources import pull
+from gemmaq.sources import pull, select
 from gemmaq.sources.names import name_of_file
 
 _AT_A_TIME = 8
@@ -51,8 +52,8 @@ def open_repository(ref: Ref, tokenizer: bool = False) -> Checkpoint:
                 paths = [
                     _sparse(listed, file, folder, _HEAD if at else _VOCABULARY_HEAD) for at, file in enumerate(files)
                 ]
-                models = [FileSpan.of(path) for path in paths if "mmproj" not in path.name.lower()]
-                projectors = [FileSpan.of(path) for path in paths if "mmproj" in path.name.lower()]
+                models = [FileSpan.of(path) for path in paths if not is_mmproj(path.name)]
+                projectors = [FileSpan.of(path) for path in paths if is_mmproj(path.name)]
                 found = open_gguf(models, name_of_file(models[0].paths[0]), str(ref), projectors)
                 return replace(found, weights_here=False)
             _fetch(listed, folder)

@@ -13,6 +13,7 @@ from gemmaq.checkpoint import Checkpoint
 from gemmaq.encodings import ENCODINGS
 from gemmaq.errors import GemmaqError
 from gemmaq.files import gguf_reader, safetensors_header
+from gemmaq.files.names import is_mmproj
 from gemmaq.files.span import FileSpan
 from gemmaq.sources.open import open_source
 
@@ -43,7 +44,7 @@ def opened(place: Path) -> tuple[Checkpoint | None, list[str]]:
 
 
 def _projectors(folder: Path, model: Checkpoint) -> list[str]:
-    found = sorted(path.name for path in folder.glob("*.gguf") if "mmproj" in path.name.lower())
+    found = sorted(path.name for path in folder.glob("*.gguf") if is_mmproj(path.name))
     if len(found) > 1:
         return [f"{len(found)} vision projectors, of which runtimes take any: {', '.join(found)}"]
     if found and not model.vision:

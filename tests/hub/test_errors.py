@@ -23,7 +23,8 @@ from repos import REPO, shards
 
 from fake_hub import FakeHub, Fault
 from gemmaq.cli.app import main
-from gemmaq.hub import client, select
+from gemmaq.hub import client
+from gemmaq.sources import select
 
 COMMANDS = (("pull",), ("convert",), ("convert", "--dry-run"), ("inspect",), ("estimate-vram",))
 GGUF = "acme/gemma-3-tiny-GGUF"

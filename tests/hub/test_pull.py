@@ -102,7 +102,7 @@ def test_json(hub: FakeHub, here: Here, tmp_path: Path) -> None:
     sha = hub.add(REPO, files)
     wanted = json.loads(here.run("pull", REPO, "--dry-run", "--json").stdout)
     assert not here.home.exists(), "a dry run writes nothing"
-    assert wanted["schema"] == "gemmaq.sources.pull/1" and wanted["commit"] == sha and wanted["revision"] == "main"
+    assert wanted["schema"] == "gemmaq.pull/1" and wanted["commit"] == sha and wanted["revision"] == "main"
     assert {file["path"]: file["bytes"] for file in wanted["files"]} == {n: len(d) for n, d in files.items()}
     assert not any(file["cached"] for file in wanted["files"])
     total = sum(map(len, files.values()))

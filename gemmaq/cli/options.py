@@ -1,25 +1,34 @@
-"""What several commands share: their sources and workers."""
+"""Parts that several commands share: opening sources, counting workers."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
+
+from gemmaq.cli import console
 
 if TYPE_CHECKING:
     from gemmaq.checkpoint import Checkpoint
+    from gemmaq.sources.pull import Download
 
 
 def opened(source: str, dry_run: bool, quiet: bool) -> Checkpoint:
-    """The source, fetched first if it is a repository; of one that nothing is made of, only what sizes need."""
-    from gemmaq.cli.pull import fetch
-    from gemmaq.sources.names import repository
-    from gemmaq.sources.open import open_snapshot, open_source
+    """Open a source; a repository is downloaded first, or for a dry run only the headers of its files are."""
+    from gemmaq.sources.open import open_source, open_with_weights
 
-    ref = repository(source)
-    if ref is None or dry_run:
+    if dry_run:
         return open_source(source, tokenizer=True)
-    fetch(ref, quiet)
-    return open_snapshot(ref)
+    return open_with_weights(source, lambda files: download_bar(files, quiet=quiet))
+
+
+def download_bar(files: Download, *, quiet: bool) -> AbstractContextManager[Callable[[str, int, int], None]]:
+    """Show the progress of a download."""
+    what = f"{len(files.files)} files, {console.size(files.size)}"
+    what += f", {console.size(files.missing_size)} to download" if files.missing else ", all cached"
+    listing = files.listing
+    return console.transfers(f"{listing.ref} at {listing.commit[:12]}: {what}", files.missing_size, quiet)
 
 
 def cores() -> int:

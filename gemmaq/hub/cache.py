@@ -89,3 +89,13 @@ def recall(root: Path, ref: Ref) -> Path | None:
             return None
     folder = snapshot(root, commit)
     return folder if folder.is_dir() and _COMMIT.fullmatch(commit) else None
+
+
+def listing(folder: Path, ref: Ref) -> Listing:
+    """The files of a snapshot in the cache; their blobs are named by digest."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    files = (
+        RemoteFile(path.relative_to(folder).as_posix(), path.stat().st_size, None, Path(os.path.realpath(path)).name)
+        for path in paths
+    )
+    return Listing(ref, folder.name, tuple(files))

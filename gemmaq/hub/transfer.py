@@ -31,7 +31,7 @@ class Stopped(Exception):
     """Another file failed, or the user asked for it."""
 
 
-def fetch(listed: Listing, file: RemoteFile, path: Path, progress: Progress, stop: threading.Event) -> int:
+def fetch(listed: Listing, file: RemoteFile, path: Path, *, progress: Progress, stop: threading.Event) -> int:
     """Fetch a file, or what is missing of it, and check its digest.
 
     Args:

@@ -22,7 +22,7 @@ def open_gguf_file(path: Path, source: str) -> Checkpoint:
     return open_gguf([FileSpan.of(shard) for shard in shards_of(path)], name_of_file(path), source, projectors)
 
 
-def lonely_gguf(folder: Path, source: str) -> Checkpoint:
+def open_gguf_folder(folder: Path, source: str) -> Checkpoint:
     """The one GGUF model in a folder without config.json."""
     files = sorted(path for path in folder.glob("*.gguf") if not is_mmproj(path.name))
     firsts = [path for path in files if not (part := shard(path.name)) or part.number == 1]

@@ -3,32 +3,39 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gemmaq.checkpoint import Checkpoint
 from gemmaq.checkpoint.folder import open_folder
 from gemmaq.errors import InputError, NotFoundError
 from gemmaq.hub import Ref
-from gemmaq.sources.local import lonely_gguf, open_gguf_file, open_sample
+from gemmaq.sources.local import open_gguf_file, open_gguf_folder, open_sample
 from gemmaq.sources.names import name_of_folder, repository
 
+if TYPE_CHECKING:
+    from gemmaq.sources.pull import Download, Progress
 
-def open_source(source: str, tokenizer: bool = False) -> Checkpoint:
+
+def open_source(source: str, *, tokenizer: bool = False) -> Checkpoint:
     """Open a local folder, a GGUF file (any shard of a split one), the sample, or the headers of a repository.
 
     Args:
-        source: what the user typed; a path that exists wins over a repository of that name.
-        tokenizer: whether that of a repository will be wanted.
+        source: Path or repository as the user typed it; a path that exists wins.
+        tokenizer: Whether to download the tokenizer of a repository, too.
 
     Raises:
-        NotFoundError: nothing is there.
-        InputError: what is there cannot be used.
-        AuthError, NetworkError: a repository cannot be reached.
+        NotFoundError: There is no such file, folder or repository.
+        InputError: It is not a model that gemmaq can read.
+        AuthError: The repository is gated or private.
+        NetworkError: The Hub cannot be reached.
     """
     path = Path(os.path.expanduser(source))
     if os.path.isdir(path):
         if not (path / "config.json").is_file():
-            return lonely_gguf(path, source)
+            return open_gguf_folder(path, source)
         return open_folder(path, name_of_folder(path.resolve()), source)
     if os.path.isfile(path):
         if path.suffix == ".gguf":
@@ -42,23 +49,44 @@ def open_source(source: str, tokenizer: bool = False) -> Checkpoint:
     from gemmaq.hub import client
 
     if client.is_offline():
-        return open_snapshot(ref)
+        return open_cached(ref)
     from gemmaq.sources.remote import open_repository
 
-    return open_repository(ref, tokenizer)
+    return open_repository(ref, tokenizer=tokenizer)
 
 
-def open_snapshot(ref: Ref) -> Checkpoint:
+def open_with_weights(source: str, show: Callable[[Download], AbstractContextManager[Progress]]) -> Checkpoint:
+    """Open a source whose weights will be read: a repository is downloaded into the cache first.
+
+    Args:
+        source: Path or repository as the user typed it.
+        show: Called once it is known what to download; gives the callback for progress.
+
+    Raises:
+        GemmaqError: See `open_source` and `pull.fetch`.
+    """
+    ref = repository(source)
+    if ref is None:
+        return open_source(source)
+    from gemmaq.hub import client
+    from gemmaq.sources import pull
+
+    if not client.is_offline():
+        pull.fetch(ref, show)
+    return open_cached(ref)
+
+
+def open_cached(ref: Ref) -> Checkpoint:
     """Open a repository's snapshot in the cache.
 
     Raises:
-        NetworkError: there is none, or it is not complete.
-        InputError: what is there cannot be used.
+        NetworkError: The cache lacks the snapshot, or a file of it.
+        InputError: It is not a model that gemmaq can read.
     """
     from gemmaq.sources import pull, select
 
-    listed = pull.cached_order(ref).listed
+    listing = pull.plan_cached(ref).listing
     folder = pull.cached(ref)
-    if select.is_gguf(listed):
-        return open_gguf_file(folder / select.gguf(listed)[0].path, str(ref))
+    if select.is_gguf(listing):
+        return open_gguf_file(folder / select.gguf(listing)[0].path, str(ref))
     return open_folder(folder, name_of_folder(folder), str(ref))

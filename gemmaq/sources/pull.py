@@ -1,4 +1,4 @@
-"""Fetching a model: what is needed and not yet there, several files at a time, whole or to be continued."""
+"""Downloads a model from the Hub into the cache: the files that a conversion needs, several at a time."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -18,23 +18,26 @@ from gemmaq.errors import InputError, NetworkError, NotFoundError, OutputError
 from gemmaq.hub import Listing, Ref, RemoteFile, cache, client, transfer
 from gemmaq.sources import select
 
-_AT_A_TIME = 4
+_PARALLEL = 4
+"""Files that are downloaded at the same time."""
+_PARSERS = {".safetensors": "gemmaq.files.safetensors_header", ".gguf": "gemmaq.files.gguf_reader"}
+"""Ending of a weight file -> module whose `parse` reads its header."""
 
 Progress = Callable[[str, int, int], None]
-"""A file's path, bytes there, bytes in all."""
+"""Called with a file's path, the bytes of it on disk, and its size; from any thread."""
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
-    """What is to be fetched.
+class Download:
+    """The files of a repository that a conversion needs.
 
     Attributes:
-        listed: the repository at its commit.
-        files: of it.
-        missing: those of them that are not in the cache.
+        listing: The repository at one commit.
+        files: Files to have in the cache.
+        missing: Files that are not there yet.
     """
 
-    listed: Listing
+    listing: Listing
     files: tuple[RemoteFile, ...]
     missing: tuple[RemoteFile, ...]
 
@@ -43,81 +46,167 @@ class Order:
         """Bytes of all files."""
         return sum(file.size for file in self.files)
 
+    @property
+    def missing_size(self) -> int:
+        """Bytes of the missing files."""
+        return sum(file.size for file in self.missing)
 
-def order(ref: Ref, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> Order:
-    """Find out what a conversion of a repository needs (or what the patterns choose); fetches an index if there is one.
+
+def fetch(ref: Ref, show: Callable[[Download], AbstractContextManager[Progress]]) -> Path:
+    """Download a model into the cache, unless it is there already.
+
+    Args:
+        ref: The repository.
+        show: Called once it is known what to download; gives the callback for progress.
+
+    Returns:
+        Folder of the snapshot.
 
     Raises:
-        GemmaqError: the repository cannot be had, or has nothing that is needed.
+        GemmaqError: See `plan` and `download`.
     """
-    listed = client.listing(ref)
+    files = plan(ref)
+    with show(files) as progress:
+        return download(files, progress)[0]
+
+
+def plan(ref: Ref, *, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> Download:
+    """Find out which files to download: those that a conversion needs, or those that match the patterns.
+
+    Offline, see `plan_cached`.
+
+    Raises:
+        NetworkError: The Hub cannot be reached.
+        AuthError: The repository is gated or private.
+        NotFoundError: There is no such repository, or no file that matches.
+        InputError: The repository holds several GGUF models and none is named.
+    """
+    if client.is_offline():
+        return plan_cached(ref, include, exclude)
+    listing = client.listing(ref)
     if include:
-        files = select.filtered(listed.files, include, exclude)
+        files = select.filtered(listing.files, include, exclude)
     else:
-        files = _needed(listed, exclude, lambda: _index(listed))
+        files = _needed(listing, exclude, lambda: _index(listing))
     if not files:
         raise NotFoundError(f"{ref} has no file that matches")
     root = client.cache_folder(ref.repo)
-    missing = tuple(file for file in files if not cache.held(root, listed, file))
-    return Order(listed, tuple(files), missing)
+    missing = tuple(file for file in files if not cache.held(root, listing, file))
+    return Download(listing, tuple(files), missing)
 
 
-def _index(listed: Listing) -> Mapping[str, str]:
-    """Tensor -> file, as the index of the repository has it."""
-    from gemmaq.checkpoint.folder import weight_map
-
-    index = next(file for file in listed.files if file.path == select.INDEX)
-    root = client.cache_folder(listed.ref.repo)
-    if cache.held(root, listed, index):
-        return weight_map(cache.snapshot(root, listed.commit), complete=False)
-    with tempfile.TemporaryDirectory(prefix="gemmaq-") as place:
-        (Path(place) / select.INDEX).write_bytes(client.read(listed, index, 0, index.size))
-        return weight_map(Path(place), complete=False)
-
-
-def run(wanted: Order, progress: Progress) -> tuple[Path, int]:
-    """Fetch into the cache; the snapshot's folder, and the bytes that came over the network.
+def plan_cached(ref: Ref, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> Download:
+    """Find the files in the cache that a conversion needs, or those that match the patterns; nothing is missing.
 
     Raises:
-        GemmaqError: see `transfer.fetch`; what was fetched is kept and continued by the next run.
+        NetworkError: The cache lacks the snapshot, or a file of it.
     """
-    listed = wanted.listed
-    root = client.cache_folder(listed.ref.repo)
-    missing = [file for file in wanted.missing if not cache.held(root, listed, file)]
-    _check_space(root, sum(file.size - _begun(root, file) for file in missing))
-    stop = threading.Event()
-    sizes = {file.path: file.size for file in wanted.files}
+    from gemmaq.checkpoint.folder import weight_map
 
-    def one(file: RemoteFile) -> int:
-        (root / "blobs").mkdir(parents=True, exist_ok=True)
-        with _alone(listed.ref.repo, file, stop):
-            target = cache.blob(root, file)
-            if target.is_file() and target.stat().st_size != file.size:
-                target.unlink()
-            count = 0
-            if not target.is_file():
-                part = cache.adopt(root, file)
-                count = transfer.fetch(listed, file, part, lambda path, have: progress(path, have, sizes[path]), stop)
-                _check_header(file, part)
-                part.replace(target)
-            cache.link(root, listed, file)
-        return count
-
+    folder = cached(ref)
+    listing = cache.listing(folder, ref)
     try:
-        counts = _together(one, missing, stop)
-        cache.remember(root, listed)
+        if include:
+            files = select.filtered(listing.files, include, exclude)
+        else:
+            files = _needed(listing, exclude, lambda: weight_map(folder, complete=False))
+            config = "config.json"
+            if not (select.is_gguf(listing) or select.matches(config, exclude) or listing.find(config)):
+                raise NotFoundError(f"{config} is missing")
+        if not files:
+            raise NotFoundError("no file matches")
+    except NotFoundError as error:
+        raise NetworkError(f"{ref} is not completely cached: {error.message}", f"gemmaq pull {ref}") from error
+    return Download(listing, tuple(files), ())
+
+
+def _needed(listing: Listing, exclude: Sequence[str], index: Callable[[], Mapping[str, str]]) -> list[RemoteFile]:
+    """Files that a conversion needs, less excluded ones; `index` reads the index (tensor -> file) if there is one."""
+    if select.is_gguf(listing):
+        files = [*select.gguf(listing, exclude), *(file for file in select.small(listing) if file.path == "README.md")]
+    else:
+        shards = sorted(set(index().values())) if listing.find(select.INDEX) else None
+        files = [*select.small(listing), *select.weights(listing, shards, exclude)]
+    return select.filtered(files, (), exclude)
+
+
+def _index(listing: Listing) -> Mapping[str, str]:
+    """The index of a repository, tensor -> file, from the cache or from the Hub."""
+    from gemmaq.checkpoint.folder import weight_map
+
+    index = next(file for file in listing.files if file.path == select.INDEX)
+    root = client.cache_folder(listing.ref.repo)
+    if cache.held(root, listing, index):
+        return weight_map(cache.snapshot(root, listing.commit), complete=False)
+    with tempfile.TemporaryDirectory(prefix="gemmaq-") as folder:
+        (Path(folder) / select.INDEX).write_bytes(client.read(listing, index, 0, index.size))
+        return weight_map(Path(folder), complete=False)
+
+
+def cached(ref: Ref) -> Path:
+    """Folder of a snapshot in the cache.
+
+    Raises:
+        NetworkError: The cache has none.
+    """
+    folder = cache.recall(client.cache_folder(ref.repo), ref)
+    if folder is None:
+        raise NetworkError(f"{ref} is not cached, and gemmaq is offline", f"gemmaq pull {ref} while online")
+    return folder
+
+
+def download(files: Download, progress: Progress) -> tuple[Path, int]:
+    """Download the missing files into the cache.
+
+    What an interrupted run has downloaded stays in the cache, and the next run continues it.
+
+    Returns:
+        Folder of the snapshot, and bytes received over the network.
+
+    Raises:
+        GemmaqError: See `transfer.fetch`.
+        OutputError: The cache has no space or is not writable.
+    """
+    listing = files.listing
+    root = client.cache_folder(listing.ref.repo)
+    missing = [file for file in files.missing if not cache.held(root, listing, file)]
+    _check_space(root, sum(file.size - _present(root, file) for file in missing))
+    stop = threading.Event()
+    try:
+        counts = _in_parallel(lambda file: _download_file(listing, file, progress, stop=stop), missing, stop)
+        cache.remember(root, listing)
     except OSError as error:
         raise OutputError(f"{root} cannot be written: {error.strerror}", "HF_HOME says where the cache is") from error
-    return cache.snapshot(root, listed.commit), sum(counts)
+    return cache.snapshot(root, listing.commit), sum(counts)
+
+
+def _download_file(listing: Listing, file: RemoteFile, progress: Progress, *, stop: threading.Event) -> int:
+    """Download one file, check it and link it into the snapshot; bytes received."""
+    root = client.cache_folder(listing.ref.repo)
+    (root / "blobs").mkdir(parents=True, exist_ok=True)
+    with _locked(listing.ref.repo, file, stop):
+        target = cache.blob(root, file)
+        if target.is_file() and target.stat().st_size != file.size:
+            target.unlink()
+        received = 0
+        if not target.is_file():
+            partial = cache.adopt(root, file)
+            received = transfer.fetch(
+                listing, file, partial, progress=lambda path, have: progress(path, have, file.size), stop=stop
+            )
+            _check_header(file, partial)
+            partial.replace(target)
+        cache.link(root, listing, file)
+    return received
 
 
 @contextmanager
-def _alone(repo: str, file: RemoteFile, stop: threading.Event) -> Iterator[None]:
-    """Hold the lock of a blob; another process may be at it for an hour, which must not keep this one from stopping."""
-    with ExitStack() as held:
+def _locked(repo: str, file: RemoteFile, stop: threading.Event) -> Iterator[None]:
+    """Hold the lock of a blob; waiting for another process, which may take an hour, ends when `stop` is set."""
+    with ExitStack() as stack:
         while True:
             try:
-                held.enter_context(client.lock(repo, file.etag))
+                stack.enter_context(client.lock(repo, file.etag))
                 break
             except TimeoutError:
                 if stop.is_set():
@@ -125,12 +214,12 @@ def _alone(repo: str, file: RemoteFile, stop: threading.Event) -> Iterator[None]
         yield
 
 
-def _together(one: Callable[[RemoteFile], int], files: Sequence[RemoteFile], stop: threading.Event) -> list[int]:
-    """All files, a few at a time; the first failure stops the others."""
+def _in_parallel(work: Callable[[RemoteFile], int], files: Sequence[RemoteFile], stop: threading.Event) -> list[int]:
+    """Do the work for all files, a few at a time; the first failure stops the others."""
     failure: BaseException | None = None
     counts = []
-    with ThreadPoolExecutor(_AT_A_TIME) as pool:
-        futures = [pool.submit(one, file) for file in sorted(files, key=lambda file: file.size)]
+    with ThreadPoolExecutor(_PARALLEL) as pool:
+        futures = [pool.submit(work, file) for file in sorted(files, key=lambda file: file.size)]
         try:
             for future in futures:
                 try:
@@ -148,101 +237,42 @@ def _together(one: Callable[[RemoteFile], int], files: Sequence[RemoteFile], sto
     return counts
 
 
-def _begun(root: Path, file: RemoteFile) -> int:
+def _present(root: Path, file: RemoteFile) -> int:
+    """Bytes of a file that an earlier run has downloaded."""
     path = cache.partial(root, file)
     return min(path.stat().st_size, file.size) if path.is_file() else 0
 
 
 def _check_space(folder: Path, size: int) -> None:
-    parent = next(p for p in (folder, *folder.parents) if p.exists())
+    parent = next(path for path in (folder, *folder.parents) if path.exists())
     free = shutil.disk_usage(parent).free
     if size > free:
         raise OutputError(f"{parent} has {free:,} bytes free, {size:,} are needed", "HF_HOME says where the cache is")
 
 
 def _check_header(file: RemoteFile, path: Path) -> None:
-    """Read the header of a weight file that has just come; its digest is right, but it may still be nonsense.
+    """Read the header of a downloaded weight file: even a file with the right digest may be nonsense.
 
     Raises:
-        InputError: it is.
+        InputError: It is.
     """
-    name = {".safetensors": "safetensors_header", ".gguf": "gguf_reader"}.get(Path(file.path).suffix.lower())
-    if name is not None:
+    module = _PARSERS.get(Path(file.path).suffix.lower())
+    if module is not None:
         from gemmaq.files.span import FileSpan
 
         try:
-            import_module(f"gemmaq.files.{name}").parse(FileSpan.of(path))
+            import_module(module).parse(FileSpan.of(path))
         except InputError as error:
             raise InputError(error.message.replace(str(path), file.path), error.hint) from error
 
 
-def cached(ref: Ref) -> Path:
-    """The snapshot of a model that was fetched before.
+def copy(snapshot: Path, files: Download, folder: Path) -> None:
+    """Copy downloaded files into a folder, with the record of their origin that the Hub's own tools keep there.
 
-    Raises:
-        NetworkError: there is none.
+    The record has a fourth line of ours, the name of the repository, which those tools ignore. Weights become hard
+    links to the cache where the file system can; small files, which people edit, are copied.
     """
-    folder = cache.recall(client.cache_folder(ref.repo), ref)
-    if folder is None:
-        raise NetworkError(
-            f"{ref} is not cached, and the network is not to be used", f"gemmaq pull {ref} where there is a network"
-        )
-    return folder
-
-
-def cached_order(ref: Ref, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> Order:
-    """The same as `order` of what is in the cache, nothing missing.
-
-    Raises:
-        NetworkError: it is not there, or not all of it.
-    """
-    from gemmaq.checkpoint.folder import weight_map
-
-    folder = cached(ref)
-    listed = listing_of(folder, ref)
-    try:
-        if include:
-            files = select.filtered(listed.files, include, exclude)
-        else:
-            files = _needed(listed, exclude, lambda: weight_map(folder, complete=False))
-            config = "config.json"
-            if not (select.is_gguf(listed) or select.matches(config, exclude) or listed.find(config)):
-                raise NotFoundError(f"{config} is missing")
-        if not files:
-            raise NotFoundError("no file matches")
-    except NotFoundError as error:
-        raise NetworkError(f"{ref} is not completely cached: {error.message}", f"gemmaq pull {ref}") from error
-    return Order(listed, tuple(files), ())
-
-
-def _needed(listed: Listing, exclude: Sequence[str], placed: Callable[[], Mapping[str, str]]) -> list[RemoteFile]:
-    """What a conversion needs, but for what is excluded; `placed` gives the index, if there is one."""
-    if select.is_gguf(listed):
-        files = [*select.gguf(listed, exclude), *(file for file in select.small(listed) if file.path == "README.md")]
-    else:
-        shards = sorted(set(placed().values())) if listed.find(select.INDEX) else None
-        files = [*select.small(listed), *select.weights(listed, shards, exclude)]
-    return select.filtered(files, (), exclude)
-
-
-def listing_of(snapshot: Path, ref: Ref) -> Listing:
-    """What a snapshot in the cache holds."""
-    paths = sorted(path for path in snapshot.rglob("*") if path.is_file())
-    files = (
-        RemoteFile(path.relative_to(snapshot).as_posix(), path.stat().st_size, None, Path(os.path.realpath(path)).name)
-        for path in paths
-    )
-    return Listing(ref, snapshot.name, tuple(files))
-
-
-def copy(snapshot: Path, wanted: Order, folder: Path) -> None:
-    """Put what was fetched into a folder of real files, with the Hub's own record of where they came from.
-
-    The repository's name is a fourth line of ours in it, which the Hub's tools pass over.
-
-    Weights become hard links to the cache where the file system can; small files, which people edit, are copied.
-    """
-    for file in wanted.files:
+    for file in files.files:
         target = folder / file.path
         target.parent.mkdir(parents=True, exist_ok=True)
         source = os.path.realpath(snapshot / file.path)
@@ -254,4 +284,4 @@ def copy(snapshot: Path, wanted: Order, folder: Path) -> None:
             shutil.copyfile(source, target)
         record = folder / ".cache/huggingface/download" / f"{file.path}.metadata"
         record.parent.mkdir(parents=True, exist_ok=True)
-        record.write_text(f"{wanted.listed.commit}\n{file.etag}\n{time.time()}\n{wanted.listed.ref.repo}\n")
+        record.write_text(f"{files.listing.commit}\n{file.etag}\n{time.time()}\n{files.listing.ref.repo}\n")

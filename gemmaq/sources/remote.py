@@ -30,7 +30,7 @@ _MAX_HEAD = 1 << 27
 _NEEDED = ("config.json", "generation_config.json", "README.md", select.INDEX)
 
 
-def open_repository(ref: Ref, tokenizer: bool = False) -> Checkpoint:
+def open_repository(ref: Ref, *, tokenizer: bool = False) -> Checkpoint:
     """The model in a repository, without its weights.
 
     Headers are put into sparse files of the real sizes, which are read like any others and thrown away again.
@@ -64,7 +64,7 @@ def open_repository(ref: Ref, tokenizer: bool = False) -> Checkpoint:
     files_of = TokenizerFiles(_left_there)
     if tokenizer:
         wanted = select.small(listed)
-        snapshot, _ = pull.run(pull.Order(listed, tuple(wanted), tuple(wanted)), lambda *_: None)
+        snapshot, _ = pull.download(pull.Download(listed, tuple(wanted), tuple(wanted)), lambda *_: None)
         verbatim = (snapshot / name for name in VERBATIM)
         files_of = TokenizerFiles(partial(from_folder, snapshot), tuple(path for path in verbatim if path.is_file()))
     return replace(found, tokenizer_files=files_of, weights_here=False)

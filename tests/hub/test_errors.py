@@ -122,7 +122,7 @@ def test_nothing_matches(hub: FakeHub, here: Here) -> None:
     "name", ["a/b/c", "org", "../x/y", "org/na--me", "org/..", "org/name@../../x", "org/name@/etc"]
 )
 def test_names_of_no_repository(here: Here, name: str) -> None:
-    fails(here, ["pull"], name, 2, "is no repository's name", "org/name")
+    fails(here, ["pull"], name, 2, "is not a valid repository name", "org/name")
     fails(here, ["inspect"], name, 5, f"{name} does not exist")
 
 

@@ -157,19 +157,19 @@ def test_what_is_said(hub: FakeHub, here: Here) -> None:
     files = shards(2, 200_000)
     sha = hub.add(REPO, files)
     dry = here.run("pull", REPO, "--dry-run")
-    assert sha in dry.stdout and "400 kB of 400 kB to fetch" in dry.stdout and dry.stdout.count("to fetch") == 6
+    assert sha in dry.stdout and "400 kB of 400 kB to download" in dry.stdout and dry.stdout.count("to download") == 6
     assert "200,000" in dry.stdout and dry.stderr == "" and not here.home.exists()
     done = here.run("pull", REPO)
     assert done.stdout == f"{here.root(REPO)}/snapshots/{sha}\n"
-    assert f"{REPO} at {sha[:12]}: 5 files, 400 kB, 400 kB to fetch" in done.stderr
-    assert f"commit {sha}, 400 kB fetched" in done.stderr and all(f"  {name}  " in done.stderr for name in files)
+    assert f"{REPO} at {sha[:12]}: 5 files, 400 kB, 400 kB to download" in done.stderr
+    assert f"commit {sha}, 400 kB downloaded" in done.stderr and all(f"  {name}  " in done.stderr for name in files)
     again = here.run("pull", REPO)
-    assert "all cached" in again.stderr and f"commit {sha}, 0 B fetched" in again.stderr
+    assert "all cached" in again.stderr and f"commit {sha}, 0 B downloaded" in again.stderr
     quiet = here.run("pull", REPO, "-q")
     assert (quiet.stdout, quiet.stderr) == (done.stdout, "")
     assert here.run("pull", REPO, "--dry-run").stdout.count("cached") == 5
     (here.root(REPO) / f"snapshots/{sha}/config.json").resolve().unlink()
-    assert "30 B of 400 kB to fetch" in here.run("pull", REPO, "--dry-run").stdout
+    assert "30 B of 400 kB to download" in here.run("pull", REPO, "--dry-run").stdout
 
 
 def test_into_a_folder(hub: FakeHub, here: Here, python: Callable[..., str], tmp_path: Path) -> None:

@@ -294,7 +294,7 @@ def test_who_may_not(
 
 @pytest.mark.parametrize("name", ["acme", "acme/x@main", "acme/x:Q4_0", "a/b/c", "acme/x--y", "../x"])
 def test_names_of_no_repository(hub: FakeHub, here: Here, artifact: Path, name: str) -> None:
-    assert "is no repository's name" in here.run("push", artifact, name, code=2).stderr
+    assert "is not a valid repository name" in here.run("push", artifact, name, code=2).stderr
     assert not hub.requests
 
 

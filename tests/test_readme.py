@@ -6,9 +6,9 @@ from pathlib import Path
 from pydoc_data.topics import topics
 
 import pytest
-from fake_ollama import FakeOllama
 
 from fake_hub import FakeHub
+from fake_ollama import FakeOllama
 from gemmaq.models.gemma3.sizes import require
 from synthetic import write_checkpoint
 

@@ -15,7 +15,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 
 from timing import ratio, table, timed
 
@@ -49,7 +49,7 @@ def main() -> None:
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
         one = timed([*gemmaq, model, "-q", "-o", work / "ours"])
         convert = timed([arguments.reference, model, "--outtype", "bf16", "--outfile", work / "bf16.gguf"])
-        code = _QUANTIZE.format(tests=str(Path(__file__).parents[1]))
+        code = _QUANTIZE.format(tests=str(Path(__file__).parents[1] / "support"))
         quantize = timed([sys.executable, "-c", code, work / "bf16.gguf", work / "q4_0.gguf"])
         if number:
             ours.append(one)

@@ -16,13 +16,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-sys.path.insert(0, str(Path(__file__).parents[1] / "multimodal"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 
-from seeing import write_processor, write_tokenizer
 from timing import Timing, table, timed
 
 from gemmaq.models.gemma3 import vision
+from seeing import write_processor, write_tokenizer
 from synthetic import full_size, write_checkpoint, write_safetensors
 
 GEMMAQ = [sys.executable, "-m", "gemmaq", "convert"]

@@ -2,7 +2,7 @@
 
     python tests/benchmarks/pull.py WORK_FOLDER [--runs 3] [--gigabytes 2]
 
-The server is tests/fake_hub.py in a process of its own. curl follows the same redirect and writes the same bytes into
+The server is tests/support/fake_hub.py in a process of its own. curl follows the same redirect and writes the same bytes into
 the same folder; it checks no digest. Wall time is that of the whole process; "moving" leaves out what gemmaq takes to
 do nothing, the same pull when all is cached.
 """
@@ -21,13 +21,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 
 from timing import Timing, table, timed
 
 from synthetic import full_size, write_checkpoint
 
-TESTS = Path(__file__).parents[1]
+TESTS = Path(__file__).parents[1] / "support"
 REPO, HUGE = "acme/two-gigabytes", "google/gemma-3-27b-it"
 FILE = "model.safetensors"
 

@@ -7,9 +7,9 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from pages import browser, look, page_of
 
 from gemmaq.evaluate.report import page
+from pages import browser, look, page_of
 
 FEW = (["gemma-3-4b-Q8_0", "gemma-3-4b-Q4_0", "gemma-3-4b-Q4_0-gptq"], [0.0009, 0.31, 0.09])
 LONG = "a-model-whose-name-is-much-longer-than-any-chart-has-room-for"

@@ -17,14 +17,14 @@ from pathlib import Path
 import httpx2
 import huggingface_hub
 import pytest
-from home import Here, Settle
 from huggingface_hub import constants
-from repos import REPO, shards
 
 from fake_hub import FakeHub, Fault
 from gemmaq.cli.app import main
 from gemmaq.hub import client
 from gemmaq.sources import select
+from home import Here, Settle
+from repos import REPO, shards
 
 COMMANDS = (("pull",), ("convert",), ("convert", "--dry-run"), ("inspect",), ("estimate-vram",))
 GGUF = "acme/gemma-3-tiny-GGUF"

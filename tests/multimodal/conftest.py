@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import seeing
 
+import seeing
 from inprocess import run
 from runtimes import Require, need
 

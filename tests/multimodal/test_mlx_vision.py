@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-import seeing
 from safetensors.torch import load_file
 
 import runtimes
+import seeing
 from gemmaq.models.gemma3 import vision
 from inprocess import run
 from runtimes import Require, need

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-import seeing
 from gguf import GGUFReader
 
+import seeing
 from gemmaq.models.gemma3 import vision
 from inprocess import run
 from oracles import read_gguf, reference_converter

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-import seeing
 
+import seeing
 from inprocess import run
 from runtimes import Require, need
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-import seeing
 from safetensors.torch import load_file
 
+import seeing
 from inprocess import run
 from runtimes import Require, need
 

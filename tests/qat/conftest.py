@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from small import SMALL, Trained, call, record_of, tokenizer, words
 
+from small import SMALL, Trained, call, record_of, tokenizer, words
 from synthetic import write_checkpoint
 
 

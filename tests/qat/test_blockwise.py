@@ -9,10 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from small import SMALL, environment, record_of, words
 
 from gemmaq.models.gemma3.config import pattern
 from inprocess import run
+from small import SMALL, environment, record_of, words
 from synthetic import write_checkpoint
 
 pytest.importorskip("torch")

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small import words
 
 from gemmaq.qat import state as checkpoints
 from gemmaq.qat import train
 from inprocess import run
+from small import words
 
 pytest.importorskip("torch")
 

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from small import Trained, call, environment, record_of, words
 
 pytest.importorskip("torch")

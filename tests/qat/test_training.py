@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from small import Trained, record_of, words
 
 import oracles
 from gemmaq.checkpoint.rows import read_rows, values_of, weights
@@ -18,6 +17,7 @@ from gemmaq.models.gemma3 import names
 from gemmaq.sources.open import open_source
 from inprocess import run
 from runtimes import Require
+from small import Trained, record_of, words
 
 torch = pytest.importorskip("torch")
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import artifacts
 import pytest
+
+import artifacts
 from artifacts import Sources, convert
 from fake_ollama import FakeOllama
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from artifacts import Sources, convert
 
+from artifacts import Sources, convert
 from gemmaq.runtimes import lmstudio
 from inprocess import Done, run
 

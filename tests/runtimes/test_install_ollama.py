@@ -14,11 +14,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import ollama_rules as rules
 import pytest
+
+import ollama_rules as rules
 from artifacts import Sources, convert
 from fake_ollama import FakeOllama
-
 from gemmaq.errors import UsageError
 from gemmaq.runtimes import gather
 from gemmaq.runtimes.ollama import check_name, default_name

@@ -9,12 +9,12 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 import node
 import ollama_rules as rules
-import pytest
-from artifacts import Sources, convert, set_template
-
 import oracles
+from artifacts import Sources, convert, set_template
 from gemmaq.artifact import modelfile
 from gemmaq.runtimes import gather
 

@@ -7,9 +7,9 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
-from fake_ollama import FakeOllama
 
 import oracles
+from fake_ollama import FakeOllama
 from gemmaq.runtimes import ollama_api
 from inprocess import run
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_ollama import FakeOllama
 
 import oracles
+from fake_ollama import FakeOllama
 from inprocess import run
 
 pytestmark = pytest.mark.oracle

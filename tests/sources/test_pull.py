@@ -8,12 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from home import Here, Settle
 from huggingface_hub import constants
-from repos import REPO, safetensors, shards, tree
 
 from damage import contained
 from fake_hub import FakeHub, Fault
+from home import Here, Settle
+from repos import REPO, safetensors, shards, tree
 
 
 def test_pull_convert_push_pull(hub: FakeHub, settle: Settle, tiny: Path, tmp_path: Path) -> None:

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from kinds import KINDS, folders
 
 from damage import SMALL, edit_json, poison, small_model
 from gemmaq.models.gemma3.names import EMBEDDING, HEAD, shapes
 from inprocess import run
+from kinds import KINDS, folders
 
 
 def report(artifact: Path, against: Path, code: int = 0, *options: object) -> list[dict[str, Any]]:

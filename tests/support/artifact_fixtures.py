@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import artifacts
 import pytest
-from kinds import KINDS
 
+import artifacts
 from damage import small_model
 from inprocess import run
+from kinds import KINDS
 
 
 @pytest.fixture(scope="session")

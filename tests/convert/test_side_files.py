@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kinds import KINDS, folders
 
 from damage import contained, edit_json, tree
 from gemmaq import __version__
 from gemmaq.artifact import sums
 from inprocess import run
+from kinds import KINDS, folders
 
 
 def document(folder: Path) -> dict[str, Any]:

@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 import yaml
-from home import Here, Settle
 from huggingface_hub import constants
-from repos import tree
 
 import inprocess
 from fake_hub import FakeHub, Fault
+from home import Here, Settle
+from repos import tree
 
 REPO = "acme/gemma-3-4b-it-GGUF"
 GGUF = "gemma-3-4b-it-Q4_0.gguf"

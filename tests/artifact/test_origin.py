@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from home import Here, Settle
 from huggingface_hub._local_folder import read_download_metadata
 
 from damage import small_model
 from fake_hub import FakeHub
 from gemmaq.artifact import digests
+from home import Here, Settle
 
 REPO = "acme/gemma-3-tiny"
 

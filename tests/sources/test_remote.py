@@ -16,12 +16,12 @@ from typing import Any
 import huggingface_hub
 import numpy as np
 import pytest
-from home import Here, Settle
 from huggingface_hub import constants
-from repos import REPO, shards, tree
 
 import inprocess
 from fake_hub import FakeHub, Fault
+from home import Here, Settle
+from repos import REPO, shards, tree
 from synthetic import TINY, full_size, write_checkpoint
 
 GGUF = "acme/gemma-3-tiny-GGUF"

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kinds import KINDS, folders
 
 from damage import edit_header, edit_json
 from gemmaq.artifact import sums
 from gemmaq.errors import NotFoundError
 from gemmaq.verify.examine import check, examine
 from inprocess import run
+from kinds import KINDS, folders
 
 FLIPS = {kind: 20 if "seeing" in kind else 60 for kind in KINDS}
 """Of bits in each kind; those that see have a large tokenizer."""

@@ -21,12 +21,12 @@ from pathlib import Path
 import httpx2
 import huggingface_hub
 import pytest
-from home import Here
 from huggingface_hub import constants
-from repos import REPO, safetensors, shards, tree
 
 from fake_hub import FakeHub, Fault
 from gemmaq.hub import client
+from home import Here
+from repos import REPO, safetensors, shards, tree
 
 BATCH = 1 << 20
 """What is written to disk at a time: a killed process loses less than that of each file under way."""

@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
-import artifacts
 import numpy as np
 import pytest
 
+import artifacts
 from damage import SMALL, poison, small_model
 from gemmaq.checkpoint import Checkpoint
 from gemmaq.errors import InputError, NotFoundError, UsageError

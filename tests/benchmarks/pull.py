@@ -2,9 +2,9 @@
 
     python tests/benchmarks/pull.py WORK_FOLDER [--runs 3] [--gigabytes 2]
 
-The server is tests/support/fake_hub.py in a process of its own. curl follows the same redirect and writes the same bytes
-into the same folder; it checks no digest. Wall time is that of the whole process; "moving" leaves out what gemmaq takes to
-do nothing, the same pull when all is cached.
+The server is tests/support/fake_hub.py in a process of its own. curl follows the same redirect and writes the same
+bytes into the same folder; it checks no digest. Wall time is that of the whole process; "moving" leaves out what gemmaq
+takes to do nothing, the same pull when all is cached.
 """
 
 from __future__ import annotations

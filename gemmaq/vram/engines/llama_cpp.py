@@ -1,8 +1,8 @@
 """The memory that llama.cpp allocates for Gemma 3: llama-server, and programs that use the library as it comes.
 
-Weights, cache and compute buffer are what llama.cpp's log says, to its 0.01 MiB
-(tests/vram/engines/test_llama_cpp.py). The compute buffer is that of one backend; on CUDA the input embeddings, 4 bytes x ubatch x hidden size, lie in main memory
-instead. Sources: llama.cpp's llama-context, llama-kv-cache-iswa and gemma3 graph.
+Weights, cache and compute buffer are what llama.cpp's log says, to its 0.01 MiB (tests/vram/engines/test_llama_cpp.py).
+The compute buffer is that of one backend; on CUDA the input embeddings, 4 bytes x ubatch x hidden size, lie in main
+memory instead. Sources: llama.cpp's llama-context, llama-kv-cache-iswa and gemma3 graph.
 """
 
 from __future__ import annotations

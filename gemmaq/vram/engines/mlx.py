@@ -7,8 +7,8 @@ and of MLX 0.32 transforms.cpp (MAX_ACTIVE_TASKS), backend/metal/eval.cpp and de
 
 Measured on MLX's CPU backend, which hands out work by the same rules but other numbers: the cache, and the peak of all
 of it (tests/vram/engines/test_mlx.py). Not measured here, as it takes an Apple machine: METAL. With it the same replay,
-given the layers of Gemma 4 31B, comes within 1 % of the four peaks that ml-explore/mlx#4487 and #4518 report for an M5 and an
-M3 Ultra.
+given the layers of Gemma 4 31B, comes within 1 % of the four peaks that ml-explore/mlx#4487 and #4518 report for an M5
+and an M3 Ultra.
 """
 
 from __future__ import annotations

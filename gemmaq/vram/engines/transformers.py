@@ -3,8 +3,8 @@
 The peak is that of one forward pass over the prompt. It is the sum of what the frames of the model hold at the widest
 place: a formula for each such place, from modeling_gemma3.py, modeling_siglip.py, cache_utils.py, masking_utils.py and
 torch's own operations. Measured on the CPU by following every tensor's storage
-(tests/vram/engines/test_transformers.py), with transformers 5.23 and torch 2.13. Not counted is what a kernel needs inside. Not measured, as it takes a GPU, is what
-torch's allocator there loses to rounding and to gaps.
+(tests/vram/engines/test_transformers.py), with transformers 5.23 and torch 2.13. Not counted is what a kernel needs
+inside. Not measured, as it takes a GPU, is what torch's allocator there loses to rounding and to gaps.
 """
 
 from __future__ import annotations

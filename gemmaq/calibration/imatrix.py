@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gemmaq.checkpoint import Checkpoint
-from gemmaq.encodings import ENCODINGS
 from gemmaq.errors import InputError
 from gemmaq.files import gguf_reader
 from gemmaq.files.gguf_writer import U32, Info, Keys, aligned, header
@@ -28,7 +27,8 @@ if TYPE_CHECKING:
 _SUMS, _COUNTS = ".in_sum2", ".counts"
 _TYPE, _DATASETS = "general.type", "imatrix.datasets"
 _CHUNKS, _CHUNK_SIZE = "imatrix.chunk_count", "imatrix.chunk_size"
-_F32 = ENCODINGS["f32"]
+_F32 = 0
+"""Number of the type F32 in GGUF."""
 _MAX_NAME = 1 << 10
 _MAX_COLUMNS = 1 << 24
 _ANOTHER = "another model's, or damaged: make one of this model with gemmaq, or with llama-imatrix"
@@ -169,8 +169,8 @@ def _floats(span: FileSpan, reader: Reader, name: str, tensor: gguf_reader.Tenso
     """The numbers of a tensor, f32 [n]."""
     if tensor is None:
         raise _fail(span, f"it lacks the squares or the counts of {name}")
-    if tensor.encoding != _F32 or max(tensor.shape) * 4 != tensor.nbytes or tensor.nbytes > 4 * _MAX_COLUMNS:
-        raise _fail(span, f"{tensor.name} is {tensor.encoding.label} {list(tensor.shape)}, not a row of F32")
+    if tensor.type.number != _F32 or max(tensor.shape) * 4 != tensor.nbytes or tensor.nbytes > 4 * _MAX_COLUMNS:
+        raise _fail(span, f"{tensor.name} is {tensor.type.name} {list(tensor.shape)}, not a row of F32")
     return np.frombuffer(reader.bytes(span, tensor.offset, tensor.nbytes), "<f4").astype(np.float32, copy=False)
 
 

@@ -11,6 +11,8 @@ import numpy as np
 from gemmaq.checkpoint import Checkpoint, Tensor, plain
 from gemmaq.checkpoint.assemble import text_tensors
 from gemmaq.checkpoint.tokenizer import Tokenizer, TokenizerFiles
+from gemmaq.encodings import Encoding
+from gemmaq.encodings.foreign import by_ggml_type
 from gemmaq.errors import InputError
 from gemmaq.files import gguf_reader
 from gemmaq.files.gguf_reader import GgufFile
@@ -89,14 +91,21 @@ def _vision(span: FileSpan, config: TextConfig) -> tuple[dict[str, Tensor], Visi
         name = vision.from_gguf(info.name)
         if name is not None:
             shift = -1.0 if name == vision.PROJECTOR_NORM else 0.0
-            tensors[name] = plain(name, info.shape, info.encoding, span, info.offset, shift)
+            tensors[name] = plain(name, info.shape, _encoding(file, info), span, info.offset, shift)
     return tensors, found, ()
 
 
 def _tensor(file: GgufFile, info: gguf_reader.TensorInfo) -> Tensor:
     name = names.from_gguf(info.name)
     shift = -1.0 if name is not None and names.is_norm(name) else 0.0
-    return plain(name or info.name, info.shape, info.encoding, file.span, info.offset, shift)
+    return plain(name or info.name, info.shape, _encoding(file, info), file.span, info.offset, shift)
+
+
+def _encoding(file: GgufFile, info: gguf_reader.TensorInfo) -> Encoding:
+    encoding = by_ggml_type(info.type.number)
+    if encoding is None:
+        raise InputError(f"{file.span}: tensor {info.name} has the type {info.type.name}, which cannot be read")
+    return encoding
 
 
 def _generation(keys: Mapping[str, Any], config: TextConfig) -> dict[str, Any]:

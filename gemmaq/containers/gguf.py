@@ -110,13 +110,20 @@ def _projector(checkpoint: Checkpoint, plan: Plan, identity: Identity, kind: str
 
 def _file(name: str, keys: Keys, tensors: Sequence[PlannedTensor]) -> OutputFile:
     """One file: header, keys, tensor infos, padding, and where the tensors lie."""
-    head, offsets = header(keys, [Info(t.name, t.shape, t.encoding, t.nbytes) for t in tensors])
+    head, offsets = header(keys, [Info(t.name, t.shape, _ggml_type(t), t.nbytes) for t in tensors])
     at = sum(aligned(tensor.nbytes) for tensor in tensors)
     placements = tuple(
         Placement(tensor, (Piece(len(head) + offset, tensor.encoding.row_bytes(tensor.source.columns)),))
         for tensor, offset in zip(tensors, offsets, strict=True)
     )
     return OutputFile(name, len(head) + at, head, placements)
+
+
+def _ggml_type(planned: PlannedTensor) -> int:
+    """Number of a tensor's type; the plan has only types that GGUF holds."""
+    number = planned.encoding.ggml_type
+    assert number is not None
+    return number
 
 
 def pack(planned: PlannedTensor, values: Values) -> tuple[U8, ...]:

@@ -15,9 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from gemmaq.encodings import Encoding
-from gemmaq.encodings.foreign import by_ggml_type
 from gemmaq.errors import InputError
+from gemmaq.files.ggml_types import TYPES, GgmlType
 from gemmaq.files.span import FileSpan, Reader
 
 MAGIC = b"GGUF"
@@ -61,20 +60,24 @@ class HeaderCut(InputError):
 
 @dataclass(frozen=True, slots=True)
 class TensorInfo:
-    """A tensor as the header lists it: name, shape (rows first), encoding, offset within the file."""
+    """A tensor in the header.
+
+    Attributes:
+        name: Name of the tensor in the file.
+        shape: Its dimensions, rows first (the file lists them the other way round).
+        type: Its ggml type.
+        offset: Position of its data in the file, in bytes.
+    """
 
     name: str
     shape: tuple[int, ...]
-    encoding: Encoding
+    type: GgmlType
     offset: int
 
     @property
     def nbytes(self) -> int:
-        """Bytes the tensor takes."""
-        rows = 1
-        for size in self.shape[:-1]:
-            rows *= size
-        return rows * self.encoding.row_bytes(self.shape[-1])
+        """Bytes of its data."""
+        return self.type.nbytes(self.shape)
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +209,7 @@ def parse(span: FileSpan) -> GgufFile:
             raise cursor.fail(f"general.alignment is {alignment!r:.60}")
         listed = [_tensor(cursor, alignment) for _ in range(tensor_count)]
         data_offset = -(-cursor.position // alignment) * alignment
-    tensors = tuple(TensorInfo(t.name, t.shape, t.encoding, data_offset + t.offset) for t in listed)
+    tensors = tuple(TensorInfo(t.name, t.shape, t.type, data_offset + t.offset) for t in listed)
     _check_extents(span, tensors)
     return GgufFile(span, version, keys, tensors, data_offset)
 
@@ -218,15 +221,15 @@ def _tensor(cursor: _Cursor, alignment: int) -> TensorInfo:
     if not 1 <= dimensions <= 4:
         raise cursor.fail(f"tensor {name} has {dimensions} dimensions")
     shape = tuple(cursor.number("Q") for _ in range(dimensions))[::-1]
-    kind, offset = cursor.number("I"), cursor.number("Q")
-    encoding = by_ggml_type(kind)
-    if encoding is None:
-        raise cursor.fail(f"tensor {name} has the unknown type {kind}")
-    if min(shape) < 1 or max(shape) > 1 << 40 or not encoding.fits(shape[-1]):
-        raise cursor.fail(f"tensor {name} of type {encoding.label} cannot have the shape {list(shape)}")
+    number, offset = cursor.number("I"), cursor.number("Q")
+    kind = TYPES.get(number)
+    if kind is None:
+        raise cursor.fail(f"tensor {name} has the unknown type {number}")
+    if min(shape) < 1 or max(shape) > 1 << 40 or shape[-1] % kind.block:
+        raise cursor.fail(f"tensor {name} of type {kind.name} cannot have the shape {list(shape)}")
     if offset % alignment:
         raise cursor.fail(f"tensor {name} is not aligned to {alignment} bytes")
-    return TensorInfo(name, shape, encoding, offset)
+    return TensorInfo(name, shape, kind, offset)
 
 
 def _check_extents(span: FileSpan, tensors: tuple[TensorInfo, ...]) -> None:

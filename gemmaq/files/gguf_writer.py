@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from gemmaq.encodings import Encoding
 from gemmaq.files.gguf_reader import ARRAY, BOOL, MAGIC, STRING
 
 ALIGNMENT = 32
@@ -22,11 +21,11 @@ _VERSION = 3
 
 @dataclass(frozen=True, slots=True)
 class Info:
-    """A tensor to be listed: name, shape (rows first), encoding and bytes."""
+    """A tensor for the header: its name, shape (rows first), ggml type number and bytes of data."""
 
     name: str
     shape: tuple[int, ...]
-    encoding: Encoding
+    ggml_type: int
     nbytes: int
 
 
@@ -103,7 +102,7 @@ def header(keys: Keys, tensors: Sequence[Info]) -> tuple[bytes, list[int]]:
     for tensor in tensors:
         shape = tensor.shape
         head += _string(tensor.name) + struct.pack(f"<I{len(shape)}Q", len(shape), *reversed(shape))
-        head += struct.pack("<IQ", tensor.encoding.ggml_type, at)
+        head += struct.pack("<IQ", tensor.ggml_type, at)
         offsets.append(at)
         at += aligned(tensor.nbytes)
     head += bytes(aligned(len(head)) - len(head))

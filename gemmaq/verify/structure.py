@@ -84,7 +84,7 @@ def _spelled(header: _Header) -> str:
 def _of_gguf(folder: Path) -> dict[str, Array]:
     files = [gguf_reader.parse(FileSpan.of(path)) for path in sorted(folder.glob("*.gguf"))]
     return {
-        info.name: Array(info.encoding.label, info.shape, file.span, info.offset, info.nbytes)
+        info.name: Array(info.type.name, info.shape, file.span, info.offset, info.nbytes)
         for file in files
         for info in file.tensors
     }

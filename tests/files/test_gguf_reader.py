@@ -61,8 +61,8 @@ def test_keys_and_tensors_are_read(version: int, path: Path) -> None:
     }
     np.testing.assert_array_equal(scores, np.array([1.5, -2], np.float32))
     assert file.data_offset == len(content) - DATA
-    listed = [(t.name, t.shape, t.encoding.name, t.offset - file.data_offset, t.nbytes) for t in file.tensors]
-    assert listed == [("a", (2, 32), "q4_0", 0, 36), ("b", (3,), "f32", 64, 12)]
+    listed = [(t.name, t.shape, t.type.name, t.offset - file.data_offset, t.nbytes) for t in file.tensors]
+    assert listed == [("a", (2, 32), "Q4_0", 0, 36), ("b", (3,), "F32", 64, 12)]
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,10 @@ from typing import Any
 from gemmaq.checkpoint import Checkpoint
 from gemmaq.convert.jobs import Job
 from gemmaq.files.names import is_mmproj, stem
-from gemmaq.models.gemma3 import names
-from gemmaq.models.gemma3.config import TextConfig
+from gemmaq.models.config import TextConfig
+from gemmaq.models.family import Family
 from gemmaq.models.identity import identify
+from gemmaq.models.roles import Role
 
 NAME = "README.md"
 
@@ -36,6 +37,7 @@ class Model:
     Attributes:
         name: of the model.
         format: `gguf`, `mlx`, `compressed-tensors` or `safetensors`.
+        family: The model's family.
         config: of the text model.
         card: metadata of the source's card.
         repo: of the source, None if it is not known.
@@ -50,6 +52,7 @@ class Model:
 
     name: str
     format: str
+    family: Family
     config: TextConfig
     card: Mapping[str, Any]
     repo: str | None
@@ -75,6 +78,7 @@ def of_checkpoint(checkpoint: Checkpoint, folder: Path, name: str | None = None,
     return Model(
         name or checkpoint.name,
         checkpoint.format,
+        checkpoint.family,
         checkpoint.config,
         checkpoint.card,
         repo,
@@ -82,7 +86,7 @@ def of_checkpoint(checkpoint: Checkpoint, folder: Path, name: str | None = None,
         Counter(tensor.encoding.name for tensor in tensors),
         checkpoint.parameters,
         sum(tensor.nbytes for tensor in tensors),
-        checkpoint.tensors[names.EMBEDDING].nbytes,
+        checkpoint.embedding.nbytes,
         checkpoint.vision_bytes,
         tuple(sorted(path.name for path in folder.iterdir() if path.is_file())),
     )
@@ -95,6 +99,7 @@ def of_job(job: Job, source: Checkpoint, repo: str | None, files: Sequence[str])
     return Model(
         source.name,
         "compressed-tensors" if quantized and plan.format == "safetensors" else plan.format,
+        source.family,
         source.config,
         source.card,
         repo,
@@ -102,7 +107,7 @@ def of_job(job: Job, source: Checkpoint, repo: str | None, files: Sequence[str])
         plan.counts,
         plan.elements,
         plan.tensor_bytes,
-        sum(tensor.nbytes for tensor in plan.tensors if tensor.source.name == names.EMBEDDING),
+        sum(tensor.nbytes for tensor in plan.tensors if tensor.source.place.role == Role.EMBEDDING),
         sum(tensor.nbytes for tensor in plan.beside if tensor.source.name in source.vision),
         tuple(files),
     )
@@ -121,12 +126,12 @@ def text(repo: str | None, found: Sequence[Model], files: Sequence[File]) -> str
     identity = identify(found[0].name)
     parts = [
         f"# {identity.title}",
-        f"Gemma 3, quantized by gemmaq for {_runtimes(found)}.",
+        f"{found[0].family.title}, quantized by gemmaq for {_runtimes(found)}.",
         "## Files",
         _table(("file", "size", "sha256"), [_row(*file) for file in files]),
         *(part for model in found for part in _model(repo, model)),
         "## License",
-        "Gemma is provided under and subject to the Gemma Terms of Use found at https://ai.google.dev/gemma/terms.",
+        f"{found[0].family.license.notice}.",
     ]
     front = yaml.safe_dump(_front(found, identity.official), sort_keys=False, allow_unicode=True)
     card = f"---\n{front}---\n\n" + "\n\n".join(parts) + "\n\n"
@@ -146,19 +151,20 @@ def _digest(card: str) -> str:
 
 def _front(found: Sequence[Model], official: str | None) -> dict[str, Any]:
     first = found[0]
-    front: dict[str, Any] = {"license": first.card.get("license") or "gemma"}
-    if front["license"] == "gemma":
-        front["license_link"] = "https://ai.google.dev/gemma/terms"
+    usual = first.family.license
+    front: dict[str, Any] = {"license": first.card.get("license") or usual.name}
+    if front["license"] == usual.name:
+        front["license_link"] = usual.link
     front |= {key: first.card[key] for key in ("license_name", "license_link", "language") if key in first.card}
     known = [first.repo] if first.repo else []
-    bases = known or first.card.get("base_model") or ([f"google/{official}"] if official else [])
+    bases = known or first.card.get("base_model") or ([official] if official else [])
     if bases:
         front["base_model"] = bases if isinstance(bases, str) else list(bases)
         front["base_model_relation"] = "quantized"
     front["library_name"] = _LIBRARIES[first.format]
     front["pipeline_tag"] = "image-text-to-text" if first.vision else "text-generation"
     kinds = [_LIBRARIES[model.format] for model in found]
-    front["tags"] = list(dict.fromkeys(["gemma3", "gemma", *kinds, *(model.body for model in found)]))
+    front["tags"] = list(dict.fromkeys([first.family.name, "gemma", *kinds, *(model.body for model in found)]))
     front["quantized_by"] = "gemmaq"
     return front
 
@@ -222,7 +228,8 @@ def _memory(model: Model) -> str:
 
     engine = vram.find(_ENGINES[model.format])
     seen = bool(model.vision) and engine.sees is not None
-    built = vram.Model(model.name, model.config, model.weights, model.embedding, model.vision)
+    config: Any = model.config
+    built = vram.Model(model.name, config, model.weights, model.embedding, model.vision)
     kinds = (engine.kv_default, engine.kv_default)
     rows = []
     for context in (c for c in _CONTEXTS if c <= model.config.max_position_embeddings):

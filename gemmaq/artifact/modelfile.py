@@ -22,40 +22,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from gemmaq.checkpoint import Checkpoint
+from gemmaq.models.family import Chat
 
 FILE = "Modelfile"
-LICENSE = "Gemma is provided under and subject to the Gemma Terms of Use found at https://ai.google.dev/gemma/terms"
-STOP = "<end_of_turn>"
-
-SAMPLING = {"temperature": 1, "top_k": 64, "top_p": 0.95}
-"""Google's values, those of generation_config.json."""
-
-STOCK = frozenset(
-    (
-        "7de1c58e208eda46e9c7f86397df37ec49883aeece39fb961e0a6b24088dd3c4",
-        "5437d0ad30bb8db69f45cd62c6e02d4269ee617ec9637c9650f8f04051bd9dbc",
-    )
-)
-"""SHA-256 of Gemma 3's own chat templates; the second is that of the first release of 1B."""
-
-TURNS = """{{- $system := .System }}
-{{- range $at, $message := .Messages }}
-{{- $open := eq (len (slice $.Messages $at)) 1 }}
-{{- if eq $message.Role "user" }}<start_of_turn>user
-{{ if $system }}{{ $system }}
-
-{{ $system = "" }}{{ end }}{{ $message.Content }}<end_of_turn>
-{{ if $open }}<start_of_turn>model
-{{ end }}
-{{- else if eq $message.Role "assistant" }}<start_of_turn>model
-{{ $message.Content }}{{ if not $open }}<end_of_turn>
-{{ end }}
-{{- end }}
-{{- end }}"""
-"""Gemma 3's turns in Go's template language.
-
-The system text goes before the first user turn there is; an answer at the end is left open, to be continued.
-"""
 
 PROMPT = "{{ .Prompt }}"
 """The template of a model that completes text."""
@@ -75,11 +44,13 @@ class Settings:
         template: in Go's template language, None where the file's own is to be used.
         parameters: name -> number or list of strings.
         requires: the least version of Ollama, None for any.
+        license: Sentence about the license of the model.
     """
 
     template: str | None
     parameters: Mapping[str, Any]
     requires: str | None
+    license: str
 
 
 def settings(checkpoint: Checkpoint, shards: int = 1, projector: bool = False) -> Settings:
@@ -95,18 +66,19 @@ def settings(checkpoint: Checkpoint, shards: int = 1, projector: bool = False) -
     """
     jinja = checkpoint.tokenizer.chat_template
     chats = bool(jinja) or "it" in checkpoint.name.lower().replace("_", "-").split("-")
-    template = None if is_foreign(jinja) else TURNS if chats else PROMPT
-    parameters: dict[str, Any] = {"stop": [STOP]} if chats and STOP in (template or jinja or "") else {}
-    parameters |= SAMPLING if chats else {}
-    said = {name: checkpoint.generation[name] for name in (*SAMPLING, "min_p") if name in checkpoint.generation}
+    chat = checkpoint.family.chat
+    template = None if is_foreign(jinja, chat) else chat.go_template if chats else PROMPT
+    parameters: dict[str, Any] = {"stop": [chat.stop]} if chats and chat.stop in (template or jinja or "") else {}
+    parameters |= chat.sampling if chats else {}
+    said = {name: checkpoint.generation[name] for name in (*chat.sampling, "min_p") if name in checkpoint.generation}
     parameters |= {name: _plain(value) for name, value in said.items() if _is_number(value)}
     requires = _PROJECTOR if projector else _LLAMA_SERVER if shards > 1 or template is None else None
-    return Settings(template, parameters, requires)
+    return Settings(template, parameters, requires, checkpoint.family.license.notice)
 
 
-def is_foreign(jinja: str | None) -> bool:
-    """Whether a chat template is another than Gemma 3's own; none is not."""
-    return bool(jinja) and hashlib.sha256((jinja or "").encode()).hexdigest() not in STOCK
+def is_foreign(jinja: str | None, chat: Chat) -> bool:
+    """Whether a chat template is none of those that the family was published with; a missing one is not."""
+    return bool(jinja) and hashlib.sha256((jinja or "").encode()).hexdigest() not in chat.templates
 
 
 def text(checkpoint: Checkpoint, weights: Sequence[str], projector: str | None = None) -> str:
@@ -129,7 +101,7 @@ def text(checkpoint: Checkpoint, weights: Sequence[str], projector: str | None =
         lines += [f"PARAMETER {name} {json.dumps(one, ensure_ascii=False)}" for one in values]
     if wanted.requires is not None:
         lines.append(f"REQUIRES {wanted.requires}")
-    lines.append(f'LICENSE """{LICENSE}"""')
+    lines.append(f'LICENSE """{checkpoint.family.license.notice}"""')
     return "\n".join(lines) + "\n"
 
 

@@ -6,7 +6,7 @@ Ahead of writing, a plan is completed with what its methods need: the mean squar
 
 from __future__ import annotations
 
-from gemmaq.models.gemma3.config import TextConfig
+from gemmaq.models.config import TextConfig
 
 GATHERED = 2048
 """Tokens whose inputs are held at a time."""
@@ -18,10 +18,9 @@ def memory(config: TextConfig, tokens: int) -> int:
     One layer in f32, the Hessians of its inputs with two copies of the largest at work, what is gathered for them, and
     the activations of all tokens before and after the layer.
     """
-    hidden, heads = config.hidden_size, config.num_attention_heads * config.head_dim
-    kv_heads, ffn = config.num_key_value_heads * config.head_dim, config.intermediate_size
-    layer = 2 * hidden * (heads + kv_heads) + 3 * hidden * ffn
-    widths = (hidden, heads, hidden, ffn)
+    layer = max(config.layer_parameters)
+    hidden, widest = config.hidden_size, max(config.layers, key=lambda layer: layer.query_width + layer.ffn)
+    widths = (hidden, widest.query_width, hidden, widest.ffn)
     hessians = sum(width * width for width in widths) + 2 * max(widths) ** 2
     gathered = 2 * sum(widths) * min(tokens, GATHERED)
     return 4 * (layer + hessians + gathered + 2 * tokens * hidden)

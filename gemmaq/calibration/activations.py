@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from gemmaq.calibration import GATHERED
@@ -12,14 +12,6 @@ if TYPE_CHECKING:
     import torch
 
     from gemmaq.inference.decoder import Decoder
-
-SITES: Mapping[str, tuple[str, ...]] = {
-    "self_attn.q_proj": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
-    "self_attn.o_proj": ("self_attn.o_proj",),
-    "mlp.gate_proj": ("mlp.gate_proj", "mlp.up_proj"),
-    "mlp.down_proj": ("mlp.down_proj",),
-}
-"""Matrix -> those that share its input, itself among them."""
 
 _PANEL = 512
 
@@ -47,6 +39,7 @@ def gather(
     """
     import torch
 
+    sites = decoder.checkpoint.family.names.INPUT_SITES
     here = threading.local()
 
     def hook(site: str) -> Callable[[Any, Any], None]:
@@ -58,12 +51,12 @@ def gather(
 
     after: list[torch.Tensor] = []
     step = max(1, GATHERED // (hidden[0].shape[0] * hidden[0].shape[1]))
-    hooks = [module.get_submodule(site).register_forward_pre_hook(hook(site)) for site in SITES]
+    hooks = [module.get_submodule(site).register_forward_pre_hook(hook(site)) for site in sites]
     try:
         for at in range(0, len(hidden), step):
             parts = decoder.machine.each(run, hidden[at : at + step])
             after += [out for out, _ in parts]
-            for site in SITES:
+            for site in sites:
                 take(site, torch.cat([found.pop(site) for _, found in parts]))
     finally:
         for handle in hooks:

@@ -19,7 +19,6 @@ from gemmaq.convert.jobs import Job
 from gemmaq.errors import InputError, OutputError, UsageError
 from gemmaq.inference.documents import Text
 from gemmaq.methods import Importance, calibrated
-from gemmaq.models.gemma3.names import to_gguf
 from gemmaq.planning.plan import PlannedTensor
 from gemmaq.planning.request import Calibration
 
@@ -59,7 +58,7 @@ def _together(jobs: Sequence[Job]) -> dict[str, PlannedTensor]:
     planned: dict[str, PlannedTensor] = {}
     for job in jobs:
         for tensor in job.plan.tensors:
-            if len(tensor.source.shape) != 2:
+            if not tensor.source.place.role.is_quantizable:
                 continue
             first = planned.setdefault(tensor.source.name, tensor)
             if tensor.choice.method == "gptq" and tensor.encoding != first.encoding:
@@ -137,7 +136,10 @@ def importance(
 
     with machine(material.device, material.threads) as here, decoder(checkpoint, here) as model:
         sums = squares(model, tokens, progress)
-    entries = {to_gguf(name): files.Entry(found.astype(np.float32), tokens.size) for name, found in sums.items()}
+    entries = {
+        checkpoint.family.names.to_gguf(name): files.Entry(found.astype(np.float32), tokens.size)
+        for name, found in sums.items()
+    }
     return Imatrix(entries, names, *tokens.shape)
 
 
@@ -172,8 +174,9 @@ def _weights(
         found = importance(checkpoint, tokens, material.text.names, material, progress)
     else:
         raise UsageError("method importance needs an importance matrix or text", "--imatrix FILE, or --text FILE")
+    to_gguf = checkpoint.family.names.to_gguf
     known = {
-        p.source.name: Importance(found.importance(p.source.name))
+        p.source.name: Importance(found.importance(to_gguf(p.source.name)))
         for job in jobs
         for p in job.plan.tensors
         if p.choice.method == "importance"

@@ -19,7 +19,6 @@ from gemmaq.errors import InputError
 from gemmaq.files import gguf_reader
 from gemmaq.files.gguf_writer import U32, Info, Keys, aligned, header
 from gemmaq.files.span import FileSpan, Reader
-from gemmaq.models.gemma3 import names
 
 if TYPE_CHECKING:
     from gemmaq.encodings import F32
@@ -63,29 +62,21 @@ class Imatrix:
     chunks: int = 0
     chunk_size: int = 0
 
-    def has(self, name: str) -> bool:
-        """Whether there is anything of a tensor, by its canonical or GGUF name."""
-        return _gguf_name(name) in self.entries
-
     def importance(self, name: str) -> F32:
         """Mean squared input of every column, f32 [columns], as llama-quantize has it: all 1 for a matrix never used.
 
         Args:
-            name: canonical or GGUF name of a matrix.
+            name: GGUF name of a matrix.
 
         Raises:
             InputError: there is nothing of it.
         """
-        entry = self.entries.get(_gguf_name(name))
+        entry = self.entries.get(name)
         if entry is None:
             raise InputError(f"the importance matrix has nothing of {name}", f"it is {_ANOTHER}")
         if entry.count <= 0:
             return np.ones_like(entry.sums)
         return entry.sums / np.float32(entry.count)
-
-
-def _gguf_name(name: str) -> str:
-    return names.to_gguf(name) if name == names.HEAD or name.startswith("model.") else name
 
 
 def check(imatrix: Imatrix, checkpoint: Checkpoint) -> None:
@@ -95,9 +86,9 @@ def check(imatrix: Imatrix, checkpoint: Checkpoint) -> None:
         InputError: it lacks a matrix of the layers, or has one with other columns.
     """
     for tensor in checkpoint.tensors.values():
-        if not tensor.name.startswith("model.layers.") or len(tensor.shape) != 2:
+        if not tensor.place.role.is_layer_matrix:
             continue
-        entry = imatrix.entries.get(names.to_gguf(tensor.name))
+        entry = imatrix.entries.get(checkpoint.family.names.to_gguf(tensor.name))
         found = "nothing" if entry is None else f"{len(entry.sums)} columns"
         if entry is None or len(entry.sums) != tensor.columns:
             raise InputError(
@@ -160,7 +151,7 @@ def _read_gguf(span: FileSpan, reader: Reader) -> Imatrix:
     for name in sorted(found):
         parts = [_floats(span, reader, name, tensors.get(name + suffix)) for suffix in (_SUMS, _COUNTS)]
         if len(parts[1]) != 1:
-            raise _fail(span, f"{name} has {len(parts[1])} counts; Gemma 3 has no experts")
+            raise _fail(span, f"{name} has {len(parts[1])} counts: matrices of experts cannot be read")
         entries[name] = _entry(span, name, parts[0], float(parts[1][0]))
     return Imatrix(entries, tuple(map(_bare, datasets)), int(chunks or 0), int(size or 0))
 

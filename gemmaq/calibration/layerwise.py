@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from gemmaq import methods
 from gemmaq.calibration import gptq
-from gemmaq.calibration.activations import SITES, add_products, gather, mirrored
+from gemmaq.calibration.activations import add_products, gather, mirrored
 from gemmaq.calibration.store import Store
 from gemmaq.checkpoint import Tensor
 from gemmaq.encodings import dequantize
@@ -67,9 +67,10 @@ def _layer(
     """The same for one layer, whose quantized weights the activations then pass."""
     module, found = decoder.layer(index), {}
     hessians = _hessians(decoder, module, index, hidden)
-    for site, sharing in SITES.items():
-        wanted = {part: planned[f"model.layers.{index}.{part}.weight"] for part in sharing}
-        known = _known(hessians, site, wanted, settings, decoder, f"model.layers.{index}.{site}")
+    names = decoder.checkpoint.family.names
+    for site, sharing in names.INPUT_SITES.items():
+        wanted = {part: planned[names.in_layer(index, part)] for part in sharing}
+        known = _known(hessians, site, wanted, settings, decoder, names.in_layer(index, site).removesuffix(".weight"))
         for part, plan in wanted.items():
             solved = _matrix(module.get_parameter(f"{part}.weight"), plan, known, store, decoder)
             if solved is not None:

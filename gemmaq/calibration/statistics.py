@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gemmaq.calibration.activations import SITES, gather
+from gemmaq.calibration.activations import gather
 
 if TYPE_CHECKING:
     import torch
@@ -32,6 +32,7 @@ def squares(decoder: Decoder, tokens: Tokens, progress: Progress) -> Sums:
     Raises:
         InputError: activations that are not finite.
     """
+    names = decoder.checkpoint.family.names
     hidden, found = decoder.embed(tokens), {}
     for index in range(decoder.layers):
         module = decoder.layer(index)
@@ -41,8 +42,8 @@ def squares(decoder: Decoder, tokens: Tokens, progress: Progress) -> Sums:
             sums[site] = sums.get(site, 0.0) + inputs.double().square().sum(0).cpu().numpy()
 
         hidden = gather(decoder, module, index, hidden, take)
-        for site, sharing in SITES.items():
+        for site, sharing in names.INPUT_SITES.items():
             for part in sharing:
-                found[f"model.layers.{index}.{part}.weight"] = sums[site]
+                found[names.in_layer(index, part)] = sums[site]
         progress("gathering statistics", index + 1, decoder.layers)
     return found

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from gemmaq.encodings import Encoding
 from gemmaq.files.span import FileSpan
-from gemmaq.models.gemma3 import names
-from gemmaq.models.gemma3.config import TextConfig
-from gemmaq.models.gemma3.vision import VisionConfig
+from gemmaq.models.config import TextConfig
+from gemmaq.models.family import Family
+from gemmaq.models.roles import NOWHERE, Place
+from gemmaq.models.vision_config import VisionConfig
 
 if TYPE_CHECKING:
     from gemmaq.checkpoint.tokenizer import Tokenizer, TokenizerFiles
@@ -51,6 +52,7 @@ class Tensor:
         shift: what is to be added to the decoded weights (-1 for the norms of a GGUF file).
         channels_last: whether the kernels of a convolution lie with their channels last, as MLX has them; the shape
             is torch's all the same.
+        place: Its role in the model, with layer and part.
     """
 
     name: str
@@ -60,6 +62,7 @@ class Tensor:
     layout: str = "plain"
     shift: float = 0.0
     channels_last: bool = False
+    place: Place = NOWHERE
 
     @property
     def span(self) -> FileSpan:
@@ -102,14 +105,15 @@ def plain(
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A Gemma 3 text model on disk, whatever the format it is stored in.
+    """A model on disk, whatever its family and the format it is stored in.
 
     Attributes:
         name: what the model is called (`gemma-3-4b-it-qat-q4_0-unquantized`), from the folder, repo or file.
         location: where it is, as the user said it.
         format: `safetensors`, `gguf`, `mlx` or `compressed-tensors`.
+        family: The family it belongs to.
         config: its dimensions.
-        tensors: the text tensors by canonical name, in the order of `gemma.names.shapes`, an untied head last.
+        tensors: the text tensors by canonical name, in the order of the family's `names.shapes`, an untied head last.
         vision: the tensors of the vision side by canonical name, as far as they are there.
         vision_config: its dimensions, None for a text model.
         processor_files: of its image processor, to be copied.
@@ -123,6 +127,7 @@ class Checkpoint:
     name: str
     location: str
     format: str
+    family: Family
     config: TextConfig
     tensors: Mapping[str, Tensor]
     tokenizer_files: TokenizerFiles
@@ -139,16 +144,35 @@ class Checkpoint:
         """The tokenizer, read on first use.
 
         Raises:
-            InputError: it is missing or is not Gemma 3's.
+            InputError: it is missing or is not of the model's family.
         """
         return self.tokenizer_files.load(self.config)
+
+    @property
+    def embedding(self) -> Tensor:
+        """The token embedding."""
+        return self.tensors[self.family.names.EMBEDDING]
+
+    @property
+    def head(self) -> Tensor | None:
+        """The output head, None where the embedding serves as head (a tied head)."""
+        return self.tensors.get(self.family.names.HEAD)
+
+    @property
+    def final_norm(self) -> Tensor:
+        """The norm behind the last layer."""
+        return self.tensors[self.family.names.FINAL_NORM]
+
+    def layer(self, index: int) -> dict[str, Tensor]:
+        """The tensors of a decoder layer by their part (`mlp.down_proj`)."""
+        return {tensor.place.part: tensor for tensor in self.tensors.values() if tensor.place.layer == index}
 
     @property
     def body(self) -> Encoding:
         """The encoding that most bytes of the layers' matrices are in."""
         sizes: Counter[Encoding] = Counter()
         for tensor in self.tensors.values():
-            if len(tensor.shape) == 2 and tensor.name not in (names.EMBEDDING, names.HEAD):
+            if tensor.place.role.is_layer_matrix:
                 sizes[tensor.encoding] += tensor.nbytes
         return sizes.most_common(1)[0][0]
 

@@ -1,4 +1,4 @@
-"""From tensors found in files to the tensors of a Gemma 3 text model, checked against the config."""
+"""From tensors found in files to the tensors of a text model, checked against the config."""
 
 from __future__ import annotations
 
@@ -11,13 +11,15 @@ from gemmaq.checkpoint import Tensor
 from gemmaq.checkpoint.rows import weights
 from gemmaq.errors import InputError
 from gemmaq.files.span import Reader
-from gemmaq.models.gemma3 import names
-from gemmaq.models.gemma3.config import TextConfig
+from gemmaq.models.config import TextConfig
+from gemmaq.models.family import Family
 
 _SLAB = 1 << 22
 
 
-def text_tensors(found: Iterable[Tensor], config: TextConfig, origin: str) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+def text_tensors(
+    found: Iterable[Tensor], family: Family, config: TextConfig, *, origin: str
+) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     """The tensors of a text model in file order, and notes on what was left out.
 
     A head that equals the embedding is dropped, one that differs is kept. Rows of the embedding beyond the
@@ -25,16 +27,19 @@ def text_tensors(found: Iterable[Tensor], config: TextConfig, origin: str) -> tu
 
     Args:
         found: tensors under their canonical names.
+        family: The model's family, which gives every tensor its place.
+        config: The model's dimensions.
         origin: what to call the source in an error.
 
     Raises:
         InputError: a tensor is missing, given twice, or of the wrong shape.
     """
+    names = family.names
     given: dict[str, Tensor] = {}
     for tensor in found:
         if tensor.name in given:
             raise InputError(f"{origin} has two tensors for {tensor.name}")
-        given[tensor.name] = tensor
+        given[tensor.name] = replace(tensor, place=names.place(tensor.name))
     notes: list[str] = []
     result: dict[str, Tensor] = {}
     wanted = dict(names.shapes(config))
@@ -55,7 +60,7 @@ def text_tensors(found: Iterable[Tensor], config: TextConfig, origin: str) -> tu
             notes.append("lm_head.weight differs from the embedding and is kept")
             result[names.HEAD] = head
     if given:
-        notes.append(f"left out, no part of a Gemma 3 text model: {_some(given)}")
+        notes.append(f"left out, no part of a {family.title} text model: {_some(given)}")
     return result, tuple(notes)
 
 
@@ -66,7 +71,7 @@ def _some(tensors: Mapping[str, Tensor]) -> str:
 
 def _fitted(tensor: Tensor, shape: tuple[int, ...], origin: str) -> Tensor:
     """The tensor with the wanted shape, surplus rows of a vocabulary cut."""
-    surplus = tensor.name in (names.EMBEDDING, names.HEAD) and len(tensor.shape) == 2 and tensor.shape[1] == shape[1]
+    surplus = tensor.place.role.is_table and tensor.shape[1:] == shape[1:]
     if surplus and tensor.shape[0] > shape[0]:
         return replace(tensor, shape=shape)
     if tensor.shape != shape:

@@ -18,9 +18,9 @@ from gemmaq.errors import InputError, NotFoundError
 from gemmaq.files import safetensors_header
 from gemmaq.files.span import FileSpan
 from gemmaq.files.text import read_card, read_json
-from gemmaq.models.gemma3 import config as gemma_config
-from gemmaq.models.gemma3 import names
-from gemmaq.models.gemma3 import vision as gemma_vision
+from gemmaq.models import families
+from gemmaq.models.family import Family
+from gemmaq.models.roles import VISION
 
 _INDEX = "model.safetensors.index.json"
 _PREPROCESSOR = "preprocessor_config.json"
@@ -42,30 +42,32 @@ def open_folder(folder: Path, name: str, location: str) -> Checkpoint:
     """
     document = read_json(folder / "config.json")
     kind = _kind(document, folder)
-    config = gemma_config.from_hf(document)
+    family = families.of_config(document)
+    names, config = family.names, family.configs.from_hf(document)
     entries = dict(_entries(folder))
-    seen, modules = _modules(entries)
+    seen, modules = _modules(entries, family)
     shapes = dict(names.shapes(config))
     shapes[names.HEAD] = shapes[names.EMBEDDING]
     found = [_tensor(name, kind, arrays, shapes.get(name)) for name, arrays in modules.items()]
     text = document.get("text_config")
     if "vocab_size" not in {**document, **(text if isinstance(text, Mapping) else {})}:
         rows = [tensor.shape[0] for tensor in found if tensor.name == names.EMBEDDING and tensor.shape]
-        config = replace(config, vocab_size=rows[0]) if rows else config
-    tensors, notes = text_tensors(found, config, str(folder))
+        config = family.configs.with_vocabulary(config, rows[0]) if rows else config
+    tensors, notes = text_tensors(found, family, config, origin=str(folder))
     return Checkpoint(
         name=name,
         location=location,
         format=kind,
+        family=family,
         config=config,
         tensors=tensors,
-        vision=_vision(seen, folder),
-        vision_config=gemma_vision.from_hf(document, read_json(folder / _PREPROCESSOR, {})) if seen else None,
+        vision=_vision(seen, family, folder),
+        vision_config=family.vision.from_hf(document, read_json(folder / _PREPROCESSOR, {})) if seen else None,
         processor_files=tuple(folder / f for f in _PROCESSOR if (folder / f).is_file()) if seen else (),
         generation=read_json(folder / "generation_config.json", {}),
         card=read_card(folder / "README.md"),
         tokenizer_files=TokenizerFiles(
-            partial(from_folder, folder), tuple(folder / f for f in VERBATIM if (folder / f).is_file())
+            partial(from_folder, folder, family), tuple(folder / f for f in VERBATIM if (folder / f).is_file())
         ),
         notes=notes,
     )
@@ -91,14 +93,14 @@ _SUFFIXES = ("weight", "scales", "biases", "weight_packed", "weight_scale", "wei
 _Arrays = dict[str, tuple[FileSpan, safetensors_header.Entry]]
 
 
-def _modules(entries: _Arrays) -> tuple[_Arrays, dict[str, _Arrays]]:
+def _modules(entries: _Arrays, family: Family) -> tuple[_Arrays, dict[str, _Arrays]]:
     """The arrays of the vision side, and for every text tensor its arrays by their suffix."""
     vision: _Arrays = {}
     modules: dict[str, _Arrays] = {}
     for entry, place in entries.items():
         module, _, suffix = entry.rpartition(".")
         whole = f"{module}.weight" if module and suffix in _SUFFIXES else entry
-        name = names.canonical(whole)
+        name = family.names.canonical(whole)
         if name is None:
             vision[entry] = place
         elif suffix in modules.setdefault(name, {}):
@@ -108,7 +110,7 @@ def _modules(entries: _Arrays) -> tuple[_Arrays, dict[str, _Arrays]]:
     return vision, modules
 
 
-def _vision(arrays: _Arrays, folder: Path) -> dict[str, Tensor]:
+def _vision(arrays: _Arrays, family: Family, folder: Path) -> dict[str, Tensor]:
     """The tensors of the vision side by canonical name.
 
     Raises:
@@ -116,16 +118,16 @@ def _vision(arrays: _Arrays, folder: Path) -> dict[str, Tensor]:
     """
     found: dict[str, Tensor] = {}
     for entry, place in arrays.items():
-        name = gemma_vision.canonical(entry)
+        name = family.vision.canonical(entry)
         if name is None:
             continue
-        tensor = _tensor(name, "safetensors", {"weight": place}, None)
+        tensor = replace(_tensor(name, "safetensors", {"weight": place}, None), place=VISION)
         if name in found:
             raise InputError(f"{folder} has two tensors for {name}")
-        if name == gemma_vision.PATCH_EMBEDDING and len(tensor.shape) == 4 and tensor.shape[3] == 3 != tensor.shape[1]:
+        if family.vision.is_patch_kernel(name) and tensor.shape[3:] == (3,) and tensor.shape[1] != 3:
             rows, height, width, channels = tensor.shape
             tensor = plain(name, (rows, channels, height, width), tensor.encoding, tensor.span, tensor.parts[0].offset)
-            tensor = replace(tensor, channels_last=True)
+            tensor = replace(tensor, channels_last=True, place=VISION)
         found[name] = tensor
     return found
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -16,11 +17,13 @@ from gemmaq.encodings.foreign import by_ggml_type
 from gemmaq.errors import InputError
 from gemmaq.files import gguf_reader
 from gemmaq.files.gguf_reader import GgufFile
+from gemmaq.files.sentencepiece import SPACE, USER_DEFINED
 from gemmaq.files.span import FileSpan
-from gemmaq.models.gemma3 import gguf_keys, names, vision
-from gemmaq.models.gemma3 import vocabulary as gemma
-from gemmaq.models.gemma3.config import TextConfig
-from gemmaq.models.gemma3.vision import VisionConfig
+from gemmaq.models import families
+from gemmaq.models.config import TextConfig
+from gemmaq.models.family import Family
+from gemmaq.models.roles import VISION, Role
+from gemmaq.models.vision_config import VisionConfig
 
 _ROLES = {"bos": "bos", "eos": "eos", "unk": "unknown", "sep": "seperator", "pad": "padding", "mask": "mask"}
 """Role -> how GGUF spells it in `tokenizer.ggml.<role>_token_id` (the format's own spelling of separator)."""
@@ -36,7 +39,7 @@ def open_gguf(spans: Sequence[FileSpan], name: str, location: str, projectors: S
         projectors: mmproj files beside it, of which the first that belongs to it counts.
 
     Raises:
-        InputError: a header is unusable, or it is not a Gemma 3 text model.
+        InputError: a header is unusable, or no known family's text model.
     """
     files = [gguf_reader.parse(span) for span in spans]
     keys = files[0].keys
@@ -49,14 +52,16 @@ def open_gguf(spans: Sequence[FileSpan], name: str, location: str, projectors: S
     infos = [(file, info) for file in files for info in file.tensors]
     if keys.get("general.architecture") == "clip":
         raise InputError(f"{spans[0]} is a vision projector (mmproj), not a model", "name the text model's GGUF")
-    rows = next((info.shape[0] for _, info in infos if info.name == "token_embd.weight"), 1)
-    config = gguf_keys.to_config(keys, rows)
-    found = [_tensor(file, info) for file, info in infos]
-    tensors, notes = text_tensors(found, config, str(spans[0]))
+    family = families.of_gguf(keys)
+    embedding = family.names.to_gguf(family.names.EMBEDDING)
+    rows = next((info.shape[0] for _, info in infos if info.name == embedding), 1)
+    config = family.gguf.to_config(keys, rows)
+    found = [_tensor(file, info, family) for file, info in infos]
+    tensors, notes = text_tensors(found, family, config, origin=str(spans[0]))
     seen: dict[str, Tensor] = {}
     vision_config = None
     for projector in projectors:
-        seen, vision_config, oddities = _vision(projector, config)
+        seen, vision_config, oddities = _vision(projector, family, config)
         notes += oddities
         if seen:
             break
@@ -64,40 +69,45 @@ def open_gguf(spans: Sequence[FileSpan], name: str, location: str, projectors: S
         name=name,
         location=location,
         format="gguf",
+        family=family,
         config=config,
         tensors=tensors,
         vision=seen,
         vision_config=vision_config,
         generation=_generation(keys, config),
         card=_card(keys),
-        tokenizer_files=TokenizerFiles(partial(_tokenizer, keys, str(spans[0]))),
+        tokenizer_files=TokenizerFiles(partial(_tokenizer, keys, family, str(spans[0]))),
         notes=notes,
     )
 
 
-def _vision(span: FileSpan, config: TextConfig) -> tuple[dict[str, Tensor], VisionConfig | None, tuple[str, ...]]:
+def _vision(
+    span: FileSpan, family: Family, config: TextConfig
+) -> tuple[dict[str, Tensor], VisionConfig | None, tuple[str, ...]]:
     """Tensors and dimensions of an mmproj file, none if it is unusable or belongs to another model; and what is odd."""
     try:
         file = gguf_reader.parse(span)
         width = file.keys.get("clip.vision.projection_dim")
         if file.keys.get("general.architecture") != "clip" or width != config.hidden_size:
             return {}, None, (f"{span} lies beside the model but is not its vision projector: passed over",)
-        found = gguf_keys.to_vision(file.keys)
+        found = family.gguf.to_vision(file.keys)
     except InputError as error:
         where = "" if str(span) in error.message else f"{span}: "
         return {}, None, (f"{where}{error.message}: no vision side",)
     tensors = {}
     for info in file.tensors:
-        name = vision.from_gguf(info.name)
+        name = family.vision.from_gguf(info.name)
         if name is not None:
-            shift = -1.0 if name == vision.PROJECTOR_NORM else 0.0
-            tensors[name] = plain(name, info.shape, _encoding(file, info), span, info.offset, shift)
+            shift = -family.gguf.NORM_SHIFT if family.vision.is_norm(name) else 0.0
+            tensor = plain(name, info.shape, _encoding(file, info), span, info.offset, shift)
+            tensors[name] = replace(tensor, place=VISION)
     return tensors, found, ()
 
 
-def _tensor(file: GgufFile, info: gguf_reader.TensorInfo) -> Tensor:
-    name = names.from_gguf(info.name)
-    shift = -1.0 if name is not None and names.is_norm(name) else 0.0
+def _tensor(file: GgufFile, info: gguf_reader.TensorInfo, family: Family) -> Tensor:
+    name = family.names.from_gguf(info.name)
+    is_norm = name is not None and family.names.place(name).role == Role.NORM
+    shift = -family.gguf.NORM_SHIFT if is_norm else 0.0
     return plain(name or info.name, info.shape, _encoding(file, info), file.span, info.offset, shift)
 
 
@@ -135,7 +145,7 @@ def _card(keys: Mapping[str, Any]) -> dict[str, Any]:
     return {**card, "base_model": bases} if bases else card
 
 
-def _tokenizer(keys: Mapping[str, Any], origin: str, config: TextConfig) -> Tokenizer:
+def _tokenizer(keys: Mapping[str, Any], family: Family, origin: str, config: TextConfig) -> Tokenizer:
     """The tokenizer kept in a GGUF file.
 
     Raises:
@@ -146,14 +156,14 @@ def _tokenizer(keys: Mapping[str, Any], origin: str, config: TextConfig) -> Toke
         return keys.get(f"tokenizer.{name}", default)
 
     pieces, scores, types = key("ggml.tokens"), key("ggml.scores"), key("ggml.token_type")
-    if key("ggml.model") != "llama" or not isinstance(pieces, list) or not pieces:
+    if key("ggml.model") != family.vocabulary.GGUF_MODEL or not isinstance(pieces, list) or not pieces:
         raise InputError(f"{origin} holds no SentencePiece-style tokenizer (its model is {key('ggml.model')!r})")
     if not (
         isinstance(scores, np.ndarray) and isinstance(types, np.ndarray) and len(pieces) == len(scores) == len(types)
     ):
         raise InputError(f"{origin}: tokens, scores and token types do not belong together")
     spaced = [
-        text.replace(" ", gemma.SPACE) if kind == gemma.USER_DEFINED and text.isspace() else text
+        text.replace(" ", SPACE) if kind == USER_DEFINED and text.isspace() else text
         for text, kind in zip(pieces, types.tolist(), strict=True)
     ]
     special = {role: key(f"ggml.{spelled}_token_id") for role, spelled in _ROLES.items()}

@@ -13,15 +13,19 @@ from numpy.typing import NDArray
 
 from gemmaq.errors import InputError
 from gemmaq.files import sentencepiece
+from gemmaq.files.sentencepiece import BYTE, CONTROL, NORMAL, SPACE, UNKNOWN, UNUSED, USER_DEFINED
 from gemmaq.files.text import read_json, read_text
-from gemmaq.models.gemma3 import vocabulary as gemma
-from gemmaq.models.gemma3.config import TextConfig
+from gemmaq.models.config import TextConfig
+from gemmaq.models.family import Family, Vocabulary
 
 VERBATIM = (
     "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
     "chat_template.jinja", "chat_template.json",
 )  # fmt: skip
 """Files that a Hugging Face style artifact takes over as they are."""
+
+_ADDED_SCORE, _PAD_SCORE = -1000.0, -10000.0
+"""Scores of tokens that were added by hand, and of ids without a token, as llama.cpp's converter has them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +35,7 @@ class Tokenizer:
     Attributes:
         pieces: text of every id, spaces spelled U+2581 as Hugging Face has them.
         scores: f32 [ids]; the higher, the earlier merged.
-        types: i32 [ids], numbers of `gemma.tokens`.
+        types: i32 [ids], SentencePiece's numbers.
         special: role (`bos`, `eos`, `unk`, `pad`, `mask`, ...) -> id.
         add: role -> whether an encoder adds that token by itself.
         chat_template: Jinja source, or None.
@@ -60,17 +64,17 @@ class TokenizerFiles:
     verbatim: tuple[Path, ...] = ()
 
 
-def from_folder(folder: Path, config: TextConfig) -> Tokenizer:
+def from_folder(folder: Path, family: Family, config: TextConfig) -> Tokenizer:
     """Read tokenizer.model, or tokenizer.json alone, with tokenizer_config.json and the chat template.
 
     Raises:
-        InputError: files missing or broken, or a vocabulary that is not Gemma 3's.
+        InputError: files missing or broken, or the vocabulary of another family.
     """
     settings = read_json(folder / "tokenizer_config.json", {})
     size = config.vocab_size
     pieces = [""] * size
-    scores = np.full(size, gemma.PAD_SCORE, np.float32)
-    types = np.full(size, gemma.UNUSED, np.int32)
+    scores = np.full(size, _PAD_SCORE, np.float32)
+    types = np.full(size, UNUSED, np.int32)
     model = folder / "tokenizer.model"
     added = _added(settings.get("added_tokens_decoder"))
     document: dict[str, Any] = {}
@@ -78,7 +82,7 @@ def from_folder(folder: Path, config: TextConfig) -> Tokenizer:
         base = sentencepiece.read(model.read_bytes(), str(model))
     else:
         document = read_json(folder / "tokenizer.json")
-        base = _pieces_of_json(folder / "tokenizer.json", document)
+        base = _pieces_of_json(folder / "tokenizer.json", document, family)
     if not added:  # transformers 5 keeps them in tokenizer.json only
         document = document or read_json(folder / "tokenizer.json", {})
         listed = document.get("added_tokens")
@@ -88,32 +92,34 @@ def from_folder(folder: Path, config: TextConfig) -> Tokenizer:
     pieces[:known], scores[:known], types[:known] = (column[:known] for column in base)
     for at, (text, is_special) in {**_named_added(folder), **added}.items():
         if at < size:
-            control = is_special or gemma.looks_special(text)
-            pieces[at], scores[at] = text, gemma.ADDED_SCORE
-            types[at] = gemma.CONTROL if control else gemma.USER_DEFINED
+            control = is_special or family.vocabulary.looks_special(text)
+            pieces[at], scores[at] = text, _ADDED_SCORE
+            types[at] = CONTROL if control else USER_DEFINED
     template, named = _templates(folder, settings)
-    special = _special_ids(settings, config, {text: at for at, (text, _) in added.items()})
+    special = _special_ids(settings, config, family, {text: at for at, (text, _) in added.items()})
     add = {role: bool(settings.get(f"add_{role}_token", role == "bos")) for role in ("bos", "eos")}
     return Tokenizer(pieces, scores, types, special, {**add, "sep": False}, template, named)
 
 
-def _pieces_of_json(path: Path, document: dict[str, Any]) -> sentencepiece.Pieces:
+def _pieces_of_json(path: Path, document: dict[str, Any], family: Family) -> sentencepiece.Pieces:
     """The base vocabulary of a tokenizer.json, with the scores its SentencePiece original had."""
     model = document.get("model")
     vocabulary = model.get("vocab") if isinstance(model, dict) else None
-    if not isinstance(vocabulary, dict) or not gemma.is_ours(vocabulary):
-        raise InputError(f"{path} does not hold Gemma 3's vocabulary", "copy the tokenizer files of the base model")
+    if not isinstance(vocabulary, dict) or not family.vocabulary.is_ours(vocabulary):
+        raise InputError(
+            f"{path} does not hold {family.title}'s vocabulary", "copy the tokenizer files of the base model"
+        )
     count = max(vocabulary.values()) + 1
     if count > 2 * len(vocabulary):
         raise InputError(f"{path} has a vocabulary full of holes")
     texts = [f"[PAD{at}]" for at in range(count)]
-    scores = np.full(count, gemma.PAD_SCORE, np.float32)
-    types = np.full(count, gemma.UNUSED, np.int32)
+    scores = np.full(count, _PAD_SCORE, np.float32)
+    types = np.full(count, UNUSED, np.int32)
     for text, at in vocabulary.items():
         texts[at] = text
     ids = np.fromiter(vocabulary.values(), np.int64, len(vocabulary))
-    scores[ids] = [gemma.score(at) for at in vocabulary.values()]
-    types[ids] = np.where((ids >= gemma.FIRST_BYTE) & (ids <= gemma.LAST_BYTE), gemma.BYTE, gemma.NORMAL)
+    scores[ids] = [family.vocabulary.score(at) for at in vocabulary.values()]
+    types[ids] = [BYTE if family.vocabulary.is_byte(at) else NORMAL for at in vocabulary.values()]
     return texts, scores, types
 
 
@@ -147,9 +153,16 @@ def _templates(folder: Path, settings: Mapping[str, Any]) -> tuple[str | None, d
     return template, {}
 
 
-def _special_ids(settings: Mapping[str, Any], config: TextConfig, ids: Mapping[str, int]) -> dict[str, int]:
+def _special_ids(
+    settings: Mapping[str, Any], config: TextConfig, family: Family, ids: Mapping[str, int]
+) -> dict[str, int]:
     """Ids of the special tokens: by the text in tokenizer_config.json, else from config.json."""
-    fallback = {"bos": config.bos_token_id, "eos": config.eos_token_ids[0], "pad": config.pad_token_id, "unk": 3}
+    fallback = {
+        "bos": config.bos_token_id,
+        "eos": config.eos_token_ids[0],
+        "pad": config.pad_token_id,
+        "unk": family.vocabulary.UNKNOWN_ID,
+    }
     result = {}
     for role in ("bos", "eos", "unk", "sep", "pad", "mask"):
         text = settings.get(f"{role}_token")
@@ -161,29 +174,31 @@ def _special_ids(settings: Mapping[str, Any], config: TextConfig, ids: Mapping[s
     return result
 
 
-def to_files(tokenizer: Tokenizer, context: int) -> dict[str, bytes]:
+def to_files(tokenizer: Tokenizer, vocabulary: Vocabulary, context: int) -> dict[str, bytes]:
     """The Hugging Face files of a tokenizer: tokenizer.json, tokenizer_config.json, tokenizer.model and the like.
 
     Args:
-        context: tokens the model takes, for `model_max_length`.
+        tokenizer: The tokenizer.
+        vocabulary: Its family's vocabulary.
+        context: Longest context of the model, for `model_max_length`.
     """
-    size = int(np.max(np.nonzero(tokenizer.types != gemma.UNUSED)[0])) + 1
+    size = int(np.max(np.nonzero(tokenizer.types != UNUSED)[0])) + 1
     pieces, types = tokenizer.pieces[:size], tokenizer.types[:size].tolist()
-    added = [at for at, kind in enumerate(types) if kind in (gemma.CONTROL, gemma.USER_DEFINED, gemma.UNKNOWN)]
+    added = [at for at, kind in enumerate(types) if kind in (CONTROL, USER_DEFINED, UNKNOWN)]
     added_set = set(added)
     entry = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
-    special = {at: pieces[at] in gemma.SPECIAL or at in tokenizer.special.values() for at in added}
+    special = {at: pieces[at] in vocabulary.SPECIAL or at in tokenizer.special.values() for at in added}
     for at in added:
-        types[at] = gemma.CONTROL if special[at] else gemma.USER_DEFINED
+        types[at] = CONTROL if special[at] else USER_DEFINED
     if "unk" in tokenizer.special:
-        types[tokenizer.special["unk"]] = gemma.UNKNOWN
+        types[tokenizer.special["unk"]] = UNKNOWN
     scores = [0.0 if at in added_set else score for at, score in enumerate(tokenizer.scores[:size].tolist())]
     document = {
         "version": "1.0",
         "truncation": None,
         "padding": None,
         "added_tokens": [{"id": at, "content": pieces[at], **entry, "special": special[at]} for at in added],
-        "normalizer": {"type": "Replace", "pattern": {"String": " "}, "content": gemma.SPACE},
+        "normalizer": {"type": "Replace", "pattern": {"String": " "}, "content": SPACE},
         "pre_tokenizer": {
             "type": "Split",
             "pattern": {"String": " "},
@@ -194,7 +209,7 @@ def to_files(tokenizer: Tokenizer, context: int) -> dict[str, bytes]:
         "decoder": {
             "type": "Sequence",
             "decoders": [
-                {"type": "Replace", "pattern": {"String": gemma.SPACE}, "content": " "},
+                {"type": "Replace", "pattern": {"String": SPACE}, "content": " "},
                 {"type": "ByteFallback"},
                 {"type": "Fuse"},
             ],
@@ -220,11 +235,12 @@ def to_files(tokenizer: Tokenizer, context: int) -> dict[str, bytes]:
         "clean_up_tokenization_spaces": False,
         "model_max_length": context,
         "spaces_between_special_tokens": False,
-        "tokenizer_class": "GemmaTokenizer",
+        "tokenizer_class": vocabulary.TOKENIZER_CLASS,
         **roles,
     }
-    if gemma.IMAGE_ROLES["image_token"] in pieces:  # what a Gemma3Processor asks its tokenizer for
-        settings |= {**gemma.IMAGE_ROLES, "extra_special_tokens": gemma.IMAGE_ROLES}
+    image_roles = dict(vocabulary.IMAGE_ROLES)
+    if image_roles.get("image_token") in pieces:  # the processor of images asks its tokenizer for them
+        settings |= {**image_roles, "extra_special_tokens": image_roles}
     if tokenizer.named_templates:
         default = {"default": tokenizer.chat_template} if tokenizer.chat_template else {}
         named = {**default, **tokenizer.named_templates}

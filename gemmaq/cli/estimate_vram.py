@@ -156,9 +156,9 @@ class _Wanted:
 
 
 def _all_sizes() -> list[str]:
-    from gemmaq.models.gemma3.sizes import SIZES
+    from gemmaq.models.families import sizes
 
-    return [size.name for size in SIZES]
+    return [size.name for size in sizes()]
 
 
 def _kv_types(text: str) -> tuple[str, str]:
@@ -216,13 +216,13 @@ def _sees(wanted: _Wanted, checkpoint: Checkpoint, build: Build) -> bool:
 
 
 def _open(model: str) -> Checkpoint:
-    from gemmaq.models.gemma3.sizes import by_name, require
+    from gemmaq.models.families import require_size, size_by_name
     from gemmaq.sources.open import open_source
     from gemmaq.vram.weights import checkpoint_of
 
-    size = by_name(model)
+    size = size_by_name(model)
     if size is not None and not Path(model).exists():
         return checkpoint_of(size)
     if any(mark in model for mark in "/.:\\") or Path(model).exists():
         return open_source(model)
-    return checkpoint_of(require(model))
+    return checkpoint_of(require_size(model))

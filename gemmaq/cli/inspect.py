@@ -43,7 +43,8 @@ def inspect(
 
 def _facts(checkpoint: Checkpoint, with_tensors: bool) -> dict[str, Any]:
     """Everything there is to say, in bytes and counts."""
-    from gemmaq.models.gemma3.sizes import label_of
+    from gemmaq.models.config import global_layers
+    from gemmaq.models.families import size_label
     from gemmaq.planning.survey import survey
 
     config = checkpoint.config
@@ -58,23 +59,23 @@ def _facts(checkpoint: Checkpoint, with_tensors: bool) -> dict[str, Any]:
         "location": checkpoint.location,
         "format": checkpoint.format,
         "files": len(checkpoint.files),
-        "architecture": "gemma3" if not checkpoint.vision else "gemma3 with vision",
-        "size": label_of(config),
+        "architecture": checkpoint.family.name + (" with vision" if checkpoint.vision else ""),
+        "size": size_label(checkpoint.family, config),
         "parameters": checkpoint.parameters,
         "tensor_bytes": total,
         "bits_per_weight": round(8 * total / checkpoint.parameters, 4),
         "types": {name: {"tensors": counts[name], "bytes": size} for name, size in sizes.most_common()},
         "vision_bytes": checkpoint.vision_bytes,
         "layers": config.num_hidden_layers,
-        "global_layers": config.global_layers,
-        "sliding_window": config.sliding_window,
+        "global_layers": global_layers(config),
+        "sliding_window": max((layer.window for layer in config.layers if layer.window), default=None),
         "context": config.max_position_embeddings,
         "hidden_size": config.hidden_size,
         "vocab_size": config.vocab_size,
         "rope": {
-            "theta": config.rope_theta,
-            "local_theta": config.rope_local_base_freq,
-            "linear_factor": config.rope_factor,
+            "theta": config.rope.theta,
+            "local_theta": config.rope.local_theta,
+            "linear_factor": config.rope.factor,
         },
         "tokenizer": _tokenizer(checkpoint),
         "qat_name": "qat" in checkpoint.name.lower(),

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gemmaq.checkpoint import Checkpoint, Tensor
+from gemmaq.checkpoint import Checkpoint
 from gemmaq.checkpoint.tokenizer import Tokenizer
 from gemmaq.containers.layout import OutputFile, Piece, Placement, shard_names, split
 from gemmaq.encodings import ENCODINGS, Encoding, codec
 from gemmaq.files.gguf_writer import F32, I32, U16, U32, Info, Keys, aligned, header
-from gemmaq.models.gemma3 import gguf_keys, names, vision
-from gemmaq.models.gemma3 import vocabulary as gemma
-from gemmaq.models.gemma3.sizes import label_of
+from gemmaq.files.sentencepiece import SPACE, USER_DEFINED
+from gemmaq.models.families import size_label
+from gemmaq.models.family import License, Vocabulary
 from gemmaq.models.identity import Identity, identify, title
 from gemmaq.planning.plan import Format, PieceSpec, Plan, PlannedTensor
 
@@ -34,26 +34,16 @@ def _default_embedding(body: Encoding) -> str:
     return body.name if body.is_float or body.name == "q8_0" else "q6_k"
 
 
-def _vision_encoding(tensor: Tensor, asked: str) -> Encoding:
-    """F32 for vectors and embeddings, F16 for the projection whatever is asked for, as llama.cpp's converter has it."""
-    if len(tensor.shape) < 2 or vision.is_kept_wide(tensor.name):
-        return ENCODINGS["f32"]
-    return ENCODINGS["f16" if tensor.name == vision.PROJECTION else asked]
-
-
 _HELD = frozenset(name for name in ENCODINGS if ENCODINGS[name].ggml_type is not None)
 FORMAT = Format(
     name="gguf",
     encodings=_HELD,
     embedding_encodings=_HELD,
-    rename=names.to_gguf,
+    gguf_names=True,
     vector=ENCODINGS["f32"],
-    norm_shift=1.0,
     default_embedding=_default_embedding,
     pieces=_pieces,
     portable=False,
-    rename_vision=vision.to_gguf,
-    vision=_vision_encoding,
 )
 
 _QUANTIZATION_VERSION = 2
@@ -78,7 +68,7 @@ def lay_out(checkpoint: Checkpoint, plan: Plan, max_shard_bytes: int | None) -> 
     identity = identify(checkpoint.name)
     keys = Keys()
     _describe(keys, checkpoint, plan, identity)
-    _tokenize(keys, checkpoint.tokenizer)
+    _tokenize(keys, checkpoint.tokenizer, checkpoint.family.vocabulary)
     shards = split(plan.tensors, max_shard_bytes)
     file_names = shard_names(f"{identity.stem}-{plan.label}{{}}.gguf", len(shards))
     files = []
@@ -98,10 +88,12 @@ def _projector(checkpoint: Checkpoint, plan: Plan, identity: Identity, kind: str
     """The mmproj file: vision tower and projector."""
     assert checkpoint.vision_config is not None
     keys = Keys()
-    keys.text("general.architecture", gguf_keys.PROJECTOR)
+    keys.text("general.architecture", "clip")
     keys.text("general.type", "mmproj")
     _name(keys, checkpoint, identity)
-    for key, value in gguf_keys.from_vision(checkpoint.vision_config, checkpoint.config.hidden_size).items():
+    for key, value in checkpoint.family.gguf.from_vision(
+        checkpoint.vision_config, checkpoint.config.hidden_size
+    ).items():
         keys.scalar(key, value)
     keys.number("general.file_type", _FILE_TYPES[kind.upper()], U32)
     keys.number("general.quantization_version", _QUANTIZATION_VERSION, U32)
@@ -135,15 +127,16 @@ def pack(planned: PlannedTensor, values: Values) -> tuple[U8, ...]:
 
 def _describe(keys: Keys, checkpoint: Checkpoint, plan: Plan, identity: Identity) -> None:
     """Everything but the tokenizer."""
-    keys.text("general.architecture", gguf_keys.ARCHITECTURE)
+    architecture = checkpoint.family.gguf.ARCHITECTURE
+    keys.text("general.architecture", architecture)
     keys.text("general.type", "model")
     for name, (key, kind) in _SAMPLING.items():
         value = checkpoint.generation.get(name)
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             keys.number(f"general.sampling.{key}", int(value) if kind == I32 else value, kind)
     _name(keys, checkpoint, identity)
-    for key, value in gguf_keys.from_config(checkpoint.config).items():
-        keys.scalar(f"{gguf_keys.ARCHITECTURE}.{key}", value)
+    for key, value in checkpoint.family.gguf.from_config(checkpoint.config).items():
+        keys.scalar(f"{architecture}.{key}", value)
     if plan.label in _FILE_TYPES:
         keys.number("general.file_type", _FILE_TYPES[plan.label], U32)
     keys.number("general.quantization_version", _QUANTIZATION_VERSION, U32)
@@ -156,20 +149,20 @@ def _name(keys: Keys, checkpoint: Checkpoint, identity: Identity) -> None:
         keys.text("general.finetune", identity.finetune)
     if identity.basename:
         keys.text("general.basename", identity.basename)
-    keys.text("general.size_label", label_of(checkpoint.config))
-    _credit(keys, checkpoint.card, identity)
+    keys.text("general.size_label", size_label(checkpoint.family, checkpoint.config))
+    _credit(keys, checkpoint.card, identity, checkpoint.family.license)
 
 
-def _credit(keys: Keys, card: Mapping[str, Any], identity: Identity) -> None:
+def _credit(keys: Keys, card: Mapping[str, Any], identity: Identity, usual: License) -> None:
     """License, base models, tags and languages, from the model card where there is one."""
-    license_name = ",".join(_texts(card.get("license"))) or "gemma"
+    license_name = ",".join(_texts(card.get("license"))) or usual.name
     keys.text("general.license", license_name)
     for field in ("license_name", "license_link"):
         if isinstance(card.get(field), str):
             keys.text("general." + field.replace("_", "."), card[field])
-    if license_name == "gemma" and "license_link" not in card:
-        keys.text("general.license.link", "https://ai.google.dev/gemma/terms")
-    bases = _texts(card.get("base_model")) or ([f"google/{identity.official}"] if identity.official else [])
+    if license_name == usual.name and "license_link" not in card:
+        keys.text("general.license.link", usual.link)
+    bases = _texts(card.get("base_model")) or ([identity.official] if identity.official else [])
     repos = [base for base in bases if base.count("/") == 1]
     if repos:
         keys.number("general.base_model.count", len(repos), U32)
@@ -191,13 +184,13 @@ def _texts(value: Any) -> list[str]:
     return [text for text in values if isinstance(text, str)]
 
 
-def _tokenize(keys: Keys, tokenizer: Tokenizer) -> None:
+def _tokenize(keys: Keys, tokenizer: Tokenizer, vocabulary: Vocabulary) -> None:
     """The tokenizer's keys."""
-    keys.text("tokenizer.ggml.model", "llama")
-    keys.text("tokenizer.ggml.pre", "default")
+    keys.text("tokenizer.ggml.model", vocabulary.GGUF_MODEL)
+    keys.text("tokenizer.ggml.pre", vocabulary.GGUF_PRE)
     pieces = list(tokenizer.pieces)
-    for at in np.nonzero(tokenizer.types == gemma.USER_DEFINED)[0].tolist():
-        pieces[at] = pieces[at].replace(gemma.SPACE, " ")
+    for at in np.nonzero(tokenizer.types == USER_DEFINED)[0].tolist():
+        pieces[at] = pieces[at].replace(SPACE, " ")
     keys.texts("tokenizer.ggml.tokens", pieces)
     keys.array("tokenizer.ggml.scores", tokenizer.scores.astype("<f4"), F32)
     keys.array("tokenizer.ggml.token_type", tokenizer.types.astype("<i4"), I32)

@@ -9,8 +9,6 @@ from typing import Any
 from gemmaq.checkpoint import Checkpoint
 from gemmaq.checkpoint.tokenizer import to_files
 from gemmaq.containers.layout import OutputFile, Piece, Placement, shard_names, split
-from gemmaq.models.gemma3 import names, vision
-from gemmaq.models.gemma3.config import MULTIMODAL, to_hf
 from gemmaq.planning.plan import Plan, PlannedTensor
 
 _SHARD_BYTES = 5 << 30
@@ -67,7 +65,7 @@ def _lay_out(
     for tensor in tensors:
         rows, starts_here = tensor.source.rows, []
         for piece in tensor.pieces:
-            shape = (rows, piece.columns) if len(tensor.shape) == 2 else tensor.shape
+            shape = (*tensor.shape[:-1], piece.columns) if tensor.source.place.role.is_quantizable else tensor.shape
             array = tensor.name.removesuffix("weight") + piece.suffix
             starts_here.append(enter(array, piece.dtype, shape, rows * piece.row_bytes))
         starts.append(starts_here)
@@ -87,34 +85,23 @@ def side_files(checkpoint: Checkpoint, config: Mapping[str, Any]) -> dict[str, b
     side = {"config.json": pretty(dict(sorted(config.items())))}
     if checkpoint.generation:
         side["generation_config.json"] = pretty(dict(sorted(checkpoint.generation.items())))
-    if config["model_type"] == "gemma3":
+    if "vision_config" in config:
         side |= _processor(checkpoint)
     verbatim = checkpoint.tokenizer_files.verbatim
     if verbatim:
         return side | {path.name: path.read_bytes() for path in verbatim}
-    return side | to_files(checkpoint.tokenizer, checkpoint.config.max_position_embeddings)
+    return side | to_files(
+        checkpoint.tokenizer, checkpoint.family.vocabulary, checkpoint.config.max_position_embeddings
+    )
 
 
 def whole_config(checkpoint: Checkpoint, plan: Plan, dtype: str) -> dict[str, Any]:
     """config.json of the model, with its vision side where that is written."""
-    config = to_hf(checkpoint.config, dtype)
-    tied = names.HEAD not in checkpoint.tensors
-    seen = checkpoint.vision_config
-    if plan.mmproj is None or seen is None:
-        return config | {"tie_word_embeddings": tied}
-    text = {key: value for key, value in config.items() if key not in ("architectures", "torch_dtype")}
-    return {
-        "architectures": [MULTIMODAL],
-        "model_type": "gemma3",
-        "eos_token_id": config["eos_token_id"],
-        "initializer_range": config["initializer_range"],
-        "text_config": text | {"tie_word_embeddings": tied},
-        "tie_word_embeddings": tied,
-        "torch_dtype": dtype,
-        "vision_config": vision.to_hf(seen),
-        "vocab_size": checkpoint.config.vocab_size,
-        **vision.token_keys(seen),
-    }
+    configs, vision_config = checkpoint.family.configs, checkpoint.vision_config
+    document = configs.to_hf(checkpoint.config, dtype) | {"tie_word_embeddings": checkpoint.head is None}
+    if plan.mmproj is None or vision_config is None:
+        return document
+    return configs.with_vision(document, checkpoint.config, vision_config)
 
 
 def _processor(checkpoint: Checkpoint) -> dict[str, bytes]:
@@ -122,7 +109,7 @@ def _processor(checkpoint: Checkpoint) -> dict[str, bytes]:
     if checkpoint.processor_files:
         return {path.name: path.read_bytes() for path in checkpoint.processor_files}
     assert checkpoint.vision_config is not None
-    files = vision.processor_files(checkpoint.vision_config)
+    files = checkpoint.family.vision.processor_files(checkpoint.vision_config)
     if checkpoint.tokenizer.chat_template is not None:  # a processor does not look for it where a tokenizer does
         files["chat_template.json"] = {"chat_template": checkpoint.tokenizer.chat_template}
     return {name: pretty(value) for name, value in files.items()}

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 _BF16 = ENCODINGS["bf16"]
 _IMAGES = frozenset({"q4_0", "q4_1", "q5_0", "q8_0"})
-_NOT_TEXT = ("vision_tower.", "multi_modal_projector.")
 _HELD = _IMAGES | {"affine4", "affine4-g64", "affine8", "affine8-g64", "bf16"}
 
 
@@ -42,9 +41,8 @@ FORMAT = Format(
     name="mlx",
     encodings=_HELD,
     embedding_encodings=_HELD,
-    rename=lambda name: name,
+    gguf_names=False,
     vector=_BF16,
-    norm_shift=0.0,
     default_embedding=lambda body: body.name if body.name not in _IMAGES else "q8_0",
     pieces=_pieces,
     portable=True,
@@ -74,7 +72,7 @@ def lay_out(checkpoint: Checkpoint, plan: Plan, max_shard_bytes: int | None) -> 
 
 def _quantization(plan: Plan) -> dict[str, Any]:
     """The most frequent group size and bits at the top, and an entry for every module that differs."""
-    matrices = [t for t in plan.everything if len(t.source.shape) == 2 and not t.source.name.startswith(_NOT_TEXT)]
+    matrices = [t for t in plan.everything if t.source.place.role.is_quantizable]
     settings = {t.name.removesuffix(".weight"): _setting(t.encoding) for t in matrices}
     frequent = Counter(key for key in settings.values() if key is not None).most_common(1)
     if not frequent:

@@ -14,7 +14,6 @@ from gemmaq.containers.hf_folder import Constant, lay_out_shards, side_files, wh
 from gemmaq.containers.layout import OutputFile
 from gemmaq.encodings import ENCODINGS, Encoding
 from gemmaq.encodings.bitstream import floats, words
-from gemmaq.models.gemma3 import names
 from gemmaq.planning.plan import Format, PieceSpec, Plan, PlannedTensor
 
 if TYPE_CHECKING:
@@ -36,9 +35,8 @@ FORMAT = Format(
     name="safetensors",
     encodings=_FLOATS | {"q4_0", "q8_0"},
     embedding_encodings=_FLOATS,
-    rename=lambda name: name,
+    gguf_names=False,
     vector=None,
-    norm_shift=0.0,
     default_embedding=lambda body: body.name if body.is_float else "bf16",
     pieces=_pieces,
     portable=True,
@@ -76,7 +74,7 @@ def _quantization(plan: Plan) -> dict[str, Any]:
             module = "re:.*" + module.removeprefix(FORMAT.text_prefix + "model.").replace(".", "[.]") + "$"
         if not tensor.encoding.is_float:
             by_bits.setdefault(tensor.encoding.bits, []).append(module)
-        elif len(tensor.source.shape) == 2 and tensor.source.name not in (names.EMBEDDING, names.HEAD):
+        elif tensor.source.place.role.is_layer_matrix:
             ignore.append(module)
     groups = {}
     for number, (bits, modules) in enumerate(sorted(by_bits.items())):

@@ -20,23 +20,11 @@ from gemmaq.convert.write import SLAB_ELEMENTS, Progress, chosen
 from gemmaq.encodings import Quantized, dequantize
 from gemmaq.errors import InputError
 from gemmaq.files.span import Reader
-from gemmaq.models.gemma3 import names
+from gemmaq.models.families import kinds
 from gemmaq.planning.plan import PlannedTensor
 
 if TYPE_CHECKING:
     from gemmaq.encodings import F32, U8, Values
-
-_KINDS = {
-    "self_attn.q_proj.weight": "q_proj",
-    "self_attn.k_proj.weight": "k_proj",
-    "self_attn.v_proj.weight": "v_proj",
-    "self_attn.o_proj.weight": "o_proj",
-    "mlp.gate_proj.weight": "gate",
-    "mlp.up_proj.weight": "up",
-    "mlp.down_proj.weight": "down",
-}
-KINDS = (*_KINDS.values(), "embedding", "head", "norm", "vision")
-"""What a tensor can be, in the order of a table."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +33,7 @@ class Compared:
 
     Attributes:
         name: in the artifact.
-        kind: one of `KINDS`.
+        kind: its kind (`Place.kind`).
         encoding: it is stored in.
         elements: weights.
         square_error: sum of the squares of its differences from the source.
@@ -201,7 +189,7 @@ def _compared(pair: Pair, parts: Sequence[_Part]) -> Compared:
     again = pair.planned is not None
     return Compared(
         pair.name,
-        _kind(pair.source.name),
+        pair.source.place.kind,
         pair.made.encoding.name,
         pair.source.elements,
         math.fsum(part.square_error for part in parts),
@@ -211,17 +199,7 @@ def _compared(pair: Pair, parts: Sequence[_Part]) -> Compared:
     )
 
 
-def _kind(name: str) -> str:
-    """What a tensor is, by its canonical name."""
-    if name in (names.EMBEDDING, names.HEAD):
-        return "embedding" if name == names.EMBEDDING else "head"
-    if not name.startswith("model."):
-        return "vision"
-    part = name.removeprefix("model.layers.").partition(".")[2]
-    return _KINDS.get(part, "norm")
-
-
 def by_kind(tensors: Sequence[Compared]) -> Mapping[str, list[Compared]]:
-    """Tensors of each kind that occurs, in the order of `KINDS`."""
-    found = {kind: [tensor for tensor in tensors if tensor.kind == kind] for kind in KINDS}
-    return {kind: some for kind, some in found.items() if some}
+    """Tensors of each kind that occurs, in the order of a table."""
+    groups = {kind: [tensor for tensor in tensors if tensor.kind == kind] for kind in kinds()}
+    return {kind: group for kind, group in groups.items() if group}

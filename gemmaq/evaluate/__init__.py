@@ -17,7 +17,6 @@ from gemmaq.checkpoint import Checkpoint
 from gemmaq.errors import InputError, UsageError
 from gemmaq.evaluate import cache
 from gemmaq.inference.documents import Text, windows
-from gemmaq.models.gemma3 import names
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -136,8 +135,8 @@ def check_model(model: Checkpoint, reference: Checkpoint, context: int) -> None:
             f"{model.location} has {model.config.vocab_size} tokens, {reference.location} "
             f"{reference.config.vocab_size}: their predictions cannot be compared"
         )
-    wanted = dict(names.shapes(reference.config))
-    for name, shape in names.shapes(model.config):
+    wanted = dict(reference.family.names.shapes(reference.config))
+    for name, shape in model.family.names.shapes(model.config):
         if wanted.pop(name, None) != shape:
             raise InputError(f"{model.location} is another model than {reference.location}: {name} has {list(shape)}")
     if wanted:

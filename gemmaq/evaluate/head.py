@@ -11,7 +11,6 @@ import numpy as np
 from gemmaq.checkpoint.rows import weights
 from gemmaq.errors import InputError
 from gemmaq.evaluate import Score
-from gemmaq.models.gemma3 import names
 
 if TYPE_CHECKING:
     import torch
@@ -47,8 +46,7 @@ class _Head:
         import torch
 
         self.decoder = decoder
-        tensors = decoder.checkpoint.tensors
-        self.tensor: Tensor = tensors.get(names.HEAD) or tensors[names.EMBEDDING]
+        self.tensor: Tensor = decoder.checkpoint.head or decoder.checkpoint.embedding
         self.cap = decoder.checkpoint.config.final_logit_softcapping
         self.hidden = torch.empty(hidden.shape)  # aligned as torch does it: MKL's sums depend on that
         self.hidden.copy_(torch.from_numpy(hidden))

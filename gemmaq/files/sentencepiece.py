@@ -12,7 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gemmaq.errors import InputError
-from gemmaq.models.gemma3.vocabulary import NORMAL
+
+NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
+"""Types of pieces, the same numbers in SentencePiece and GGUF."""
+
+SPACE = "\u2581"
+"""Stands for a space in pieces."""
 
 Pieces = tuple[list[str], NDArray[np.float32], NDArray[np.int32]]
 """Texts in id order, their scores and their types."""

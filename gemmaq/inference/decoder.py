@@ -13,8 +13,7 @@ from gemmaq.checkpoint import Checkpoint, Tensor
 from gemmaq.checkpoint.rows import weights
 from gemmaq.errors import InputError
 from gemmaq.files.span import Reader
-from gemmaq.inference.device import Machine, aligned, hf_config, silent
-from gemmaq.models.gemma3 import names
+from gemmaq.inference.device import Machine, aligned, silent
 
 if TYPE_CHECKING:
     import torch
@@ -55,13 +54,13 @@ class Decoder:
         """
         import torch
 
-        tensor = self.checkpoint.tensors[names.EMBEDDING]
+        tensor = self.checkpoint.embedding
         known, places = np.unique(tokens, return_inverse=True)
         if known[0] < 0 or known[-1] >= tensor.rows:
             raise InputError(f"token {known[-1]} is not in the model's vocabulary of {tensor.rows}")
         rows = np.concatenate([weights(tensor, int(at), 1, self.reader) for at in known])
         with np.errstate(over="ignore"):  # told where the activations are looked at
-            rows *= np.float32(tensor.columns**0.5)
+            rows *= np.float32(self.checkpoint.family.modules.embedding_scale(self.checkpoint.config))
         places = places.reshape(tokens.shape)
         step = self.machine.batch
         batches = (torch.from_numpy(rows[places[at : at + step]]) for at in range(0, len(tokens), step))
@@ -70,15 +69,12 @@ class Decoder:
     def layer(self, index: int) -> torch.nn.Module:
         """A decoder layer, f32, on the machine's device."""
         import torch
-        from transformers.models.gemma3.modeling_gemma3 import Gemma3DecoderLayer
 
-        prefix = f"model.layers.{index}."
         with torch.device("meta"):
-            module = Gemma3DecoderLayer(self.config, index)
+            module: torch.nn.Module = self.checkpoint.family.modules.decoder_layer(self.config, index)
         state = {
-            name.removeprefix(prefix): torch.from_numpy(self.read(tensor)).to(self.machine.device)
-            for name, tensor in self.checkpoint.tensors.items()
-            if name.startswith(prefix)
+            f"{part}.weight": torch.from_numpy(self.read(tensor)).to(self.machine.device)
+            for part, tensor in self.checkpoint.layer(index).items()
         }
         module.load_state_dict(state, assign=True)
         return module.eval()
@@ -103,24 +99,15 @@ class Decoder:
     def forward(self, module: torch.nn.Module, index: int, hidden: torch.Tensor) -> torch.Tensor:
         """What a layer makes of f32 [batch, length, hidden]; sequences are full, none is padded."""
         import torch
-        from transformers.masking_utils import create_causal_mask, create_sliding_window_causal_mask
-        from transformers.models.gemma3.modeling_gemma3 import Gemma3RotaryEmbedding
 
-        kind = self.config.layer_types[index]
-        make_mask = create_sliding_window_causal_mask if kind == "sliding_attention" else create_causal_mask
+        modules = self.checkpoint.family.modules
+        kind = modules.attention_kinds(self.config)[index]
         positions = torch.arange(hidden.shape[1], device=hidden.device).unsqueeze(0)
-        mask = make_mask(
-            config=self.config,
-            inputs_embeds=hidden,
-            attention_mask=None,
-            past_key_values=None,
-            position_ids=positions,
-        )
-        rotary = Gemma3RotaryEmbedding(self.config).to(hidden.device)
+        rotary = modules.rotary_embedding(self.config).to(hidden.device)
         out = module(
             hidden,
             position_embeddings=rotary(hidden, positions, kind),
-            attention_mask=mask,
+            attention_mask=modules.attention_mask(self.config, kind, hidden, positions),
             position_ids=positions,
         )
         return out if isinstance(out, torch.Tensor) else out[0]
@@ -154,7 +141,7 @@ class Decoder:
         """What the head gets, of the activations after the last layer."""
         import torch
 
-        norm = torch.from_numpy(self.read(self.checkpoint.tensors[names.FINAL_NORM])).to(hidden.device)
+        norm = torch.from_numpy(self.read(self.checkpoint.final_norm)).to(hidden.device)
         scale = torch.rsqrt(hidden.pow(2).mean(-1, keepdim=True) + self.checkpoint.config.rms_norm_eps)
         return hidden * scale * (1 + norm)
 
@@ -170,4 +157,4 @@ def decoder(checkpoint: Checkpoint, machine: Machine) -> Iterator[Decoder]:
     silent()
     with Reader() as reader:
         reader.open([part.span for tensor in checkpoint.tensors.values() for part in tensor.parts])
-        yield Decoder(checkpoint, machine, hf_config(checkpoint.config), reader)
+        yield Decoder(checkpoint, machine, checkpoint.family.modules.hf_config(checkpoint.config), reader)

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from gemmaq.errors import UsageError
 
@@ -133,14 +133,3 @@ def silent() -> None:
 
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-
-
-def hf_config(config: Any) -> Any:
-    """The configuration as transformers has it, of a `gemma.config.TextConfig`."""
-    from transformers import Gemma3TextConfig
-
-    from gemmaq.models.gemma3.config import to_hf
-
-    made = Gemma3TextConfig(**to_hf(config, "float32"))
-    made._attn_implementation = "sdpa"
-    return made

@@ -72,7 +72,8 @@ def encoder(checkpoint: Checkpoint) -> Encoder:
     import tokenizers
 
     known = [path for path in checkpoint.tokenizer_files.verbatim if path.name == "tokenizer.json"]
-    files = {} if known else to_files(checkpoint.tokenizer, checkpoint.config.max_position_embeddings)
+    vocabulary, context = checkpoint.family.vocabulary, checkpoint.config.max_position_embeddings
+    files = {} if known else to_files(checkpoint.tokenizer, vocabulary, context)
     content = known[0].read_bytes() if known else files["tokenizer.json"]
     try:
         backend = tokenizers.Tokenizer.from_str(content.decode())

@@ -6,9 +6,9 @@ import re
 from dataclasses import dataclass
 
 from gemmaq.files.names import split_type
+from gemmaq.models.families import official_organization
 
-_OFFICIAL = re.compile(r"gemma-3-(270m|1b|4b|12b|27b)(-(it|pt))?(-qat-(q4_0|int4)(-unquantized)?)?", re.IGNORECASE)
-_GEMMA = re.compile(r"(?P<base>gemma-?3)-(?P<size>\d+(\.\d+)?[bm])(-(?P<rest>.+))?", re.IGNORECASE)
+_GEMMA = re.compile(r"(?P<base>gemma-?\d+n?)-(?P<size>\d+(\.\d+)?[bm])(-(?P<rest>.+))?", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +20,7 @@ class Identity:
         title: `Gemma 3 4b It Qat`.
         basename: `gemma-3`, or None for a name of another form.
         finetune: `it-qat`, or None.
-        official: the name of Google's repository if the name is one, else None.
+        official: The publisher's repository (`google/gemma-3-4b-it`) if the name is that of one, else None.
     """
 
     stem: str
@@ -35,12 +35,13 @@ def identify(name: str) -> Identity:
     words = [word for word in name.split("-") if word.lower() != "unquantized"]
     stem = split_type("-".join(words), floats=False)[0] or name
     found = _GEMMA.fullmatch(stem)
+    organization = official_organization(name)
     return Identity(
         stem=stem,
         title=title(stem),
         basename=found["base"].lower() if found else None,
         finetune=found["rest"] if found else None,
-        official=name if _OFFICIAL.fullmatch(name) else None,
+        official=f"{organization}/{name}" if organization else None,
     )
 
 

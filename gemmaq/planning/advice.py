@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from gemmaq.checkpoint import Checkpoint
 from gemmaq.methods.lattice import Verdict
-from gemmaq.models.gemma3 import names
 
 if TYPE_CHECKING:
     from gemmaq.planning.plan import PlannedTensor
@@ -53,7 +52,7 @@ def _grid_warnings(
     warnings = []
     trained = {name for name, verdict in verdicts.items() if verdict.on_grid}
     lost = [t for t in planned if t.source.name in trained and not t.encoding.is_float and t.encoding.name != "q4_0"]
-    body = [t for t in lost if t.source.name not in (names.EMBEDDING, names.HEAD)]
+    body = [t for t in lost if not t.source.place.role.is_table]
     if body:
         kinds = ", ".join(sorted({t.encoding.label for t in body}))
         warnings.append(f"{_tensors(len(body))} trained for an int4 grid but written as {kinds}: q4_0 keeps the grid")

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from gemmaq.encodings import ENCODINGS, Encoding
+from gemmaq.models.roles import Place
 
 Layers = Callable[[int, int], bool]
 """A layer and the number of layers -> whether it is meant."""
@@ -19,12 +20,12 @@ class Wider:
     """Matrices of a mixture that get another type than the rest.
 
     Attributes:
-        part: their name within a layer.
+        kind: Their kind (`Place.kind`).
         layers: in which layers.
         encoding: what they get.
     """
 
-    part: str
+    kind: str
     layers: Layers
     encoding: Encoding
 
@@ -48,11 +49,10 @@ class Mixture:
         """The name as file names show it (`Q4_K_M`)."""
         return self.name.upper()
 
-    def encoding_of(self, name: str, layers: int) -> Encoding:
-        """The type of a layer's matrix, by its canonical name, in a model of so many layers."""
-        _, _, layer, part = name.split(".", 3)
+    def encoding_of(self, place: Place, layers: int) -> Encoding:
+        """The type of a layer's matrix at a place in a model of so many layers."""
         for wider in self.wider:
-            if part == wider.part and wider.layers(int(layer), layers):
+            if place.layer is not None and place.kind == wider.kind and wider.layers(place.layer, layers):
                 return wider.encoding
         return self.body
 
@@ -71,7 +71,7 @@ def _first_four(layer: int, layers: int) -> bool:
     return layer < 4
 
 
-_VALUES, _DOWN = "self_attn.v_proj.weight", "mlp.down_proj.weight"
+_VALUES, _DOWN = "v_proj", "down"
 _Q4_K, _Q5_K, _Q6_K = ENCODINGS["q4_k"], ENCODINGS["q5_k"], ENCODINGS["q6_k"]
 _HALF_IN_Q6_K = (Wider(_VALUES, _ends_and_every_third, _Q6_K), Wider(_DOWN, _ends_and_every_third, _Q6_K))
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from gemmaq.checkpoint import Tensor
 from gemmaq.encodings import Encoding
 from gemmaq.methods import Choice
-from gemmaq.models.gemma3 import names
 from gemmaq.planning.recipe import Recipe
 
 MMPROJ = ("f16", "bf16", "f32")
@@ -41,15 +40,13 @@ class Format:
         name: `gguf`, `mlx`, `safetensors`.
         encodings: names of the encodings it can hold.
         embedding_encodings: the same for the embedding.
-        rename: canonical tensor name -> its name in the container.
+        gguf_names: Whether tensors have their GGUF names, norms GGUF's shift, and the vision side a file of its own
+            (mmproj); all of that is the family's. Otherwise names are canonical and nothing is shifted.
         vector: encoding of one-dimensional tensors, None for that of the recipe's body, or BF16 if that is quantized.
-        norm_shift: what it adds to norm weights.
         default_embedding: encoding of the body -> name of that of the embedding if nothing else is asked for.
         pieces: encoding and columns -> the arrays a tensor is stored in.
         portable: whether its scales are BF16, so that codes must be chosen for scales that BF16 and FP16 hold exactly.
         text_prefix: what names of the text side begin with in a model that has a vision side too.
-        rename_vision: canonical name of a tensor of the vision side -> its name in the container.
-        vision: such a tensor, and the type asked for -> its encoding; None for that of vectors.
         channels_last: whether kernels of a convolution have their channels last.
         repeats_head: whether a model with a vision side has the embedding a second time, as its head.
     """
@@ -57,15 +54,12 @@ class Format:
     name: str
     encodings: frozenset[str]
     embedding_encodings: frozenset[str]
-    rename: Callable[[str], str]
+    gguf_names: bool
     vector: Encoding | None
-    norm_shift: float
     default_embedding: Callable[[Encoding], str]
     pieces: Callable[[Encoding, int], tuple[PieceSpec, ...]]
     portable: bool
     text_prefix: str = ""
-    rename_vision: Callable[[str], str] = str
-    vision: Callable[[Tensor, str], Encoding] | None = None
     channels_last: bool = False
     repeats_head: bool = False
 
@@ -178,7 +172,7 @@ class Plan:
             return self.recipe.body
         sizes: Counter[Encoding] = Counter()
         for tensor in self.tensors:
-            if len(tensor.source.shape) == 2 and tensor.source.name not in (names.EMBEDDING, names.HEAD):
+            if tensor.source.place.role.is_layer_matrix:
                 sizes[tensor.encoding] += tensor.nbytes
         return sizes.most_common(1)[0][0]
 

@@ -10,7 +10,8 @@ from gemmaq.encodings import ENCODINGS, Encoding
 from gemmaq.errors import InputError
 from gemmaq.methods import AUTO, METHODS, Choice
 from gemmaq.methods.lattice import Verdict
-from gemmaq.models.gemma3 import names, vision
+from gemmaq.models.family import Family
+from gemmaq.models.roles import Role
 from gemmaq.planning.advice import advise
 from gemmaq.planning.plan import Format, PieceSpec, Plan, PlannedTensor
 from gemmaq.planning.recipe import Recipe, encoding_for
@@ -47,19 +48,17 @@ def make_plan(
         _check_held(target, recipe.embedding, label, " for the embedding", target.embedding_encodings)
     common = portable or shared or target.portable
     portable_methods = {name: common if m.portable_when_shared else portable for name, m in METHODS.items()}
-    layers = checkpoint.config.num_hidden_layers
     planned = tuple(
-        _planned(tensor, layers, recipe, target, (verdicts or {}).get(tensor.name), portable_methods, scales)
+        _planned(tensor, checkpoint, recipe, target, (verdicts or {}).get(tensor.name), portable_methods, scales)
         for tensor in checkpoint.tensors.values()
     )
     beside: tuple[PlannedTensor, ...] = ()
     if mmproj is not None and checkpoint.vision:
         planned = tuple(replace(tensor, name=target.text_prefix + tensor.name) for tensor in planned)
-        head = [tensor for tensor in planned if tensor.source.name == names.EMBEDDING and target.repeats_head]
-        if names.HEAD in checkpoint.tensors:
-            head = []
+        tied = target.repeats_head and checkpoint.head is None
+        head = [tensor for tensor in planned if tied and tensor.source.place.role == Role.EMBEDDING]
         beside = (
-            *(replace(tensor, name=target.text_prefix + names.HEAD) for tensor in head),
+            *(replace(tensor, name=target.text_prefix + checkpoint.family.names.HEAD) for tensor in head),
             *_vision(checkpoint, target, recipe, mmproj),
         )
     warnings = advise(checkpoint, planned, verdicts or {}, with_vision=bool(beside))
@@ -73,6 +72,7 @@ def _vision(checkpoint: Checkpoint, target: Format, recipe: Recipe, mmproj: str)
         InputError: a tensor of it is missing or has another shape.
     """
     assert checkpoint.vision_config is not None
+    vision = checkpoint.family.vision
     planned = []
     for name, shape in vision.shapes(checkpoint.vision_config, checkpoint.config.hidden_size):
         tensor = checkpoint.vision.get(name)
@@ -81,15 +81,23 @@ def _vision(checkpoint: Checkpoint, target: Format, recipe: Recipe, mmproj: str)
             raise InputError(
                 f"{checkpoint.location}: the vision side {what} {name}", "--mmproj none converts the text model alone"
             )
-        encoding = target.vision(tensor, mmproj) if target.vision else _vector(recipe, target)
-        name_there = target.rename_vision(name)
+        if target.gguf_names:
+            encoding = ENCODINGS[vision.mmproj_type(name, len(shape), mmproj)]
+        else:
+            encoding = _vector(recipe, target)
+        name_there = vision.to_gguf(name) if target.gguf_names else name
         suffix = "weight" if name_there.endswith("weight") else ""
         piece = PieceSpec(suffix, encoding.label, tensor.columns, encoding.row_bytes(tensor.columns))
-        shift = tensor.shift + (target.norm_shift if name == vision.PROJECTOR_NORM else 0.0)
-        last = target.channels_last and name == vision.PATCH_EMBEDDING
+        shift = tensor.shift + (_norm_shift(checkpoint.family, target) if vision.is_norm(name) else 0.0)
+        last = target.channels_last and vision.is_patch_kernel(name)
         choice = Choice("nearest", False)
         planned.append(PlannedTensor(tensor, name_there, encoding, (piece,), choice, shift, channels_last=last))
     return planned
+
+
+def _norm_shift(family: Family, target: Format) -> float:
+    """Added to the weights of norms in a container."""
+    return family.gguf.NORM_SHIFT if target.gguf_names else 0.0
 
 
 def _vector(recipe: Recipe, target: Format) -> Encoding:
@@ -105,29 +113,31 @@ def _check_held(target: Format, encoding: Encoding, label: str, what: str, allow
 
 def _planned(
     tensor: Tensor,
-    layers: int,
+    checkpoint: Checkpoint,
     recipe: Recipe,
     target: Format,
     verdict: Verdict | None,
     portable: Mapping[str, bool],
     scales: str,
 ) -> PlannedTensor:
-    shift = tensor.shift + (target.norm_shift if names.is_norm(tensor.name) else 0.0)
+    family, role = checkpoint.family, tensor.place.role
+    shift = tensor.shift + (_norm_shift(family, target) if role == Role.NORM else 0.0)
     reason = None
-    if len(tensor.shape) < 2:
+    if not role.is_quantizable:
         encoding = _vector(recipe, target)
     else:
         embedding = target.default_embedding(recipe.body)
         if portable["nearest"] and embedding == "q6_k":
             embedding = "q8_0"  # the same in every container that can hold it
-        encoding, reason = encoding_for(recipe, tensor, layers, embedding, _allowed(tensor, target))
+        encoding, reason = encoding_for(
+            recipe, tensor, checkpoint.config.num_hidden_layers, embedding, _allowed(tensor, target)
+        )
     method = _method(recipe.method_for(tensor.name), tensor, encoding, verdict)
     pieces = target.pieces(encoding, tensor.columns)
     if scales == "f16" and len(pieces) > 1:
         pieces = (pieces[0], *(replace(piece, dtype="F16") for piece in pieces[1:]))
-    return PlannedTensor(
-        tensor, target.rename(tensor.name), encoding, pieces, Choice(method, portable[method]), shift, reason
-    )
+    name = family.names.to_gguf(tensor.name) if target.gguf_names else tensor.name
+    return PlannedTensor(tensor, name, encoding, pieces, Choice(method, portable[method]), shift, reason)
 
 
 def _method(asked: str, tensor: Tensor, encoding: Encoding, verdict: Verdict | None) -> str:
@@ -140,8 +150,7 @@ def _method(asked: str, tensor: Tensor, encoding: Encoding, verdict: Verdict | N
         on_grid = verdict is not None and verdict.on_grid and METHODS["lattice"].writes(encoding)
         return "lattice" if on_grid else "nearest"
     method = METHODS[asked]
-    without_inputs = len(tensor.shape) < 2 or tensor.name in (names.EMBEDDING, names.HEAD)
-    if method.is_calibrated and (encoding.is_float or without_inputs):
+    if method.is_calibrated and (encoding.is_float or not tensor.place.role.is_layer_matrix):
         return "nearest"  # looked up, not multiplied with activations that could be gathered; or nothing to choose
     if method.writes(encoding):
         return asked
@@ -154,4 +163,4 @@ def _method(asked: str, tensor: Tensor, encoding: Encoding, verdict: Verdict | N
 
 
 def _allowed(tensor: Tensor, target: Format) -> frozenset[str]:
-    return target.embedding_encodings if tensor.name in (names.EMBEDDING, names.HEAD) else target.encodings
+    return target.embedding_encodings if tensor.place.role.is_table else target.encodings

@@ -13,7 +13,7 @@ from gemmaq import methods
 from gemmaq.checkpoint import Tensor
 from gemmaq.encodings import ENCODINGS, Encoding, find
 from gemmaq.errors import InputError, NotFoundError, UsageError
-from gemmaq.models.gemma3 import names
+from gemmaq.models.roles import Place
 from gemmaq.planning.mixtures import MIXTURES, Mixture
 
 TYPES = (*ENCODINGS, *MIXTURES)
@@ -56,9 +56,9 @@ class Recipe:
         """The types asked for as file names show them (`Q4_0`, `Q4_K_M`, `auto`)."""
         return AUTO if self.keep else (self.mixture or self.body).label
 
-    def body_for(self, name: str, layers: int) -> Encoding:
-        """The encoding of a layer's matrix, by its canonical name, in a model of so many layers."""
-        return self.mixture.encoding_of(name, layers) if self.mixture else self.body
+    def body_for(self, place: Place, layers: int) -> Encoding:
+        """The encoding of a layer's matrix at a place in a model of so many layers."""
+        return self.mixture.encoding_of(place, layers) if self.mixture else self.body
 
     def method_for(self, name: str) -> str:
         """The method a tensor gets, by its canonical name."""
@@ -121,7 +121,7 @@ def encoding_for(
     """
     columns, stored = tensor.columns, tensor.encoding
     by_rule = next((r.encoding for r in recipe.rules if r.encoding and fnmatchcase(tensor.name, r.pattern)), None)
-    is_embedding = tensor.name in (names.EMBEDDING, names.HEAD)
+    is_embedding = tensor.place.role.is_table
     explicit = by_rule or (recipe.embedding if is_embedding else None)
     if explicit is not None:
         if explicit.name not in allowed:
@@ -140,7 +140,7 @@ def encoding_for(
         same = [e for e in (stored, *ENCODINGS.values()) if e.name in allowed and e.same_codes(stored)]
         if same:
             return same[0], None
-    wanted = ENCODINGS[default_embedding] if is_embedding else recipe.body_for(tensor.name, layers)
+    wanted = ENCODINGS[default_embedding] if is_embedding else recipe.body_for(tensor.place, layers)
     if wanted.fits(columns):
         return wanted, None
     fallback = ENCODINGS[wanted.fallback or "f16"]

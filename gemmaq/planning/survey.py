@@ -28,7 +28,7 @@ def survey(checkpoint: Checkpoint) -> Mapping[str, Verdict]:
         return {
             name: judge(_sample(tensor, reader))
             for name, tensor in checkpoint.tensors.items()
-            if len(tensor.shape) == 2 and tensor.encoding.is_float and tensor.columns % BLOCK == 0
+            if tensor.place.role.is_quantizable and tensor.encoding.is_float and tensor.columns % BLOCK == 0
         }
 
 

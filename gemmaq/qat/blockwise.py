@@ -49,13 +49,14 @@ _RECORD = "layers.json"
 def promise(order: Order, data: Data) -> int:
     """Bytes of memory that this takes at most: a layer with its gradients and moments, activations, the embedding."""
     config, settings = order.source.config, order.settings
-    heads = config.num_attention_heads + config.num_key_value_heads
-    layer = 2 * config.hidden_size * heads * config.head_dim + 3 * config.hidden_size * config.intermediate_size
+    layer = max(config.layer_parameters)
+    heads = max(layer.query_width + layer.kv_width for layer in config.layers)
+    ffn = max(layer.ffn for layer in config.layers)
     kept = min(SEQUENCES, len(data.train)) + len(data.held_out)
     activations = 4 * settings.context * config.hidden_size * (2 * kept + len(data.held_out))
     tokens = settings.batch * settings.context
-    inside = 4 * tokens * (24 * config.hidden_size + 8 * config.intermediate_size + 6 * heads * config.head_dim)
-    inside += 16 * settings.batch * config.num_attention_heads * settings.context**2
+    inside = 4 * tokens * (24 * config.hidden_size + 8 * ffn + 6 * heads)
+    inside += 16 * settings.batch * max(layer.heads for layer in config.layers) * settings.context**2
     head = 2 * config.vocab_size * config.hidden_size + (1 << 23) * 20
     return _PROGRAM + 24 * layer + activations + inside + head
 
@@ -283,14 +284,13 @@ def _write(order: Order, data: Data, outcome: Outcome, work: Path) -> None:
 
     def weights() -> Iterator[tuple[str, F32]]:
         for index in range(order.source.config.num_hidden_layers):
-            prefix = f"model.layers.{index}."
             shapes = {
-                name.removeprefix(prefix): tensor.shape
-                for name, tensor in order.source.tensors.items()
-                if name.startswith(prefix) and (len(tensor.shape) == 2 or order.settings.norms)
+                f"{part}.weight": tensor.shape
+                for part, tensor in order.source.layer(index).items()
+                if tensor.place.role.is_layer_matrix or order.settings.norms
             }
             for name, values in checkpoints.tensors(work, f"layer-{index:04}", shapes):
-                yield prefix + name, values.numpy()
+                yield order.source.family.names.in_layer(index, name.removesuffix(".weight")), values.numpy()
 
     beside = record.files(order, data, outcome)
     base = order.start or order.source

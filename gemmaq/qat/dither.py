@@ -20,7 +20,6 @@ from gemmaq.checkpoint.rows import read_rows, values_of
 from gemmaq.encodings import dequantize
 from gemmaq.files.span import Reader
 from gemmaq.methods.lattice import BLOCK, Verdict
-from gemmaq.models.gemma3 import names
 from gemmaq.planning.survey import survey
 
 if TYPE_CHECKING:
@@ -44,7 +43,7 @@ def on_lattice(checkpoint: Checkpoint, verdicts: Mapping[str, Verdict] | None = 
     found = {}
     judged = survey(checkpoint) if verdicts is None else verdicts
     for name, tensor in checkpoint.tensors.items():
-        if len(tensor.shape) != 2 or name in (names.EMBEDDING, names.HEAD):
+        if not tensor.place.role.is_layer_matrix:
             continue
         verdict = judged.get(name)
         if not tensor.encoding.is_float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from gemmaq.models.gemma3 import names
+from gemmaq.models.roles import Role
 from gemmaq.qat import model
 from gemmaq.qat.dither import on_lattice
 
@@ -30,8 +30,8 @@ def foretell(order: Order, data: Data, block_wise: bool) -> dict[str, Any]:
     source, settings = order.source, order.settings
     model.check_start(source, order.start or source, grids.find(settings.grid))
     matrices = sum(source.tensors[name].elements for name in model.matrices(source))
-    norms = sum(t.elements for name, t in source.tensors.items() if names.is_norm(name)) if settings.norms else 0
-    embedding = source.tensors[names.EMBEDDING].elements
+    norms = sum(t.elements for t in source.tensors.values() if t.place.role == Role.NORM) if settings.norms else 0
+    embedding = source.embedding.elements
     trained = matrices + norms + (embedding if settings.embedding else 0)
     steps = order.steps or (None if order.minutes is not None else settings.steps)
     return {
@@ -60,10 +60,10 @@ def memory(order: Order, data: Data, block_wise: bool) -> int:
 
         return promise(order, data)
     matrices = sum(source.tensors[name].elements for name in model.matrices(source))
-    embedding = source.tensors[names.EMBEDDING].elements
+    embedding = source.embedding.elements
     held = (_LATENT + 2) * matrices + (2 + (_LATENT if settings.embedding else 0)) * embedding
     tokens = settings.batch * settings.context
-    wide = 3 * config.intermediate_size / config.hidden_size
+    wide = 3 * max(layer.ffn for layer in config.layers) / config.hidden_size
     layer = tokens * config.hidden_size * 4 * (_KEPT / 2 + wide * 2)
     kept = layer * (1 if settings.recompute else config.num_hidden_layers)
     width = min(settings.vocabulary or config.vocab_size, config.vocab_size)

@@ -135,7 +135,7 @@ def request(wanted: Order, files: Sequence[Upload]) -> dict[str, Any]:
         "model": wanted.name,
         "files": {upload.path.name: upload.digest for upload in files},
         "parameters": dict(how.parameters),
-        "license": [modelfile.LICENSE],
+        "license": [how.license],
         **{key: value for key, value in optional.items() if value is not None},
     }
 

@@ -18,7 +18,7 @@ from gemmaq.files import gguf_reader
 from gemmaq.files.names import is_mmproj
 from gemmaq.files.span import FileSpan
 from gemmaq.hub import Listing, Ref, RemoteFile, client
-from gemmaq.models.gemma3.config import TextConfig
+from gemmaq.models.config import TextConfig
 from gemmaq.sources import pull, select
 from gemmaq.sources.names import name_of_file
 
@@ -66,7 +66,9 @@ def open_repository(ref: Ref, *, tokenizer: bool = False) -> Checkpoint:
         wanted = select.small(listed)
         snapshot, _ = pull.download(pull.Download(listed, tuple(wanted), tuple(wanted)), lambda *_: None)
         verbatim = (snapshot / name for name in VERBATIM)
-        files_of = TokenizerFiles(partial(from_folder, snapshot), tuple(path for path in verbatim if path.is_file()))
+        files_of = TokenizerFiles(
+            partial(from_folder, snapshot, found.family), tuple(path for path in verbatim if path.is_file())
+        )
     return replace(found, tokenizer_files=files_of, weights_here=False)
 
 

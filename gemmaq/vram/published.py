@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gemmaq.models.gemma3.sizes import SIZES, Size
+from gemmaq.models.gemma3.sizes import SIZES
+from gemmaq.models.size import Size
 
 COMPUTED = {"bf16": 2.0, "int4": 0.5, "sfp8": 1.0}
 """Column -> bytes a weight."""

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gemmaq.checkpoint import Checkpoint, plain
 from gemmaq.checkpoint.tokenizer import Tokenizer, TokenizerFiles
 from gemmaq.encodings import ENCODINGS
 from gemmaq.errors import InputError
 from gemmaq.files.span import FileSpan
-from gemmaq.models.gemma3 import names, vision
-from gemmaq.models.gemma3.config import TextConfig
-from gemmaq.models.gemma3.sizes import Size
+from gemmaq.models.config import TextConfig
+from gemmaq.models.families import of_size
+from gemmaq.models.gemma3.config import TextConfig as Gemma3
+from gemmaq.models.roles import VISION, Role
+from gemmaq.models.size import Size
 from gemmaq.planning import recipe
 from gemmaq.planning.plan import Format
 from gemmaq.planning.planner import make_plan
@@ -60,7 +62,7 @@ def builds(
 
 
 def _as_it_is(checkpoint: Checkpoint, target: Format) -> Build:
-    embedding = checkpoint.tensors[names.EMBEDDING]
+    embedding = checkpoint.embedding
     weights = sum(tensor.nbytes for tensor in checkpoint.tensors.values())
     model = _model(checkpoint, target, weights, embedding.nbytes)
     return Build(checkpoint.body.name, embedding.encoding.name, model)
@@ -69,7 +71,7 @@ def _as_it_is(checkpoint: Checkpoint, target: Format) -> Build:
 def _planned(checkpoint: Checkpoint, target: Format, quant: str, embedding: str | None) -> Build:
     wanted = recipe.of(quant, embedding, method="nearest")
     plan = make_plan(checkpoint, wanted, target)
-    table = next(tensor for tensor in plan.tensors if tensor.source.name == names.EMBEDDING)
+    table = next(tensor for tensor in plan.tensors if tensor.source.place.role == Role.EMBEDDING)
     model = _model(checkpoint, target, plan.tensor_bytes, table.nbytes)
     return Build(plan.label.lower(), table.encoding.name, model)
 
@@ -77,20 +79,35 @@ def _planned(checkpoint: Checkpoint, target: Format, quant: str, embedding: str 
 def _model(checkpoint: Checkpoint, target: Format, weights: int, embedding: int) -> Model:
     seen = checkpoint.vision_bytes
     if seen and target.name == "gguf" and checkpoint.format != "gguf":
-        seen = vision.mmproj_bytes(checkpoint.config.hidden_size, checkpoint.vision_config or vision.SIGLIP)
+        vision = checkpoint.family.vision
+        seen = vision.mmproj_bytes(checkpoint.config.hidden_size, checkpoint.vision_config or vision.DEFAULT)
+    assert isinstance(checkpoint.config, Gemma3)
     return Model(checkpoint.name, checkpoint.config, weights, embedding, seen)
 
 
 def checkpoint_of(size: Size) -> Checkpoint:
     """A published size as a BF16 checkpoint that exists on no disk, to make plans for."""
-    nowhere = FileSpan((), (), 0)
-    tensors = {name: plain(name, shape, ENCODINGS["bf16"], nowhere, 0) for name, shape in names.shapes(size.config)}
-    seen = {
-        name: plain(name, shape, ENCODINGS["bf16"], nowhere, 0)
-        for name, shape in (vision.shapes(vision.SIGLIP, size.config.hidden_size) if size.vision else ())
+    nowhere, family = FileSpan((), (), 0), of_size(size)
+    bf16, hidden = ENCODINGS["bf16"], size.config.hidden_size
+    tensors = {
+        name: replace(plain(name, shape, bf16, nowhere, 0), place=family.names.place(name))
+        for name, shape in family.names.shapes(size.config)
     }
-    files = TokenizerFiles(_no_tokenizer)
-    return Checkpoint(size.name, size.name, "published", size.config, tensors, files, vision=seen)
+    vision = {
+        name: replace(plain(name, shape, bf16, nowhere, 0), place=VISION)
+        for name, shape in (family.vision.shapes(size.vision_config, hidden) if size.vision_config else ())
+    }
+    return Checkpoint(
+        name=size.name,
+        location=size.name,
+        format="published",
+        family=family,
+        config=size.config,
+        tensors=tensors,
+        tokenizer_files=TokenizerFiles(_no_tokenizer),
+        vision=vision,
+        vision_config=size.vision_config,
+    )
 
 
 def _no_tokenizer(config: TextConfig) -> Tokenizer:

@@ -55,7 +55,7 @@ def entry(result: Result) -> dict[str, Any]:
 
 def show(results: Sequence[Result], headlines: bool) -> None:
     """The parts of every estimate, the verdict on every card, and what is taken for granted."""
-    from gemmaq.models.gemma3.sizes import by_name
+    from gemmaq.models.families import size_by_name
     from gemmaq.vram.published import headline
 
     first = results[0]
@@ -66,7 +66,7 @@ def show(results: Sequence[Result], headlines: bool) -> None:
     columns += ["total\nGB", "\nGiB", *(["Google, GB\nBF16 → int4"] if headlines else [])]
     rows = []
     for lead, result in zip(leads, results, strict=True):
-        found, size = result.estimate, by_name(result.build.model.name)
+        found, size = result.estimate, size_by_name(result.build.model.name)
         parts = [found.weights, *([found.vision] if seen else []), found.kv_global, found.kv_local, found.compute]
         cells = [*lead, *map(_mib, parts), f"{found.total / 1e9:.2f}", f"{found.total / _GIB:.2f}"]
         if headlines:
@@ -231,7 +231,8 @@ def published(as_json: bool) -> None:
 
 def _cache_32k(name: str) -> str:
     from gemmaq import vram
-    from gemmaq.models.gemma3.sizes import require
+    from gemmaq.models.families import require_size
 
-    model = vram.Model(name, require(name).config, 0, 0)
+    config: Any = require_size(name).config
+    model = vram.Model(name, config, 0, 0)
     return f"{vram.estimate(vram.find('llama.cpp'), model, vram.Load(32768)).kv / 1e9:.2f}"

@@ -1,1 +1,23 @@
-"""Everything known about the Gemma 3 family, and nowhere else."""
+"""Gemma 3: everything known about the family, and nowhere else."""
+
+from __future__ import annotations
+
+from gemmaq.models.family import Family
+from gemmaq.models.gemma3 import chat, config, gguf_keys, modules, names, sizes, vision, vocabulary
+
+FAMILY = Family(
+    name="gemma3",
+    title="Gemma 3",
+    architectures=config.ARCHITECTURES,
+    names=names,
+    configs=config,
+    gguf=gguf_keys,
+    vision=vision,
+    vocabulary=vocabulary,
+    modules=modules,
+    chat=chat.CHAT,
+    license=chat.LICENSE,
+    sizes=sizes.SIZES,
+    official=r"gemma-3-(270m|1b|4b|12b|27b)(-(it|pt))?(-qat-(q4_0|int4)(-unquantized)?)?",
+    organization="google",
+)

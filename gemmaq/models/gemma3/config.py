@@ -11,9 +11,13 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from gemmaq.errors import InputError
+from gemmaq.models.config import Layer, Rope
+from gemmaq.models.gemma3 import vision
+from gemmaq.models.vision_config import VisionConfig
 
 TEXT = "Gemma3ForCausalLM"
 MULTIMODAL = "Gemma3ForConditionalGeneration"
+ARCHITECTURES = frozenset((TEXT, MULTIMODAL, "gemma3", "gemma3_text"))
 SUPPORTED = f"{TEXT} and {MULTIMODAL} (Gemma 3)"
 _SPELLED = {"eos_token_ids": "eos_token_id", "rope_factor": "the factor of rope scaling"}
 """Field -> what to call it in an error, where config.json has it under another name."""
@@ -50,9 +54,23 @@ class TextConfig:
     pad_token_id: int | None = 0
 
     @property
+    def layers(self) -> tuple[Layer, ...]:
+        """Dimensions of every decoder layer: all alike but for the window."""
+        windows = (self.sliding_window if local else None for local in self.layer_pattern)
+        return tuple(
+            Layer(self.num_attention_heads, self.num_key_value_heads, self.head_dim, self.intermediate_size, window)
+            for window in windows
+        )
+
+    @property
     def global_layers(self) -> int:
         """Layers that attend to the whole context."""
         return self.layer_pattern.count(False)
+
+    @property
+    def rope(self) -> Rope:
+        """Rotary position embedding."""
+        return Rope(self.rope_theta, self.rope_local_base_freq, self.rope_factor)
 
     @property
     def period(self) -> int | None:
@@ -63,14 +81,19 @@ class TextConfig:
         return None
 
     @property
+    def layer_parameters(self) -> tuple[int, ...]:
+        """Weights of every decoder layer's matrices."""
+        hidden = self.hidden_size
+        return tuple(
+            2 * hidden * (layer.query_width + layer.kv_width) + 3 * hidden * layer.ffn for layer in self.layers
+        )
+
+    @property
     def parameters(self) -> int:
         """Weights of the text model, the tied embedding counted once."""
-        heads = self.num_attention_heads * self.head_dim
-        kv_heads = self.num_key_value_heads * self.head_dim
-        hidden = self.hidden_size
-        layer = 2 * hidden * heads + 2 * hidden * kv_heads + 3 * hidden * self.intermediate_size
-        norms = 4 * hidden + 2 * self.head_dim
-        return self.vocab_size * hidden + self.num_hidden_layers * (layer + norms) + hidden
+        norms = 4 * self.hidden_size + 2 * self.head_dim
+        matrices = sum(self.layer_parameters)
+        return self.vocab_size * self.hidden_size + matrices + self.num_hidden_layers * norms + self.hidden_size
 
 
 def pattern(layers: int, period: int) -> tuple[bool, ...]:
@@ -112,7 +135,7 @@ def check_architecture(config: Mapping[str, Any]) -> None:
     """
     listed = config.get("architectures")
     name = listed[0] if isinstance(listed, list) and listed else config.get("model_type")
-    if name not in (TEXT, MULTIMODAL, "gemma3", "gemma3_text"):
+    if name not in ARCHITECTURES:
         raise InputError(f"architecture {name or 'unknown'} is not supported", f"supported: {SUPPORTED}")
 
 
@@ -226,3 +249,25 @@ def to_hf(config: TextConfig, dtype: str) -> dict[str, Any]:
     if config.period is not None:
         result["sliding_window_pattern"] = config.period
     return dict(sorted(result.items()))
+
+
+def with_vision(document: dict[str, Any], config: TextConfig, vision_config: VisionConfig) -> dict[str, Any]:
+    """config.json of a model with vision, from that of its text side as `to_hf` gives it."""
+    text = {key: value for key, value in document.items() if key not in ("architectures", "torch_dtype")}
+    return {
+        "architectures": [MULTIMODAL],
+        "model_type": "gemma3",
+        "eos_token_id": document["eos_token_id"],
+        "initializer_range": document["initializer_range"],
+        "text_config": text,
+        "tie_word_embeddings": document["tie_word_embeddings"],
+        "torch_dtype": document["torch_dtype"],
+        "vision_config": vision.to_hf(vision_config),
+        "vocab_size": config.vocab_size,
+        **vision.token_keys(vision_config),
+    }
+
+
+def with_vocabulary(config: TextConfig, size: int) -> TextConfig:
+    """The config with another number of embedding rows."""
+    return replace(config, vocab_size=size)

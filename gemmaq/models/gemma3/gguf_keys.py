@@ -13,9 +13,12 @@ from typing import Any
 
 from gemmaq.errors import InputError
 from gemmaq.models.gemma3.config import TextConfig, pattern
-from gemmaq.models.gemma3.vision import VisionConfig, checked
+from gemmaq.models.gemma3.vision import checked
+from gemmaq.models.vision_config import VisionConfig
 
 ARCHITECTURE = "gemma3"
+NORM_SHIFT = 1.0
+"""GGUF stores 1 + w of a norm's weights w: llama.cpp multiplies with what is stored."""
 _LAYERS_OF_27B = 62
 
 _INTEGERS = {
@@ -117,7 +120,6 @@ def _layer_pattern(value: Any, layers: int) -> tuple[bool, ...]:
     return flags
 
 
-PROJECTOR = "clip"
 _VISION = {
     "image_size": "image_size",
     "patch_size": "patch_size",

@@ -6,9 +6,10 @@ Canonical is the text-only Hugging Face layout: `model.layers.0.self_attn.q_proj
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from gemmaq.models.gemma3.config import TextConfig
+from gemmaq.models.roles import Place, Role
 
 EMBEDDING = "model.embed_tokens.weight"
 FINAL_NORM = "model.norm.weight"
@@ -34,6 +35,7 @@ _LAYER_GGUF = {
 }
 _LAYER_HF = {gguf: hf for hf, gguf in _LAYER_GGUF.items()}
 _OTHER_HF = {gguf: hf for hf, gguf in _OTHER_GGUF.items()}
+_IN_LAYER = re.compile(r"model\.layers\.(?P<layer>\d+)\.(?P<part>.+)\.weight")
 
 
 def canonical(name: str) -> str | None:
@@ -66,9 +68,49 @@ def from_gguf(name: str) -> str | None:
     return f"model.layers.{int(found[1])}.{_LAYER_HF[found[2]]}.weight"
 
 
-def is_norm(name: str) -> bool:
-    """Whether a tensor is an RMS norm. GGUF stores 1 + w of these, Hugging Face w."""
-    return name.endswith("norm.weight")
+INPUT_SITES: Mapping[str, tuple[str, ...]] = {
+    "self_attn.q_proj": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+    "self_attn.o_proj": ("self_attn.o_proj",),
+    "mlp.gate_proj": ("mlp.gate_proj", "mlp.up_proj"),
+    "mlp.down_proj": ("mlp.down_proj",),
+}
+"""Matrix of a layer -> the matrices that get the same input, itself first."""
+
+_KINDS = {
+    "self_attn.q_proj": "q_proj",
+    "self_attn.k_proj": "k_proj",
+    "self_attn.v_proj": "v_proj",
+    "self_attn.o_proj": "o_proj",
+    "mlp.gate_proj": "gate",
+    "mlp.up_proj": "up",
+    "mlp.down_proj": "down",
+}
+KINDS = (*_KINDS.values(), "embedding", "head", "norm", "vision")
+"""Kinds of tensors in the order of a table."""
+
+_PLACES = {
+    EMBEDDING: Place(Role.EMBEDDING, kind="embedding"),
+    HEAD: Place(Role.HEAD, kind="head"),
+    FINAL_NORM: Place(Role.NORM, kind="norm"),
+}
+
+
+def in_layer(layer: int, part: str) -> str:
+    """Canonical name of a decoder layer's tensor."""
+    return f"model.layers.{layer}.{part}.weight"
+
+
+def place(name: str) -> Place:
+    """Place of a canonical name in the model; a scalar outside the layers for a name that no model has."""
+    if name in _PLACES:
+        return _PLACES[name]
+    found = _IN_LAYER.fullmatch(name)
+    if found is None or found["part"] not in _LAYER_GGUF:
+        return Place(Role.SCALAR)
+    layer, part = int(found["layer"]), found["part"]
+    if part in _KINDS:
+        return Place(Role.MATRIX, layer, part, _KINDS[part])
+    return Place(Role.NORM, layer, part, "norm")
 
 
 def shapes(config: TextConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
@@ -89,5 +131,5 @@ def shapes(config: TextConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
     yield EMBEDDING, (config.vocab_size, hidden)
     for layer in range(config.num_hidden_layers):
         for part in _LAYER_GGUF:
-            yield f"model.layers.{layer}.{part}.weight", matrices.get(part, (hidden,))
+            yield in_layer(layer, part), matrices.get(part, (hidden,))
     yield FINAL_NORM, (hidden,)

@@ -9,10 +9,11 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import Any
 
 from gemmaq.errors import InputError
+from gemmaq.models.vision_config import VisionConfig
 
 PROJECTION = "multi_modal_projector.mm_input_projection_weight"
 PROJECTOR_NORM = "multi_modal_projector.mm_soft_emb_norm.weight"
@@ -47,37 +48,7 @@ _LAYER_HF = {gguf: hf for hf, gguf in _LAYER_GGUF.items()}
 _OTHER_HF = {gguf: hf for hf, gguf in _OTHER_GGUF.items()}
 
 
-@dataclass(frozen=True, slots=True)
-class VisionConfig:
-    """Dimensions and constants of the vision side.
-
-    Attributes (beyond the field names of transformers):
-        tokens: an image takes of the context (`mm_tokens_per_image`).
-        image_mean, image_std: that pixels are normalized with.
-        image_token, boi_token, eoi_token: ids of a placeholder, and of the beginning and end of an image.
-    """
-
-    hidden_size: int = 1152
-    intermediate_size: int = 4304
-    num_hidden_layers: int = 27
-    num_attention_heads: int = 16
-    patch_size: int = 14
-    image_size: int = 896
-    layer_norm_eps: float = 1e-6
-    tokens: int = 256
-    image_mean: tuple[float, ...] = (0.5, 0.5, 0.5)
-    image_std: tuple[float, ...] = (0.5, 0.5, 0.5)
-    image_token: int = 262144
-    boi_token: int = 255999
-    eoi_token: int = 256000
-
-    @property
-    def patches(self) -> int:
-        """Patches of an image."""
-        return (self.image_size // self.patch_size) ** 2
-
-
-SIGLIP = VisionConfig()
+DEFAULT = VisionConfig()
 _TOKENS = {"image_token": "image_token_index", "boi_token": "boi_token_index", "eoi_token": "eoi_token_index"}
 
 
@@ -214,27 +185,37 @@ def shapes(config: VisionConfig, text_hidden: int) -> Iterator[tuple[str, tuple[
     yield _TOWER + "post_layernorm.weight", (hidden,)
 
 
-def is_kept_wide(name: str) -> bool:
-    """Whether an mmproj file holds a tensor of two dimensions or more in F32: what patches are embedded with."""
-    return name.startswith(_EMBEDDINGS)
+def is_norm(name: str) -> bool:
+    """Whether a tensor is an RMS norm: the projector's."""
+    return name == PROJECTOR_NORM
 
 
-TOWER_PARAMETERS = sum(math.prod(shape) for name, shape in shapes(SIGLIP, 1) if name.startswith(_TOWER))
+def is_patch_kernel(name: str) -> bool:
+    """Whether a tensor is the convolution over patches."""
+    return name == PATCH_EMBEDDING
+
+
+def mmproj_type(name: str, dimensions: int, requested: str) -> str:
+    """Type of a tensor in an mmproj file, as llama.cpp's converter has it.
+
+    F32 for vectors and embeddings, F16 for the projection whatever is requested, else the requested type.
+    """
+    if dimensions < 2 or name.startswith(_EMBEDDINGS):
+        return "f32"
+    return "f16" if name == PROJECTION else requested
+
+
+TOWER_PARAMETERS = sum(math.prod(shape) for name, shape in shapes(DEFAULT, 1) if name.startswith(_TOWER))
 
 
 def projector_parameters(text_hidden: int) -> int:
     """Weights of the projector into a text model of that width: a matrix and a norm."""
-    return SIGLIP.hidden_size * (text_hidden + 1)
+    return DEFAULT.hidden_size * (text_hidden + 1)
 
 
-def half_bytes(text_hidden: int) -> int:
-    """Bytes of tower and projector in BF16 or F16, as a checkpoint has them."""
-    return 2 * (TOWER_PARAMETERS + projector_parameters(text_hidden))
-
-
-def mmproj_bytes(text_hidden: int, config: VisionConfig = SIGLIP) -> int:
+def mmproj_bytes(text_hidden: int, config: VisionConfig = DEFAULT) -> int:
     """Bytes of the tensors of an F16 mmproj file: matrices in F16, everything else in F32."""
     return sum(
-        math.prod(shape) * (2 if len(shape) == 2 and not is_kept_wide(name) else 4)
+        math.prod(shape) * (4 if mmproj_type(name, len(shape), "f16") == "f32" else 2)
         for name, shape in shapes(config, text_hidden)
     )

@@ -8,15 +8,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
-"""Token types, the same numbers in SentencePiece and GGUF."""
-
-SPACE = "\u2581"
+TOKENIZER_CLASS = "GemmaTokenizer"
+UNKNOWN_ID = 3
+GGUF_MODEL, GGUF_PRE = "llama", "default"
 FIRST_BYTE, LAST_BYTE = 238, 493
 LAST_PIECE = 236742
 LAST_CHARACTER = 255967
-ADDED_SCORE = -1000.0
-PAD_SCORE = -10000.0
 
 SPECIAL = frozenset(
     {
@@ -26,7 +23,11 @@ SPECIAL = frozenset(
 )  # fmt: skip
 """The tokens that Gemma's tokenizer.json marks special."""
 
-IMAGE_ROLES = {"boi_token": "<start_of_image>", "eoi_token": "<end_of_image>", "image_token": "<image_soft_token>"}
+IMAGE_ROLES: Mapping[str, str] = {
+    "boi_token": "<start_of_image>",
+    "eoi_token": "<end_of_image>",
+    "image_token": "<image_soft_token>",
+}
 """The tokens around an image and in place of it, as a tokenizer_config.json names them."""
 
 
@@ -34,6 +35,11 @@ def is_ours(vocabulary: Mapping[str, int]) -> bool:
     """Whether a vocabulary (piece -> id) is laid out like Gemma 3's."""
     places = {"<pad>": 0, "<eos>": 1, "<bos>": 2, "<unk>": 3, "<0x00>": FIRST_BYTE, "<0xFF>": LAST_BYTE}
     return len(vocabulary) > LAST_CHARACTER and all(vocabulary.get(piece) == at for piece, at in places.items())
+
+
+def is_byte(token_id: int) -> bool:
+    """Whether an id of the base vocabulary stands for a byte."""
+    return FIRST_BYTE <= token_id <= LAST_BYTE
 
 
 def score(token_id: int) -> float:

@@ -12,7 +12,7 @@ from functools import cache
 from gemmaq.encodings import ENCODINGS
 from gemmaq.errors import UsageError
 from gemmaq.models.gemma3.config import TextConfig
-from gemmaq.models.gemma3.vision import SIGLIP
+from gemmaq.models.gemma3.vision import DEFAULT as SIGLIP
 from gemmaq.vram import Engine, Estimate, Load, Model
 from gemmaq.vram.engines.gemma3_graph import Batch, build
 from gemmaq.vram.engines.ggml_allocator import buffer_bytes

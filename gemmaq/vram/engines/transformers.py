@@ -13,7 +13,8 @@ from collections.abc import Iterator
 
 from gemmaq.errors import UsageError
 from gemmaq.models.gemma3.config import TextConfig
-from gemmaq.models.gemma3.vision import SIGLIP, VisionConfig
+from gemmaq.models.gemma3.vision import DEFAULT as SIGLIP
+from gemmaq.models.vision_config import VisionConfig
 from gemmaq.vram import Engine, Estimate, Load, Model
 from gemmaq.vram.engines.llama_cpp import CUDA_CONTEXT
 

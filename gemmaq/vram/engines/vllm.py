@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 
 from gemmaq.models.gemma3.config import TextConfig
-from gemmaq.models.gemma3.vision import SIGLIP
+from gemmaq.models.gemma3.vision import DEFAULT as SIGLIP
 from gemmaq.vram import Engine, Estimate, Load, Model
 from gemmaq.vram.engines.llama_cpp import CUDA_CONTEXT
 

@@ -9,7 +9,7 @@ import pytest
 
 from fake_hub import FakeHub
 from fake_ollama import FakeOllama
-from gemmaq.models.gemma3.sizes import require
+from gemmaq.models.families import require_size as require
 from synthetic import write_checkpoint
 
 README = Path(__file__).parents[1] / "README.md"

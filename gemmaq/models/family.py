@@ -226,7 +226,7 @@ class Family:
 
     name: str
     title: str
-    architectures: frozenset[str]
+    architectures: tuple[str, ...]
     names: Names
     configs: Configs
     gguf: GGUFKeys

@@ -39,7 +39,7 @@ def source(work: Path, sparse: bool) -> Path:
     part = model.with_name("part")
     config = full_size("4b")
     write_checkpoint(part, config, shard_bytes=4_900_000_000, prefix="language_model.model.", sparse=sparse)
-    shapes = dict(vision.shapes(vision.SIGLIP, config.hidden_size))
+    shapes = dict(vision.shapes(vision.DEFAULT, config.hidden_size))
     tower = "model-vision.safetensors"
     write_safetensors(part / tower, {name: ("BF16", shape) for name, shape in shapes.items()}, None)
     index = json.loads((part / "model.safetensors.index.json").read_text())

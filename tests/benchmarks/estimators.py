@@ -34,8 +34,8 @@ from estimator_tools import TOOLS, Hub, Model, Tool
 from allocator import Setting, load, sparse_gguf
 from gemmaq.containers import gguf
 from gemmaq.encodings import find
+from gemmaq.models.families import require_size as require
 from gemmaq.models.gemma3.config import TextConfig
-from gemmaq.models.gemma3.sizes import require
 from gemmaq.planning.plan import Plan
 from gemmaq.planning.planner import make_plan
 from gemmaq.planning.recipe import Recipe

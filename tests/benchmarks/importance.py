@@ -28,6 +28,7 @@ from gemmaq.checkpoint.rows import weights
 from gemmaq.encodings import ENCODINGS, Encoding, codec
 from gemmaq.files.span import Reader
 from gemmaq.methods import Choice, Importance, quantize
+from gemmaq.models.gemma3.names import to_gguf
 from gemmaq.sources.open import open_source
 from oracles import ggml_quantize
 
@@ -43,10 +44,10 @@ def body(imatrix: Path | None) -> list[Rows]:
     slabs = []
     with Reader() as reader:
         for tensor in open_source("sample:gemma-3-270m").tensors.values():
-            if not tensor.name.startswith("model.layers.") or len(tensor.shape) != 2:
+            if not tensor.place.role.is_layer_matrix:
                 continue
             made = np.exp(2 * random.standard_normal(tensor.columns)).astype(np.float32)
-            importance = Importance(known.importance(tensor.name) if known else made)
+            importance = Importance(known.importance(to_gguf(tensor.name)) if known else made)
             x = weights(tensor, 0, tensor.rows, reader)
             slabs += [(x[at : at + SLAB], importance) for at in range(0, len(x), SLAB)]
     return slabs

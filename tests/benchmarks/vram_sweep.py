@@ -23,7 +23,9 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 
 from allocator import PRINTED, Setting, grid, load, scattered, sparse_gguf
 from gemmaq.containers import gguf
-from gemmaq.models.gemma3.sizes import SIZES, Size, require
+from gemmaq.models.families import require_size as require
+from gemmaq.models.gemma3.sizes import SIZES
+from gemmaq.models.size import Size
 from gemmaq.planning import recipe
 from gemmaq.planning.planner import make_plan
 from gemmaq.vram.weights import checkpoint_of

@@ -15,7 +15,7 @@ import pytest
 from damage import SMALL, poison, small_model, tree
 from gemmaq.calibration import gptq, imatrix, memory
 from gemmaq.calibration import layerwise as feedback
-from gemmaq.calibration.activations import SITES, add_products, gather, mirrored
+from gemmaq.calibration.activations import add_products, gather, mirrored
 from gemmaq.calibration.complete import Material, needed, prepared, sequences
 from gemmaq.calibration.statistics import squares
 from gemmaq.calibration.store import Store
@@ -30,6 +30,7 @@ from gemmaq.inference.decoder import Decoder, decoder
 from gemmaq.inference.documents import Text, read
 from gemmaq.methods import METHODS, Choice, Importance, quantize
 from gemmaq.models.gemma3.names import EMBEDDING, to_gguf
+from gemmaq.models.gemma3.names import INPUT_SITES as SITES
 from gemmaq.planning.recipe import Rule, of
 from gemmaq.planning.request import Calibration, Request
 from gemmaq.sources.open import open_source
@@ -195,7 +196,7 @@ def test_the_file_of_imatrix_holds_the_statistics(model, checkpoint, file, text,
     assert (found.datasets, found.chunks, found.chunk_size) == (("letters.txt",), len(shown), CONTEXT)
     assert set(found.entries) == {to_gguf(name) for name in inputs}
     for name, x in inputs.items():
-        np.testing.assert_allclose(found.importance(name), np.square(x).mean(axis=0), rtol=2e-4, atol=1e-12)
+        np.testing.assert_allclose(found.importance(to_gguf(name)), np.square(x).mean(axis=0), rtol=2e-4, atol=1e-12)
 
 
 def test_activations_that_are_not_finite_are_told(tmp_path, text):

@@ -127,7 +127,7 @@ def full_tower(folder: Path, text: Path) -> Path:
     (folder / "config.json").write_text(json.dumps(config))
     random = np.random.default_rng(7)
     block = bf16(random.standard_normal(1 << 22, np.float32) * np.float32(0.03))
-    shapes = dict(vision.shapes(vision.SIGLIP, seeing.TEXT["hidden_size"]))
+    shapes = dict(vision.shapes(vision.DEFAULT, seeing.TEXT["hidden_size"]))
     weights = {
         name: np.resize(np.roll(block, int(random.integers(1 << 20))), int(np.prod(shape)))
         for name, shape in shapes.items()
@@ -152,7 +152,7 @@ def test_all_439_tensors_of_the_real_tower(require: Require, eye: Path, scratch:
     ours = seeing.projector(scratch / "ours")
     tensors = {t.name: (t.tensor_type.name, t.shape.tolist()[::-1]) for t in GGUFReader(ours).tensors}
     assert len(tensors) == 439
-    for name, shape in vision.shapes(vision.SIGLIP, 64):
+    for name, shape in vision.shapes(vision.DEFAULT, 64):
         kind, stored = tensors[vision.to_gguf(name)]
         assert stored == list(shape)
         wide = len(shape) == 1 or ".embeddings." in name

@@ -13,8 +13,9 @@ import pytest
 from gemmaq import containers
 from gemmaq.encodings import ENCODINGS
 from gemmaq.errors import UsageError
+from gemmaq.models.families import size_by_name as by_name
 from gemmaq.models.gemma3.names import EMBEDDING
-from gemmaq.models.gemma3.sizes import SIZES, by_name
+from gemmaq.models.gemma3.sizes import SIZES
 from gemmaq.planning.mixtures import MIXTURES
 from gemmaq.planning.plan import Plan
 from gemmaq.planning.planner import make_plan

@@ -16,6 +16,7 @@ import ollama_rules as rules
 import oracles
 from artifacts import Sources, convert, set_template
 from gemmaq.artifact import modelfile
+from gemmaq.models.gemma3.chat import CHAT, LICENSE
 from gemmaq.runtimes import gather
 
 Require = Callable[[bool, str], None]
@@ -67,9 +68,9 @@ def test_what_it_asks_for(copies: dict[str, Path]) -> None:
     chat, seeing = made(copies["chat"]), made(copies["seeing"])
     assert chat.parameters == {"stop": ["<end_of_turn>"], "temperature": 1.0, "top_k": 32, "top_p": 0.9}
     assert seeing.parameters == {"stop": ["<end_of_turn>"], "temperature": 1.0, "top_k": 64, "top_p": 0.95}
-    assert chat.template == seeing.template == modelfile.TURNS and chat.system is None
+    assert chat.template == seeing.template == CHAT.go_template and chat.system is None
     assert (chat.requires, made(copies["split"]).requires, seeing.requires) == (None, "0.30.0", "0.30.4")
-    assert chat.licenses == [modelfile.LICENSE]
+    assert chat.licenses == [LICENSE.notice]
 
 
 def test_models_that_do_not_chat(sources: Sources, tmp_path: Path) -> None:
@@ -112,10 +113,10 @@ def known(require: Require) -> Iterator[Kinds]:
 def test_stock_templates(known: Kinds) -> None:
     """What we take for Gemma 3's own templates are those that the Hub knows, and Ollama takes them for Gemma 3's."""
     stock = {hashlib.sha256(entry["gguf"].encode()).hexdigest(): entry["gguf"] for entry in known.values()}
-    assert set(stock) == modelfile.STOCK
+    assert set(stock) == CHAT.templates
     newest = {"gemma3-instruct": known["library/gemma3:270m"]["gguf"]}
     for text in stock.values():
-        assert not modelfile.is_foreign(text) and modelfile.is_foreign(text + " ")
+        assert not modelfile.is_foreign(text, CHAT) and modelfile.is_foreign(text + " ", CHAT)
     assert rules.detected(newest["gemma3-instruct"], newest) == "gemma3-instruct"
     assert rules.detected(newest["gemma3-instruct"][:-50] + "?" * 49, newest) == "gemma3-instruct"
     assert rules.detected(newest["gemma3-instruct"][:-99], newest) == "gemma3-instruct"
@@ -136,7 +137,7 @@ def test_the_template_says_what_the_chat_template_says(known: Kinds, require: Re
         ).lstrip("\n")
         for turns in CONVERSATIONS.values()
     ]
-    assert node.go(modelfile.TURNS, [given(turns) for turns in CONVERSATIONS.values()]) == expected
+    assert node.go(CHAT.go_template, [given(turns) for turns in CONVERSATIONS.values()]) == expected
 
 
 def given(turns: list[tuple[str, str]]) -> dict[str, Any]:
@@ -152,7 +153,7 @@ def test_beyond_the_chat_template(require: Require) -> None:
     cut = [("system", "S"), ("assistant", "a"), ("user", "b")]
     twice = [("user", "a"), ("assistant", "b"), ("system", "S"), ("user", "c"), ("assistant", "d"), ("user", "e")]
     begun = [("user", "a"), ("assistant", "b")]
-    first, second, third = node.go(modelfile.TURNS, [given(turns) for turns in (cut, twice, begun)])
+    first, second, third = node.go(CHAT.go_template, [given(turns) for turns in (cut, twice, begun)])
     assert first.count("S") == 1 and first.endswith("user\nS\n\nb<end_of_turn>\n<start_of_turn>model\n")
     assert second.count("S") == 1 and second.startswith("<start_of_turn>user\nS\n\na<end_of_turn>")
     assert third.endswith("<start_of_turn>model\nb")
@@ -170,7 +171,7 @@ def test_a_stock_template_in_a_file(known: Kinds, sources: Sources, tmp_path: Pa
         assert rules.keys(path)["tokenizer.chat_template"] == entry["gguf"]
         assert derived(entry["gguf"])["model"].startswith("library/gemma3:")
         found = made(folder)
-        assert found.template == modelfile.TURNS and found.parameters["temperature"] == 1
+        assert found.template == CHAT.go_template and found.parameters["temperature"] == 1
     foreign = convert(sources.foreign, tmp_path / "foreign")
     assert made(foreign).template is None
 

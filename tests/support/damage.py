@@ -21,9 +21,9 @@ from hypothesis import strategies as st
 
 from gemmaq.errors import InputError
 from gemmaq.files import sentencepiece
+from gemmaq.files.sentencepiece import BYTE, CONTROL, NORMAL
 from gemmaq.files.span import FileSpan
 from gemmaq.models.gemma3.config import TextConfig, pattern
-from gemmaq.models.gemma3.vocabulary import BYTE, CONTROL, NORMAL
 from synthetic import TINY, write_checkpoint, write_safetensors
 
 SMALL = replace(TINY, num_hidden_layers=2, layer_pattern=pattern(2, 6))

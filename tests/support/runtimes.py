@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gemmaq.models.gemma3.names import from_gguf, is_norm
+from gemmaq.models.gemma3.names import from_gguf, place
+from gemmaq.models.roles import Role
 from oracles import read_gguf
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ def gguf_weights(path: Path) -> Iterator[tuple[str, torch.Tensor]]:
         f32 = kind == GGMLQuantizationType.F32
         raw = np.frombuffer(data, np.float32 if f32 else np.uint8).reshape(shape[-1], -1)
         weights = np.array(dequantize(raw, GGMLQuantizationType(kind))).reshape(shape[::-1])
-        yield name, torch.from_numpy(weights) - float(is_norm(name))
+        yield name, torch.from_numpy(weights) - float(place(name).role == Role.NORM)
 
 
 def put(model: Any, path: Path) -> None:

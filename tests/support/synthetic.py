@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
+from gemmaq.models.families import require_size as require
 from gemmaq.models.gemma3.config import TextConfig, pattern, to_hf
 from gemmaq.models.gemma3.names import shapes
-from gemmaq.models.gemma3.sizes import require
 
 TINY = TextConfig(
     hidden_size=64,

@@ -8,7 +8,9 @@ import pytest
 
 from gemmaq import vram
 from gemmaq.errors import UsageError
-from gemmaq.models.gemma3.sizes import SIZES, Size, require
+from gemmaq.models.families import require_size as require
+from gemmaq.models.gemma3.sizes import SIZES
+from gemmaq.models.size import Size
 from gemmaq.vram import Estimate, Load, Model, estimate
 
 MIB = 1 << 20

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from gemmaq.models.gemma3.sizes import require
+from gemmaq.models.families import require_size as require
 from gemmaq.vram import published
 from inprocess import run
 

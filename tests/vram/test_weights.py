@@ -12,7 +12,7 @@ import pytest
 
 from damage import SMALL, add_tensor, edit_json, header_of, small_model
 from gemmaq.models.gemma3 import vision
-from gemmaq.models.gemma3.vision import VisionConfig
+from gemmaq.models.vision_config import VisionConfig
 from inprocess import Done, run
 from oracles import read_gguf
 

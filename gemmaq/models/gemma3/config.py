@@ -17,8 +17,8 @@ from gemmaq.models.vision_config import VisionConfig
 
 TEXT = "Gemma3ForCausalLM"
 MULTIMODAL = "Gemma3ForConditionalGeneration"
-ARCHITECTURES = frozenset((TEXT, MULTIMODAL, "gemma3", "gemma3_text"))
-SUPPORTED = f"{TEXT} and {MULTIMODAL} (Gemma 3)"
+ARCHITECTURES = (TEXT, MULTIMODAL, "gemma3", "gemma3_text")
+"""Class names and model types of config.json that are read."""
 _SPELLED = {"eos_token_ids": "eos_token_id", "rope_factor": "the factor of rope scaling"}
 """Field -> what to call it in an error, where config.json has it under another name."""
 
@@ -105,9 +105,8 @@ def from_hf(config: Mapping[str, Any]) -> TextConfig:
     """Read a transformers config.json, text-only or multimodal, of transformers 4 or 5.
 
     Raises:
-        InputError: another architecture, a value of the wrong kind, or a variant that Gemma 3 runtimes cannot run.
+        InputError: a value of the wrong kind, or a variant that Gemma 3 runtimes cannot run.
     """
-    check_architecture(config)
     text = config.get("text_config")
     merged = {**config, **text} if isinstance(text, Mapping) else dict(config)
     if merged.get("attention_bias"):
@@ -125,18 +124,6 @@ def from_hf(config: Mapping[str, Any]) -> TextConfig:
     layers = values.get("num_hidden_layers", 26)
     values.pop("layer_pattern", None)
     return replace(_checked(values), layer_pattern=_layer_pattern(merged, layers))
-
-
-def check_architecture(config: Mapping[str, Any]) -> None:
-    """Refuse anything but Gemma 3 with causal text.
-
-    Raises:
-        InputError: naming the architecture and what is supported.
-    """
-    listed = config.get("architectures")
-    name = listed[0] if isinstance(listed, list) and listed else config.get("model_type")
-    if name not in ARCHITECTURES:
-        raise InputError(f"architecture {name or 'unknown'} is not supported", f"supported: {SUPPORTED}")
 
 
 def _rope(config: Mapping[str, Any]) -> dict[str, Any]:

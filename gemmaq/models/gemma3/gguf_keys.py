@@ -79,13 +79,8 @@ def to_config(keys: Mapping[str, Any], vocab_size: int) -> TextConfig:
         vocab_size: rows of its embedding.
 
     Raises:
-        InputError: another architecture, or keys missing or of the wrong kind.
+        InputError: keys missing or of the wrong kind.
     """
-    architecture = keys.get("general.architecture")
-    if architecture != ARCHITECTURE:
-        raise InputError(
-            f"GGUF architecture {architecture!r} is not supported", "supported: gemma3 (Gemma 3 text models)"
-        )
     values: dict[str, Any] = {"vocab_size": vocab_size}
     for names, kind in ((_INTEGERS, int), (_FLOATS, float)):
         for key, name in names.items():

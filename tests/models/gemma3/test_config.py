@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from gemmaq.errors import InputError
+from gemmaq.models.families import of_config
 from gemmaq.models.gemma3.config import TextConfig, from_hf, pattern, to_hf
 from gemmaq.models.gemma3.sizes import SIZES
 
@@ -124,13 +125,13 @@ def test_a_written_config_is_read_back_by_transformers() -> None:
 )
 def test_another_architecture_is_refused_by_name(document: dict[str, Any], name: str) -> None:
     with pytest.raises(InputError, match=name) as refused:
-        from_hf(document)
+        of_config(document)
     assert "Gemma3ForCausalLM" in str(refused.value.hint)
 
 
 @pytest.mark.parametrize("document", [{"model_type": "gemma3_text"}, {"architectures": [], "model_type": "gemma3"}])
 def test_the_model_type_does_where_no_architecture_is_named(document: dict[str, Any]) -> None:
-    assert from_hf(document) == from_hf(TEXT)
+    assert of_config(document).configs.from_hf(document) == from_hf(TEXT)
 
 
 BROKEN: list[dict[str, Any]] = [

@@ -7,8 +7,9 @@ import pytest
 from gemmaq.containers import gguf
 from gemmaq.encodings import find
 from gemmaq.errors import InputError
+from gemmaq.models.families import FAMILIES, require_size, size_by_name, size_label
 from gemmaq.models.gemma3.names import EMBEDDING, shapes
-from gemmaq.models.gemma3.sizes import SIZES, by_name, label_of, require
+from gemmaq.models.gemma3.sizes import SIZES
 from gemmaq.planning.planner import make_plan
 from gemmaq.planning.recipe import Recipe
 from gemmaq.vram.weights import checkpoint_of
@@ -44,12 +45,12 @@ GGML_ORG = {
 
 def q4_0_plan(label: str, embedding: str | None):
     recipe = Recipe(find("q4_0"), find(embedding) if embedding else None, method="nearest")
-    return make_plan(checkpoint_of(require(label)), recipe, gguf.FORMAT)
+    return make_plan(checkpoint_of(require_size(label)), recipe, gguf.FORMAT)
 
 
 @pytest.mark.parametrize("label", LABELS)
 def test_parameters_are_those_published(label):
-    size = require(label)
+    size = require_size(label)
     counts = {"embedding": 0, "matrices": 0, "norms": 0}
     for name, shape in shapes(size.config):
         kind = "embedding" if name == EMBEDDING else "matrices" if len(shape) == 2 else "norms"
@@ -84,18 +85,18 @@ def test_the_embedding_is_q6_k_where_that_is_possible(label):
     expected = "q8_0" if label in ("270M", "1B") else "q6_k"
     assert {tensor.name: tensor.encoding.name for tensor in plan.tensors}["token_embd.weight"] == expected
     assert plan.tensor_bytes == Q4_0_BYTES[expected][LABELS.index(label)]
-    assert plan.counts["q4_0"] == 7 * require(label).config.num_hidden_layers
+    assert plan.counts["q4_0"] == 7 * require_size(label).config.num_hidden_layers
 
 
 @pytest.mark.parametrize("label", LABELS)
 def test_names_a_user_may_say(label):
-    size = require(label)
-    assert size.label == label_of(size.config) == label
+    size = require_size(label)
+    assert size.label == size_label(FAMILIES[0], size.config) == label
     for name in (label.lower(), label, f"gemma-3-{label.lower()}", f"gemma3:{label.lower()}", f"google/{size.name}"):
-        assert by_name(name) is size, name
+        assert size_by_name(name) is size, name
 
 
 def test_layers_that_see_everything():
     assert [size.config.global_layers for size in SIZES] == [3, 4, 5, 8, 10]
     assert [size.config.period for size in SIZES] == [6] * 5
-    assert by_name("2b") is None
+    assert size_by_name("2b") is None

@@ -12,8 +12,10 @@ import pytest
 
 from allocator import MIB, PRINTED, Allocator, Setting, grid, load, scattered, sparse_gguf
 from gemmaq.containers import gguf
+from gemmaq.models.families import require_size as require
 from gemmaq.models.gemma3.config import TextConfig, pattern
-from gemmaq.models.gemma3.sizes import SIZES, Size, require
+from gemmaq.models.gemma3.sizes import SIZES
+from gemmaq.models.size import Size
 from gemmaq.planning import recipe
 from gemmaq.planning.planner import make_plan
 from gemmaq.sources.open import open_source

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from gemmaq.errors import UsageError
+from gemmaq.models.families import require_size as published
 from gemmaq.models.gemma3.config import TextConfig, pattern
 from gemmaq.models.gemma3.sizes import SIZES
-from gemmaq.models.gemma3.sizes import require as published
 from gemmaq.vram import Load, Model, estimate
 from gemmaq.vram.engines import mlx
 from runtimes import Require, need

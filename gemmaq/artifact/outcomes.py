@@ -65,12 +65,10 @@ class Tally:
 
 def _held(planned: PlannedTensor, numbers: F32) -> F32:
     """Scales as the container stores them: FP16 within ggml's blocks, else in the dtype of their array."""
+    from gemmaq.encodings.rounding import as_bf16, as_f16
+
     dtype = "F16" if len(planned.pieces) == 1 else planned.pieces[1].dtype
-    if dtype == "F16":
-        with np.errstate(over="ignore"):
-            return numbers.astype(np.float16).astype(np.float32)
-    bits = np.ascontiguousarray(numbers).view(np.uint32)
-    return ((bits + 0x7FFF + ((bits >> 16) & 1)) & np.uint32(0xFFFF0000)).view(np.float32)
+    return as_f16(numbers) if dtype == "F16" else as_bf16(numbers)
 
 
 def _how(planned: PlannedTensor, rounded: int) -> str:

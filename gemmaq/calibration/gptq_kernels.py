@@ -10,33 +10,16 @@ from typing import Any
 
 import numpy as np
 
-from gemmaq.encodings.kernels import MAGIC
+from gemmaq.encodings.rounding import MAGIC, round_bf16, round_f16
 from gemmaq.jit import compiled
 
 _ZERO = np.float32(0)
 _ONE = np.float32(1)
 _TINY = np.float32(1e-30)
-_SMALLEST_F16 = np.float32(2.0**-14)
 _STEP = np.float32(0.1)
 
 EXACT, F16, PORTABLE, BF16 = 0, 1, 2, 3
 """What scales are rounded to before codes are chosen for them."""
-
-
-@compiled
-def _to_bf16(value: Any) -> Any:
-    bits = np.float32(value).view(np.uint32)
-    odd = (bits >> np.uint32(16)) & np.uint32(1)
-    return np.uint32((bits + np.uint32(0x7FFF) + odd) & np.uint32(0xFFFF0000)).view(np.float32)
-
-
-@compiled
-def _to_f16(value: Any) -> Any:
-    if abs(value) < _SMALLEST_F16:
-        return np.float32(np.rint(value * np.float32(1 << 24))) / np.float32(1 << 24)
-    bits = np.float32(value).view(np.uint32)
-    odd = (bits >> np.uint32(13)) & np.uint32(1)
-    return np.uint32((bits + np.uint32(0xFFF) + odd) & np.uint32(0xFFFFE000)).view(np.float32)
 
 
 @compiled
@@ -45,8 +28,8 @@ def _stored(value: Any, kind: Any) -> Any:
     if kind == EXACT:
         return value
     if kind == F16:
-        return _to_f16(value)
-    return _to_f16(_to_bf16(value)) if kind == PORTABLE else _to_bf16(value)
+        return round_f16(value)
+    return round_f16(round_bf16(value)) if kind == PORTABLE else round_bf16(value)
 
 
 @compiled

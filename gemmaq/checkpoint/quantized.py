@@ -7,14 +7,12 @@ from collections.abc import Mapping
 import numpy as np
 
 from gemmaq.checkpoint import Part, Tensor
-from gemmaq.encodings import ENCODINGS, codec
+from gemmaq.encodings import ENCODINGS, Encoding, Kind, codec
 from gemmaq.errors import InputError
 from gemmaq.files.safetensors_header import ITEM_BYTES, Entry
 from gemmaq.files.span import FileSpan, Reader
 
 _SCALE_DTYPES = ("BF16", "F16", "F32")
-_SYMMETRIC = {(4, 32): "q4_0", (5, 32): "q5_0", (8, 32): "q8_0"}
-_AFFINE = {(4, 32): "affine4", (4, 64): "affine4-g64", (8, 32): "affine8", (8, 64): "affine8-g64"}
 _SAMPLE_ROWS = 64
 
 
@@ -55,12 +53,18 @@ def quantized_tensor(
         Part(arrays[suffix][0], e.offset, e.shape[1] * ITEM_BYTES[e.dtype], e.dtype)
         for suffix, e in zip(wanted, entries, strict=True)
     )
-    encoding = _SYMMETRIC.get(layout)
-    if kind == "mlx" and (encoding is None or not _is_symmetric(parts, words.shape[0], ENCODINGS[encoding].zero or 0)):
-        encoding = _AFFINE.get(layout)
+    encoding = _stream_type(Kind.LINEAR, *layout)
+    if kind == "mlx" and (encoding is None or not _is_symmetric(parts, words.shape[0], encoding.zero or 0)):
+        encoding = _stream_type(Kind.MINIMA, *layout)
     if encoding is None:
         raise InputError(f"{span}: tensor {name} has {layout[0]} bits in groups of {layout[1]}, which cannot be read")
-    return Tensor(name, (words.shape[0], columns), ENCODINGS[encoding], parts, kind)
+    return Tensor(name, (words.shape[0], columns), encoding, parts, kind)
+
+
+def _stream_type(kind: Kind, bits: int, group: int) -> Encoding | None:
+    """The type of that kind that folders hold with so many bits and columns a scale, MLX's own before ggml's."""
+    candidates = [e for e in ENCODINGS.values() if e.mlx and (e.kind, e.bits, e.block) == (kind, bits, group)]
+    return min(candidates, key=lambda e: e.ggml_type is not None, default=None)
 
 
 def _is_symmetric(parts: tuple[Part, ...], rows: int, zero: int) -> bool:

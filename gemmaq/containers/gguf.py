@@ -31,14 +31,17 @@ def _pieces(encoding: Encoding, columns: int) -> tuple[PieceSpec, ...]:
 
 def _default_embedding(body: Encoding) -> str:
     """Rows are looked up as well as multiplied with, worth more bits: Q6_K (Q8_0 where 256 does not divide them)."""
-    return body.name if body.is_float or body.name == "q8_0" else "q6_k"
+    return body.name if body.is_float or body.bits >= 8 else "q6_k"
 
 
-_HELD = frozenset(name for name in ENCODINGS if ENCODINGS[name].ggml_type is not None)
+def _holds(encoding: Encoding) -> bool:
+    return encoding.ggml_type is not None
+
+
 FORMAT = Format(
     name="gguf",
-    encodings=_HELD,
-    embedding_encodings=_HELD,
+    holds=_holds,
+    holds_embedding=_holds,
     gguf_names=True,
     vector=ENCODINGS["f32"],
     default_embedding=_default_embedding,
@@ -47,11 +50,6 @@ FORMAT = Format(
 )
 
 _QUANTIZATION_VERSION = 2
-_FILE_TYPES = {
-    "F32": 0, "F16": 1, "Q4_0": 2, "Q4_1": 3, "Q8_0": 7, "Q5_0": 8, "Q5_1": 9, "Q4_K_S": 14, "Q4_K_M": 15, "Q4_K": 15,
-    "Q5_K_S": 16, "Q5_K_M": 17, "Q5_K": 17, "Q6_K": 18, "BF16": 32,
-}  # fmt: skip
-"""Types of a plan -> general.file_type (llama.cpp's llama_ftype, where Q4_K and Q5_K mean the M mixtures)."""
 _SAMPLING = {
     "top_k": ("top_k", I32), "top_p": ("top_p", F32), "min_p": ("min_p", F32), "temperature": ("temp", F32),
 }  # fmt: skip
@@ -95,7 +93,9 @@ def _projector(checkpoint: Checkpoint, plan: Plan, identity: Identity, kind: str
         checkpoint.vision_config, checkpoint.config.hidden_size
     ).items():
         keys.scalar(key, value)
-    keys.number("general.file_type", _FILE_TYPES[kind.upper()], U32)
+    file_type = ENCODINGS[kind].file_type
+    assert file_type is not None
+    keys.number("general.file_type", file_type, U32)
     keys.number("general.quantization_version", _QUANTIZATION_VERSION, U32)
     return _file(f"mmproj-{identity.stem}-{kind.upper()}.gguf", keys, plan.beside)
 
@@ -137,8 +137,8 @@ def _describe(keys: Keys, checkpoint: Checkpoint, plan: Plan, identity: Identity
     _name(keys, checkpoint, identity)
     for key, value in checkpoint.family.gguf.from_config(checkpoint.config).items():
         keys.scalar(f"{architecture}.{key}", value)
-    if plan.label in _FILE_TYPES:
-        keys.number("general.file_type", _FILE_TYPES[plan.label], U32)
+    if plan.file_type is not None:
+        keys.number("general.file_type", plan.file_type, U32)
     keys.number("general.quantization_version", _QUANTIZATION_VERSION, U32)
 
 

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from gemmaq.encodings import U8, Values
 
 _BF16 = ENCODINGS["bf16"]
-_IMAGES = frozenset({"q4_0", "q4_1", "q5_0", "q8_0"})
-_HELD = _IMAGES | {"affine4", "affine4-g64", "affine8", "affine8-g64", "bf16"}
 
 
 def _pieces(encoding: Encoding, columns: int) -> tuple[PieceSpec, ...]:
@@ -37,13 +35,22 @@ def _pieces(encoding: Encoding, columns: int) -> tuple[PieceSpec, ...]:
     return PieceSpec("weight", "U32", packed // 4, packed), scales, biases
 
 
+def _default_embedding(body: Encoding) -> str:
+    """The body's type if it is MLX's own or BF16, Q8_0 for ggml's types."""
+    return body.name if body.is_float or body.ggml_type is None else "q8_0"
+
+
+def _holds(encoding: Encoding) -> bool:
+    return encoding.mlx
+
+
 FORMAT = Format(
     name="mlx",
-    encodings=_HELD,
-    embedding_encodings=_HELD,
+    holds=_holds,
+    holds_embedding=_holds,
     gguf_names=False,
     vector=_BF16,
-    default_embedding=lambda body: body.name if body.name not in _IMAGES else "q8_0",
+    default_embedding=_default_embedding,
     pieces=_pieces,
     portable=True,
     text_prefix="language_model.",

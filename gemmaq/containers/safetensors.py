@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from gemmaq.encodings import U8, Values
 
 _TORCH = {"bf16": "bfloat16", "f16": "float16", "f32": "float32"}
-_FLOATS = frozenset(_TORCH)
 
 
 def _pieces(encoding: Encoding, columns: int) -> tuple[PieceSpec, ...]:
@@ -33,8 +32,8 @@ def _pieces(encoding: Encoding, columns: int) -> tuple[PieceSpec, ...]:
 
 FORMAT = Format(
     name="safetensors",
-    encodings=_FLOATS | {"q4_0", "q8_0"},
-    embedding_encodings=_FLOATS,
+    holds=lambda encoding: encoding.is_float or encoding.compressed_tensors,
+    holds_embedding=lambda encoding: encoding.is_float,
     gguf_names=False,
     vector=None,
     default_embedding=lambda body: body.name if body.is_float else "bf16",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gemmaq.encodings import Codec
-from gemmaq.encodings.kernels import narrow_bf16, narrow_f16, widen_bf16
+from gemmaq.encodings.rounding import narrow_bf16, narrow_f16, widen_bf16
 
 if TYPE_CHECKING:
     from gemmaq.encodings import F32, U8

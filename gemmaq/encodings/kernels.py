@@ -1,4 +1,4 @@
-"""Compiled loops over blocks of 32 weights, and over plain floats.
+"""Compiled loops over blocks of 32 weights.
 
 Every quantizing loop does the f32 operations of ggml's reference quantizer (ggml-quants.c, `quantize_row_*_ref`)
 in the same order, so that the bytes agree. All arrays are C-contiguous; blocks are rows of 32.
@@ -17,45 +17,11 @@ _ZERO = np.float32(0)
 _ONE = np.float32(1)
 _HALF = np.float32(0.5)
 _INF = np.float32(np.inf)
-MAGIC = np.float32(12582912.0)  # 1.5 * 2^23: adding and taking it away rounds to an integer, ties to even
-_SMALL = np.uint32(0x38800000)  # 2^-14, the smallest normal number of FP16
-_LARGE = np.uint32(0x47800000)  # 2^16
-_INF_BITS = np.uint32(0x7F800000)
 
 
 def _reduction(function: Any) -> Any:
     """Like `compiled`, allowing only what min and max of finite numbers need to be vectorised."""
     return _jit(function, fastmath={"nnan", "nsz"})
-
-
-@compiled
-def widen_bf16(source: Any, target: Any) -> None:
-    """BF16 bits, u16 [n] -> the bits of the same f32, u32 [n]."""
-    for i in range(source.size):
-        target[i] = np.uint32(source[i]) << np.uint32(16)
-
-
-@compiled
-def narrow_bf16(source: Any, target: Any) -> None:
-    """F32 bits, u32 [n] -> BF16 bits, u16 [n], to nearest even."""
-    for i in range(source.size):
-        bits = source[i]
-        odd = (bits >> np.uint32(16)) & np.uint32(1)
-        target[i] = np.uint16((bits + np.uint32(0x7FFF) + odd) >> np.uint32(16))
-
-
-@compiled
-def narrow_f16(source: Any, target: Any) -> None:
-    """F32, f32 [n] -> FP16 bits, u16 [n], to nearest even; too large becomes infinite."""
-    bits = source.view(np.uint32)
-    for i in range(bits.size):
-        size = bits[i] & np.uint32(0x7FFFFFFF)
-        sign = (bits[i] >> np.uint32(16)) & np.uint32(0x8000)
-        odd = (size >> np.uint32(13)) & np.uint32(1)
-        normal = (size - np.uint32(0x38000000) + np.uint32(0xFFF) + odd) >> np.uint32(13)
-        small = np.uint32(np.int32(abs(source[i]) * np.float32(1 << 24) + MAGIC - MAGIC)) if size < _SMALL else normal
-        large = np.uint32(0x7E00) if size > _INF_BITS else np.uint32(0x7C00)
-        target[i] = np.uint16(sign | (small if size < _LARGE else large))
 
 
 @compiled

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gemmaq.encodings import Codec, Quantized, kernels
+from gemmaq.encodings.rounding import narrow_f16
 
 if TYPE_CHECKING:
     from gemmaq.encodings import F32, U8
@@ -21,7 +22,7 @@ BLOCK = kernels.BLOCK
 def half_bytes(values: F32) -> U8:
     """F32 [n] -> their FP16 bytes, u8 [n, 2], to nearest even; too large becomes infinite."""
     out = np.empty(values.size, np.uint16)
-    kernels.narrow_f16(values.reshape(-1), out)
+    narrow_f16(values.reshape(-1), out)
     return out.view(np.uint8).reshape(-1, 2)
 
 

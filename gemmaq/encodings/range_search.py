@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from gemmaq.encodings.kernels import MAGIC
 from gemmaq.encodings.lanes import LANES, LARGEST, WEIGHTS
+from gemmaq.encodings.rounding import MAGIC
 from gemmaq.jit import compiled
 
 _UNROLLED = 4  # weights between two visits to the sums in memory

@@ -95,12 +95,13 @@ def _rule(encoding: Encoding, ceiling: float) -> tuple[np.int32, np.float32, np.
 def _ported(groups: F32, found: Quantized, encoding: Encoding) -> Quantized:
     """The scales and minima found, made portable, with the nearest codes for what they have become."""
     from gemmaq.encodings.kernels import round_to_ranges, round_to_scales
+    from gemmaq.encodings.rounding import portable
 
-    scales, codes = nearest.portable(found.scales), np.empty_like(found.codes)
+    scales, codes = portable(found.scales), np.empty_like(found.codes)
     if found.minima is None:
         round_to_scales(groups, scales, np.arange(len(scales)), encoding.zero, codes)
         return Quantized(codes, scales)
-    minima = nearest.portable(found.minima)
+    minima = portable(found.minima)
     round_to_ranges(groups, scales, minima, np.float32((1 << encoding.bits) - 1), codes)
     return Quantized(codes, scales, minima)
 

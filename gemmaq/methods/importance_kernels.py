@@ -13,6 +13,7 @@ import numpy as np
 from gemmaq.encodings.lanes import LANES, ROOM, WEIGHTS
 from gemmaq.encodings.range_search import nearest_level as nearest_code
 from gemmaq.encodings.range_search import search_ranges
+from gemmaq.encodings.rounding import round_bf16
 from gemmaq.encodings.scale_search import choose_levels, search_scales
 from gemmaq.jit import compiled
 
@@ -96,14 +97,6 @@ def fit_affine(x: Any, importance: Any, squares: Any, rule: Any, codes: Any, sca
 
 
 @compiled
-def _bf16(value: Any) -> Any:
-    """The nearest number that BF16 holds, f32."""
-    bits = np.float32(value).view(np.uint32)
-    odd = (bits >> np.uint32(16)) & np.uint32(1)
-    return np.uint32((bits + np.uint32(0x7FFF) + odd) & np.uint32(0xFFFF0000)).view(np.float32)
-
-
-@compiled
 def _assess(x: Any, weights: Any, scale: Any, minimum: Any, top: Any, codes: Any) -> Any:
     """Nearest codes of a group, and (weighted squared error, the minimum that suits these codes best)."""
     inverse = np.float32(1) / scale if scale != _ZERO else _ZERO
@@ -132,11 +125,11 @@ def settle(x: Any, importance: Any, squares: Any, top: Any, found: Any, best: An
     for g in range(x.shape[0]):
         for i in range(size):
             weights[i] = importance[g % across, i] * np.sqrt(squares[g // across] + x[g, i] * x[g, i])
-        best[0, g], best[1, g] = _bf16(best[0, g]), _bf16(best[1, g])
+        best[0, g], best[1, g] = round_bf16(best[0, g]), round_bf16(best[1, g])
         least, _ = _assess(x[g], weights, best[0, g], best[1, g], top, codes[g])
-        scale, minimum = _bf16(found[0, g]), found[1, g]
+        scale, minimum = round_bf16(found[0, g]), found[1, g]
         for _ in range(2):
-            minimum = _bf16(minimum)
+            minimum = round_bf16(minimum)
             error, fitted = _assess(x[g], weights, scale, minimum, top, tried)
             if error < least:
                 least = error

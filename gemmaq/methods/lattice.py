@@ -17,7 +17,6 @@ import numpy as np
 from gemmaq.encodings import Quantized
 from gemmaq.errors import InputError
 from gemmaq.methods import METHODS
-from gemmaq.methods.nearest import portable
 
 if TYPE_CHECKING:
     from gemmaq.encodings import F32, Encoding, Values
@@ -116,6 +115,7 @@ def quantize(x: F32, encoding: Encoding, choice: Choice) -> Values:
         InputError: another encoding.
     """
     from gemmaq.encodings.kernels import round_to_scales
+    from gemmaq.encodings.rounding import portable
     from gemmaq.methods.lattice_kernels import code_blocks
 
     if not METHODS["lattice"].writes(encoding):

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from gemmaq.encodings.rounding import round_bf16, round_to_11_bits
 from gemmaq.jit import compiled
 
 _ZERO = np.float32(0)
@@ -15,21 +16,6 @@ _ALWAYS = np.float32(0.01)
 """Share of the tolerance that the code 0 has too. All of these are relative errors: small codes move less."""
 _ENOUGH = 8
 """Weights that are not zero without which a block proves nothing."""
-
-
-@compiled
-def _round_bf16(value: Any) -> Any:
-    bits = np.float32(value).view(np.uint32)
-    odd = (bits >> np.uint32(16)) & np.uint32(1)
-    return np.uint32((bits + np.uint32(0x7FFF) + odd) & np.uint32(0xFFFF0000)).view(np.float32)
-
-
-@compiled
-def _round_f16(value: Any) -> Any:
-    """To the eleven significant bits of FP16; range and subnormals are not its concern."""
-    bits = np.float32(value).view(np.uint32)
-    odd = (bits >> np.uint32(13)) & np.uint32(1)
-    return np.uint32((bits + np.uint32(0xFFF) + odd) & np.uint32(0xFFFFE000)).view(np.float32)
 
 
 @compiled
@@ -84,12 +70,12 @@ def _refined(row: Any, scale: Any) -> Any:
         above += np.float64(row[j]) * code
         below += code * code
     best = np.float32(above / below)
-    for candidate in (scale, _round_bf16(best), _round_f16(best)):
+    for candidate in (scale, round_bf16(best), round_to_11_bits(best)):
         exact = True
         for j in range(row.size):
             code = np.float32(np.rint(row[j] * inverse))
             product = candidate * code
-            if product != row[j] and _round_bf16(product) != row[j]:
+            if product != row[j] and round_bf16(product) != row[j]:
                 exact = False
                 break
         if exact:

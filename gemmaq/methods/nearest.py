@@ -37,18 +37,10 @@ def quantize(x: F32, encoding: Encoding, choice: Choice) -> Values:
     return values
 
 
-def portable(scales: F32) -> F32:
-    """The nearest scales that BF16 and FP16 both hold; too large for FP16 stays as it is."""
-    bits = np.ascontiguousarray(scales).view(np.uint32)
-    rounded = ((bits + 0x7FFF + ((bits >> 16) & 1)) & np.uint32(0xFFFF0000)).view(np.float32)
-    with np.errstate(over="ignore"):
-        halves = rounded.astype(np.float16).astype(np.float32)  # only in FP16's subnormal range a second rounding
-    return np.where(np.isfinite(halves), halves, scales)
-
-
 def _ported(x: F32, values: Quantized, encoding: Encoding) -> Quantized:
     """The same rows on portable scales and minima; codes change only where these did."""
     from gemmaq.encodings.kernels import round_to_ranges, round_to_scales
+    from gemmaq.encodings.rounding import portable
 
     scales = portable(values.scales)
     blocks, codes = x.reshape(-1, encoding.block), values.codes.reshape(-1, encoding.block)

@@ -36,11 +36,13 @@ class Mixture:
 
     Attributes:
         name: the name users type, lower case.
+        file_type: GGUF's general.file_type (llama.cpp's llama_ftype).
         body: what most of them get.
         wider: the exceptions.
     """
 
     name: str
+    file_type: int
     body: Encoding
     wider: tuple[Wider, ...] = ()
 
@@ -78,9 +80,9 @@ _HALF_IN_Q6_K = (Wider(_VALUES, _ends_and_every_third, _Q6_K), Wider(_DOWN, _end
 MIXTURES: dict[str, Mixture] = {
     m.name: m
     for m in (
-        Mixture("q4_k_s", _Q4_K, (Wider(_VALUES, _first_four, _Q5_K), Wider(_DOWN, _first_eighth, _Q5_K))),
-        Mixture("q4_k_m", _Q4_K, _HALF_IN_Q6_K),
-        Mixture("q5_k_s", _Q5_K),
-        Mixture("q5_k_m", _Q5_K, _HALF_IN_Q6_K),
+        Mixture("q4_k_s", 14, _Q4_K, (Wider(_VALUES, _first_four, _Q5_K), Wider(_DOWN, _first_eighth, _Q5_K))),
+        Mixture("q4_k_m", 15, _Q4_K, _HALF_IN_Q6_K),
+        Mixture("q5_k_s", 16, _Q5_K),
+        Mixture("q5_k_m", 17, _Q5_K, _HALF_IN_Q6_K),
     )
 }

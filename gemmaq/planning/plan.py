@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from gemmaq.checkpoint import Tensor
-from gemmaq.encodings import Encoding
+from gemmaq.encodings import ENCODINGS, Encoding
 from gemmaq.methods import Choice
 from gemmaq.planning.recipe import Recipe
 
@@ -38,8 +38,8 @@ class Format:
 
     Attributes:
         name: `gguf`, `mlx`, `safetensors`.
-        encodings: names of the encodings it can hold.
-        embedding_encodings: the same for the embedding.
+        holds: whether it can hold an encoding.
+        holds_embedding: whether it can hold the embedding in an encoding.
         gguf_names: Whether tensors have their GGUF names, norms GGUF's shift, and the vision side a file of its own
             (mmproj); all of that is the family's. Otherwise names are canonical and nothing is shifted.
         vector: encoding of one-dimensional tensors, None for that of the recipe's body, or BF16 if that is quantized.
@@ -52,8 +52,8 @@ class Format:
     """
 
     name: str
-    encodings: frozenset[str]
-    embedding_encodings: frozenset[str]
+    holds: Callable[[Encoding], bool]
+    holds_embedding: Callable[[Encoding], bool]
     gguf_names: bool
     vector: Encoding | None
     default_embedding: Callable[[Encoding], str]
@@ -62,6 +62,16 @@ class Format:
     text_prefix: str = ""
     channels_last: bool = False
     repeats_head: bool = False
+
+    @property
+    def encodings(self) -> frozenset[str]:
+        """Names of the encodings it can hold."""
+        return frozenset(name for name, encoding in ENCODINGS.items() if self.holds(encoding))
+
+    @property
+    def embedding_encodings(self) -> frozenset[str]:
+        """Names of the encodings it can hold the embedding in."""
+        return frozenset(name for name, encoding in ENCODINGS.items() if self.holds_embedding(encoding))
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +190,11 @@ class Plan:
     def label(self) -> str:
         """The types as file names show them: as asked for, or that of the body if the source decides."""
         return self.body.label if self.recipe.keep else self.recipe.label
+
+    @property
+    def file_type(self) -> int | None:
+        """GGUF's general.file_type, None for types that llama.cpp has no number for."""
+        return self.body.file_type if self.recipe.keep else (self.recipe.mixture or self.recipe.body).file_type
 
     @property
     def counts(self) -> Mapping[str, int]:

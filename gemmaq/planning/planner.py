@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from gemmaq.checkpoint import Checkpoint, Tensor
-from gemmaq.encodings import ENCODINGS, Encoding
+from gemmaq.encodings import ENCODINGS, Encoding, Kind
 from gemmaq.errors import InputError
 from gemmaq.methods import AUTO, METHODS, Choice
 from gemmaq.methods.lattice import Verdict
@@ -127,8 +127,8 @@ def _planned(
         encoding = _vector(recipe, target)
     else:
         embedding = target.default_embedding(recipe.body)
-        if portable["nearest"] and embedding == "q6_k":
-            embedding = "q8_0"  # the same in every container that can hold it
+        if portable["nearest"] and ENCODINGS[embedding].kind is Kind.SUPER:
+            embedding = ENCODINGS[embedding].fallback or embedding  # the same in every container that can hold it
         encoding, reason = encoding_for(
             recipe, tensor, checkpoint.config.num_hidden_layers, embedding, _allowed(tensor, target)
         )

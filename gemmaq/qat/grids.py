@@ -154,7 +154,7 @@ def _q4_0_torch(weights: torch.Tensor) -> torch.Tensor:
 
 
 def _channel_compiled(x: F32, out: F32) -> None:
-    from gemmaq.methods.nearest import portable
+    from gemmaq.encodings.rounding import portable
 
     scales = portable(np.abs(x).max(axis=1, keepdims=True) / np.float32(7))
     with np.errstate(divide="ignore"):
@@ -200,7 +200,7 @@ def pegged(values: F32) -> F32:
     Args:
         values: f32, as `values` gives them; not changed.
     """
-    from gemmaq.methods.nearest import portable
+    from gemmaq.encodings.rounding import portable
 
     blocks = values.reshape(-1, BLOCK).copy()
     at = np.abs(blocks).argmax(axis=1)

@@ -6,36 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from gemmaq.encodings.kernels import BLOCK, MAGIC, _first_extreme, _inverse, ranges
+from gemmaq.encodings.kernels import BLOCK, _first_extreme, _inverse, ranges
+from gemmaq.encodings.rounding import MAGIC, round_portable
 from gemmaq.jit import compiled
 
 _ZERO = np.float32(0)
 _HALF = np.float32(0.5)
 _EIGHT = np.float32(8)
 _FIFTEEN = np.float32(15)
-_SMALLEST_NORMAL = np.float32(2.0**-14)
-_LARGEST = np.float32(65504)
-
-
-@compiled
-def _round_bf16(value: Any) -> Any:
-    bits = np.float32(value).view(np.uint32)
-    odd = (bits >> np.uint32(16)) & np.uint32(1)
-    return np.uint32((bits + np.uint32(0x7FFF) + odd) & np.uint32(0xFFFF0000)).view(np.float32)
-
-
-@compiled
-def _portable(scale: Any) -> Any:
-    """The nearest number that BF16 and FP16 both hold, as `nearest.portable` has it."""
-    rounded = _round_bf16(scale)
-    size = abs(rounded)
-    if size > _LARGEST:
-        return scale
-    if size < _SMALLEST_NORMAL:  # a whole number of FP16's smallest steps, ties to even
-        steps = np.float32(size * np.float32(2.0**24) + MAGIC) - MAGIC
-        size = steps * np.float32(2.0**-24)
-        return -size if rounded < _ZERO or (rounded == _ZERO and np.signbit(rounded)) else size
-    return rounded
 
 
 @compiled
@@ -49,7 +27,7 @@ def values_q4_0(x: Any, out: Any) -> None:
         if highs[b] == -lows[b]:
             extreme = _first_extreme(x[b], highs[b])
         d = extreme / -_EIGHT
-        scale = _portable(d)
+        scale = round_portable(d)
         inverse = _inverse(scale)
         if scale == d:  # ggml's own rounding
             bias = _ZERO if inverse == _ZERO and d != _ZERO else _EIGHT + _HALF

@@ -54,7 +54,7 @@ def gather(
     hooks = [module.get_submodule(site).register_forward_pre_hook(hook(site)) for site in sites]
     try:
         for at in range(0, len(hidden), step):
-            parts = decoder.machine.each(run, hidden[at : at + step])
+            parts = decoder.device.map(run, hidden[at : at + step])
             after += [out for out, _ in parts]
             for site in sites:
                 take(site, torch.cat([found.pop(site) for _, found in parts]))
@@ -70,7 +70,7 @@ def add_products(hessian: torch.Tensor, inputs: torch.Tensor, decoder: Decoder) 
     def run(at: int) -> None:
         hessian[at : at + _PANEL, at:].addmm_(inputs[:, at : at + _PANEL].T, inputs[:, at:])
 
-    decoder.machine.each(run, range(0, len(hessian), _PANEL))
+    decoder.device.map(run, range(0, len(hessian), _PANEL))
 
 
 def mirrored(hessian: torch.Tensor) -> torch.Tensor:

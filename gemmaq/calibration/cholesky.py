@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
-    from gemmaq.inference.device import Machine
+    from gemmaq.inference.device import Device
 
 _BLOCK = 512
 _ROWS = 256
 
 
-def cholesky(matrix: torch.Tensor, machine: Machine) -> bool:
+def cholesky(matrix: torch.Tensor, device: Device) -> bool:
     """Replace the lower triangle of a symmetric matrix, f32 [n, n], by its Cholesky factor; what is above is lost.
 
     Returns:
@@ -36,12 +36,12 @@ def cholesky(matrix: torch.Tensor, machine: Machine) -> bool:
             stop = min(at + _ROWS, len(matrix))
             matrix[at:stop, end:stop].addmm_(matrix[at:stop, start:end], matrix[end:stop, start:end].mT, alpha=-1)
 
-        machine.each(below, range(end, len(matrix), _ROWS))
-        machine.each(rest, range(end, len(matrix), _ROWS))
+        device.map(below, range(end, len(matrix), _ROWS))
+        device.map(rest, range(end, len(matrix), _ROWS))
     return True
 
 
-def inverse(upper: torch.Tensor, machine: Machine) -> torch.Tensor:
+def inverse(upper: torch.Tensor, device: Device) -> torch.Tensor:
     """The inverse of an upper triangular matrix, f32 [n, n], upper triangular too."""
     import torch
 
@@ -58,5 +58,5 @@ def inverse(upper: torch.Tensor, machine: Machine) -> torch.Tensor:
                 right = -(upper[low:high, high:end] @ found[high:end, at:end])
             found[low:high, at:end] = torch.linalg.solve_triangular(upper[low:high, low:high], right, upper=True)
 
-    machine.each(columns, range(0, len(upper), _BLOCK))
+    device.map(columns, range(0, len(upper), _BLOCK))
     return found

@@ -132,9 +132,9 @@ def importance(
     """
     from gemmaq.calibration.statistics import squares
     from gemmaq.inference.decoder import decoder
-    from gemmaq.inference.device import machine
+    from gemmaq.inference.device import open_device
 
-    with machine(material.device, material.threads) as here, decoder(checkpoint, here) as model:
+    with open_device(material.device, material.threads) as here, decoder(checkpoint, here) as model:
         sums = squares(model, tokens, progress)
     entries = {
         checkpoint.family.names.to_gguf(name): files.Entry(found.astype(np.float32), tokens.size)
@@ -211,10 +211,10 @@ def _solve(
     from gemmaq.calibration.gptq import Settings
     from gemmaq.calibration.layerwise import solve
     from gemmaq.inference.decoder import decoder
-    from gemmaq.inference.device import machine
+    from gemmaq.inference.device import open_device
 
     assert material.text is not None
     tokens = sequences(checkpoint, material.text, calibration)
     settings = Settings(calibration.damping, calibration.order)
-    with machine(material.device, material.threads) as here, decoder(checkpoint, here) as model:
+    with open_device(material.device, material.threads) as here, decoder(checkpoint, here) as model:
         return solve(model, tokens, planned, settings, store, progress)

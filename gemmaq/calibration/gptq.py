@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import torch
 
     from gemmaq.encodings import F32
-    from gemmaq.inference.device import Machine
+    from gemmaq.inference.device import Device
 
 _PANEL = 256
 """Columns that are corrected one by one before the rest gets their errors in one product."""
@@ -61,7 +61,7 @@ class Feedback:
     damping: float
 
 
-def feedback(hessian: torch.Tensor, settings: Settings, group: int, machine: Machine) -> Feedback:
+def feedback(hessian: torch.Tensor, settings: Settings, group: int, device: Device) -> Feedback:
     """Factor a Hessian.
 
     Where it is not positive definite the damping is raised tenfold, again and again.
@@ -70,7 +70,7 @@ def feedback(hessian: torch.Tensor, settings: Settings, group: int, machine: Mac
         hessian: f32 [columns, columns]; not kept, but overwritten.
         settings: damping and order.
         group: columns that share a scale.
-        machine: that computes.
+        device: Device that computes.
 
     Raises:
         InputError: it is not finite, or cannot be factored.
@@ -89,14 +89,14 @@ def feedback(hessian: torch.Tensor, settings: Settings, group: int, machine: Mac
     for _ in range(_RETRIES):
         lower = hessian[backwards][:, backwards]
         lower.diagonal().add_(damping * mean)
-        if cholesky.cholesky(lower, machine):
+        if cholesky.cholesky(lower, device):
             break
         damping = max(damping * 10, _LEAST_RETRY)
     else:
         raise InputError("the inputs do not determine their Hessian", "give more, and more varied, text")
     upper = lower.flip(0, 1)  # H = V V^T with V upper, so that the inverse is U^T U with U = V^-1, upper too
     del lower
-    return Feedback(cholesky.inverse(upper, machine), importance.cpu().numpy(), order, damping)
+    return Feedback(cholesky.inverse(upper, device), importance.cpu().numpy(), order, damping)
 
 
 def _order(importance: F32, kind: str, group: int) -> np.ndarray:
@@ -107,7 +107,7 @@ def _order(importance: F32, kind: str, group: int) -> np.ndarray:
     return (groups[:, None] * group + np.arange(group)).reshape(-1)
 
 
-def solve(weights: F32, known: Feedback, encoding: Encoding, portable: bool, machine: Machine) -> Quantized:
+def solve(weights: F32, known: Feedback, encoding: Encoding, portable: bool, device: Device) -> Quantized:
     """Codes and scales of a matrix.
 
     Args:
@@ -115,10 +115,10 @@ def solve(weights: F32, known: Feedback, encoding: Encoding, portable: bool, mac
         known: of its inputs.
         encoding: one that method gptq writes.
         portable: scales that BF16 and FP16 both hold.
-        machine: that computes.
+        device: Device that computes.
     """
     chunks = range(0, len(weights), _LANES)
-    parts = machine.each(lambda at: _rows(weights[at : at + _LANES], known, encoding, portable), chunks)
+    parts = device.map(lambda at: _rows(weights[at : at + _LANES], known, encoding, portable), chunks)
     codes, scales, minima = (np.concatenate(part) for part in zip(*parts, strict=True))
     return Quantized(codes, scales, minima if encoding.zero is None else None)
 

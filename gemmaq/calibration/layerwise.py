@@ -89,7 +89,7 @@ def _matrix(
     weights, encoding, choice = weight.cpu().numpy(), plan.encoding, plan.choice
     solved = None
     if known is not None and choice.method == "gptq":
-        values = gptq.solve(weights, known, encoding, choice.portable, decoder.machine)
+        values = gptq.solve(weights, known, encoding, choice.portable, decoder.device)
         solved = store.put(plan.source, encoding, values)
     else:
         values = methods.quantize(weights, encoding, choice)
@@ -128,6 +128,6 @@ def _known(
     if not blocks:
         return None
     try:
-        return gptq.feedback(hessian, settings, max(blocks), decoder.machine)
+        return gptq.feedback(hessian, settings, max(blocks), decoder.device)
     except InputError as error:
         raise InputError(f"{where}: {error}", error.hint) from error

@@ -164,7 +164,7 @@ class Checkpoint:
         return self.tensors[self.family.names.FINAL_NORM]
 
     def layer(self, index: int) -> dict[str, Tensor]:
-        """The tensors of a decoder layer by their part (`mlp.down_proj`)."""
+        """The tensors of a decoder layer by their part."""
         return {tensor.place.part: tensor for tensor in self.tensors.values() if tensor.place.layer == index}
 
     @property

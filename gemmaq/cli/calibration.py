@@ -106,10 +106,10 @@ def of_text(what: str, text: Sequence[Path] | None, given: Mapping[str, Any]) ->
         given: settings other than the default ones.
     """
     from gemmaq.inference import documents as texts
-    from gemmaq.inference.device import need
+    from gemmaq.inference.device import require_torch
     from gemmaq.planning.request import Calibration
 
-    need(what)
+    require_torch(what)
     if not 0 < given.get("damping", 0.01) <= 1:
         raise UsageError(f"--damping {given['damping']} is no share", "0.01 is usual")
     if given.get("order", "importance") not in _ORDERS:

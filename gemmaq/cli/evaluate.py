@@ -78,7 +78,7 @@ def evaluate(
     from gemmaq.inference.documents import read
 
     silent = quiet or as_json
-    forward.need("evaluate")
+    forward.require_torch("evaluate")
     measure.check(context, tokens)
     if report is not None:
         _check_report(report, force)
@@ -91,9 +91,9 @@ def evaluate(
     from gemmaq.cli.options import cores
 
     workers = threads or cores()
-    with forward.machine(device, workers) as machine, console.steps(silent) as told:
+    with forward.open_device(device, workers) as opened_device, console.steps(silent) as told:
         kept = cache.folder() if cached else None
-        scores = measure.evaluate(opened[0], opened[1:], chunks, machine, told, kept)
+        scores = measure.evaluate(opened[0], opened[1:], chunks, opened_device, told, kept)
     found = described([reference, *models], opened, scores)
     if report is not None:
         _write(report, opened, found, chunks, text, workers, force, silent)

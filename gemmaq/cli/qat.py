@@ -102,11 +102,11 @@ def qat(
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Only the folder's path.")] = False,
 ) -> None:
     """Train weights to lie on an int4 grid, with the model itself as the teacher."""
-    from gemmaq.inference.device import need
+    from gemmaq.inference.device import require_torch
 
     begun = time.monotonic()
     gc.enable()  # graphs of gradients are full of cycles
-    need("qat")
+    require_torch("qat")
     settings = Settings(
         grid, _activations(activations), steps or STEPS, batch, accumulate, context, learning_rate, warm_up, clip, seed,
         vocabulary, teacher_samples, train_embedding, train_norms, _dtype(dtype), checkpoint_activations, not no_dither,

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from gemmaq.encodings import F32
     from gemmaq.inference.decoder import Decoder
-    from gemmaq.inference.device import Machine, Progress
+    from gemmaq.inference.device import Device, Progress
     from gemmaq.inference.documents import Tokens
     from gemmaq.inference.tokenize import Encoder
 
@@ -197,7 +197,7 @@ def evaluate(
     reference: Checkpoint,
     models: Sequence[Checkpoint],
     chunks: Chunks,
-    machine: Machine,
+    device: Device,
     progress: Progress,
     kept: Path | None = None,
 ) -> list[Score]:
@@ -207,7 +207,7 @@ def evaluate(
         reference: to compare with.
         models: of the same shape, see `check_model`.
         chunks: of text.
-        machine: that computes.
+        device: Device that computes.
         progress: told of layers and slabs of the vocabulary.
         kept: folder where the reference's last activations are kept for the next time, None for not at all.
 
@@ -218,7 +218,7 @@ def evaluate(
     from gemmaq.inference.decoder import decoder
 
     with ExitStack() as stack:
-        decoders = [stack.enter_context(decoder(model, machine)) for model in (reference, *models)]
+        decoders = [stack.enter_context(decoder(model, device)) for model in (reference, *models)]
         hidden = [_reference(decoders[0], chunks, progress, kept)]
         hidden += [body(one, chunks, progress) for one in decoders[1:]]
         return score(decoders, hidden, chunks.targets, progress)
@@ -232,7 +232,7 @@ def body(decoder: Decoder, chunks: Chunks, progress: Progress) -> F32:
         progress(label, index, decoder.layers)
         decoder.through(decoder.layer(index), index, hidden)
     progress(label, decoder.layers, decoder.layers)
-    ends = decoder.machine.each(lambda some: decoder.normed(some[:, chunks.first : -1]).cpu().numpy(), hidden)
+    ends = decoder.device.map(lambda some: decoder.normed(some[:, chunks.first : -1]).cpu().numpy(), hidden)
     return np.concatenate(ends).reshape(chunks.scored, -1)
 
 
@@ -240,7 +240,7 @@ def _reference(decoder: Decoder, chunks: Chunks, progress: Progress, kept: Path 
     """The same of the reference, kept from an earlier time if it was."""
     if kept is None:
         return body(decoder, chunks, progress)
-    key = cache.key(decoder.checkpoint, chunks.tokens, decoder.machine.device.type)
+    key = cache.key(decoder.checkpoint, chunks.tokens, decoder.device.torch_device.type)
     shape = (chunks.scored, decoder.checkpoint.config.hidden_size)
     found = cache.load(kept, key, shape)
     if found is None:

@@ -50,7 +50,7 @@ class _Head:
         self.cap = decoder.checkpoint.config.final_logit_softcapping
         self.hidden = torch.empty(hidden.shape)  # aligned as torch does it: MKL's sums depend on that
         self.hidden.copy_(torch.from_numpy(hidden))
-        self.hidden = self.hidden.to(decoder.machine.device)
+        self.hidden = self.hidden.to(decoder.device.torch_device)
         self.buffer = torch.empty((min(slab, self.tensor.rows), self.tensor.columns))
         self.rows = self.buffer
         count = len(hidden)
@@ -111,17 +111,17 @@ def score(
     """
     import torch
 
-    machine = decoders[0].machine
+    device = decoders[0].device
     heads = [_Head(decoder, some, slab) for decoder, some in zip(decoders, hidden, strict=True)]
     wanted = torch.from_numpy(np.ascontiguousarray(targets))
     rows, label = heads[0].tensor.rows, "predictions"
-    step = _BLOCK if machine.pool else _WIDE_BLOCK
+    step = _BLOCK if device.pool else _WIDE_BLOCK
     for start in range(0, rows, slab):
         progress(label, start, rows)
         count = min(slab, rows - start)
         _load(heads, start, count)
         blocks = [slice(at, at + step) for at in range(0, len(targets), step)]
-        machine.each(partial(_block, heads, start, wanted), blocks)
+        device.map(partial(_block, heads, start, wanted), blocks)
     progress(label, rows, rows)
     return _scores(heads)
 
@@ -130,16 +130,16 @@ def _load(heads: Sequence[_Head], start: int, count: int) -> None:
     """Decode the slab's rows of every model."""
     import torch
 
-    machine = heads[0].decoder.machine
+    device = heads[0].decoder.device
 
     def decode(job: tuple[_Head, int]) -> None:
         head, at = job
         some = weights(head.tensor, start + at, min(_DECODED, count - at), head.decoder.reader)
         head.buffer[at : at + len(some)] = torch.from_numpy(some)
 
-    machine.each(decode, [(head, at) for head in heads for at in range(0, count, _DECODED)])
+    device.map(decode, [(head, at) for head in heads for at in range(0, count, _DECODED)])
     for head in heads:
-        head.rows = head.buffer[:count].to(machine.device)
+        head.rows = head.buffer[:count].to(device.torch_device)
 
 
 def _block(heads: Sequence[_Head], start: int, targets: torch.Tensor, some: slice) -> None:

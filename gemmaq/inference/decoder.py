@@ -13,7 +13,7 @@ from gemmaq.checkpoint import Checkpoint, Tensor
 from gemmaq.checkpoint.rows import weights
 from gemmaq.errors import InputError
 from gemmaq.files.span import Reader
-from gemmaq.inference.device import Machine, aligned, silent
+from gemmaq.inference.device import Device, aligned, silence_transformers
 
 if TYPE_CHECKING:
     import torch
@@ -31,13 +31,13 @@ class Decoder:
 
     Attributes:
         checkpoint: its weights.
-        machine: that computes.
+        device: Device that computes.
         config: transformers' configuration.
         reader: of the weight files.
     """
 
     checkpoint: Checkpoint
-    machine: Machine
+    device: Device
     config: Any
     reader: Reader
 
@@ -62,18 +62,18 @@ class Decoder:
         with np.errstate(over="ignore"):  # told where the activations are looked at
             rows *= np.float32(self.checkpoint.family.modules.embedding_scale(self.checkpoint.config))
         places = places.reshape(tokens.shape)
-        step = self.machine.batch
+        step = self.device.batch
         batches = (torch.from_numpy(rows[places[at : at + step]]) for at in range(0, len(tokens), step))
-        return [batch.clone().to(self.machine.device) for batch in batches]
+        return [batch.clone().to(self.device.torch_device) for batch in batches]
 
     def layer(self, index: int) -> torch.nn.Module:
-        """A decoder layer, f32, on the machine's device."""
+        """A decoder layer, f32, on the device's device."""
         import torch
 
         with torch.device("meta"):
             module: torch.nn.Module = self.checkpoint.family.modules.decoder_layer(self.config, index)
         state = {
-            f"{part}.weight": torch.from_numpy(self.read(tensor)).to(self.machine.device)
+            f"{part}.weight": torch.from_numpy(self.read(tensor)).to(self.device.torch_device)
             for part, tensor in self.checkpoint.layer(index).items()
         }
         module.load_state_dict(state, assign=True)
@@ -122,7 +122,7 @@ class Decoder:
         def run(at: int) -> None:
             hidden[at] = self.checked(index, self.forward(module, index, hidden[at]))
 
-        self.machine.each(run, range(len(hidden)))
+        self.device.map(run, range(len(hidden)))
 
     def checked(self, index: int, hidden: torch.Tensor) -> torch.Tensor:
         """The activations after a layer.
@@ -147,14 +147,14 @@ class Decoder:
 
 
 @contextmanager
-def decoder(checkpoint: Checkpoint, machine: Machine) -> Iterator[Decoder]:
+def decoder(checkpoint: Checkpoint, device: Device) -> Iterator[Decoder]:
     """A checkpoint made ready to run.
 
     Raises:
         NotFoundError: a weight file is missing.
         InputError: one cannot be read.
     """
-    silent()
+    silence_transformers()
     with Reader() as reader:
         reader.open([part.span for tensor in checkpoint.tensors.values() for part in tensor.parts])
-        yield Decoder(checkpoint, machine, checkpoint.family.modules.hf_config(checkpoint.config), reader)
+        yield Decoder(checkpoint, device, checkpoint.family.modules.hf_config(checkpoint.config), reader)

@@ -1,8 +1,4 @@
-"""The forward pass, a decoder layer at a time: whatever the model's size, memory holds one layer and the activations.
-
-The layers are transformers' own, in f32, with the weights that a checkpoint really holds. Everything here needs the
-extra `torch`.
-"""
+"""The device that computes: CPU workers, a GPU, or an Apple chip. Everything here needs the extra `torch`."""
 
 from __future__ import annotations
 
@@ -22,31 +18,34 @@ _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
 Progress = Callable[[str, int, int], None]
-"""Called with what is being done, steps done and in all."""
+"""Called with a task, steps done and steps in all."""
 
 
-def need(what: str) -> None:
-    """See to it that torch and transformers are there.
+def require_torch(purpose: str) -> None:
+    """Check that torch and transformers are installed.
+
+    Args:
+        purpose: What needs them, for the message.
 
     Raises:
-        UsageError: they are not; says how to install them.
+        UsageError: One is missing; the hint says how to install it.
     """
     for package in ("torch", "transformers"):
         if find_spec(package) is None:
-            raise UsageError(f"{what} needs {package}, which is not installed", "pip install 'gemmaq[torch]'")
+            raise UsageError(f"{purpose} needs {package}, which is not installed", "pip install torch transformers")
 
 
 @dataclass(frozen=True, slots=True)
-class Machine:
-    """Where computing happens.
+class Device:
+    """A device that computes.
 
     Attributes:
-        device: torch's.
-        pool: workers of the CPU, each computing with one thread, so that results do not depend on how many there are;
-            None where another device does the work.
+        torch_device: The device in torch's terms.
+        pool: Workers of the CPU, one torch thread each, so that results do not depend on their number; None for any
+            other device.
     """
 
-    device: torch.device
+    torch_device: torch.device
     pool: ThreadPoolExecutor | None
 
     @property
@@ -54,15 +53,15 @@ class Machine:
         """Sequences that go through a layer together."""
         return 1 if self.pool else 8
 
-    def each(self, function: Callable[[_Item], _Result], items: Iterable[_Item]) -> list[_Result]:
-        """The results of a function, in order."""
+    def map(self, function: Callable[[_Item], _Result], items: Iterable[_Item]) -> list[_Result]:
+        """Apply a function to every item, by all workers, without gradients; results in the order of the items."""
         if self.pool is None:
             return [function(item) for item in items]
-        return list(self.pool.map(_quietly(function), items))
+        return list(self.pool.map(_without_gradients(function), items))
 
 
-def _quietly(function: Callable[[_Item], _Result]) -> Callable[[_Item], _Result]:
-    """Without a graph for gradients; the switch is a thread's own."""
+def _without_gradients(function: Callable[[_Item], _Result]) -> Callable[[_Item], _Result]:
+    """Wrap a function for a worker: torch's switch for gradients belongs to the thread."""
 
     def run(item: _Item) -> _Result:
         import torch
@@ -74,60 +73,62 @@ def _quietly(function: Callable[[_Item], _Result]) -> Callable[[_Item], _Result]
 
 
 @contextmanager
-def machine(device: str | None, threads: int) -> Iterator[Machine]:
-    """A device to compute on.
+def open_device(name: str | None, threads: int) -> Iterator[Device]:
+    """Open a device for computing without gradients.
 
     Args:
-        device: `cpu`, `cuda`, `cuda:1`, `mps`, or None for the best there is.
-        threads: workers if it is the CPU.
+        name: `cpu`, `cuda`, `cuda:1`, `mps`, or None for the best device there is.
+        threads: Workers, if it is the CPU.
 
     Raises:
-        UsageError: there is no such device.
+        UsageError: There is no such device.
     """
     import torch
 
-    found = _device(device)
-    before = torch.get_num_threads()
-    if found.type != "cpu":
+    device = _torch_device(name)
+    threads_before = torch.get_num_threads()
+    if device.type != "cpu":
         with torch.no_grad():
-            yield Machine(found, None)
+            yield Device(device, None)
         return
     torch.set_num_threads(1)
     try:
         with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool, torch.no_grad():
-            yield Machine(found, pool)
+            yield Device(device, pool)
     finally:
-        torch.set_num_threads(before)
+        torch.set_num_threads(threads_before)
 
 
-def _device(name: str | None) -> torch.device:
+def _torch_device(name: str | None) -> torch.device:
     import torch
 
     if name is None:
         cuda = torch.cuda.is_available()
         return torch.device("cuda" if cuda else "mps" if torch.backends.mps.is_available() else "cpu")
     try:
-        found = torch.device(name)
-        torch.empty(1, device=found)
+        device = torch.device(name)
+        torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise UsageError(f"there is no device {name!r} here", str(error).splitlines()[0]) from error
-    if found.type == "meta":
-        raise UsageError(f"nothing can be computed on device {name!r}")
-    return found
+        raise UsageError(
+            f"device {name!r} is not available here: {str(error).splitlines()[0]}", "--device cpu"
+        ) from error
+    if device.type == "meta":
+        raise UsageError(f"device {name!r} cannot compute", "--device cpu")
+    return device
 
 
 def aligned(*shape: int) -> torch.Tensor:
-    """Room for f32 numbers where every product of matrices finds them alike.
+    """An uninitialized f32 tensor, aligned so that matrix products are the same in every run.
 
-    How MKL sums depends on where its arguments begin within a cache line. torch aligns what it allocates; NumPy does
-    not, so that results would differ from run to run.
+    The order of MKL's sums depends on where its arguments begin within a cache line. torch aligns what it allocates,
+    NumPy does not.
     """
     import torch
 
     return torch.empty(shape, dtype=torch.float32)
 
 
-def silent() -> None:
+def silence_transformers() -> None:
     """Keep transformers from writing to the terminal."""
     from transformers.utils import logging
 

@@ -108,7 +108,7 @@ def ranks(device: str | None, batch: int) -> Iterator[Ranks]:
     import torch
     from torch import distributed
 
-    from gemmaq.inference.device import machine
+    from gemmaq.inference.device import open_device
 
     count, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
     if batch % count:
@@ -117,8 +117,8 @@ def ranks(device: str | None, batch: int) -> Iterator[Ranks]:
     name = device
     if count > 1 and device in (None, "cuda") and torch.cuda.is_available():
         name = f"cuda:{os.environ.get('LOCAL_RANK', rank)}"
-    with machine(name or (None if count == 1 else "cpu"), 1) as found:
-        place = found.device
+    with open_device(name or (None if count == 1 else "cpu"), 1) as found:
+        place = found.torch_device
     torch.set_num_threads(threads)
     if count == 1:
         yield Ranks(0, 1, place)

@@ -81,7 +81,7 @@ def run(order: Order, data: Data, lattices: dict[str, str], ranks: Ranks, watche
     import torch
 
     from gemmaq.inference.decoder import decoder
-    from gemmaq.inference.device import Machine
+    from gemmaq.inference.device import Device
     from gemmaq.qat.run import Outcome, drop_work, identity
 
     if ranks.count > 1:
@@ -96,9 +96,9 @@ def run(order: Order, data: Data, lattices: dict[str, str], ranks: Ranks, watche
     chosen = data.train[np.linspace(0, len(data.train) - 1, min(SEQUENCES, len(data.train))).round().astype(int)]
     tokens = np.concatenate([chosen, data.held_out])
     with ExitStack() as stack:
-        machine = Machine(ranks.device, None)
-        source = stack.enter_context(decoder(order.source, machine))
-        start = stack.enter_context(decoder(order.start, machine)) if order.start else source
+        device = Device(ranks.device, None)
+        source = stack.enter_context(decoder(order.source, device))
+        start = stack.enter_context(decoder(order.start, device)) if order.start else source
         embedded = [part for batch in source.embed(tokens) for part in batch]
         streams = _Streams(list(embedded), list(embedded), list(embedded[len(chosen) :]))
         budget = None if order.minutes is None else clock + 60 * order.minutes

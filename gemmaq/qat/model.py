@@ -220,9 +220,9 @@ def network(decoder: Decoder, role: Role, rows: torch.Tensor, begun: Begun | Non
     if not _CLASSES:
         _CLASSES.update(_classes())
     layers = [layer(decoder, index, role, begun) for index in range(decoder.layers)]
-    norm = torch.from_numpy(decoder.read(decoder.checkpoint.tensors[names.FINAL_NORM])).to(decoder.machine.device)
+    norm = torch.from_numpy(decoder.read(decoder.checkpoint.tensors[names.FINAL_NORM])).to(decoder.device.torch_device)
     made: nn.Module = _CLASSES["Network"](decoder.config, layers, norm, rows, role)
-    return made.to(decoder.machine.device)
+    return made.to(decoder.device.torch_device)
 
 
 def embedding(decoder: Decoder) -> torch.Tensor:
@@ -237,7 +237,7 @@ def embedding(decoder: Decoder) -> torch.Tensor:
     for first in range(0, tensor.rows, step):
         count = min(step, tensor.rows - first)
         rows[first : first + count] = torch.from_numpy(weights(tensor, first, count, decoder.reader))
-    return rows.to(decoder.machine.device)
+    return rows.to(decoder.device.torch_device)
 
 
 def parameters(student: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:

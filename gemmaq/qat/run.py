@@ -184,7 +184,7 @@ def run(order: Order, data: Data, lattices: dict[str, str], ranks: Ranks, watche
     import torch
 
     from gemmaq.inference.decoder import decoder
-    from gemmaq.inference.device import Machine
+    from gemmaq.inference.device import Device
 
     settings, work = order.settings, checkpoints.work_folder(order.out)
     grid = grids.find(settings.grid)
@@ -194,9 +194,9 @@ def run(order: Order, data: Data, lattices: dict[str, str], ranks: Ranks, watche
     if names.HEAD in order.source.tensors:
         raise InputError(f"{order.source.location} has a head of its own; only models without can be trained")
     with ExitStack() as stack:
-        machine = Machine(ranks.device, None)
-        source = stack.enter_context(decoder(order.source, machine))
-        start = stack.enter_context(decoder(order.start, machine)) if order.start else source
+        device = Device(ranks.device, None)
+        source = stack.enter_context(decoder(order.source, device))
+        start = stack.enter_context(decoder(order.start, device)) if order.start else source
         watcher.say(f"loading teacher and student on {ranks.device}")
         trainer = _trainer(source, start, settings, data, ranks)
     assert trainer.teacher is not None

@@ -76,7 +76,7 @@ def text(file: Path) -> Text:
 
 @contextmanager
 def opened(checkpoint: Checkpoint, threads: int = 2) -> Iterator[Decoder]:
-    with forward.machine("cpu", threads) as machine, decoder(checkpoint, machine) as made:
+    with forward.open_device("cpu", threads) as device, decoder(checkpoint, device) as made:
         yield made
 
 
@@ -175,7 +175,7 @@ def test_sequences_go_together_where_no_workers_do(checkpoint, tokens, tmp_path)
     for place in ("one", "other"):
         (tmp_path / place).mkdir()
     with opened(checkpoint) as one, torch.no_grad():
-        other = replace(one, machine=forward.Machine(torch.device("cpu"), None))
+        other = replace(one, device=forward.Device(torch.device("cpu"), None))
         assert [len(part) for part in other.embed(many)] == [8, 2]
         wanted = squares(one, many, nobody)
         for name, sums in squares(other, many, nobody).items():
@@ -263,8 +263,8 @@ def test_a_layer_is_calibrated_on_what_the_quantized_ones_before_it_give(method,
             for part in ("self_attn.q_proj", "mlp.gate_proj"):
                 name = f"model.layers.1.{part}.weight"
                 x = inputs[name]
-                known = gptq.feedback(_f32(x.T @ x), settings, 32, made.machine)
-                codes = gptq.solve(dense(checkpoint, name), known, q4_0, False, made.machine).codes
+                known = gptq.feedback(_f32(x.T @ x), settings, 32, made.device)
+                codes = gptq.solve(dense(checkpoint, name), known, q4_0, False, made.device).codes
                 alike = (codes == read_back(found[name]).codes).mean()
                 assert alike > 0.99 if other else alike < 0.98
 
@@ -280,9 +280,9 @@ def test_what_is_stored_is_read(name, checkpoint, tmp_path):
     encoding, random = ENCODINGS[name], np.random.default_rng(0)
     source = checkpoint.tensors["model.layers.0.self_attn.q_proj.weight"]
     x = random.standard_normal(source.shape).astype(np.float32)
-    with forward.machine("cpu", 1) as machine:
-        known = gptq.feedback(_f32(np.eye(source.columns)), gptq.Settings(), encoding.block, machine)
-        values = gptq.solve(x, known, encoding, False, machine)
+    with forward.open_device("cpu", 1) as device:
+        known = gptq.feedback(_f32(np.eye(source.columns)), gptq.Settings(), encoding.block, device)
+        values = gptq.solve(x, known, encoding, False, device)
     tensor = Store(tmp_path).put(source, encoding, values)
     assert (tensor.name, tensor.shape, tensor.encoding) == (source.name, source.shape, encoding)
     assert (

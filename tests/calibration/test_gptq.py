@@ -18,7 +18,7 @@ from gemmaq.encodings import ENCODINGS, Encoding, Quantized, dequantize
 from gemmaq.errors import InputError
 from gemmaq.files.span import FileSpan, Reader
 from gemmaq.inference import device as forward
-from gemmaq.inference.device import Machine
+from gemmaq.inference.device import Device
 from gemmaq.methods import METHODS, Choice, Importance, quantize
 from grids import wide
 from oracles import need
@@ -35,8 +35,8 @@ def _torch(require: Callable[[bool, str], None]) -> None:
 
 
 @pytest.fixture
-def machine() -> Iterator[Machine]:
-    with forward.machine("cpu", 2) as made:
+def device() -> Iterator[Device]:
+    with forward.open_device("cpu", 2) as made:
         yield made
 
 
@@ -63,12 +63,12 @@ def solved(
     weights: np.ndarray,
     inputs: np.ndarray,
     encoding: Encoding,
-    machine: Machine,
+    device: Device,
     portable: bool = False,
     settings: Settings | None = None,
 ) -> Quantized:
-    known = gptq.feedback(hessian_of(inputs), settings or Settings(), encoding.block, machine)
-    return gptq.solve(weights, known, encoding, portable, machine)
+    known = gptq.feedback(hessian_of(inputs), settings or Settings(), encoding.block, device)
+    return gptq.solve(weights, known, encoding, portable, device)
 
 
 def output_error(weights: np.ndarray, values: Quantized, encoding: Encoding, inputs: np.ndarray) -> float:
@@ -86,8 +86,8 @@ def same(a: Quantized, b: Quantized) -> None:
 
 
 @contextmanager
-def threads(count: int) -> Iterator[Machine]:
-    with forward.machine("cpu", count) as made:
+def threads(count: int) -> Iterator[Device]:
+    with forward.open_device("cpu", count) as made:
         yield made
 
 
@@ -96,11 +96,11 @@ def threads(count: int) -> Iterator[Machine]:
 
 @pytest.mark.parametrize("order", ["importance", "columns"])
 @pytest.mark.parametrize("name", NAMES)
-def test_what_a_layer_gives_errs_less_than_with_other_methods(name, order, weights, inputs, machine):
+def test_what_a_layer_gives_errs_less_than_with_other_methods(name, order, weights, inputs, device):
     encoding = ENCODINGS[name]
     importance = Importance(np.square(inputs).mean(axis=0).astype(np.float32))
     ours = output_error(
-        weights, solved(weights, inputs, encoding, machine, False, Settings(0.01, order)), encoding, inputs
+        weights, solved(weights, inputs, encoding, device, False, Settings(0.01, order)), encoding, inputs
     )
     plain = output_error(weights, quantize(weights, encoding, Choice("nearest")), encoding, inputs)
     weighed = quantize(weights, encoding, Choice("importance", False, importance))
@@ -109,19 +109,19 @@ def test_what_a_layer_gives_errs_less_than_with_other_methods(name, order, weigh
 
 
 @pytest.mark.parametrize("name", FOUR)
-def test_fresh_inputs_of_the_same_kind_gain_too(name, weights, inputs, machine):
+def test_fresh_inputs_of_the_same_kind_gain_too(name, weights, inputs, device):
     seen, fresh, encoding = inputs[:1000], inputs[1000:], ENCODINGS[name]
-    ours = output_error(weights, solved(weights, seen, encoding, machine), encoding, fresh)
+    ours = output_error(weights, solved(weights, seen, encoding, device), encoding, fresh)
     assert ours < 0.6 * output_error(weights, quantize(weights, encoding, Choice("nearest")), encoding, fresh)
 
 
 @pytest.mark.parametrize("name", ["q4_0", "q4_1", "affine4-g64"])
-def test_groups_with_large_inputs_first_err_less(name, weights, inputs, machine):
+def test_groups_with_large_inputs_first_err_less(name, weights, inputs, device):
     skewed = inputs * np.repeat(np.exp(2 * np.random.default_rng(0).standard_normal(COLUMNS // 64)), 64)
     first, lying = (
         output_error(
             weights,
-            solved(weights, skewed, ENCODINGS[name], machine, False, Settings(0.01, order)),
+            solved(weights, skewed, ENCODINGS[name], device, False, Settings(0.01, order)),
             ENCODINGS[name],
             skewed,
         )
@@ -144,23 +144,23 @@ def plainly(weights: np.ndarray, values: Quantized, encoding: Encoding) -> np.nd
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_without_correlation_nothing_is_fed_back(name, weights, machine):
+def test_without_correlation_nothing_is_fed_back(name, weights, device):
     encoding = ENCODINGS[name]
-    values = solved(weights, np.eye(COLUMNS), encoding, machine)
+    values = solved(weights, np.eye(COLUMNS), encoding, device)
     wanted = plainly(weights, values, encoding)
     differs = np.abs(values.codes - wanted)
     assert differs.max() <= 1 and differs.mean() < 1e-3  # ties, which f32 and f64 see differently
     scaled = np.diag(np.exp(np.random.default_rng(1).standard_normal(COLUMNS)))
-    values = solved(weights, scaled, encoding, machine, settings=Settings(1.0))
+    values = solved(weights, scaled, encoding, device, settings=Settings(1.0))
     assert np.abs(values.codes - plainly(weights, values, encoding)).mean() < 1e-3
 
 
 @pytest.mark.parametrize("order", ["importance", "columns"])
 @pytest.mark.parametrize("name", NAMES)
-def test_the_first_column_is_rounded_plainly(name, order, weights, inputs, machine):
+def test_the_first_column_is_rounded_plainly(name, order, weights, inputs, device):
     encoding = ENCODINGS[name]
-    known = gptq.feedback(hessian_of(inputs), Settings(0.01, order), encoding.block, machine)
-    values = gptq.solve(weights, known, encoding, False, machine)
+    known = gptq.feedback(hessian_of(inputs), Settings(0.01, order), encoding.block, device)
+    values = gptq.solve(weights, known, encoding, False, device)
     first = known.order[0]
     assert order == "importance" or first == 0
     np.testing.assert_array_equal(values.codes[:, first], plainly(weights, values, encoding)[:, first])
@@ -169,10 +169,10 @@ def test_the_first_column_is_rounded_plainly(name, order, weights, inputs, machi
 
 
 @pytest.mark.parametrize("name", FOUR)
-def test_scales_of_the_first_group_are_searched_with_the_inputs_sizes(name, weights, inputs, machine):
+def test_scales_of_the_first_group_are_searched_with_the_inputs_sizes(name, weights, inputs, device):
     encoding = ENCODINGS[name]
     group = slice(0, encoding.block)
-    values = solved(weights, inputs, encoding, machine, settings=Settings(0.01, "columns"))
+    values = solved(weights, inputs, encoding, device, settings=Settings(0.01, "columns"))
     importance = np.square(inputs).mean(axis=0)[group]
 
     def weighed(found: Quantized) -> np.ndarray:
@@ -189,10 +189,10 @@ def test_scales_of_the_first_group_are_searched_with_the_inputs_sizes(name, weig
     assert (ours <= 1.01 * theirs).mean() > 0.97
 
 
-def test_feedback_is_that_of_the_paper(weights, inputs, machine):
+def test_feedback_is_that_of_the_paper(weights, inputs, device):
     """The same, plainly: H^-1 in f64, its upper Cholesky factor, a column at a time, with the scales chosen."""
     encoding = ENCODINGS["q4_0"]
-    values = solved(weights, inputs, encoding, machine, settings=Settings(0.01, "columns"))
+    values = solved(weights, inputs, encoding, device, settings=Settings(0.01, "columns"))
     scales = np.repeat(values.scales, 32, axis=1).astype(np.float64)
     hessian = inputs.T @ inputs
     hessian += 0.01 * np.diag(hessian).mean() * np.eye(COLUMNS)
@@ -213,10 +213,10 @@ def test_feedback_is_that_of_the_paper(weights, inputs, machine):
 
 @pytest.mark.parametrize("columns", [64, 1312])
 @pytest.mark.parametrize("order", ["importance", "columns"])
-def test_the_factor_is_of_the_inverse_in_the_order_taken(columns, order, machine):
+def test_the_factor_is_of_the_inverse_in_the_order_taken(columns, order, device):
     random = np.random.default_rng(2)
     x = random.standard_normal((2 * columns, columns)) * np.exp(0.5 * random.standard_normal(columns))
-    known = gptq.feedback(hessian_of(x), Settings(0.1, order), 32, machine)
+    known = gptq.feedback(hessian_of(x), Settings(0.1, order), 32, device)
     upper = known.factor.double().numpy()
     hessian = x.T @ x
     np.testing.assert_allclose(known.importance, np.diag(hessian), rtol=1e-5)
@@ -232,45 +232,45 @@ def test_the_factor_is_of_the_inverse_in_the_order_taken(columns, order, machine
         assert (np.diff(known.importance[groups].sum(axis=1)) <= 0).all()
 
 
-def test_columns_that_get_no_input_harm_nothing(weights, inputs, machine):
+def test_columns_that_get_no_input_harm_nothing(weights, inputs, device):
     dead = inputs.copy()
     dead[:, 40:50] = dead[:, 64:96] = 0
     for name in NAMES:
         encoding = ENCODINGS[name]
-        values = solved(weights, dead, encoding, machine)
+        values = solved(weights, dead, encoding, device)
         assert np.isfinite(dequantize(encoding, values)).all()
         assert output_error(weights, values, encoding, dead) < 0.5 * output_error(
             weights, quantize(weights, encoding, Choice("nearest")), encoding, dead
         )
-    all_dead = solved(weights, np.zeros((4, COLUMNS)), ENCODINGS["q4_0"], machine)
+    all_dead = solved(weights, np.zeros((4, COLUMNS)), ENCODINGS["q4_0"], device)
     assert np.isfinite(all_dead.scales).all()
 
 
-def test_a_hessian_that_is_not_definite_gets_more_damping(weights, inputs, machine):
+def test_a_hessian_that_is_not_definite_gets_more_damping(weights, inputs, device):
     few = inputs[:20]
-    known = gptq.feedback(hessian_of(few), Settings(1e-9), 32, machine)
+    known = gptq.feedback(hessian_of(few), Settings(1e-9), 32, device)
     assert known.damping > 1e-9
-    values = gptq.solve(weights, known, ENCODINGS["q4_0"], False, machine)
+    values = gptq.solve(weights, known, ENCODINGS["q4_0"], False, device)
     assert output_error(weights, values, ENCODINGS["q4_0"], few) < 0.5 * output_error(
         weights, quantize(weights, ENCODINGS["q4_0"], Choice("nearest")), ENCODINGS["q4_0"], few
     )
     indefinite = hessian_of(inputs)
     indefinite[3, 200] = indefinite[200, 3] = 3 * (indefinite[3, 3] * indefinite[200, 200]).sqrt()
-    known = gptq.feedback(indefinite.clone(), Settings(), 32, machine)
+    known = gptq.feedback(indefinite.clone(), Settings(), 32, device)
     assert known.damping > 0.01 and bool(known.factor.isfinite().all())
     indefinite[3, 200] = indefinite[200, 3] = 1e30
     with pytest.raises(InputError, match="do not determine their Hessian") as told:
-        gptq.feedback(indefinite, Settings(), 32, machine)
+        gptq.feedback(indefinite, Settings(), 32, device)
     assert "text" in str(told.value.hint)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 @pytest.mark.parametrize("at", [(7, 7), (3, 200)])
-def test_inputs_that_are_not_finite_are_told(value, at, inputs, machine):
+def test_inputs_that_are_not_finite_are_told(value, at, inputs, device):
     hessian = hessian_of(inputs)
     hessian[at] = hessian[at[::-1]] = value
     with pytest.raises(InputError, match=r"inputs (are not finite|do not determine)"):
-        gptq.feedback(hessian, Settings(), 32, machine)
+        gptq.feedback(hessian, Settings(), 32, device)
 
 
 # What is stored
@@ -294,9 +294,9 @@ def stored(values: Quantized, encoding: Encoding, folder: Path) -> Quantized:
 @pytest.mark.parametrize("size", [1, 1e-6, 3e-40], ids=["usual", "subnormal scales", "nothing at all"])
 @pytest.mark.parametrize("portable", [False, True], ids=["own", "portable"])
 @pytest.mark.parametrize("name", NAMES)
-def test_packing_changes_nothing(name, portable, size, weights, inputs, machine, tmp_path):
+def test_packing_changes_nothing(name, portable, size, weights, inputs, device, tmp_path):
     encoding, small = ENCODINGS[name], weights * np.float32(size)
-    values = solved(small, inputs, encoding, machine, portable)
+    values = solved(small, inputs, encoding, device, portable)
     same(stored(values, encoding, tmp_path), values)
     assert values.codes.max() < 1 << encoding.bits
     for numbers in (values.scales, values.minima):
@@ -307,19 +307,19 @@ def test_packing_changes_nothing(name, portable, size, weights, inputs, machine,
 
 
 @pytest.mark.parametrize("name", [n for n in NAMES if ENCODINGS[n].module != "affine"])
-def test_portable_scales_cost_little(name, weights, inputs, machine):
+def test_portable_scales_cost_little(name, weights, inputs, device):
     encoding = ENCODINGS[name]
     own, portable = (
-        output_error(weights, solved(weights, inputs, encoding, machine, ported), encoding, inputs)
+        output_error(weights, solved(weights, inputs, encoding, device, ported), encoding, inputs)
         for ported in (False, True)
     )
     assert portable < (1.1 if encoding.bits < 8 else 1.5) * own
 
 
 @pytest.mark.parametrize("name", [n for n in NAMES if ENCODINGS[n].module != "affine"])
-def test_scales_too_large_to_be_stored_are_told(name, weights, inputs, machine, tmp_path):
+def test_scales_too_large_to_be_stored_are_told(name, weights, inputs, device, tmp_path):
     encoding = ENCODINGS[name]
-    values = solved(weights * np.float32(1e9), inputs, encoding, machine)
+    values = solved(weights * np.float32(1e9), inputs, encoding, device)
     with pytest.raises(InputError, match=rf"some\.weight has weights too large for {encoding.label}"):
         stored(values, encoding, tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["source"]
@@ -329,20 +329,18 @@ def test_scales_too_large_to_be_stored_are_told(name, weights, inputs, machine, 
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_any_split_in_rows_gives_the_same(name, weights, inputs, machine):
+def test_any_split_in_rows_gives_the_same(name, weights, inputs, device):
     encoding = ENCODINGS[name]
-    known = gptq.feedback(hessian_of(inputs), Settings(), encoding.block, machine)
-    whole = gptq.solve(weights, known, encoding, False, machine)
-    np.testing.assert_array_equal(whole.codes, gptq.solve(weights, known, encoding, False, machine).codes)
+    known = gptq.feedback(hessian_of(inputs), Settings(), encoding.block, device)
+    whole = gptq.solve(weights, known, encoding, False, device)
+    np.testing.assert_array_equal(whole.codes, gptq.solve(weights, known, encoding, False, device).codes)
     for start in (0, 64):  # rows that are worked off together
-        same(
-            gptq.solve(weights[start : start + 64], known, encoding, False, machine), rows_of(whole, start, start + 64)
-        )
+        same(gptq.solve(weights[start : start + 64], known, encoding, False, device), rows_of(whole, start, start + 64))
     narrow = np.ascontiguousarray(weights[:, :256])
-    known = gptq.feedback(hessian_of(inputs[:, :256]), Settings(), encoding.block, machine)
-    whole = gptq.solve(narrow, known, encoding, False, machine)
+    known = gptq.feedback(hessian_of(inputs[:, :256]), Settings(), encoding.block, device)
+    whole = gptq.solve(narrow, known, encoding, False, device)
     for start, end in pairwise((0, 1, 8, 9, 77, ROWS)):
-        same(gptq.solve(narrow[start:end], known, encoding, False, machine), rows_of(whole, start, end))
+        same(gptq.solve(narrow[start:end], known, encoding, False, device), rows_of(whole, start, end))
 
 
 def rows_of(values: Quantized, start: int, end: int) -> Quantized:

@@ -16,7 +16,7 @@ from gemmaq.evaluate import Chunks, body, cache, check, check_model, chunks, eva
 from gemmaq.evaluate.head import score
 from gemmaq.inference import device as forward
 from gemmaq.inference.decoder import decoder
-from gemmaq.inference.device import Machine
+from gemmaq.inference.device import Device
 from gemmaq.inference.documents import Document, Text
 from gemmaq.sources.open import open_source
 from oracles import need
@@ -46,9 +46,9 @@ def some() -> Chunks:
 
 
 def run(models, some, threads=2, kept=None, told=None):
-    with forward.machine("cpu", threads) as machine:
+    with forward.open_device("cpu", threads) as device:
         progress = (lambda *_: None) if told is None else (lambda *what: told.append(what))
-        return evaluate(models[0], models[1:], some, machine, progress, kept)
+        return evaluate(models[0], models[1:], some, device, progress, kept)
 
 
 def naive(model, some):
@@ -100,7 +100,7 @@ def test_another_device_takes_several_chunks_at_a_time(pair, some):
     import torch
 
     with torch.no_grad():
-        found = evaluate(pair[0], [pair[0], pair[1]], some, Machine(torch.device("cpu"), None), lambda *_: None)
+        found = evaluate(pair[0], [pair[0], pair[1]], some, Device(torch.device("cpu"), None), lambda *_: None)
     for one, two in zip(run([pair[0], *pair], some), found, strict=True):
         np.testing.assert_allclose(one.surprise, two.surprise, atol=1e-5)
         np.testing.assert_allclose(one.kl, two.kl, atol=1e-5)
@@ -118,7 +118,7 @@ def test_the_text_side_of_a_multimodal_model(pair, some, tmp_path):
 
 def test_the_size_of_slabs_changes_nothing_but_rounding(pair, some):
     def scored(slab):
-        with forward.machine("cpu", 2) as machine, decoder(pair[0], machine) as a, decoder(pair[1], machine) as b:
+        with forward.open_device("cpu", 2) as device, decoder(pair[0], device) as a, decoder(pair[1], device) as b:
             hidden = [body(one, some, lambda *_: None) for one in (a, b)]
             return score([a, b], hidden, some.targets, lambda *_: None, slab)
 

@@ -45,7 +45,7 @@ def tokens() -> np.ndarray:
 @contextmanager
 def opened(source: Path | Checkpoint, threads: int = 2) -> Iterator[Decoder]:
     checkpoint = source if isinstance(source, Checkpoint) else open_source(str(source))
-    with forward.machine("cpu", threads) as machine, decoder(checkpoint, machine) as made:
+    with forward.open_device("cpu", threads) as device, decoder(checkpoint, device) as made:
         yield made
 
 
@@ -179,7 +179,7 @@ def test_damage_is_told(tmp_path, tokens):
 
 @pytest.mark.parametrize("device", ["nope", "cuda:99", "meta", "cpu:x", ""])
 def test_a_device_that_is_not_there_is_told(device):
-    with pytest.raises(UsageError, match="device"), forward.machine(device, 1):
+    with pytest.raises(UsageError, match="device"), forward.open_device(device, 1):
         pass
 
 
@@ -189,10 +189,10 @@ def test_the_switches_of_torch_are_put_back():
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(2)
-        with pytest.raises(KeyboardInterrupt), forward.machine("cpu", 2) as machine:
+        with pytest.raises(KeyboardInterrupt), forward.open_device("cpu", 2) as device:
             assert torch.get_num_threads() == 1 and not torch.is_grad_enabled()
             assert (
-                machine.each(lambda _: (torch.get_num_threads(), torch.is_grad_enabled()), range(4)) == [(1, False)] * 4
+                device.map(lambda _: (torch.get_num_threads(), torch.is_grad_enabled()), range(4)) == [(1, False)] * 4
             )
             raise KeyboardInterrupt
         assert torch.get_num_threads() == 2 and torch.is_grad_enabled()
@@ -204,14 +204,14 @@ def test_the_switches_of_torch_are_put_back():
 def test_without_the_extra_one_is_told_how_to_install_it(missing, tmp_path, monkeypatch):
     monkeypatch.setattr("gemmaq.inference.device.find_spec", lambda name: None if name == missing else find_spec(name))
     with pytest.raises(UsageError, match=f"this needs {missing}, which is not installed") as told:
-        forward.need("this")
-    assert told.value.hint == "pip install 'gemmaq[torch]'"
+        forward.require_torch("this")
+    assert told.value.hint == "pip install torch transformers"
     model = small_model(tmp_path / "gemma-3-tiny", SMALL)
     for words in (
         ("imatrix", model, "-o", tmp_path / "imatrix.gguf"),
         ("convert", model, "--method", "gptq", "-o", tmp_path / "out"),
         ("convert", model, "--method", "importance", "-o", tmp_path / "out"),
     ):
-        assert "pip install 'gemmaq[torch]'" in run(*words, code=2).stderr
+        assert "pip install torch transformers" in run(*words, code=2).stderr
     run("convert", model, "-o", tmp_path / "out", "-q")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["gemma-3-tiny", "out"]

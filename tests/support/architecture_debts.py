@@ -18,12 +18,8 @@ DEBTS: dict[str, tuple[str, ...]] = {
         "qat/report.py <-> qat/run.py",
         "qat/samples.py <-> qat/train.py",
     ),
-    "no circle of rooms": (
-        "artifact <-> convert",
-    ),
-    "only the app imports a command": (
-        "cli/views/estimate_vram.py imports gemmaq.cli.estimate_vram",
-    ),
+    "no circle of rooms": ("artifact <-> convert",),
+    "only the app imports a command": ("cli/views/estimate_vram.py imports gemmaq.cli.estimate_vram",),
     "only models/ names a family": (
         "artifact/modelfile.py",
         "checkpoint/__init__.py",
@@ -58,9 +54,7 @@ DEBTS: dict[str, tuple[str, ...]] = {
         "planning/recipe.py",
         "qat/model.py",
     ),
-    "only models/ names a Hugging Face class": (
-        "qat/model.py",
-    ),
+    "only models/ names a Hugging Face class": ("qat/model.py",),
     "nothing is keyed by id()": (
         "artifact/outcomes.py",
         "calibration/complete.py",
@@ -98,9 +92,7 @@ DEBTS: dict[str, tuple[str, ...]] = {
         "verify/against.py with_recipe",
         "vram/engines/mlx.py peak_bytes",
     ),
-    "at most 350 lines": (
-        "hub/client.py",
-    ),
+    "at most 350 lines": ("hub/client.py",),
     "a test file of the same path": (
         "artifact/card.py",
         "artifact/digests.py",

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from gemmaq.checkpoint import Checkpoint
-from gemmaq.convert.jobs import Job
 from gemmaq.files.names import is_mmproj, stem
 from gemmaq.models.config import TextConfig
 from gemmaq.models.family import Family
 from gemmaq.models.identity import identify
 from gemmaq.models.roles import Role
+from gemmaq.planning.plan import Plan
 
 NAME = "README.md"
 
@@ -92,9 +92,15 @@ def of_checkpoint(checkpoint: Checkpoint, folder: Path, name: str | None = None,
     )
 
 
-def of_job(job: Job, source: Checkpoint, repo: str | None, files: Sequence[str]) -> Model:
-    """Of a model that was made of a source, whose repository is given if it is known."""
-    plan = job.plan
+def of_plan(plan: Plan, source: Checkpoint, repo: str | None, files: Sequence[str]) -> Model:
+    """The model that a plan makes of a source.
+
+    Args:
+        plan: carried out.
+        source: the checkpoint it was made for.
+        repo: repository of the source, None if unknown.
+        files: names of the files in the model's folder.
+    """
     quantized = any(not tensor.encoding.is_float for tensor in plan.tensors)
     return Model(
         source.name,

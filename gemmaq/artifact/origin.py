@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gemmaq.checkpoint import Checkpoint
-from gemmaq.convert.jobs import Job
+from gemmaq.checkpoint import Checkpoint, Tensor
 from gemmaq.hub import parse
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -74,9 +73,8 @@ class Origin:
     places: frozenset[str]
 
 
-def of(checkpoint: Checkpoint, jobs: Sequence[Job]) -> Origin:
-    """The origin of what jobs read."""
-    tensors = [placement.tensor.source for job in jobs for file in job.artifact.files for placement in file.placements]
+def of(checkpoint: Checkpoint, tensors: Sequence[Tensor]) -> Origin:
+    """The origin of those tensors of a checkpoint that are read."""
     weights = list(dict.fromkeys(path for tensor in tensors for part in tensor.parts for path in part.span.paths))
     beside: list[Path] = []
     if checkpoint.format != "gguf":

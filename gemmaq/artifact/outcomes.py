@@ -35,32 +35,33 @@ class Outcome:
     rounded: int
 
 
-class Tally:
-    """Counts the scales that a container had to round, tensor by tensor, from any thread."""
+class OutcomeCounter:
+    """Counts the scales that containers had to round, tensor by tensor, from any thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._counts: dict[int, tuple[int, int]] = {}
+        self._counts: dict[tuple[str, str], tuple[int, int]] = {}
 
-    def __call__(self, planned: PlannedTensor, values: Values) -> None:
-        """Count the scales of some rows."""
+    def count(self, container: str, planned: PlannedTensor, values: Values) -> None:
+        """Count the scales of some rows of a tensor in a container."""
         if not isinstance(values, Quantized) or (planned.choice.method != "lattice" and not planned.keeps_codes):
             return
         stored = (values.scales, values.minima) if values.supers is None else (values.supers, values.super_minima)
         kinds = [numbers for numbers in stored if numbers is not None]
         rounded = sum(int(np.count_nonzero(_held(planned, numbers) != numbers)) for numbers in kinds)
         with self._lock:
-            scales, before = self._counts.get(id(planned), (0, 0))
-            self._counts[id(planned)] = (scales + sum(numbers.size for numbers in kinds), before + rounded)
+            scales, before = self._counts.get((container, planned.name), (0, 0))
+            total = scales + sum(numbers.size for numbers in kinds)
+            self._counts[container, planned.name] = (total, before + rounded)
 
-    def outcome(self, planned: PlannedTensor) -> Outcome:
-        """What became of a tensor that has been written."""
-        scales, rounded = self._counts.get(id(planned), (0, 0))
+    def outcome(self, container: str, planned: PlannedTensor) -> Outcome:
+        """The outcome of a tensor that has been written to a container."""
+        scales, rounded = self._counts.get((container, planned.name), (0, 0))
         return Outcome(planned.name, planned.encoding.name, _how(planned, rounded), scales, rounded)
 
     def outcomes(self, plan: Plan) -> list[Outcome]:
-        """What became of the text tensors of a plan that has been carried out."""
-        return [self.outcome(planned) for planned in plan.tensors]
+        """Outcomes of the text tensors of a plan that has been carried out."""
+        return [self.outcome(plan.format, planned) for planned in plan.tensors]
 
 
 def _held(planned: PlannedTensor, numbers: F32) -> F32:

@@ -11,13 +11,12 @@ from typing import Any
 
 from gemmaq import __version__, containers
 from gemmaq.artifact.origin import Origin
-from gemmaq.artifact.outcomes import Tally
-from gemmaq.convert.jobs import Job
+from gemmaq.artifact.outcomes import Outcome, OutcomeCounter
 from gemmaq.encodings import ENCODINGS, Encoding
 from gemmaq.errors import InputError, UsageError
 from gemmaq.files.text import read_json
 from gemmaq.planning import recipe
-from gemmaq.planning.plan import MMPROJ, PlannedTensor
+from gemmaq.planning.plan import MMPROJ, Plan, PlannedTensor
 from gemmaq.planning.request import Calibration, Request
 
 NAME = "gemmaq.json"
@@ -72,20 +71,31 @@ class Provenance:
     tensors: tuple[Made, ...]
 
 
-def document(
-    origin: Origin, digests: Sequence[str], request: Request, job: Job, tally: Tally, weights: Sequence[Listed]
-) -> bytes:
-    """The file's content.
+@dataclass(frozen=True, slots=True)
+class Record:
+    """All that gemmaq.json tells of an artifact.
 
-    Args:
-        origin: of the source.
-        digests: of its files, in their order.
-        request: what was asked for.
-        job: what was written.
-        tally: what became of it.
-        weights: the files that were.
+    Attributes:
+        origin: the source.
+        digests: SHA-256 of the source's files, in their order.
+        request: types, methods and containers that were asked for.
+        plan: the container's plan, carried out.
+        outcomes: how each tensor came out.
+        weights: files that hold tensors.
     """
-    tensors = [_tensor(tally, planned) for planned in job.plan.everything]
+
+    origin: Origin
+    digests: Sequence[str]
+    request: Request
+    plan: Plan
+    outcomes: OutcomeCounter
+    weights: Sequence[Listed]
+
+
+def document(record: Record) -> bytes:
+    """Content of gemmaq.json."""
+    origin, plan = record.origin, record.plan
+    tensors = [_tensor(record.outcomes.outcome(plan.format, planned), planned) for planned in plan.everything]
     methods = dict.fromkeys(tensor["method"] for tensor in tensors if tensor["method"])
     value = {
         "schema": SCHEMA,
@@ -97,21 +107,20 @@ def document(
             "format": origin.format,
             "files": [
                 Listed(file.name, file.size, digest).document()
-                for file, digest in zip(origin.files, digests, strict=True)
+                for file, digest in zip(origin.files, record.digests, strict=True)
             ],
         },
-        "recipe": _asked(request),
-        "container": job.plan.format,
+        "recipe": _asked(record.request),
+        "container": plan.format,
         "method": list(methods),
-        "files": [file.document() for file in weights],
+        "files": [file.document() for file in record.weights],
         "tensors": tensors,
-        "warnings": [_without_paths(warning, origin) for warning in job.plan.warnings],
+        "warnings": [_without_paths(warning, origin) for warning in plan.warnings],
     }
     return _spelled(value)
 
 
-def _tensor(tally: Tally, planned: PlannedTensor) -> dict[str, Any]:
-    outcome = tally.outcome(planned)
+def _tensor(outcome: Outcome, planned: PlannedTensor) -> dict[str, Any]:
     return {
         "name": outcome.name,
         "shape": list(planned.shape),

@@ -15,11 +15,10 @@ from gemmaq.calibration import imatrix as files
 from gemmaq.calibration.imatrix import Imatrix
 from gemmaq.calibration.store import Store
 from gemmaq.checkpoint import Checkpoint, Tensor
-from gemmaq.convert.jobs import Job
 from gemmaq.errors import InputError, OutputError, UsageError
 from gemmaq.inference.documents import Text
 from gemmaq.methods import Importance, calibrated
-from gemmaq.planning.plan import PlannedTensor
+from gemmaq.planning.plan import Plan, PlannedTensor
 from gemmaq.planning.request import Calibration
 
 if TYPE_CHECKING:
@@ -28,36 +27,93 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Material:
-    """What to calibrate with, and on what.
+class Basis:
+    """Text or importance matrix that codes are calibrated on.
 
     Attributes:
-        text: documents, None if an importance matrix is enough.
-        imatrix: an importance matrix that was given, or None.
-        device: to compute on, None for the best there is.
-        threads: workers.
+        calibration: settings, and what identifies text or matrix.
+        text: documents, None where an importance matrix is given.
+        imatrix: an importance matrix that is given, or None.
     """
 
+    calibration: Calibration
     text: Text | None
     imatrix: Imatrix | None
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """Where to compute: a device (None for the best there is) and a number of CPU threads."""
+
     device: str | None
     threads: int
 
 
-def needed(jobs: Sequence[Job]) -> tuple[str, ...]:
+def needed(plans: Sequence[Plan]) -> tuple[str, ...]:
     """The calibrated methods that plans ask for."""
-    return tuple(name for name in calibrated() if any(p.choice.method == name for j in jobs for p in j.plan.tensors))
+    return tuple(name for name in calibrated() if any(p.choice.method == name for plan in plans for p in plan.tensors))
 
 
-def _together(jobs: Sequence[Job]) -> dict[str, PlannedTensor]:
-    """Canonical name -> what is to become of a matrix, in all containers.
+@contextmanager
+def complete(
+    plans: Sequence[Plan],
+    checkpoint: Checkpoint,
+    basis: Basis,
+    *,
+    resources: Resources,
+    near: Path,
+    progress: Progress,
+) -> Iterator[list[Plan]]:
+    """Plans whose tensors hold the importance of their columns, or their codes, where the method needs them.
+
+    Args:
+        plans: one for each container.
+        checkpoint: the source.
+        basis: text or importance matrix to calibrate on.
+        resources: where to compute.
+        near: a path next to which chosen codes are kept on disk until the end.
+        progress: called with the step, layers done and layers in total.
 
     Raises:
-        InputError: it is not the same in all.
+        UsageError: torch or transformers is missing, or the basis does not serve a method.
+        InputError: text or matrix do not fit the model.
+        OutputError: there is no room for the codes.
+    """
+    methods = needed(plans)
+    if "importance" in methods:
+        weigh = _weights(plans, checkpoint, basis, resources, progress)
+        plans = [_changed(plan, "importance", weigh) for plan in plans]
+    if "gptq" not in methods:
+        yield list(plans)
+        return
+    if basis.text is None:
+        raise UsageError("method gptq needs text to calibrate on", "an importance matrix is not enough: --text FILE")
+    shared = _shared(plans)
+    parent = next(p for p in near.absolute().parents if p.exists())
+    with ExitStack() as stack:
+        try:
+            folder = tempfile.TemporaryDirectory(prefix=f"{near.name}.", suffix=".partial", dir=parent)
+            store = Store(Path(stack.enter_context(folder)))
+            solved = _solve(shared, checkpoint, basis, resources, store=store, progress=progress)
+        except OSError as error:
+            raise OutputError(f"calibrated codes cannot be kept in {parent}: {error.strerror}") from error
+        yield [_changed(plan, "gptq", lambda p: replace(p, solved=solved[p.source.name])) for plan in plans]
+
+
+def _changed(plan: Plan, method: str, change: Callable[[PlannedTensor], PlannedTensor]) -> Plan:
+    """A plan with the tensors of a method changed."""
+    return replace(plan, tensors=tuple(change(p) if p.choice.method == method else p for p in plan.tensors))
+
+
+def _shared(plans: Sequence[Plan]) -> dict[str, PlannedTensor]:
+    """Canonical name -> planned matrix, the same in all containers.
+
+    Raises:
+        InputError: containers differ in the encoding of a matrix to be calibrated.
     """
     planned: dict[str, PlannedTensor] = {}
-    for job in jobs:
-        for tensor in job.plan.tensors:
+    for plan in plans:
+        for tensor in plan.tensors:
             if not tensor.source.place.role.is_quantizable:
                 continue
             first = planned.setdefault(tensor.source.name, tensor)
@@ -70,56 +126,8 @@ def _together(jobs: Sequence[Job]) -> dict[str, PlannedTensor]:
     return planned
 
 
-@contextmanager
-def prepared(
-    checkpoint: Checkpoint,
-    jobs: Sequence[Job],
-    calibration: Calibration | None,
-    material: Material,
-    folder: Path,
-    progress: Progress,
-) -> Iterator[list[Job]]:
-    """Jobs whose plans say all that writing needs; what they point to is there until the end.
-
-    Args:
-        checkpoint: the source.
-        jobs: as planned.
-        calibration: how; None only where no method asks for it.
-        material: with what.
-        folder: beside which codes are kept meanwhile.
-        progress: told what is done.
-
-    Raises:
-        UsageError: torch or transformers is missing.
-        InputError: text or matrix do not fit the model.
-        OutputError: there is no room beside the folder.
-    """
-    asked = needed(jobs)
-    if not asked or calibration is None:
-        yield list(jobs)
-        return
-    if "importance" in asked:
-        weigh = _weights(checkpoint, jobs, calibration, material, progress)
-        jobs = [_changed(job, "importance", weigh) for job in jobs]
-    if "gptq" not in asked:
-        yield list(jobs)
-        return
-    if material.text is None:
-        raise UsageError("method gptq needs text to calibrate on", "an importance matrix is not enough: --text FILE")
-    planned = _together(jobs)
-    parent = next(p for p in folder.absolute().parents if p.exists())
-    with ExitStack() as kept:
-        try:
-            beside = tempfile.TemporaryDirectory(prefix=f"{folder.name}.", suffix=".partial", dir=parent)
-            store = Store(Path(kept.enter_context(beside)))
-            solved = _solve(checkpoint, planned, calibration, material, store, progress)
-        except OSError as error:
-            raise OutputError(f"what is calibrated cannot be kept in {parent}: {error.strerror}") from error
-        yield [_changed(job, "gptq", lambda p: replace(p, solved=solved[p.source.name])) for job in jobs]
-
-
 def importance(
-    checkpoint: Checkpoint, tokens: Tokens, names: tuple[str, ...], material: Material, progress: Progress
+    checkpoint: Checkpoint, tokens: Tokens, names: tuple[str, ...], *, resources: Resources, progress: Progress
 ) -> Imatrix:
     """The importance matrix of a model on sequences of tokens, i64 [sequences, length].
 
@@ -127,14 +135,14 @@ def importance(
         checkpoint: the model.
         tokens: i64 [sequences, length].
         names: of the texts they come from.
-        material: where to compute.
+        resources: where to compute.
         progress: told layers done.
     """
     from gemmaq.calibration.statistics import squares
     from gemmaq.inference.decoder import decoder
     from gemmaq.inference.device import open_device
 
-    with open_device(material.device, material.threads) as here, decoder(checkpoint, here) as model:
+    with open_device(resources.device, resources.threads) as device, decoder(checkpoint, device) as model:
         sums = squares(model, tokens, progress)
     entries = {
         checkpoint.family.names.to_gguf(name): files.Entry(found.astype(np.float32), tokens.size)
@@ -159,62 +167,44 @@ def sequences(checkpoint: Checkpoint, text: Text, calibration: Calibration) -> T
 
 
 def _weights(
-    checkpoint: Checkpoint,
-    jobs: Sequence[Job],
-    calibration: Calibration,
-    material: Material,
-    progress: Progress,
+    plans: Sequence[Plan], checkpoint: Checkpoint, basis: Basis, resources: Resources, progress: Progress
 ) -> Callable[[PlannedTensor], PlannedTensor]:
-    """What gives a planned tensor the importance of its columns."""
-    found = material.imatrix
-    if found is not None:
-        files.check(found, checkpoint)
-    elif material.text is not None:
-        tokens = sequences(checkpoint, material.text, calibration)
-        found = importance(checkpoint, tokens, material.text.names, material, progress)
+    """A function that attaches column importances to a planned tensor."""
+    imatrix = basis.imatrix
+    if imatrix is not None:
+        files.check(imatrix, checkpoint)
+    elif basis.text is not None:
+        tokens = sequences(checkpoint, basis.text, basis.calibration)
+        imatrix = importance(checkpoint, tokens, basis.text.names, resources=resources, progress=progress)
     else:
         raise UsageError("method importance needs an importance matrix or text", "--imatrix FILE, or --text FILE")
     to_gguf = checkpoint.family.names.to_gguf
-    known = {
-        p.source.name: Importance(found.importance(to_gguf(p.source.name)))
-        for job in jobs
-        for p in job.plan.tensors
-        if p.choice.method == "importance"
-    }
+    names = {p.source.name for plan in plans for p in plan.tensors if p.choice.method == "importance"}
+    importances = {name: Importance(imatrix.importance(to_gguf(name))) for name in names}
 
     def weigh(planned: PlannedTensor) -> PlannedTensor:
-        return replace(planned, choice=replace(planned.choice, importance=known[planned.source.name]))
+        return replace(planned, choice=replace(planned.choice, importance=importances[planned.source.name]))
 
     return weigh
 
 
-def _changed(job: Job, method: str, change: Callable[[PlannedTensor], PlannedTensor]) -> Job:
-    """A job with the tensors of a method changed, in the plan and in the files."""
-    changed = {id(p): change(p) for p in job.plan.tensors if p.choice.method == method}
-    tensors = tuple(changed.get(id(p), p) for p in job.plan.tensors)
-    files = tuple(
-        replace(f, placements=tuple(replace(at, tensor=changed.get(id(at.tensor), at.tensor)) for at in f.placements))
-        for f in job.artifact.files
-    )
-    return Job(replace(job.plan, tensors=tensors), replace(job.artifact, files=files))
-
-
 def _solve(
-    checkpoint: Checkpoint,
     planned: Mapping[str, PlannedTensor],
-    calibration: Calibration,
-    material: Material,
+    checkpoint: Checkpoint,
+    basis: Basis,
+    resources: Resources,
+    *,
     store: Store,
     progress: Progress,
 ) -> Mapping[str, Tensor]:
-    """The codes of every matrix whose method is gptq."""
+    """Choose the codes of every matrix whose method is gptq."""
     from gemmaq.calibration.gptq import Settings
     from gemmaq.calibration.layerwise import solve
     from gemmaq.inference.decoder import decoder
     from gemmaq.inference.device import open_device
 
-    assert material.text is not None
-    tokens = sequences(checkpoint, material.text, calibration)
-    settings = Settings(calibration.damping, calibration.order)
-    with open_device(material.device, material.threads) as here, decoder(checkpoint, here) as model:
+    assert basis.text is not None
+    tokens = sequences(checkpoint, basis.text, basis.calibration)
+    settings = Settings(basis.calibration.damping, basis.calibration.order)
+    with open_device(resources.device, resources.threads) as device, decoder(checkpoint, device) as model:
         return solve(model, tokens, planned, settings, store, progress)

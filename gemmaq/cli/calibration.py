@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,10 +13,9 @@ from gemmaq.cli import console
 from gemmaq.errors import InputError, UsageError
 
 if TYPE_CHECKING:
-    from gemmaq.calibration.imatrix import Imatrix
+    from gemmaq.calibration.complete import Basis
     from gemmaq.checkpoint import Checkpoint
-    from gemmaq.convert.jobs import Job
-    from gemmaq.inference.documents import Text
+    from gemmaq.planning.plan import Plan
     from gemmaq.planning.recipe import Recipe
     from gemmaq.planning.request import Calibration
 
@@ -54,15 +51,6 @@ _FLAGS = {
     "tokens": "--calibration-tokens", "context": "--calibration-context", "damping": "--damping", "order": "--order",
 }  # fmt: skip
 _ORDERS = ("importance", "columns")
-
-
-@dataclass(frozen=True, slots=True)
-class Basis:
-    """What to calibrate on, read: a text or an importance matrix, and how."""
-
-    calibration: Calibration
-    text: Text | None
-    imatrix: Imatrix | None
 
 
 def read(recipe: Recipe, text: list[Path] | None, imatrix: Path | None, settings: Mapping[str, Any]) -> Basis | None:
@@ -105,6 +93,7 @@ def of_text(what: str, text: Sequence[Path] | None, given: Mapping[str, Any]) ->
         text: files.
         given: settings other than the default ones.
     """
+    from gemmaq.calibration.complete import Basis
     from gemmaq.inference import documents as texts
     from gemmaq.inference.device import require_torch
     from gemmaq.planning.request import Calibration
@@ -126,6 +115,8 @@ def again(known: Calibration, text: Sequence[Path] | None, imatrix: Path | None)
     """
     from dataclasses import asdict
 
+    from gemmaq.calibration.complete import Basis
+
     settings = {name: value for name, value in asdict(known).items() if name not in ("texts", "digest")}
     found = _of_imatrix(imatrix) if imatrix else of_text("verify --against", text, settings)
     if found.calibration.digest != known.digest:
@@ -140,6 +131,7 @@ def again(known: Calibration, text: Sequence[Path] | None, imatrix: Path | None)
 def _of_imatrix(path: Path) -> Basis:
     from hashlib import sha256
 
+    from gemmaq.calibration.complete import Basis
     from gemmaq.calibration.imatrix import read as read_matrix
     from gemmaq.planning.request import Calibration
 
@@ -147,7 +139,7 @@ def _of_imatrix(path: Path) -> Basis:
     return Basis(Calibration((), sha256(path.read_bytes()).hexdigest()), None, found)
 
 
-def described(checkpoint: Checkpoint, jobs: Sequence[Job], basis: Basis) -> str:
+def described(checkpoint: Checkpoint, plans: Sequence[Plan], basis: Basis) -> str:
     """What calibration will do, in a sentence."""
     from gemmaq.calibration import memory
     from gemmaq.calibration.complete import needed
@@ -155,45 +147,7 @@ def described(checkpoint: Checkpoint, jobs: Sequence[Job], basis: Basis) -> str:
     how = basis.calibration
     if not how.texts:
         return "codes are chosen by an importance matrix"
-    said = f"calibrated on at most {how.tokens:,} tokens of {', '.join(how.texts)}, {how.context} at a time"
-    if "gptq" not in needed(jobs):
-        return said
-    return f"{said}; takes about {console.size(memory(checkpoint.config, how.tokens))} of memory beside torch's own"
-
-
-@contextmanager
-def completed(
-    checkpoint: Checkpoint,
-    jobs: Sequence[Job],
-    basis: Basis | None,
-    folder: Path,
-    force: bool | None,
-    device: str | None,
-    threads: int,
-    quiet: bool,
-) -> Iterator[list[Job]]:
-    """Jobs with all that their methods need, worked out; see `calibrate.prepare.prepared`.
-
-    Args:
-        checkpoint: the source.
-        jobs: as planned.
-        basis: what to calibrate on, None where nothing is calibrated.
-        folder: that will be made, or that is compared with.
-        force: whether it may be replaced, None where it is not to be made.
-        device: to compute on.
-        threads: workers.
-        quiet: say nothing.
-    """
-    if basis is None:
-        yield list(jobs)
-        return
-    from gemmaq.calibration.complete import Material, prepared
-    from gemmaq.files.atomic import check_output
-
-    if force is not None:  # here, for calibration takes its time
-        check_output(folder, sum(job.artifact.size for job in jobs), checkpoint.files, force)
-    material = Material(basis.text, basis.imatrix, device, threads)
-    with ExitStack() as kept:
-        with console.steps(quiet) as steps:
-            ready = kept.enter_context(prepared(checkpoint, jobs, basis.calibration, material, folder, steps))
-        yield ready
+    text = f"calibrated on at most {how.tokens:,} tokens of {', '.join(how.texts)}, {how.context} at a time"
+    if "gptq" not in needed(plans):
+        return text
+    return f"{text}; takes about {console.size(memory(checkpoint.config, how.tokens))} of memory beside torch's own"

@@ -136,11 +136,9 @@ def convert(
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Only the artifacts' paths, one a line.")] = False,
 ) -> None:
     """Quantize a Gemma 3 checkpoint and write it for one runtime or several."""
-    from gemmaq.convert.jobs import make_jobs
-    from gemmaq.convert.side_files import finisher
-    from gemmaq.convert.write import write
+    from gemmaq.convert.layout import lay_out
+    from gemmaq.convert.run import Conversion, Options, Reporters, prepare, run
     from gemmaq.planning.request import Request
-    from gemmaq.planning.survey import grids
 
     started = time.monotonic()
     limit = _bytes(max_shard_size)
@@ -153,33 +151,35 @@ def convert(
     request = Request(
         asked, names, portable, scales.lower(), _mmproj(mmproj), limit, basis.calibration if basis else None
     )
-    checkpoint = opened(source, dry_run, quiet or as_json)
+    silent = quiet or as_json
+    checkpoint = opened(source, dry_run, silent)
     folder = output or _folder(checkpoint, request)
-    verdicts = grids(checkpoint, request)
-    jobs = make_jobs(checkpoint, request, verdicts, folder)
-    for warning in dict.fromkeys(warning for job in jobs for warning in job.plan.warnings):
+    conversion = Conversion(checkpoint, request, folder, basis)
+    prepared = prepare(conversion, force=force, dry_run=dry_run)
+    for warning in prepared.warnings:
         console.warn(warning)
-    if basis is not None and not (quiet or as_json):
-        console.say(calibration.described(checkpoint, jobs, basis))
+    if basis is not None and not silent:
+        console.say(calibration.described(checkpoint, prepared.plans, basis))
     if dry_run:
-        tally = None
+        artifacts, outcomes = lay_out(checkpoint, prepared.plans, request, folder), None
     else:
-        workers, silent = threads or cores(), quiet or as_json
-        with calibration.completed(checkpoint, jobs, basis, folder, force, device, workers, silent) as jobs:
-            artifacts = [job.artifact for job in jobs]
-            with finisher(checkpoint, request, jobs) as made, console.progress(f"writing {folder}", silent) as told:
-                tally = write(artifacts, folder, workers, told, force, made.finish, made.watch)
-        for job in jobs:
-            convert_views.warn_rounded(job.plan, tally)
+        reporters = Reporters(lambda: console.steps(silent), lambda: console.progress(f"writing {folder}", silent))
+        result = run(conversion, prepared.plans, Options(threads or cores(), device, force), reporters)
+        artifacts, outcomes = result.artifacts, result.outcomes
+        for artifact in artifacts:
+            convert_views.warn_rounded(artifact.plan, result.outcomes)
     seconds = None if dry_run else time.monotonic() - started
     if as_json:
-        report = convert_views.report(source, checkpoint, jobs, tally, seconds)
-        console.emit_json("convert", report | ({"grid": convert_views.grid(verdicts)} if verdicts else {}))
+        report = convert_views.report(
+            source, checkpoint, artifacts, counter=outcomes, warnings=prepared.warnings, seconds=seconds
+        )
+        grids = prepared.verdicts
+        console.emit_json("convert", report | ({"grid": convert_views.grid(grids)} if grids else {}))
     elif quiet:
-        for job in jobs:
-            console.out(str(job.artifact.folder))
+        for artifact in artifacts:
+            console.out(str(artifact.folder))
     else:
-        convert_views.summarize(jobs, verdicts, seconds)
+        convert_views.summarize(artifacts, prepared.verdicts, seconds)
 
 
 def _recipe(quant: str | None, embedding: str | None, method: str | None, recipe: str | None) -> Recipe:

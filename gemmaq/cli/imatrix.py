@@ -29,7 +29,7 @@ def imatrix(
 
     The file is llama.cpp's, for `gemmaq convert --method importance --imatrix FILE` and for llama-quantize.
     """
-    from gemmaq.calibration.complete import Material, importance, sequences
+    from gemmaq.calibration.complete import Resources, importance, sequences
     from gemmaq.calibration.imatrix import document
     from gemmaq.cli.options import cores, opened
     from gemmaq.errors import OutputError
@@ -49,9 +49,9 @@ def imatrix(
         "path": str(output), "texts": list(basis.text.names), "sequences": len(tokens), "tokens": tokens.size
     }  # fmt: skip
     if not dry_run:
-        material = Material(basis.text, None, device, threads or cores())
+        resources = Resources(device, threads or cores())
         with console.steps(silent) as steps:
-            found = importance(checkpoint, tokens, basis.text.names, material, steps)
+            found = importance(checkpoint, tokens, basis.text.names, resources=resources, progress=steps)
         write_file(output, document(found), force)
         said |= {"matrices": len(found.entries), "bytes": output.stat().st_size}
     if as_json:

@@ -13,6 +13,7 @@ from gemmaq.cli import calibration, console
 from gemmaq.errors import UsageError, VerificationError
 
 if TYPE_CHECKING:
+    from gemmaq.calibration.complete import Basis
     from gemmaq.checkpoint import Checkpoint
     from gemmaq.convert.compare import Compared
     from gemmaq.verify.against import Comparison
@@ -87,7 +88,7 @@ def verify(
         raise VerificationError(f"{artifact} is not good: {problems[0]}{more}", "convert or fetch it again")
 
 
-def _basis(report: Report, text: list[Path] | None, imatrix: Path | None) -> calibration.Basis | None:
+def _basis(report: Report, text: list[Path] | None, imatrix: Path | None) -> Basis | None:
     """What codes were calibrated on, if it was given or came with gemmaq.
 
     Raises:
@@ -108,31 +109,20 @@ def _basis(report: Report, text: list[Path] | None, imatrix: Path | None) -> cal
 def _compare(
     report: Report,
     source: Checkpoint,
-    basis: calibration.Basis | None,
+    basis: Basis | None,
     device: str | None,
     threads: int,
     quiet: bool,
 ) -> Comparison:
-    from functools import partial
-
+    from gemmaq.convert.run import Options
     from gemmaq.verify.against import with_recipe, without_recipe
 
-    complete = None
-    if basis is not None:
-        complete = partial(
-            calibration.completed,
-            basis=basis,
-            folder=report.place,
-            force=None,
-            device=device,
-            threads=threads,
-            quiet=True,
-        )
     with console.progress(f"comparing {report.place} with {source.location}", quiet) as progress:
         if report.known is None:
             assert report.model is not None
-            return without_recipe(report.model, source, threads, progress)
-        return with_recipe(report.place, report.known, source, threads, progress, complete)
+            return without_recipe(report.model, source, threads=threads, progress=progress)
+        options = Options(threads, device)
+        return with_recipe(report.place, report.known, source, options=options, progress=progress, basis=basis)
 
 
 def _problems(report: Report, compared: Comparison | None) -> list[str]:

@@ -5,18 +5,17 @@ what gemmaq makes of the other.
 from __future__ import annotations
 
 import math
-import threading
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from gemmaq.checkpoint import Tensor
 from gemmaq.checkpoint.rows import read_rows, values_of
 from gemmaq.containers import Container
-from gemmaq.convert.write import SLAB_ELEMENTS, Progress, chosen
+from gemmaq.convert.workers import Progress, run_all
+from gemmaq.convert.write import SLAB_ELEMENTS, chosen
 from gemmaq.encodings import Quantized, dequantize
 from gemmaq.errors import InputError
 from gemmaq.files.span import Reader
@@ -70,8 +69,32 @@ class Pair:
 
 
 @dataclass(frozen=True, slots=True)
+class _Slab:
+    """Rows `first` to `first + count` of a pair."""
+
+    number: int
+    pair: Pair
+    first: int
+    count: int
+
+    @property
+    def nbytes(self) -> int:
+        """Source bytes of the rows."""
+        return self.count * self.pair.source.row_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class _Buffers:
+    """Bytes that a worker reads into, again and again."""
+
+    source: bytearray = field(default_factory=bytearray)
+    made: bytearray = field(default_factory=bytearray)
+    solved: bytearray = field(default_factory=bytearray)
+
+
+@dataclass(frozen=True, slots=True)
 class _Part:
-    """What was found in some rows."""
+    """Differences in some rows."""
 
     square_error: float
     square: float
@@ -84,43 +107,31 @@ def relative(square_error: float, square: float) -> float:
     return math.sqrt(square_error / square) if square else (math.inf if square_error else 0.0)
 
 
-def compare(pairs: Sequence[Pair], threads: int, progress: Progress) -> list[Compared]:
-    """What is found of every pair, in order; a worker holds a slab of rows at a time.
+def compare(pairs: Sequence[Pair], *, threads: int, progress: Progress) -> list[Compared]:
+    """Compare every pair, in order; a worker holds a slab of rows at a time.
 
     Args:
         pairs: of tensors of the same shape.
-        threads: workers.
-        progress: told source bytes done and in all.
+        threads: number of workers.
+        progress: called with source bytes done and in total.
 
     Raises:
         InputError: the source cannot be read.
     """
-    slabs = [(pair, first, count) for pair in pairs for first, count in _slabs(pair)]
-    total = sum(count * pair.source.row_bytes for pair, _, count in slabs)
-    lock, buffers, done = threading.Lock(), threading.local(), 0
-    with Reader() as reader, ThreadPoolExecutor(threads) as pool:
+    slabs = [_Slab(number, pair, first, count) for number, pair in enumerate(pairs) for first, count in _slabs(pair)]
+    with Reader() as reader:
         reader.open([part.span for pair in pairs for tensor in _read(pair) for part in tensor.parts])
-
-        def work(slab: tuple[Pair, int, int]) -> _Part:
-            nonlocal done
-            if not hasattr(buffers, "source"):
-                buffers.source, buffers.made = bytearray(), bytearray()
-            pair, first, count = slab
-            part = _rows(pair, first, count, reader, buffers)
-            with lock:
-                done += count * pair.source.row_bytes
-                progress(done, total)
-            return part
-
-        try:
-            found = list(pool.map(work, slabs))
-        except BaseException:
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise
-    parts: dict[int, list[_Part]] = {}
-    for (pair, _, _), part in zip(slabs, found, strict=True):
-        parts.setdefault(id(pair), []).append(part)
-    return [_compared(pair, parts[id(pair)]) for pair in pairs]
+        found = run_all(
+            lambda slab, buffers: _rows(slab, reader, buffers),
+            slabs,
+            buffers=_Buffers,
+            threads=threads,
+            progress=progress,
+        )
+    parts: list[list[_Part]] = [[] for _ in pairs]
+    for slab, part in zip(slabs, found, strict=True):
+        parts[slab.number].append(part)
+    return [_compared(pair, some) for pair, some in zip(pairs, parts, strict=True)]
 
 
 def _read(pair: Pair) -> list[Tensor]:
@@ -138,8 +149,9 @@ def _slabs(pair: Pair) -> Iterator[tuple[int, int]]:
         yield first, min(step, source.rows - first)
 
 
-def _rows(pair: Pair, first: int, count: int, reader: Reader, buffers: Any) -> _Part:
+def _rows(slab: _Slab, reader: Reader, buffers: _Buffers) -> _Part:
     """Compare some rows."""
+    pair, first, count = slab.pair, slab.first, slab.count
     stored = read_rows(pair.source, first, count, reader, buffers.source)
     values = values_of(pair.source, stored)
     weights = dequantize(pair.source.encoding, values)
@@ -147,7 +159,7 @@ def _rows(pair: Pair, first: int, count: int, reader: Reader, buffers: Any) -> _
     differing, equal = 0, True
     planned, container = pair.planned, pair.container
     if planned is not None and container is not None:
-        ready = read_rows(planned.solved, first, count, reader, bytearray()) if planned.solved else stored
+        ready = read_rows(planned.solved, first, count, reader, buffers.solved) if planned.solved else stored
         if planned.copied:
             packed: tuple[U8, ...] = (ready[0],)
             wanted = values_of(planned.stored, ready)

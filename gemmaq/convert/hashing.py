@@ -19,7 +19,7 @@ class _Stopped(Exception):
     """The work that a digest was for has ended."""
 
 
-class Beside:
+class BackgroundHasher:
     """Digests made while other work goes on; leaving it ends what is not done.
 
     Files that are there are read a few at a time; files that grow are followed by a thread for each, from tensor to
@@ -80,7 +80,7 @@ class _Growing:
         self.path = path
         self.placements = sorted(file.placements, key=lambda placement: placement.pieces[0].offset)
         self._ends = [placement.pieces[0].offset for placement in self.placements[1:]] + [file.size]
-        self._left = {id(placement): placement.tensor.source.rows for placement in self.placements}
+        self._left = {placement.tensor.name: placement.tensor.source.rows for placement in self.placements}
         self._whole = 0
         self._stop = stop
         self._changed = threading.Condition()
@@ -89,9 +89,9 @@ class _Growing:
     def wrote(self, placement: Placement, rows: int) -> None:
         """Some rows were written."""
         with self._changed:
-            self._left[id(placement)] -= rows
+            self._left[placement.tensor.name] -= rows
             before = self._whole
-            while self._whole < len(self.placements) and not self._left[id(self.placements[self._whole])]:
+            while self._whole < len(self.placements) and not self._left[self.placements[self._whole].tensor.name]:
                 self._whole += 1
             if self._whole > before:
                 self._changed.notify()

@@ -1,20 +1,20 @@
-"""What lies beside the weights of an artifact, written when they are: one line of MAKERS for each file."""
+"""Side files of an artifact, made when its weights are written: an entry of MAKERS for each file."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from gemmaq.artifact import card, modelfile, origin, params, provenance, sums
-from gemmaq.artifact.outcomes import Tally
+from gemmaq.artifact.outcomes import OutcomeCounter
 from gemmaq.artifact.provenance import Listed
 from gemmaq.checkpoint import Checkpoint
-from gemmaq.convert.hashing import Beside
-from gemmaq.convert.jobs import Artifact, Job
+from gemmaq.convert.hashing import BackgroundHasher
+from gemmaq.convert.layout import Artifact
 from gemmaq.convert.outputs import Watch
 from gemmaq.convert.write import Finish
 from gemmaq.files.names import is_mmproj
@@ -22,59 +22,62 @@ from gemmaq.planning.request import Request
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
+class Written:
     """An artifact whose weights are written.
 
     Attributes:
         checkpoint: the source.
-        origin: where that comes from.
-        digests: of the source's files, in their order.
-        request: what was asked for.
-        job: what was written.
-        tally: what became of it.
-        folder: where the artifact lies for now.
-        files: of it so far, with their digests.
+        origin: where the source comes from.
+        digests: SHA-256 of the source's files, in their order.
+        request: types, methods and containers that were asked for.
+        artifact: plan and layout.
+        outcomes: how each tensor came out.
+        files: files of the artifact so far, with their digests.
     """
 
     checkpoint: Checkpoint
     origin: origin.Origin
     digests: tuple[str, ...]
     request: Request
-    job: Job
-    tally: Tally
-    folder: Path
+    artifact: Artifact
+    outcomes: OutcomeCounter
     files: tuple[Listed, ...]
 
     @property
     def weights(self) -> tuple[Listed, ...]:
         """The files that hold tensors."""
-        names = {file.name for file in self.job.artifact.files if file.placements}
+        names = {file.name for file in self.artifact.files if file.placements}
         return tuple(file for file in self.files if file.path in names)
 
 
-Maker = Callable[[Made], bytes | None]
-"""The content of a file, None if the artifact is to have no such file."""
+Maker = Callable[[Written], bytes | None]
+"""Returns the content of a file, None if the artifact has no such file."""
 
 
-def _modelfile(made: Made) -> bytes | None:
-    names = [file.path for file in made.weights]
-    if made.job.plan.format != "gguf":
+def _modelfile(written: Written) -> bytes | None:
+    if written.artifact.plan.format != "gguf":
         return None
-    seen = next((name for name in names if is_mmproj(name)), None)
-    return modelfile.text(made.checkpoint, [name for name in names if name != seen], seen).encode()
+    names = [file.path for file in written.weights]
+    projector = next(filter(is_mmproj, names), None)
+    return modelfile.text(written.checkpoint, [name for name in names if name != projector], projector).encode()
 
 
-def _params(made: Made) -> bytes | None:
-    return params.text(made.checkpoint) if made.job.plan.format == "gguf" else None
+def _params(written: Written) -> bytes | None:
+    return params.text(written.checkpoint) if written.artifact.plan.format == "gguf" else None
 
 
-def _provenance(made: Made) -> bytes:
-    return provenance.document(made.origin, made.digests, made.request, made.job, made.tally, made.weights)
+def _provenance(written: Written) -> bytes:
+    plan = written.artifact.plan
+    record = provenance.Record(
+        written.origin, written.digests, written.request, plan, written.outcomes, written.weights
+    )
+    return provenance.document(record)
 
 
-def _card(made: Made) -> bytes:
-    model = card.of_job(made.job, made.checkpoint, made.origin.repo, [file.path for file in made.files])
-    return card.text(None, [model], sorted((file.path, file.size, file.sha256) for file in made.files)).encode()
+def _card(written: Written) -> bytes:
+    names = [file.path for file in written.files]
+    model = card.of_plan(written.artifact.plan, written.checkpoint, written.origin.repo, names)
+    return card.text(None, [model], sorted((file.path, file.size, file.sha256) for file in written.files)).encode()
 
 
 MAKERS: tuple[tuple[str, Maker], ...] = (
@@ -83,7 +86,7 @@ MAKERS: tuple[tuple[str, Maker], ...] = (
     (provenance.NAME, _provenance),
     (card.NAME, _card),
 )
-"""File and what makes it, in the order they are made: each sees those before it, the card all of them.
+"""Name and maker of each file, in the order they are made: a maker sees the files before it, the card all of them.
 
 SHA256SUMS is written after the last.
 """
@@ -91,40 +94,51 @@ SHA256SUMS is written after the last.
 
 @dataclass(frozen=True, slots=True)
 class Finisher:
-    """What `convert.write` is to be given."""
+    """Arguments of `write.write` that complete its artifacts."""
 
     finish: Finish
     watch: Watch
 
 
+def no_extra_files() -> Mapping[str, bytes]:
+    """No files beyond those of MAKERS."""
+    return {}
+
+
 @contextmanager
-def finisher(checkpoint: Checkpoint, request: Request, jobs: Sequence[Job]) -> Iterator[Finisher]:
-    """Begin to make the digests of a source that are not on record, and be ready to finish what is made of it.
+def finisher(
+    checkpoint: Checkpoint,
+    request: Request,
+    artifacts: Sequence[Artifact],
+    extra_files: Callable[[], Mapping[str, bytes]] = no_extra_files,
+) -> Iterator[Finisher]:
+    """Start to hash the source's files whose digests are not on record, and get ready to add the side files.
 
     Args:
         checkpoint: the source.
-        request: what was asked for.
-        jobs: that will be written.
+        request: types, methods and containers that were asked for.
+        artifacts: will be written.
+        extra_files: called when the weights are written; name -> content of more files for each artifact.
 
     Raises:
         InputError: a file of the source cannot be read.
     """
-    found = origin.of(checkpoint, jobs)
-    by_artifact = {id(job.artifact): job for job in jobs}
-    with Beside() as beside:
-        known = [(file.record and file.record.sha256) or beside.start(file.path) for file in found.files]
+    read = [planned.source for artifact in artifacts for planned in artifact.plan.everything]
+    source = origin.of(checkpoint, read)
+    with BackgroundHasher() as hasher:
+        pending = [(file.record and file.record.sha256) or hasher.start(file.path) for file in source.files]
 
-        def finish(artifact: Artifact, folder: Path, tally: Tally) -> None:
-            digests = tuple(digest if isinstance(digest, str) else digest.result() for digest in known)
-            files = tuple(Listed(f.name, f.size, beside.written(folder / f.name)) for f in artifact.files)
-            job = by_artifact[id(artifact)]
+        def finish(artifact: Artifact, folder: Path, outcomes: OutcomeCounter) -> None:
+            digests = tuple(digest if isinstance(digest, str) else digest.result() for digest in pending)
+            files = tuple(Listed(f.name, f.size, hasher.written(folder / f.name)) for f in artifact.files)
             for name, make in MAKERS:
-                content = make(Made(checkpoint, found, digests, request, job, tally, folder, files))
+                content = make(Written(checkpoint, source, digests, request, artifact, outcomes, files))
                 if content is not None:
                     files = (*files, _write(folder, name, content))
+            files = (*files, *(_write(folder, name, content) for name, content in extra_files().items()))
             _write(folder, sums.NAME, sums.text({file.path: file.sha256 for file in files}))
 
-        yield Finisher(finish, beside.watch)
+        yield Finisher(finish, hasher.watch)
 
 
 def _write(folder: Path, name: str, content: bytes) -> Listed:

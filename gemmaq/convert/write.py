@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,13 +10,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gemmaq import methods
-from gemmaq.artifact.outcomes import Tally
+from gemmaq.artifact.outcomes import OutcomeCounter
 from gemmaq.checkpoint import Tensor
 from gemmaq.checkpoint.rows import read_rows, values_of
 from gemmaq.containers import Container
 from gemmaq.containers.layout import OutputFile, Placement
-from gemmaq.convert.jobs import Artifact
+from gemmaq.convert.layout import Artifact
 from gemmaq.convert.outputs import Output, Watch, Wrote, flushing, opening, sync, write_all
+from gemmaq.convert.workers import Progress, run_all
 from gemmaq.encodings import codec, dequantize
 from gemmaq.errors import InputError
 from gemmaq.files.atomic import check_output, staging
@@ -32,12 +31,8 @@ if TYPE_CHECKING:
 SLAB_ELEMENTS = 1 << 19
 """Weights a worker holds at a time; with f32 copies and codes about 6 MB."""
 
-Progress = Callable[[int, int], None]
-"""Called with source bytes done and in all, from any thread."""
-
-
-Finish = Callable[[Artifact, Path, Tally], None]
-"""Called with an artifact, the folder it lies in for now, and what the containers had to round."""
+Finish = Callable[[Artifact, Path, OutcomeCounter], None]
+"""Called with an artifact whose weights are written, the folder it lies in until the end, and the outcomes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,30 +57,36 @@ class _Slab:
     count: int
     targets: tuple[_Target, ...]
 
+    @property
+    def nbytes(self) -> int:
+        """Source bytes of the rows."""
+        return self.count * self.source.row_bytes
+
 
 def write(
     artifacts: Sequence[Artifact],
     folder: Path,
+    *,
     threads: int,
     progress: Progress,
     force: bool = False,
     finish: Finish | None = None,
     watch: Watch | None = None,
-) -> Tally:
+) -> OutcomeCounter:
     """Write artifacts that come from one checkpoint, reading and quantizing every weight once.
 
     All files are made under a temporary name beside `folder` and appear under it together, or not at all.
 
     Args:
         artifacts: their folders are `folder` or lie in it.
-        threads: workers.
-        progress: see `Progress`.
+        threads: number of workers.
+        progress: called with source bytes done and in total.
         force: replace `folder` if it holds an earlier artifact.
-        finish: adds what goes beside the weights to every artifact, before it gets its final name.
-        watch: is told of every file and of all that is written to it.
+        finish: adds the side files to each artifact before it gets its final name.
+        watch: follows the writing of each file.
 
     Returns:
-        What the containers had to round.
+        How each tensor came out.
 
     Raises:
         InputError: the source is damaged, or holds NaN or infinite weights.
@@ -94,24 +95,30 @@ def write(
     sources = {p.tensor.source.name: p.tensor.stored for a in artifacts for f in a.files for p in f.placements}
     inputs = {path for tensor in sources.values() for part in tensor.parts for path in part.span.paths}
     check_output(folder, sum(artifact.size for artifact in artifacts), inputs, force)
-    tally = Tally()
+    outcomes = OutcomeCounter()
     with staging(folder, force) as stage, Reader() as reader:
         places = {artifact.folder: stage / artifact.folder.relative_to(folder) for artifact in artifacts}
         files = [(places[artifact.folder] / file.name, file) for artifact in artifacts for file in artifact.files]
-        with opening(files, watch or _nobody) as outputs:
+        with opening(files, watch or _unwatched) as outputs:
             slabs = list(_slabs(artifacts, outputs))
             reader.open([part.span for slab in slabs for part in slab.source.parts])
             with flushing(outputs):
-                _run(slabs, reader, threads, progress, tally)
+                run_all(
+                    lambda slab, buffer: _process(slab, reader, buffer, outcomes),
+                    slabs,
+                    buffers=bytearray,
+                    threads=threads,
+                    progress=progress,
+                )
             sync(outputs)
         if finish is not None:
             for artifact in artifacts:
-                finish(artifact, places[artifact.folder], tally)
-    return tally
+                finish(artifact, places[artifact.folder], outcomes)
+    return outcomes
 
 
-def _nobody(path: Path, file: OutputFile) -> Wrote:
-    """Watches nothing."""
+def _unwatched(path: Path, file: OutputFile) -> Wrote:
+    """Ignore what is written."""
     return lambda placement, rows: None
 
 
@@ -131,36 +138,7 @@ def _slabs(artifacts: Sequence[Artifact], outputs: Sequence[Output]) -> Iterator
             yield _Slab(source, first, min(step, source.rows - first), tuple(group))
 
 
-def _run(slabs: Sequence[_Slab], reader: Reader, threads: int, progress: Progress, tally: Tally) -> None:
-    """Work off the slabs with several threads; the first error, or Ctrl-C, stops all of them."""
-    total = sum(slab.count * slab.source.row_bytes for slab in slabs)
-    queue, lock, stop = iter(slabs), threading.Lock(), threading.Event()
-    done = 0
-
-    def work() -> None:
-        nonlocal done
-        buffer = bytearray()
-        while not stop.is_set():
-            with lock:
-                slab = next(queue, None)
-            if slab is None:
-                return
-            _process(slab, reader, buffer, tally)
-            with lock:
-                done += slab.count * slab.source.row_bytes
-                progress(done, total)
-
-    with ThreadPoolExecutor(threads) as pool:
-        futures = [pool.submit(work) for _ in range(threads)]
-        try:
-            finished, _ = wait(futures, return_when=FIRST_EXCEPTION)
-        finally:
-            stop.set()
-    for future in finished:
-        future.result()
-
-
-def _process(slab: _Slab, reader: Reader, buffer: bytearray, tally: Tally) -> None:
+def _process(slab: _Slab, reader: Reader, buffer: bytearray, outcomes: OutcomeCounter) -> None:
     """Read rows, decode and quantize them once, and pack and write them for every target."""
     source = slab.source
     stored = read_rows(source, slab.first, slab.count, reader, buffer)
@@ -179,7 +157,7 @@ def _process(slab: _Slab, reader: Reader, buffer: bytearray, tally: Tally) -> No
             if is_large:
                 _check_range(planned, made[key])
             arrays = target.container.pack(planned, made[key])
-            tally(planned, made[key])
+            outcomes.count(target.container.FORMAT.name, planned, made[key])
         for piece, array in zip(target.placement.pieces, arrays, strict=True):
             write_all(target.output.descriptor, array.reshape(-1).data, piece.offset + slab.first * piece.row_bytes)
         target.output.wrote(target.placement, slab.count)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from gemmaq.checkpoint import Checkpoint
 from gemmaq.convert.compare import Compared, Pair, compare
-from gemmaq.convert.write import Progress
+from gemmaq.convert.workers import Progress
 from gemmaq.evaluate import Score
 
 
@@ -76,7 +76,7 @@ def distances(
         [Pair(name, tensor, model.tensors[name]) for name, tensor in reference.tensors.items() if name in model.tensors]
         for model in models
     ]
-    found = compare([pair for some in pairs for pair in some], threads, progress)
+    found = compare([pair for some in pairs for pair in some], threads=threads, progress=progress)
     result, at = [], 0
     for some in pairs:
         result.append(found[at : at + len(some)])

@@ -36,10 +36,15 @@ def check_output(folder: Path, size: int, inputs: Iterable[Path], force: bool) -
         _check_replaceable(folder)
     if any(folder.resolve() in path.resolve().parents for path in inputs):
         raise OutputError(f"{folder} holds the source itself", "choose another -o")
-    parent = next(p for p in (folder.parent.absolute(), *folder.absolute().parents) if p.exists())
-    free = shutil.disk_usage(parent).free
+    parent, free = free_space(folder)
     if size > free:
         raise OutputError(f"{parent} has {free:,} bytes free, {size:,} are needed")
+
+
+def free_space(folder: Path) -> tuple[Path, int]:
+    """The nearest parent of a folder that exists, and the bytes free there."""
+    parent = next(p for p in (folder.parent.absolute(), *folder.absolute().parents) if p.exists())
+    return parent, shutil.disk_usage(parent).free
 
 
 def _check_replaceable(folder: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
@@ -10,10 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gemmaq.artifact.outcomes import Tally
 from gemmaq.checkpoint import Checkpoint, plain
-from gemmaq.convert.jobs import Artifact
-from gemmaq.convert.write import write
 from gemmaq.encodings import ENCODINGS
 from gemmaq.errors import OutputError
 from gemmaq.files.atomic import check_output
@@ -73,9 +69,8 @@ def write_folder(
         InputError: the checkpoint cannot be read.
         OutputError: the folder exists, does not fit, or cannot be written.
     """
-    from gemmaq.artifact import sums
-    from gemmaq.convert.jobs import make_jobs
-    from gemmaq.convert.side_files import finisher
+    from gemmaq.convert.layout import make_plans
+    from gemmaq.convert.run import Conversion, Options, run
     from gemmaq.planning import recipe
     from gemmaq.planning.request import Request
 
@@ -84,15 +79,5 @@ def write_folder(
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", suffix=".partial", dir=out.parent) as room:
         changed = spilled(checkpoint, weights, Path(room) / _SOURCE)
-        jobs = make_jobs(changed, request, {}, out)
-        with finisher(changed, request, jobs) as made:
-
-            def finish(artifact: Artifact, folder: Path, tally: Tally) -> None:
-                made.finish(artifact, folder, tally)
-                more = beside()
-                for name, content in more.items():
-                    (folder / name).write_bytes(content)
-                digests = {name: hashlib.sha256(content).hexdigest() for name, content in more.items()}
-                (folder / sums.NAME).write_bytes(sums.text({**(sums.read(folder) or {}), **digests}))
-
-            write([job.artifact for job in jobs], out, threads, lambda done, total: None, force, finish, made.watch)
+        options = Options(threads, force=force, extra_files=beside)
+        run(Conversion(changed, request, out), make_plans(changed, request, {}), options)

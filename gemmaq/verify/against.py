@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gemmaq import __version__
 from gemmaq.artifact.provenance import Provenance
+from gemmaq.calibration.complete import Basis
 from gemmaq.checkpoint import Checkpoint, Part, Tensor
 from gemmaq.containers.layout import OutputFile
 from gemmaq.convert.compare import Compared, Pair, compare
-from gemmaq.convert.jobs import Job, make_jobs
-from gemmaq.convert.write import Progress
+from gemmaq.convert.layout import Artifact, lay_out, make_plans
+from gemmaq.convert.run import Conversion, Options, artifacts
+from gemmaq.convert.workers import Progress
 from gemmaq.encodings import ENCODINGS
 from gemmaq.errors import InputError
 from gemmaq.methods import METHODS
@@ -22,10 +23,6 @@ from gemmaq.planning.survey import grids
 from gemmaq.verify.structure import Array, arrays
 
 _LAYOUTS = {"gguf": "plain", "mlx": "mlx", "safetensors": "compressed-tensors"}
-
-
-Complete = Callable[[Checkpoint, Sequence[Job]], AbstractContextManager[Sequence[Job]]]
-"""Gives jobs what their calibrated methods need."""
 
 _CONSTANT = ".weight_shape"
 """An array of compressed-tensors that is part of what precedes the tensors."""
@@ -50,9 +47,10 @@ def with_recipe(
     folder: Path,
     known: Provenance,
     source: Checkpoint,
-    threads: int,
+    *,
+    options: Options,
     progress: Progress,
-    complete: Complete | None = None,
+    basis: Basis | None = None,
 ) -> Comparison:
     """Derive everything again from the source with the recorded recipe, a slab at a time, and compare.
 
@@ -62,29 +60,29 @@ def with_recipe(
         folder: of the artifact.
         known: what its gemmaq.json says.
         source: that it is said to be made of.
-        threads: workers.
-        progress: told source bytes done and in all.
-        complete: works out what calibrated methods need; None to leave their codes unchecked.
+        options: threads and device.
+        progress: called with source bytes done and in total.
+        basis: text or importance matrix that codes were calibrated on; None to leave such codes unchecked.
 
     Raises:
         InputError: the source is unusable, or cannot be made into such an artifact.
     """
     source = replace(source, name=known.name)
-    verdicts = grids(source, known.request)
-    jobs = make_jobs(source, known.request, verdicts, folder, only=[known.container])
-    if complete is None:
-        return _compared(folder, known, source, jobs[0], threads, progress)
-    with complete(source, jobs) as ready:
-        return _compared(folder, known, source, ready[0], threads, progress)
+    plans = make_plans(source, known.request, grids(source, known.request), only=[known.container])
+    if basis is None:
+        (artifact,) = lay_out(source, plans, known.request, folder)
+        return _compared(folder, known, artifact, source=source, threads=options.threads, progress=progress)
+    with artifacts(Conversion(source, known.request, folder, basis), plans, options) as (artifact,):
+        return _compared(folder, known, artifact, source=source, threads=options.threads, progress=progress)
 
 
 def _compared(
-    folder: Path, known: Provenance, source: Checkpoint, job: Job, threads: int, progress: Progress
+    folder: Path, known: Provenance, artifact: Artifact, *, source: Checkpoint, threads: int, progress: Progress
 ) -> Comparison:
-    """What `with_recipe` finds."""
+    """Compare every tensor and header of a folder with the artifact that gemmaq makes of the source."""
     found = arrays(folder, known.container)
     pairs, problems, unknown = [], [], 0
-    for planned in job.plan.everything:
+    for planned in artifact.plan.everything:
         there = [found.pop(name, None) for name in _names(planned)]
         made = _as_tensor(planned, known.container, [array for array in there if array is not None])
         if made is None:
@@ -97,14 +95,14 @@ def _compared(
             pairs.append(Pair(planned.name, planned.source, made))
             unknown += 1
         else:
-            pairs.append(Pair(planned.name, planned.source, made, planned, job.artifact.container))
+            pairs.append(Pair(planned.name, planned.source, made, planned, artifact.container))
     surplus = [name for name in found if not (known.container == "safetensors" and name.endswith(_CONSTANT))]
     problems += [f"tensor {name} is not made of {source.location}" for name in surplus]
-    compared = compare(pairs, threads, progress)
+    compared = compare(pairs, threads=threads, progress=progress)
     for tensor in compared:
         if tensor.equal is False:
             problems.append(f"tensor {tensor.name} is not what gemmaq makes of {source.location}: {_differs(tensor)}")
-    heads = (_unlike(folder / file.name, file) for file in job.artifact.files)
+    heads = (_unlike(folder / file.name, file) for file in artifact.files)
     others = [problem for problem in heads if problem]
     notes = [_calibrated(known, unknown)] if unknown else []
     if known.version == __version__:
@@ -128,7 +126,7 @@ def _differs(tensor: Compared) -> str:
     return "its codes are right, its scales are not"
 
 
-def without_recipe(model: Checkpoint, source: Checkpoint, threads: int, progress: Progress) -> Comparison:
+def without_recipe(model: Checkpoint, source: Checkpoint, *, threads: int, progress: Progress) -> Comparison:
     """Compare the weights of a model that nothing is known of with those of a source; see `with_recipe`."""
     pairs, problems = [], []
     mine = {**model.tensors, **model.vision}
@@ -142,7 +140,7 @@ def without_recipe(model: Checkpoint, source: Checkpoint, threads: int, progress
         else:
             pairs.append(Pair(name, theirs[name], tensor))
     problems += [f"tensor {name} of {source.location} is missing" for name in source.tensors if name not in mine]
-    return Comparison(tuple(compare(pairs, threads, progress)), tuple(problems))
+    return Comparison(tuple(compare(pairs, threads=threads, progress=progress)), tuple(problems))
 
 
 def _names(planned: PlannedTensor) -> list[str]:

@@ -23,11 +23,11 @@ from pathlib import Path
 _BARE = """
 import sys
 from contextlib import contextmanager
-from gemmaq.release import finish
+from gemmaq.convert import run, side_files
 @contextmanager
 def nothing(*_):
-    yield finish.Finisher(lambda *_: None, None)
-finish.finisher = nothing
+    yield side_files.Finisher(lambda *_: None, None)
+run.finisher = nothing
 from gemmaq.cli.app import main
 main()
 """

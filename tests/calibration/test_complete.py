@@ -16,12 +16,12 @@ from damage import SMALL, poison, small_model, tree
 from gemmaq.calibration import gptq, imatrix, memory
 from gemmaq.calibration import layerwise as feedback
 from gemmaq.calibration.activations import add_products, gather, mirrored
-from gemmaq.calibration.complete import Material, needed, prepared, sequences
+from gemmaq.calibration.complete import Basis, Resources, complete, needed, sequences
 from gemmaq.calibration.statistics import squares
 from gemmaq.calibration.store import Store
 from gemmaq.checkpoint import Checkpoint
 from gemmaq.checkpoint.rows import read_rows, values_of, weights
-from gemmaq.convert.jobs import Job, make_jobs
+from gemmaq.convert.layout import lay_out, make_plans
 from gemmaq.encodings import ENCODINGS, dequantize
 from gemmaq.errors import InputError, OutputError, UsageError
 from gemmaq.files.span import Reader
@@ -31,6 +31,7 @@ from gemmaq.inference.documents import Text, read
 from gemmaq.methods import METHODS, Choice, Importance, quantize
 from gemmaq.models.gemma3.names import EMBEDDING, to_gguf
 from gemmaq.models.gemma3.names import INPUT_SITES as SITES
+from gemmaq.planning.plan import Plan
 from gemmaq.planning.recipe import Rule, of
 from gemmaq.planning.request import Calibration, Request
 from gemmaq.sources.open import open_source
@@ -171,7 +172,7 @@ def test_sequences_go_together_where_no_workers_do(checkpoint, tokens, tmp_path)
     import torch
 
     many = np.concatenate([tokens, tokens[::-1]])
-    plans = {p.source.name: p for p in planned(checkpoint)[0].plan.tensors}
+    plans = {p.source.name: p for p in planned(checkpoint)[0].tensors}
     for place in ("one", "other"):
         (tmp_path / place).mkdir()
     with opened(checkpoint) as one, torch.no_grad():
@@ -203,12 +204,12 @@ def test_activations_that_are_not_finite_are_told(tmp_path, text):
     folder = small_model(tmp_path / "gemma-3-tiny")
     poison(folder, EMBEDDING, 0x7F7F, at=SMALL.hidden_size * (4 + ord("a")))
     loud, shown = open_source(str(folder)), np.full((1, 8), 4 + ord("a"))
-    jobs = planned(loud)
+    plans = planned(loud)
     with opened(loud) as made, pytest.raises(InputError, match="activations after layer 0 are not finite"):
         squares(made, shown, nobody)
     with opened(loud) as made, pytest.raises(InputError, match="not finite"):
         feedback.solve(
-            made, shown, {p.source.name: p for p in jobs[0].plan.tensors}, gptq.Settings(), Store(tmp_path), nobody
+            made, shown, {p.source.name: p for p in plans[0].tensors}, gptq.Settings(), Store(tmp_path), nobody
         )
 
 
@@ -217,8 +218,8 @@ def test_activations_that_are_not_finite_are_told(tmp_path, text):
 
 def planned(
     checkpoint: Checkpoint, method: str = "gptq", quant: str = "q4_0", to: str = "gguf", rules: Any = ()
-) -> list[Job]:
-    return make_jobs(checkpoint, Request(of(quant, None, method, rules), (to,)), {}, Path("out"))
+) -> list[Plan]:
+    return make_plans(checkpoint, Request(of(quant, None, method, rules), (to,)), {})
 
 
 def read_back(tensor) -> Any:
@@ -239,7 +240,7 @@ def test_a_layer_is_calibrated_on_what_the_quantized_ones_before_it_give(method,
     With method importance for the layer before, it counts as it will be written too.
     """
     rules = () if method == "gptq" else (Rule("model.layers.0.*", None, "importance"),)
-    plans = {p.source.name: p for p in planned(checkpoint, rules=rules)[0].plan.tensors}
+    plans = {p.source.name: p for p in planned(checkpoint, rules=rules)[0].tensors}
     if rules:
         ones = {n: Importance(np.ones(p.source.columns, np.float32)) for n, p in plans.items()}
         plans = {
@@ -303,21 +304,22 @@ def test_what_is_stored_is_read(name, checkpoint, tmp_path):
 # Plans
 
 
-def settled(checkpoint: Checkpoint, jobs: list[Job], text: Text | None, folder: Path, matrix: Any = None) -> Any:
-    calibration = Calibration(("letters.txt",), "", context=CONTEXT)
-    return prepared(checkpoint, jobs, calibration, Material(text, matrix, "cpu", 2), folder, nobody)
+def settled(checkpoint: Checkpoint, plans: list[Plan], text: Text | None, folder: Path, matrix: Any = None) -> Any:
+    basis = Basis(Calibration(("letters.txt",), "", context=CONTEXT), text, matrix)
+    return complete(plans, checkpoint, basis, resources=Resources("cpu", 2), near=folder, progress=nobody)
 
 
 def test_plans_are_completed_in_every_place(checkpoint, text, tmp_path):
     rules = (Rule("*.v_proj.*", None, "importance"), Rule("*.o_proj.*", None, "nearest"))
-    jobs = planned(checkpoint, rules=rules)
-    assert needed(jobs) == ("importance", "gptq") and needed(planned(checkpoint, "nearest")) == ()
-    with settled(checkpoint, jobs, text, tmp_path / "deep/er/out") as ready:
+    plans = planned(checkpoint, rules=rules)
+    assert needed(plans) == ("importance", "gptq") and needed(planned(checkpoint, "nearest")) == ()
+    with settled(checkpoint, plans, text, tmp_path / "deep/er/out") as ready:
         assert next(tmp_path.iterdir()).name.startswith("out.")
-        for job in ready:
-            placed = {id(at.tensor) for f in job.artifact.files for at in f.placements}
-            assert placed == {id(p) for p in job.plan.everything}
-            for p in job.plan.tensors:
+        for plan in ready:
+            (artifact,) = lay_out(checkpoint, [plan], Request(plan.recipe, (plan.format,)), tmp_path / "out")
+            placed = [at.tensor for f in artifact.files for at in f.placements]
+            assert all(a is b for a, b in zip(placed, plan.everything, strict=True))
+            for p in plan.tensors:
                 if p.choice.method == "gptq":
                     assert p.solved is not None and p.solved.encoding == p.encoding
                     assert read_back(p.solved).codes.shape == p.source.shape
@@ -380,10 +382,10 @@ def test_what_cannot_be_calibrated_is_told(checkpoint, model, text, tmp_path):
     run("convert", model, "--quant", "q5_1", "-o", tmp_path / "five", "-q")
     five = open_source(str(tmp_path / "five"))
     request = Request(of("auto", None, "gptq"), ("gguf", "mlx"))
-    jobs = make_jobs(five, request, {}, tmp_path / "out")
+    plans = make_plans(five, request, {})
     with (
         pytest.raises(InputError, match=r"would be Q5_1 in one container and Q4_0 in another"),
-        settled(five, jobs, text, tmp_path / "out"),
+        settled(five, plans, text, tmp_path / "out"),
     ):
         pass
     assert [path.name for path in tmp_path.iterdir()] == ["five"]
@@ -398,7 +400,7 @@ def test_memory_grows_with_the_model_and_the_tokens():
 
 def test_a_quantized_layer_without_choice_counts_as_rounded(checkpoint, tokens, tmp_path):
     """A plan in which nothing is to be found finds nothing, and changes what later layers get all the same."""
-    plans = {p.source.name: p for p in planned(checkpoint, "nearest", "q4_0")[0].plan.tensors}
+    plans = {p.source.name: p for p in planned(checkpoint, "nearest", "q4_0")[0].tensors}
     with (
         opened(checkpoint) as made,
         patch.object(Decoder, "through", autospec=True, side_effect=Decoder.through) as seen,

@@ -16,7 +16,7 @@ from gemmaq.artifact import digests
 from gemmaq.artifact.digests import of_file, of_files
 from gemmaq.checkpoint import plain
 from gemmaq.containers.layout import OutputFile, Piece, Placement
-from gemmaq.convert.hashing import Beside
+from gemmaq.convert.hashing import BackgroundHasher
 from gemmaq.encodings import ENCODINGS
 from gemmaq.errors import InputError
 from gemmaq.files.span import FileSpan
@@ -57,8 +57,8 @@ def test_a_file_written_in_any_order_is_followed(seed: int, tmp_path: Path, monk
     ]
     if seed % 2:
         seeded.shuffle(slabs)
-    with Beside() as beside, path.open("r+b", buffering=0) as out, ThreadPoolExecutor(3) as pool:
-        wrote = beside.watch(path, file)
+    with BackgroundHasher() as hasher, path.open("r+b", buffering=0) as out, ThreadPoolExecutor(3) as pool:
+        wrote = hasher.watch(path, file)
         lock = threading.Lock()
 
         def write(slab: tuple[Placement, int, int]) -> None:
@@ -70,7 +70,7 @@ def test_a_file_written_in_any_order_is_followed(seed: int, tmp_path: Path, monk
             wrote(placement, count)
 
         list(pool.map(write, slabs))
-        assert beside.written(path) == hashlib.sha256(path.read_bytes()).hexdigest()
+        assert hasher.written(path) == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def test_what_is_not_written_to_its_end_ends_nothing(tmp_path: Path) -> None:
@@ -78,8 +78,8 @@ def test_what_is_not_written_to_its_end_ends_nothing(tmp_path: Path) -> None:
     path.write_bytes(bytes(file.size))
     before = threading.active_count()
     started = time.monotonic()
-    with pytest.raises(KeyboardInterrupt), Beside() as beside:
-        beside.watch(path, file)
+    with pytest.raises(KeyboardInterrupt), BackgroundHasher() as hasher:
+        hasher.watch(path, file)
         raise KeyboardInterrupt
     assert time.monotonic() - started < 5 and threading.active_count() == before
 
@@ -89,8 +89,8 @@ def test_a_long_read_is_given_up_with_the_work(tmp_path: Path) -> None:
     with path.open("wb") as out:
         out.truncate(1 << 36)
     started = time.monotonic()
-    with Beside() as beside:
-        future = beside.start(path)
+    with BackgroundHasher() as hasher:
+        future = hasher.start(path)
         time.sleep(0.05)
     assert time.monotonic() - started < 5
     assert future.cancelled() or future.exception() is not None
@@ -99,12 +99,12 @@ def test_a_long_read_is_given_up_with_the_work(tmp_path: Path) -> None:
 def test_a_file_cut_while_being_written_is_told(tmp_path: Path) -> None:
     file, path = layout(random.Random(2)), tmp_path / "file"
     path.write_bytes(bytes(50))
-    with Beside() as beside:
-        wrote = beside.watch(path, file)
+    with BackgroundHasher() as hasher:
+        wrote = hasher.watch(path, file)
         for placement in file.placements:
             wrote(placement, placement.tensor.source.rows)
         with pytest.raises(InputError, match="cut short"):
-            beside.written(path)
+            hasher.written(path)
 
 
 def test_files_are_told_in_bytes(tmp_path: Path) -> None:

@@ -5,22 +5,22 @@ from __future__ import annotations
 import resource
 import sys
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from gemmaq.cli import console
 
 if TYPE_CHECKING:
-    from gemmaq.artifact.outcomes import Tally
+    from gemmaq.artifact.outcomes import OutcomeCounter
     from gemmaq.checkpoint import Checkpoint
-    from gemmaq.convert.jobs import Job
+    from gemmaq.convert.layout import Artifact
     from gemmaq.methods.lattice import Verdict
     from gemmaq.planning.plan import Plan
 
 
-def warn_rounded(plan: Plan, tally: Tally) -> None:
+def warn_rounded(plan: Plan, outcomes: OutcomeCounter) -> None:
     """Say which tensors a container could not take over exactly."""
-    rounded = [o for o in tally.outcomes(plan) if o.how == "rounded"]
+    rounded = [o for o in outcomes.outcomes(plan) if o.how == "rounded"]
     if rounded:
         first = rounded[0]
         console.warn(
@@ -30,37 +30,43 @@ def warn_rounded(plan: Plan, tally: Tally) -> None:
 
 
 def report(
-    source: str, checkpoint: Checkpoint, jobs: list[Job], tally: Tally | None, seconds: float | None
+    source: str,
+    checkpoint: Checkpoint,
+    artifacts: Sequence[Artifact],
+    *,
+    counter: OutcomeCounter | None,
+    warnings: Sequence[str],
+    seconds: float | None,
 ) -> dict[str, Any]:
     """The JSON object, but for its schema."""
     from gemmaq.artifact import sums
 
-    artifacts = []
-    for job in jobs:
-        listed: list[dict[str, Any]] = [{"path": file.name, "bytes": file.size} for file in job.artifact.files]
+    entries = []
+    for artifact in artifacts:
+        listed: list[dict[str, Any]] = [{"path": file.name, "bytes": file.size} for file in artifact.files]
         entry: dict[str, Any] = {
-            "container": job.plan.format,
-            "path": str(job.artifact.folder),
+            "container": artifact.plan.format,
+            "path": str(artifact.folder),
             "files": listed,
-            "bits_per_weight": round(job.plan.bits_per_weight, 4),
-            "tensors": job.plan.counts,
+            "bits_per_weight": round(artifact.plan.bits_per_weight, 4),
+            "tensors": artifact.plan.counts,
         }
-        if tally is not None:
-            digests = sums.read(job.artifact.folder) or {}
+        if counter is not None:
+            digests = sums.read(artifact.folder) or {}
             for file in listed:
                 file["sha256"] = digests[file["path"]]
-            outcomes = tally.outcomes(job.plan)
+            outcomes = counter.outcomes(artifact.plan)
             entry["outcomes"] = dict(Counter(o.how for o in outcomes))
             entry["report"] = [{"tensor": o.name, "type": o.encoding, "how": o.how} for o in outcomes]
             entry["rounded"] = [
                 {"tensor": o.name, "scales": o.scales, "rounded": o.rounded} for o in outcomes if o.rounded
             ]
-        artifacts.append(entry)
+        entries.append(entry)
     whole: dict[str, Any] = {
         "source": {"name": checkpoint.name, "location": source, "format": checkpoint.format},
-        "artifacts": artifacts,
-        "method": jobs[0].plan.recipe.method,
-        "warnings": list(dict.fromkeys(warning for job in jobs for warning in job.plan.warnings)),
+        "artifacts": entries,
+        "method": artifacts[0].plan.recipe.method,
+        "warnings": list(warnings),
     }
     if seconds is not None:
         whole |= {"seconds": round(seconds, 3), "peak_rss_bytes": _peak_rss()}
@@ -86,13 +92,13 @@ def _peak_rss() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def summarize(jobs: list[Job], verdicts: Mapping[str, Verdict], seconds: float | None) -> None:
+def summarize(artifacts: Sequence[Artifact], verdicts: Mapping[str, Verdict], seconds: float | None) -> None:
     """Files on stdout, the rest on stderr."""
-    for job in jobs:
-        for file in job.artifact.files:
-            console.out(f"{job.artifact.folder / file.name}  {console.size(file.size)} ({file.size:,} bytes)")
-    for job in jobs:
-        plan, total = job.plan, job.artifact.size
+    for artifact in artifacts:
+        for file in artifact.files:
+            console.out(f"{artifact.folder / file.name}  {console.size(file.size)} ({file.size:,} bytes)")
+    for artifact in artifacts:
+        plan, total = artifact.plan, artifact.size
         kinds = ", ".join(f"{count} {name.upper()}" for name, count in plan.counts.items())
         console.say(f"{plan.format}: {console.size(total)}, {plan.bits_per_weight:.2f} bits per weight ({kinds})")
     found = [v for v in verdicts.values() if v.on_grid]
@@ -101,6 +107,6 @@ def summarize(jobs: list[Job], verdicts: Mapping[str, Verdict], seconds: float |
         worst = max(v.residual for v in found)
         console.say(
             f"QAT grid: {len(found)} of {len(verdicts)} matrices lie on an int4 grid ({rules}), residual at most "
-            f"{worst:.2%}; {sum(t.choice.method == 'lattice' for t in jobs[0].plan.tensors)} are put back on it"
+            f"{worst:.2%}; {sum(t.choice.method == 'lattice' for t in artifacts[0].plan.tensors)} are put back on it"
         )
     console.say("nothing was written (dry run)" if seconds is None else f"{seconds:.1f} s")

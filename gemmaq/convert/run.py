@@ -1,0 +1,177 @@
+"""The one use case: plan, calibrate, lay out, write, finish. Every caller that converts goes through here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gemmaq.artifact.outcomes import OutcomeCounter
+from gemmaq.calibration.complete import Basis, Resources, complete, needed
+from gemmaq.checkpoint import Checkpoint
+from gemmaq.convert.layout import Artifact, lay_out, make_plans
+from gemmaq.convert.side_files import finisher, no_extra_files
+from gemmaq.convert.workers import Progress
+from gemmaq.convert.write import write
+from gemmaq.errors import UsageError
+from gemmaq.files.atomic import check_output, free_space
+from gemmaq.methods.lattice import Verdict
+from gemmaq.planning.plan import Plan
+from gemmaq.planning.request import Request
+from gemmaq.planning.survey import grids
+
+if TYPE_CHECKING:
+    from gemmaq.inference.device import Progress as Steps
+
+
+@dataclass(frozen=True, slots=True)
+class Conversion:
+    """What to convert, into what, and where to.
+
+    Attributes:
+        checkpoint: the source.
+        request: types, methods and containers.
+        folder: to create; several containers get a folder each in it.
+        basis: text or importance matrix to calibrate on, None if no method is calibrated.
+    """
+
+    checkpoint: Checkpoint
+    request: Request
+    folder: Path
+    basis: Basis | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How a conversion runs, whatever it converts.
+
+    Attributes:
+        threads: number of workers.
+        device: to calibrate on, None for the best there is.
+        force: replace an earlier artifact.
+        extra_files: called when the weights are written; name -> content of more files for each artifact.
+    """
+
+    threads: int
+    device: str | None = None
+    force: bool = False
+    extra_files: Callable[[], Mapping[str, bytes]] = no_extra_files
+
+
+def _silent() -> AbstractContextManager[Callable[..., None]]:
+    return nullcontext(lambda *_: None)
+
+
+@dataclass(frozen=True, slots=True)
+class Reporters:
+    """Open a progress display for a phase when it begins; nothing is shown by default."""
+
+    calibrating: Callable[[], AbstractContextManager[Steps]] = _silent
+    writing: Callable[[], AbstractContextManager[Progress]] = _silent
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """Plans before calibration.
+
+    Attributes:
+        plans: one for each container.
+        verdicts: tensor -> the grid it lies on, as far as the request asks.
+        warnings: what the user should know, a sentence each.
+    """
+
+    plans: list[Plan]
+    verdicts: Mapping[str, Verdict]
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """Artifacts that were written, and how each tensor came out."""
+
+    artifacts: list[Artifact]
+    outcomes: OutcomeCounter
+
+
+def prepare(conversion: Conversion, *, force: bool = False, dry_run: bool = False) -> Prepared:
+    """Plan a conversion. Whatever can be refused at once is refused before the weights are read.
+
+    Args:
+        conversion: what to convert.
+        force: an earlier artifact may be replaced.
+        dry_run: nothing will be written, so that missing space is only a warning.
+
+    Raises:
+        OutputError: the folder exists, holds the source, or does not fit.
+        InputError: a container cannot hold what is asked for, or the source is unusable.
+    """
+    checkpoint, request, folder = conversion.checkpoint, conversion.request, conversion.folder
+    check_output(folder, 0, checkpoint.files, force)
+    size = sum(tensor.nbytes for plan in make_plans(checkpoint, request, {}) for tensor in plan.everything)
+    if not dry_run:
+        check_output(folder, size, checkpoint.files, force)
+    verdicts = grids(checkpoint, request)
+    plans = make_plans(checkpoint, request, verdicts)
+    warnings = dict.fromkeys(warning for plan in plans for warning in plan.warnings)
+    parent, free = free_space(folder)
+    if size > free:
+        warnings[f"{parent} has {free:,} bytes free, {size:,} are needed"] = None
+    return Prepared(plans, verdicts, tuple(warnings))
+
+
+@contextmanager
+def artifacts(
+    conversion: Conversion, plans: Sequence[Plan], options: Options, reporters: Reporters | None = None
+) -> Iterator[list[Artifact]]:
+    """Plans completed with what calibrated methods need, and laid out; calibrated codes are on disk until the end.
+
+    Raises:
+        UsageError: torch is missing, or there is nothing to calibrate on.
+        InputError: text or importance matrix do not fit the model, or the tokenizer is unusable.
+        OutputError: there is no room for calibrated codes.
+    """
+    with ExitStack() as stack:
+        if needed(plans):
+            if conversion.basis is None:
+                raise UsageError(f"nothing to calibrate method {needed(plans)[0]} on", "give text with --text FILE")
+            with (reporters or Reporters()).calibrating() as progress:
+                completing = complete(
+                    plans,
+                    conversion.checkpoint,
+                    conversion.basis,
+                    resources=Resources(options.device, options.threads),
+                    near=conversion.folder,
+                    progress=progress,
+                )
+                plans = stack.enter_context(completing)
+        yield lay_out(conversion.checkpoint, plans, conversion.request, conversion.folder)
+
+
+def run(conversion: Conversion, plans: Sequence[Plan], options: Options, reporters: Reporters | None = None) -> Result:
+    """Carry plans out: calibrate, lay out, write, and finish with the side files.
+
+    All files appear under the conversion's folder together, or not at all.
+
+    Raises:
+        UsageError, InputError: see `artifacts`; or the source holds NaN or infinite weights.
+        OutputError: the folder exists, does not fit, or cannot be written.
+    """
+    checkpoint, request, folder = conversion.checkpoint, conversion.request, conversion.folder
+    reporters = reporters or Reporters()
+    with (
+        artifacts(conversion, plans, options, reporters) as ready,
+        finisher(checkpoint, request, ready, options.extra_files) as finishing,
+        reporters.writing() as progress,
+    ):
+        outcomes = write(
+            ready,
+            folder,
+            threads=options.threads,
+            progress=progress,
+            force=options.force,
+            finish=finishing.finish,
+            watch=finishing.watch,
+        )
+    return Result(ready, outcomes)

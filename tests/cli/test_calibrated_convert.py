@@ -136,7 +136,7 @@ def test_all_containers_hold_the_same_codes(method, made):
 @pytest.mark.parametrize("method", METHODS)
 def test_sizes_are_those_of_the_dry_run_and_of_nearest(method, model, text, made, out):
     for options in (("--method", method, "--text", text, *SHORT), ("--method", "nearest")):
-        done = run("convert", model, *options, *EVERYWHERE, "--dry-run", "--json", "-o", made[method])
+        done = run("convert", model, *options, *EVERYWHERE, "--dry-run", "--json", "--force", "-o", made[method])
         artifacts = json.loads(done.stdout)["artifacts"]
         assert [Path(artifact["path"]) for artifact in artifacts] == [made[method] / name for name in CONTAINERS]
         for artifact in artifacts:

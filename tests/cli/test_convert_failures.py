@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import shutil
 import signal
@@ -227,6 +228,35 @@ def test_a_dry_run_writes_nothing(model: Path, out: Path, tmp_path: Path) -> Non
     before = tree(tmp_path)
     run("convert", model, "-o", out, "--dry-run")
     assert tree(tmp_path) == before
+
+
+def test_a_dry_run_refuses_what_the_real_run_refuses(model: Path, out: Path, tmp_path: Path) -> None:
+    out.mkdir()
+    for more in ((), ("--dry-run",)):
+        refused(7, ("exists", "--force"), model, "-o", out, *more, under=tmp_path)
+        refused(7, ("holds the source",), model, "-o", model, "--force", *more, under=tmp_path)
+
+
+def test_an_output_that_cannot_be_is_refused_before_weights_are_read(
+    model: Path, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(*_: object) -> None:
+        raise AssertionError("weights were read")
+
+    monkeypatch.setattr("gemmaq.files.span.Reader.into", read)
+    out.mkdir()
+    refused(7, ("exists",), model, "-o", out, under=tmp_path)
+    out.rmdir()
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(GIB, GIB, 0))
+    refused(7, ("0 bytes free",), model, "-o", out, under=tmp_path)
+    refused(3, ("mlx cannot hold Q4_K",), model, "-o", out, "--to", "mlx", "--quant", "q4_k", under=tmp_path)
+
+
+def test_a_dry_run_tells_of_missing_space(model: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(GIB, GIB, 0))
+    done = run("convert", model, "-o", out, "--dry-run", "--json")
+    (warning,) = json.loads(done.stdout)["warnings"]
+    assert "0 bytes free" in warning and warning in done.stderr
 
 
 SLOW = """

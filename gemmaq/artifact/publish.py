@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from gemmaq.artifact.digests import feed
 from gemmaq.artifact.folder import is_hidden, models_in
 from gemmaq.checkpoint import Checkpoint
 from gemmaq.errors import InputError, NotFoundError, VerificationError
+from gemmaq.progress import Progress, ProgressCallback
 from gemmaq.sources.open import open_source
 
 _SMALL = 1 << 22
@@ -39,7 +40,7 @@ class Entry:
     data: bytes = b""
 
 
-def entries(folder: Path, repo: str, progress: Callable[[str, int, int], None]) -> list[Entry]:
+def entries(folder: Path, repo: str, progress: ProgressCallback) -> list[Entry]:
     """All files of an artifact, with a card and settings for Ollama where it has none, and the list of all of them.
 
     A card that gemmaq wrote and nobody changed gives way to one that runs the model from its repository; any other is
@@ -48,7 +49,7 @@ def entries(folder: Path, repo: str, progress: Callable[[str, int, int], None]) 
     Args:
         folder: of the artifact, or of several in folders of their own.
         repo: where it is to be published, for the lines that run it.
-        progress: told a file's name, its bytes read and its bytes in all.
+        progress: called after every block of a file.
 
     Raises:
         NotFoundError: there is nothing to publish.
@@ -110,7 +111,7 @@ def _check(folder: Path, found: Sequence[Entry]) -> None:
                 )
 
 
-def _of_file(path: Path, name: str, progress: Callable[[str, int, int], None]) -> Entry:
+def _of_file(path: Path, name: str, progress: ProgressCallback) -> Entry:
     size = path.stat().st_size
     sha256, sha1 = hashlib.sha256(), hashlib.sha1(f"blob {size}\0".encode())
     small = size < _SMALL
@@ -119,7 +120,7 @@ def _of_file(path: Path, name: str, progress: Callable[[str, int, int], None]) -
     def told(count: int) -> None:
         nonlocal done
         done += count
-        progress(name, done, size)
+        progress(Progress("reading", done, size, "bytes", item=name))
 
     feed(path, [sha256, sha1] if small else [sha256], told)
     return Entry(name, size, sha256.hexdigest(), sha1.hexdigest() if small else "", path)

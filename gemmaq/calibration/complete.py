@@ -20,9 +20,9 @@ from gemmaq.inference.documents import Text
 from gemmaq.methods import Importance, calibrated
 from gemmaq.planning.plan import Plan, PlannedTensor
 from gemmaq.planning.request import Calibration
+from gemmaq.progress import ProgressCallback
 
 if TYPE_CHECKING:
-    from gemmaq.inference.device import Progress
     from gemmaq.inference.documents import Tokens
 
 
@@ -62,7 +62,7 @@ def complete(
     *,
     resources: Resources,
     near: Path,
-    progress: Progress,
+    progress: ProgressCallback,
 ) -> Iterator[list[Plan]]:
     """Plans whose tensors hold the importance of their columns, or their codes, where the method needs them.
 
@@ -127,7 +127,7 @@ def _shared(plans: Sequence[Plan]) -> dict[str, PlannedTensor]:
 
 
 def importance(
-    checkpoint: Checkpoint, tokens: Tokens, names: tuple[str, ...], *, resources: Resources, progress: Progress
+    checkpoint: Checkpoint, tokens: Tokens, names: tuple[str, ...], *, resources: Resources, progress: ProgressCallback
 ) -> Imatrix:
     """The importance matrix of a model on sequences of tokens, i64 [sequences, length].
 
@@ -167,7 +167,7 @@ def sequences(checkpoint: Checkpoint, text: Text, calibration: Calibration) -> T
 
 
 def _weights(
-    plans: Sequence[Plan], checkpoint: Checkpoint, basis: Basis, resources: Resources, progress: Progress
+    plans: Sequence[Plan], checkpoint: Checkpoint, basis: Basis, resources: Resources, progress: ProgressCallback
 ) -> Callable[[PlannedTensor], PlannedTensor]:
     """A function that attaches column importances to a planned tensor."""
     imatrix = basis.imatrix
@@ -195,7 +195,7 @@ def _solve(
     resources: Resources,
     *,
     store: Store,
-    progress: Progress,
+    progress: ProgressCallback,
 ) -> Mapping[str, Tensor]:
     """Choose the codes of every matrix whose method is gptq."""
     from gemmaq.calibration.gptq import Settings

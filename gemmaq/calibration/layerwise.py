@@ -13,12 +13,12 @@ from gemmaq.checkpoint import Tensor
 from gemmaq.encodings import dequantize
 from gemmaq.errors import InputError
 from gemmaq.planning.plan import PlannedTensor
+from gemmaq.progress import Progress, ProgressCallback
 
 if TYPE_CHECKING:
     import torch
 
     from gemmaq.inference.decoder import Decoder
-    from gemmaq.inference.device import Progress
     from gemmaq.inference.documents import Tokens
 
 
@@ -28,7 +28,7 @@ def solve(
     planned: Mapping[str, PlannedTensor],
     settings: gptq.Settings,
     store: Store,
-    progress: Progress,
+    progress: ProgressCallback,
 ) -> Mapping[str, Tensor]:
     """Choose the codes of every matrix whose method is gptq; all others count as they will be written.
 
@@ -40,7 +40,7 @@ def solve(
         planned: canonical name -> what is to become of the matrices of the layers.
         settings: of the feedback.
         store: keeps what is found.
-        progress: told layers done.
+        progress: called after every layer.
 
     Returns:
         Canonical name -> codes and scales, in the store.
@@ -52,7 +52,7 @@ def solve(
     found: dict[str, Tensor] = {}
     for index in range(decoder.layers):
         found |= _layer(decoder, index, hidden, planned, settings, store)
-        progress("calibrating", index + 1, decoder.layers)
+        progress(Progress("calibrating", index + 1, decoder.layers, "layers"))
     return found
 
 

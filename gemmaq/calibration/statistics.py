@@ -8,26 +8,26 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gemmaq.calibration.activations import gather
+from gemmaq.progress import Progress, ProgressCallback
 
 if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
     from gemmaq.inference.decoder import Decoder
-    from gemmaq.inference.device import Progress
     from gemmaq.inference.documents import Tokens
 
 Sums = Mapping[str, "NDArray[np.float64]"]
 """Canonical name -> sum of the squared inputs of every column, f64 [columns]."""
 
 
-def squares(decoder: Decoder, tokens: Tokens, progress: Progress) -> Sums:
+def squares(decoder: Decoder, tokens: Tokens, progress: ProgressCallback) -> Sums:
     """Send sequences through the model as it is and add up the squares.
 
     Args:
         decoder: of the model.
         tokens: i64 [sequences, length].
-        progress: told layers done.
+        progress: called after every layer.
 
     Raises:
         InputError: activations that are not finite.
@@ -45,5 +45,5 @@ def squares(decoder: Decoder, tokens: Tokens, progress: Progress) -> Sums:
         for site, sharing in names.INPUT_SITES.items():
             for part in sharing:
                 found[names.in_layer(index, part)] = sums[site]
-        progress("gathering statistics", index + 1, decoder.layers)
+        progress(Progress("gathering statistics", index + 1, decoder.layers, "layers"))
     return found

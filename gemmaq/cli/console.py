@@ -5,15 +5,22 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+import threading
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from gemmaq.errors import GemmaqError
+from gemmaq.progress import Progress, ProgressCallback, ignore
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
+
+_NOTE_SECONDS = 15.0
+"""Between two lines about a task with a note."""
 
 
 def out(text: str) -> None:
@@ -86,78 +93,113 @@ def table(
 
 
 @contextmanager
-def progress(label: str, quiet: bool) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar with bytes, rate and time left on a terminal; one line elsewhere; nothing if quiet."""
-    if quiet or not sys.stderr.isatty():
-        if not quiet:
-            say(label)
-        yield lambda done, total: None
-        return
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+def progress(title: str | None, quiet: bool, total: int | None = None) -> Iterator[ProgressCallback]:
+    """Show work under way: bars on a terminal, lines elsewhere, nothing if quiet.
 
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=_console(stderr=True), transient=True) as bar:
-        task = bar.add_task(label, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+    Args:
+        title: Names the work as a whole; without it every task shows under its own name.
+        quiet: Show nothing.
+        total: Sum over all items of the task, where it works on several at once.
+    """
+    if quiet:
+        yield ignore
+    elif not sys.stderr.isatty():
+        if title is not None:
+            say(title)
+        yield _lines(titled=title is not None)
+    else:
+        with _bars(title, total) as report:
+            yield report
+
+
+def _lines(titled: bool) -> ProgressCallback:
+    """A line for every item finished, every new task without a title, and now and then for a task with a note."""
+    announced: set[str] = set()
+    lock, last = threading.Lock(), -_NOTE_SECONDS
+
+    def report(progress: Progress) -> None:
+        nonlocal last
+        finished = progress.done == progress.total
+        with lock:
+            if progress.note:
+                now = time.monotonic()
+                if finished or now - last >= _NOTE_SECONDS:
+                    last = now
+                    say(f"{progress.task}: {_amount(progress)}  {progress.note}")
+            elif progress.item is not None:
+                if finished:
+                    say(f"  {progress.item}  {_amount(progress)}")
+            elif not titled and progress.task not in announced:
+                announced.add(progress.task)
+                say(progress.task)
+
+    return report
 
 
 @contextmanager
-def steps(quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
-    """Progress of work in phases: a bar for each on a terminal, a line for each elsewhere, nothing if quiet.
+def _bars(title: str | None, total: int | None) -> Iterator[ProgressCallback]:
+    """A bar for the title or for each task, and one below it for each item under way."""
+    from rich.progress import BarColumn, ProgressColumn, Task, TaskID, TextColumn
+    from rich.progress import Progress as Bars
+    from rich.text import Text
 
-    The callback takes what is being done, the steps done and those in all, from any thread.
-    """
-    if quiet or not sys.stderr.isatty():
-        told: set[str] = set()
+    class Figures(ProgressColumn):
+        """What a bar cannot show: amounts, and the rate with the time left or a note."""
 
-        def tell(label: str, done: int, total: int) -> None:
-            if not quiet and label not in told:
-                told.add(label)
-                say(label)
+        def render(self, task: Task) -> Text:
+            latest: Progress | None = task.fields["latest"]
+            return Text("" if latest is None else _figures(latest, task.speed, task.time_remaining))
 
-        yield tell
-        return
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=_console(stderr=True), transient=True) as bar:
-        tasks: dict[str, Any] = {}
-
-        def report(label: str, done: int, total: int) -> None:
-            if label not in tasks:
-                tasks[label] = bar.add_task(label[-60:], total=total)
-            bar.update(tasks[label], completed=done, total=total)
-
-        yield report
-
-
-@contextmanager
-def transfers(label: str, total: int | None, quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
-    """Progress of many files: a bar for the whole and one for each under way; a line for each finished elsewhere.
-
-    The callback takes a file's name, its bytes done and its bytes in all, from any thread.
-    """
-    if quiet or not sys.stderr.isatty():
-        if not quiet:
-            say(label)
-        yield lambda name, done, size_: None if quiet or done < size_ else say(f"  {name}  {size(size_)}")
-        return
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=_console(stderr=True), transient=True) as bar:
-        whole = bar.add_task(label, total=total)
-        tasks: dict[str, Any] = {}
+    lock = threading.Lock()
+    with Bars(
+        TextColumn("{task.description}"), BarColumn(), Figures(), console=_console(stderr=True), transient=True
+    ) as bars:
+        whole = None if title is None else bars.add_task(title, total=total, latest=None)
+        tasks: dict[tuple[str, str | None], TaskID] = {}
         counts: dict[str, int] = {}
 
-        def report(name: str, done: int, of: int) -> None:
-            counts[name] = done
-            if name not in tasks:
-                tasks[name] = bar.add_task(f"  {name[-40:]}", total=of)
-            bar.update(tasks[name], completed=done, visible=done < of)
-            bar.update(whole, completed=sum(counts.values()))
+        def report(progress: Progress) -> None:
+            key = (progress.task, progress.item)
+            with lock:
+                if whole is not None and progress.item is None:
+                    tasks[key] = whole
+                if key not in tasks:
+                    name = progress.task[-60:] if progress.item is None else f"  {progress.item[-40:]}"
+                    tasks[key] = bars.add_task(name, total=progress.total, latest=progress)
+                if progress.item is not None and whole is not None:
+                    counts[progress.item] = progress.done
+                    done = sum(counts.values())
+                    bars.update(whole, completed=done, latest=replace(progress, done=done, total=total))
+            shown = progress.item is None or progress.done != progress.total
+            bars.update(tasks[key], completed=progress.done, total=progress.total, visible=shown, latest=progress)
 
         yield report
+
+
+def _amount(progress: Progress) -> str:
+    """`3 of 26 layers`, `1.20 GB of 4.00 GB`, or `4.00 GB` where all bytes are there."""
+    counts = [progress.done] if progress.total is None else [progress.done, progress.total]
+    if progress.unit == "bytes":
+        return " of ".join(dict.fromkeys(map(size, counts)))
+    return f"{' of '.join(f'{count:,}' for count in counts)} {progress.unit}"
+
+
+def _figures(progress: Progress, speed: float | None, seconds: float | None) -> str:
+    """Amount, rate and time left of a bar; its note in place of the last two."""
+    parts = [_amount(progress)]
+    if progress.note:
+        parts.append(progress.note)
+    else:
+        parts += [f"{size(speed)}/s"] if speed and progress.unit == "bytes" else []
+        parts += [f"{duration(seconds)} left"] if seconds and progress.done != progress.total else []
+    return "  ".join(parts)
+
+
+def duration(seconds: float) -> str:
+    """`0:09`, `12:30` or `1:02:03`."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def size(count: float) -> str:

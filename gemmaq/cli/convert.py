@@ -163,7 +163,9 @@ def convert(
     if dry_run:
         artifacts, outcomes = lay_out(checkpoint, prepared.plans, request, folder), None
     else:
-        reporters = Reporters(lambda: console.steps(silent), lambda: console.progress(f"writing {folder}", silent))
+        reporters = Reporters(
+            lambda: console.progress(None, silent), lambda: console.progress(f"writing {folder}", silent)
+        )
         result = run(conversion, prepared.plans, Options(threads or cores(), device, force), reporters)
         artifacts, outcomes = result.artifacts, result.outcomes
         for artifact in artifacts:

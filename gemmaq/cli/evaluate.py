@@ -91,9 +91,9 @@ def evaluate(
     from gemmaq.cli.options import cores
 
     workers = threads or cores()
-    with forward.open_device(device, workers) as opened_device, console.steps(silent) as told:
+    with forward.open_device(device, workers) as opened_device, console.progress(None, silent) as progress:
         kept = cache.folder() if cached else None
-        scores = measure.evaluate(opened[0], opened[1:], chunks, opened_device, told, kept)
+        scores = measure.evaluate(opened[0], opened[1:], chunks, opened_device, progress, kept)
     found = described([reference, *models], opened, scores)
     if report is not None:
         _write(report, opened, found, chunks, text, workers, force, silent)

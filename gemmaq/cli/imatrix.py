@@ -50,8 +50,8 @@ def imatrix(
     }  # fmt: skip
     if not dry_run:
         resources = Resources(device, threads or cores())
-        with console.steps(silent) as steps:
-            found = importance(checkpoint, tokens, basis.text.names, resources=resources, progress=steps)
+        with console.progress(None, silent) as progress:
+            found = importance(checkpoint, tokens, basis.text.names, resources=resources, progress=progress)
         write_file(output, document(found), force)
         said |= {"matrices": len(found.entries), "bytes": output.stat().st_size}
     if as_json:

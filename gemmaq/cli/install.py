@@ -84,7 +84,7 @@ def _ollama(job: _Job) -> _Done:
     missing = sum(upload.size for upload in uploads if not upload.present)
     if not job.dry_run:
         label = f"{order.name} to Ollama {server.version} at {server.address}: {console.size(missing)} to send"
-        with console.transfers(label, missing, job.quiet) as progress:
+        with console.progress(label, job.quiet, missing) as progress:
             ollama.run(order, uploads, progress, lambda status: None if job.quiet else console.say(f"  {status}"))
     files = [
         {"path": str(u.path), "bytes": u.size, "sha256": u.digest.partition(":")[2], "present": u.present}
@@ -111,7 +111,7 @@ def _lmstudio(job: _Job) -> _Done:
     order = lmstudio.order(gather(job.artifact), job.name, job.dest, job.force, job.model_yaml)
     how: dict[str, str] = {}
     if not job.dry_run:
-        with console.transfers(f"{order.name} to {order.folder}", order.size, job.quiet) as progress:
+        with console.progress(f"{order.name} to {order.folder}", job.quiet, order.size) as progress:
             how = lmstudio.run(order, progress)
     files: list[dict[str, Any]] = [
         {"path": path.name, "bytes": path.stat().st_size} | ({"how": how[path.name]} if how else {})

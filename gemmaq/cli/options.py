@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
@@ -11,6 +10,7 @@ from gemmaq.cli import console
 
 if TYPE_CHECKING:
     from gemmaq.checkpoint import Checkpoint
+    from gemmaq.progress import ProgressCallback
     from gemmaq.sources.pull import Download
 
 
@@ -23,12 +23,12 @@ def opened(source: str, dry_run: bool, quiet: bool) -> Checkpoint:
     return open_with_weights(source, lambda files: download_bar(files, quiet=quiet))
 
 
-def download_bar(files: Download, *, quiet: bool) -> AbstractContextManager[Callable[[str, int, int], None]]:
+def download_bar(files: Download, *, quiet: bool) -> AbstractContextManager[ProgressCallback]:
     """Show the progress of a download."""
     what = f"{len(files.files)} files, {console.size(files.size)}"
     what += f", {console.size(files.missing_size)} to download" if files.missing else ", all cached"
     listing = files.listing
-    return console.transfers(f"{listing.ref} at {listing.commit[:12]}: {what}", files.missing_size, quiet)
+    return console.progress(f"{listing.ref} at {listing.commit[:12]}: {what}", quiet, files.missing_size)
 
 
 def cores() -> int:

@@ -41,7 +41,7 @@ def push(
     if named is None or named.part or named.revision:
         raise UsageError(f"{repo!r} is not a valid repository name", "write org/name, and the branch with --revision")
     ref = Ref(named.repo, revision)
-    with console.transfers(f"reading {folder}", None, quiet or as_json or dry_run) as progress:
+    with console.progress(f"reading {folder}", quiet or as_json or dry_run) as progress:
         wanted = entries(folder, ref.repo, progress)
     missing = push.missing(ref, wanted)
     page = commit = None

@@ -14,13 +14,14 @@ import numpy as np
 from gemmaq.checkpoint import Tensor
 from gemmaq.checkpoint.rows import read_rows, values_of
 from gemmaq.containers import Container
-from gemmaq.convert.workers import Progress, run_all
+from gemmaq.convert.workers import run_all
 from gemmaq.convert.write import SLAB_ELEMENTS, chosen
 from gemmaq.encodings import Quantized, dequantize
 from gemmaq.errors import InputError
 from gemmaq.files.span import Reader
 from gemmaq.models.families import kinds
 from gemmaq.planning.plan import PlannedTensor
+from gemmaq.progress import ProgressCallback
 
 if TYPE_CHECKING:
     from gemmaq.encodings import F32, U8, Values
@@ -107,13 +108,13 @@ def relative(square_error: float, square: float) -> float:
     return math.sqrt(square_error / square) if square else (math.inf if square_error else 0.0)
 
 
-def compare(pairs: Sequence[Pair], *, threads: int, progress: Progress) -> list[Compared]:
+def compare(pairs: Sequence[Pair], *, threads: int, progress: ProgressCallback) -> list[Compared]:
     """Compare every pair, in order; a worker holds a slab of rows at a time.
 
     Args:
         pairs: of tensors of the same shape.
         threads: number of workers.
-        progress: called with source bytes done and in total.
+        progress: called after every slab.
 
     Raises:
         InputError: the source cannot be read.
@@ -126,6 +127,7 @@ def compare(pairs: Sequence[Pair], *, threads: int, progress: Progress) -> list[
             slabs,
             buffers=_Buffers,
             threads=threads,
+            task="comparing",
             progress=progress,
         )
     parts: list[list[_Part]] = [[] for _ in pairs]

@@ -6,14 +6,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from gemmaq.artifact.outcomes import OutcomeCounter
 from gemmaq.calibration.complete import Basis, Resources, complete, needed
 from gemmaq.checkpoint import Checkpoint
 from gemmaq.convert.layout import Artifact, lay_out, make_plans
 from gemmaq.convert.side_files import finisher, no_extra_files
-from gemmaq.convert.workers import Progress
 from gemmaq.convert.write import write
 from gemmaq.errors import UsageError
 from gemmaq.files.atomic import check_output, free_space
@@ -21,9 +19,7 @@ from gemmaq.methods.lattice import Verdict
 from gemmaq.planning.plan import Plan
 from gemmaq.planning.request import Request
 from gemmaq.planning.survey import grids
-
-if TYPE_CHECKING:
-    from gemmaq.inference.device import Progress as Steps
+from gemmaq.progress import ProgressCallback, ignore
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,16 +56,16 @@ class Options:
     extra_files: Callable[[], Mapping[str, bytes]] = no_extra_files
 
 
-def _silent() -> AbstractContextManager[Callable[..., None]]:
-    return nullcontext(lambda *_: None)
+def _silent() -> AbstractContextManager[ProgressCallback]:
+    return nullcontext(ignore)
 
 
 @dataclass(frozen=True, slots=True)
 class Reporters:
     """Open a progress display for a phase when it begins; nothing is shown by default."""
 
-    calibrating: Callable[[], AbstractContextManager[Steps]] = _silent
-    writing: Callable[[], AbstractContextManager[Progress]] = _silent
+    calibrating: Callable[[], AbstractContextManager[ProgressCallback]] = _silent
+    writing: Callable[[], AbstractContextManager[ProgressCallback]] = _silent
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from typing import Protocol, TypeVar
 
-Progress = Callable[[int, int], None]
-"""Called with source bytes done and in total, from any thread."""
+from gemmaq.progress import Progress, ProgressCallback
 
 
 class Sized(Protocol):
@@ -30,7 +29,8 @@ def run_all(
     *,
     buffers: Callable[[], _Buffers],
     threads: int,
-    progress: Progress,
+    task: str,
+    progress: ProgressCallback,
 ) -> list[_Result]:
     """Do every piece of work and return the results in order.
 
@@ -39,6 +39,7 @@ def run_all(
         pieces: started in this order.
         buffers: creates the buffers of a thread.
         threads: number of workers.
+        task: name of the work in reports.
         progress: called after each piece.
     """
     total, done = sum(piece.nbytes for piece in pieces), 0
@@ -57,7 +58,7 @@ def run_all(
             with lock:
                 results[index] = result
                 done += piece.nbytes
-                progress(done, total)
+                progress(Progress(task, done, total, "bytes"))
 
     with ThreadPoolExecutor(threads) as pool:
         futures = [pool.submit(worker) for _ in range(threads)]

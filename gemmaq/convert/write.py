@@ -17,13 +17,14 @@ from gemmaq.containers import Container
 from gemmaq.containers.layout import OutputFile, Placement
 from gemmaq.convert.layout import Artifact
 from gemmaq.convert.outputs import Output, Watch, Wrote, flushing, opening, sync, write_all
-from gemmaq.convert.workers import Progress, run_all
+from gemmaq.convert.workers import run_all
 from gemmaq.encodings import codec, dequantize
 from gemmaq.errors import InputError
 from gemmaq.files.atomic import check_output, staging
 from gemmaq.files.span import Reader
 from gemmaq.methods import Choice
 from gemmaq.planning.plan import PlannedTensor
+from gemmaq.progress import ProgressCallback
 
 if TYPE_CHECKING:
     from gemmaq.encodings import F32, U8, Values
@@ -68,7 +69,7 @@ def write(
     folder: Path,
     *,
     threads: int,
-    progress: Progress,
+    progress: ProgressCallback,
     force: bool = False,
     finish: Finish | None = None,
     watch: Watch | None = None,
@@ -80,7 +81,7 @@ def write(
     Args:
         artifacts: their folders are `folder` or lie in it.
         threads: number of workers.
-        progress: called with source bytes done and in total.
+        progress: called after every slab.
         force: replace `folder` if it holds an earlier artifact.
         finish: adds the side files to each artifact before it gets its final name.
         watch: follows the writing of each file.
@@ -108,6 +109,7 @@ def write(
                     slabs,
                     buffers=bytearray,
                     threads=threads,
+                    task="writing",
                     progress=progress,
                 )
             sync(outputs)

@@ -17,6 +17,7 @@ from gemmaq.checkpoint import Checkpoint
 from gemmaq.errors import InputError, UsageError
 from gemmaq.evaluate import cache
 from gemmaq.inference.documents import Text, windows
+from gemmaq.progress import Progress, ProgressCallback
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
     from gemmaq.encodings import F32
     from gemmaq.inference.decoder import Decoder
-    from gemmaq.inference.device import Device, Progress
+    from gemmaq.inference.device import Device
     from gemmaq.inference.documents import Tokens
     from gemmaq.inference.tokenize import Encoder
 
@@ -198,7 +199,7 @@ def evaluate(
     models: Sequence[Checkpoint],
     chunks: Chunks,
     device: Device,
-    progress: Progress,
+    progress: ProgressCallback,
     kept: Path | None = None,
 ) -> list[Score]:
     """Score the reference, then every model, on the same tokens.
@@ -224,19 +225,19 @@ def evaluate(
         return score(decoders, hidden, chunks.targets, progress)
 
 
-def body(decoder: Decoder, chunks: Chunks, progress: Progress) -> F32:
+def body(decoder: Decoder, chunks: Chunks, progress: ProgressCallback) -> F32:
     """Activations of the scored positions after the last norm, f32 [scored, hidden]."""
     label = decoder.checkpoint.location
     hidden = decoder.embed(chunks.tokens)
     for index in range(decoder.layers):
-        progress(label, index, decoder.layers)
+        progress(Progress(label, index, decoder.layers, "layers"))
         decoder.through(decoder.layer(index), index, hidden)
-    progress(label, decoder.layers, decoder.layers)
+    progress(Progress(label, decoder.layers, decoder.layers, "layers"))
     ends = decoder.device.map(lambda some: decoder.normed(some[:, chunks.first : -1]).cpu().numpy(), hidden)
     return np.concatenate(ends).reshape(chunks.scored, -1)
 
 
-def _reference(decoder: Decoder, chunks: Chunks, progress: Progress, kept: Path | None) -> F32:
+def _reference(decoder: Decoder, chunks: Chunks, progress: ProgressCallback, kept: Path | None) -> F32:
     """The same of the reference, kept from an earlier time if it was."""
     if kept is None:
         return body(decoder, chunks, progress)

@@ -11,6 +11,7 @@ import numpy as np
 from gemmaq.checkpoint.rows import weights
 from gemmaq.errors import InputError
 from gemmaq.evaluate import Score
+from gemmaq.progress import Progress, ProgressCallback
 
 if TYPE_CHECKING:
     import torch
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from gemmaq.checkpoint import Tensor
     from gemmaq.encodings import F32
     from gemmaq.inference.decoder import Decoder
-    from gemmaq.inference.device import Progress
     from gemmaq.inference.documents import Tokens
 
 SLAB = 4096
@@ -91,7 +91,7 @@ class _Head:
 
 
 def score(
-    decoders: Sequence[Decoder], hidden: Sequence[F32], targets: Tokens, progress: Progress, slab: int = SLAB
+    decoders: Sequence[Decoder], hidden: Sequence[F32], targets: Tokens, progress: ProgressCallback, slab: int = SLAB
 ) -> list[Score]:
     """What models make of tokens.
 
@@ -103,7 +103,7 @@ def score(
         decoders: the reference's first.
         hidden: f32 [scored, hidden] of each.
         targets: i64 [scored].
-        progress: told of rows of the vocabulary done.
+        progress: called after every slab of the vocabulary.
         slab: rows at a time.
 
     Raises:
@@ -117,12 +117,12 @@ def score(
     rows, label = heads[0].tensor.rows, "predictions"
     step = _BLOCK if device.pool else _WIDE_BLOCK
     for start in range(0, rows, slab):
-        progress(label, start, rows)
+        progress(Progress(label, start, rows, "rows"))
         count = min(slab, rows - start)
         _load(heads, start, count)
         blocks = [slice(at, at + step) for at in range(0, len(targets), step)]
         device.map(partial(_block, heads, start, wanted), blocks)
-    progress(label, rows, rows)
+    progress(Progress(label, rows, rows, "rows"))
     return _scores(heads)
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from gemmaq.checkpoint import Checkpoint
 from gemmaq.convert.compare import Compared, Pair, compare
-from gemmaq.convert.workers import Progress
 from gemmaq.evaluate import Score
+from gemmaq.progress import ProgressCallback
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ def number(value: float) -> str:
 
 
 def distances(
-    reference: Checkpoint, models: Sequence[Checkpoint], threads: int, progress: Progress
+    reference: Checkpoint, models: Sequence[Checkpoint], threads: int, progress: ProgressCallback
 ) -> list[list[Compared]]:
     """How far every tensor of every model is from the reference's.
 

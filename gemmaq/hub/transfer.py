@@ -7,12 +7,12 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from gemmaq.errors import NetworkError, OutputError, VerificationError
 from gemmaq.hub import Listing, RemoteFile, client
+from gemmaq.progress import Progress, ProgressCallback
 
 _BATCH = 1 << 20
 _SECONDS = 1.0
@@ -23,15 +23,12 @@ _REPEATS = 2
 _LIES = 3
 """Times a size is believed to be a slip of the server's."""
 
-Progress = Callable[[str, int], None]
-"""A file's path, and how many of its bytes are there."""
-
 
 class Stopped(Exception):
     """Another file failed, or the user asked for it."""
 
 
-def fetch(listed: Listing, file: RemoteFile, path: Path, *, progress: Progress, stop: threading.Event) -> int:
+def fetch(listed: Listing, file: RemoteFile, path: Path, *, progress: ProgressCallback, stop: threading.Event) -> int:
     """Fetch a file, or what is missing of it, and check its digest.
 
     Args:
@@ -103,13 +100,13 @@ class _Digest:
 
 
 def _grow(
-    listed: Listing, file: RemoteFile, path: Path, digest: _Digest, progress: Progress, stop: threading.Event
+    listed: Listing, file: RemoteFile, path: Path, digest: _Digest, progress: ProgressCallback, stop: threading.Event
 ) -> int:
     """Append to the file until it has its size; the bytes that came."""
     if path.is_file() and path.stat().st_size > file.size:
         path.unlink()
     have = began = digest.start(path)
-    progress(file.path, have)
+    progress(Progress("downloading", have, file.size, "bytes", item=file.path))
     failures = lies = 0
     try:
         out = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
@@ -176,7 +173,13 @@ def _lie(listed: Listing, file: RemoteFile, size: int) -> VerificationError:
 
 
 def _receive(
-    response: Any, file: RemoteFile, out: int, have: int, digest: _Digest, progress: Progress, stop: threading.Event
+    response: Any,
+    file: RemoteFile,
+    out: int,
+    have: int,
+    digest: _Digest,
+    progress: ProgressCallback,
+    stop: threading.Event,
 ) -> int:
     """Write what arrives, a batch at a time; bytes in the file afterwards."""
     skip = have if response.status_code == 200 else 0  # a server without ranges sends everything again
@@ -189,7 +192,7 @@ def _receive(
         batch.clear()
         have += _write(out, data)
         digest.add(data)
-        progress(file.path, have)
+        progress(Progress("downloading", have, file.size, "bytes", item=file.path))
 
     try:
         for arrived in client.pieces(response):

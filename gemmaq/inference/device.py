@@ -17,9 +17,6 @@ if TYPE_CHECKING:
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
-Progress = Callable[[str, int, int], None]
-"""Called with a task, steps done and steps in all."""
-
 
 def require_torch(purpose: str) -> None:
     """Check that torch and transformers are installed.

@@ -13,7 +13,6 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from gemmaq.errors import InputError, NotFoundError, OutputError, UsageError
 from gemmaq.files.atomic import staging
 from gemmaq.files.text import read_json
 from gemmaq.models.identity import identify
+from gemmaq.progress import Progress, ProgressCallback
 from gemmaq.runtimes import Model, model_yaml
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,95}")
@@ -31,9 +31,6 @@ _NO_LINK = frozenset(
     (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EACCES, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 )
 """How a file system says that it cannot link, or not that far."""
-
-Progress = Callable[[str, int, int], None]
-"""Called with a file's name, its bytes done and its bytes in all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +83,7 @@ def order(model: Model, name: str | None, dest: Path | None, force: bool, with_y
     return Order(f"{publisher}/{repo}", folder, replaces, files, yaml)
 
 
-def run(wanted: Order, progress: Progress) -> dict[str, str]:
+def run(wanted: Order, progress: ProgressCallback) -> dict[str, str]:
     """Make the folder: it appears whole under its name, or not at all.
 
     Until then no file in it has a name that LM Studio would take for a model's.
@@ -108,7 +105,7 @@ def run(wanted: Order, progress: Progress) -> dict[str, str]:
     return done
 
 
-def _put(path: Path, target: Path, progress: Progress) -> str:
+def _put(path: Path, target: Path, progress: ProgressCallback) -> str:
     """Link a file, or copy it where that is not possible."""
     size = path.stat().st_size
     try:
@@ -117,7 +114,7 @@ def _put(path: Path, target: Path, progress: Progress) -> str:
         if error.errno not in _NO_LINK:
             raise
     else:
-        progress(path.name, size, size)
+        progress(Progress("linking", size, size, "bytes", item=path.name))
         return "linked"
     free = shutil.disk_usage(target.parent).free
     if size > free:
@@ -127,7 +124,7 @@ def _put(path: Path, target: Path, progress: Progress) -> str:
         while block := source.read(_BLOCK):
             copy.write(block)
             done += len(block)
-            progress(path.name, done, size)
+            progress(Progress("copying", done, size, "bytes", item=path.name))
         copy.flush()
         os.fsync(copy.fileno())
     return "copied"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from gemmaq.artifact.digests import of_files
 from gemmaq.artifact.modelfile import Settings
 from gemmaq.errors import InputError, OutputError, UsageError
 from gemmaq.models.identity import identify
+from gemmaq.progress import ProgressCallback
 from gemmaq.runtimes import Model, ollama_api
 from gemmaq.runtimes.ollama_api import Server
 
@@ -21,9 +21,6 @@ _PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,79}")
 _NAMESPACE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,79}")
 _HOST = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,349}")
 _VERSION = re.compile(r"v?(\d+)\.(\d+)\.(\d+)")
-
-Progress = Callable[[str, int, int], None]
-"""Called with a file's name, its bytes sent and its bytes in all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +137,7 @@ def request(wanted: Order, files: Sequence[Upload]) -> dict[str, Any]:
     }
 
 
-def run(wanted: Order, files: Sequence[Upload], progress: Progress, told: Callable[[str], None]) -> None:
+def run(wanted: Order, files: Sequence[Upload], progress: ProgressCallback, told: Callable[[str], None]) -> None:
     """Send what is missing, then have the model made; until the very end a model of that name stays what it was.
 
     Args:
@@ -154,8 +151,7 @@ def run(wanted: Order, files: Sequence[Upload], progress: Progress, told: Callab
     """
     for upload in files:
         if not upload.present:
-            told_of = functools.partial(progress, upload.path.name)
-            ollama_api.send_blob(wanted.server, upload.digest, upload.path, told_of)
+            ollama_api.send_blob(wanted.server, upload.digest, upload.path, progress)
     ollama_api.create(wanted.server, request(wanted, files), told)
 
 

@@ -16,6 +16,7 @@ from urllib.parse import quote
 
 from gemmaq import __version__
 from gemmaq.errors import AuthError, GemmaqError, InputError, NetworkError, OutputError, VerificationError
+from gemmaq.progress import Progress, ProgressCallback
 
 _VARIABLE = "OLLAMA_HOST"
 _BLOCK = 1 << 20
@@ -124,12 +125,12 @@ def has_blob(at: Server, digest: str) -> bool:
     raise refusal(at, f"asked for {digest}", _words(body), status)
 
 
-def send_blob(at: Server, digest: str, path: Path, progress: Callable[[int, int], None]) -> None:
+def send_blob(at: Server, digest: str, path: Path, progress: ProgressCallback) -> None:
     """Send a file in blocks, its length told beforehand. What does not arrive whole, the server throws away.
 
     Args:
         digest: what the server is to find it has.
-        progress: told bytes sent and in all.
+        progress: called after every block.
 
     Raises:
         VerificationError: what arrived has another digest.
@@ -147,7 +148,7 @@ def send_blob(at: Server, digest: str, path: Path, progress: Callable[[int, int]
             while block := file.read(min(_BLOCK, size - done)):
                 connection.send(block)
                 done += len(block)
-                progress(done, size)
+                progress(Progress("sending", done, size, "bytes", item=path.name))
             if done < size:
                 raise InputError(f"{path} became shorter while it was read", "leave it alone and run it again")
         except (BrokenPipeError, ConnectionResetError):

@@ -16,7 +16,8 @@ from gemmaq.sources.local import open_gguf_file, open_gguf_folder, open_sample
 from gemmaq.sources.names import name_of_folder, repository
 
 if TYPE_CHECKING:
-    from gemmaq.sources.pull import Download, Progress
+    from gemmaq.progress import ProgressCallback
+    from gemmaq.sources.pull import Download
 
 
 def open_source(source: str, *, tokenizer: bool = False) -> Checkpoint:
@@ -55,7 +56,7 @@ def open_source(source: str, *, tokenizer: bool = False) -> Checkpoint:
     return open_repository(ref, tokenizer=tokenizer)
 
 
-def open_with_weights(source: str, show: Callable[[Download], AbstractContextManager[Progress]]) -> Checkpoint:
+def open_with_weights(source: str, show: Callable[[Download], AbstractContextManager[ProgressCallback]]) -> Checkpoint:
     """Open a source whose weights will be read: a repository is downloaded into the cache first.
 
     Args:

@@ -16,15 +16,13 @@ from pathlib import Path
 
 from gemmaq.errors import InputError, NetworkError, NotFoundError, OutputError
 from gemmaq.hub import Listing, Ref, RemoteFile, cache, client, transfer
+from gemmaq.progress import ProgressCallback
 from gemmaq.sources import select
 
 _PARALLEL = 4
 """Files that are downloaded at the same time."""
 _PARSERS = {".safetensors": "gemmaq.files.safetensors_header", ".gguf": "gemmaq.files.gguf_reader"}
 """Ending of a weight file -> module whose `parse` reads its header."""
-
-Progress = Callable[[str, int, int], None]
-"""Called with a file's path, the bytes of it on disk, and its size; from any thread."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +50,7 @@ class Download:
         return sum(file.size for file in self.missing)
 
 
-def fetch(ref: Ref, show: Callable[[Download], AbstractContextManager[Progress]]) -> Path:
+def fetch(ref: Ref, show: Callable[[Download], AbstractContextManager[ProgressCallback]]) -> Path:
     """Download a model into the cache, unless it is there already.
 
     Args:
@@ -155,7 +153,7 @@ def cached(ref: Ref) -> Path:
     return folder
 
 
-def download(files: Download, progress: Progress) -> tuple[Path, int]:
+def download(files: Download, progress: ProgressCallback) -> tuple[Path, int]:
     """Download the missing files into the cache.
 
     What an interrupted run has downloaded stays in the cache, and the next run continues it.
@@ -180,7 +178,7 @@ def download(files: Download, progress: Progress) -> tuple[Path, int]:
     return cache.snapshot(root, listing.commit), sum(counts)
 
 
-def _download_file(listing: Listing, file: RemoteFile, progress: Progress, *, stop: threading.Event) -> int:
+def _download_file(listing: Listing, file: RemoteFile, progress: ProgressCallback, *, stop: threading.Event) -> int:
     """Download one file, check it and link it into the snapshot; bytes received."""
     root = client.cache_folder(listing.ref.repo)
     (root / "blobs").mkdir(parents=True, exist_ok=True)
@@ -191,9 +189,7 @@ def _download_file(listing: Listing, file: RemoteFile, progress: Progress, *, st
         received = 0
         if not target.is_file():
             partial = cache.adopt(root, file)
-            received = transfer.fetch(
-                listing, file, partial, progress=lambda path, have: progress(path, have, file.size), stop=stop
-            )
+            received = transfer.fetch(listing, file, partial, progress=progress, stop=stop)
             _check_header(file, partial)
             partial.replace(target)
         cache.link(root, listing, file)

@@ -19,6 +19,7 @@ from gemmaq.files.names import is_mmproj
 from gemmaq.files.span import FileSpan
 from gemmaq.hub import Listing, Ref, RemoteFile, client
 from gemmaq.models.config import TextConfig
+from gemmaq.progress import ignore
 from gemmaq.sources import pull, select
 from gemmaq.sources.names import name_of_file
 
@@ -64,7 +65,7 @@ def open_repository(ref: Ref, *, tokenizer: bool = False) -> Checkpoint:
     files_of = TokenizerFiles(_left_there)
     if tokenizer:
         wanted = select.small(listed)
-        snapshot, _ = pull.download(pull.Download(listed, tuple(wanted), tuple(wanted)), lambda *_: None)
+        snapshot, _ = pull.download(pull.Download(listed, tuple(wanted), tuple(wanted)), ignore)
         verbatim = (snapshot / name for name in VERBATIM)
         files_of = TokenizerFiles(
             partial(from_folder, snapshot, found.family), tuple(path for path in verbatim if path.is_file())

@@ -14,12 +14,12 @@ from gemmaq.containers.layout import OutputFile
 from gemmaq.convert.compare import Compared, Pair, compare
 from gemmaq.convert.layout import Artifact, lay_out, make_plans
 from gemmaq.convert.run import Conversion, Options, artifacts
-from gemmaq.convert.workers import Progress
 from gemmaq.encodings import ENCODINGS
 from gemmaq.errors import InputError
 from gemmaq.methods import METHODS
 from gemmaq.planning.plan import PlannedTensor
 from gemmaq.planning.survey import grids
+from gemmaq.progress import ProgressCallback
 from gemmaq.verify.structure import Array, arrays
 
 _LAYOUTS = {"gguf": "plain", "mlx": "mlx", "safetensors": "compressed-tensors"}
@@ -49,7 +49,7 @@ def with_recipe(
     source: Checkpoint,
     *,
     options: Options,
-    progress: Progress,
+    progress: ProgressCallback,
     basis: Basis | None = None,
 ) -> Comparison:
     """Derive everything again from the source with the recorded recipe, a slab at a time, and compare.
@@ -77,7 +77,7 @@ def with_recipe(
 
 
 def _compared(
-    folder: Path, known: Provenance, artifact: Artifact, *, source: Checkpoint, threads: int, progress: Progress
+    folder: Path, known: Provenance, artifact: Artifact, *, source: Checkpoint, threads: int, progress: ProgressCallback
 ) -> Comparison:
     """Compare every tensor and header of a folder with the artifact that gemmaq makes of the source."""
     found = arrays(folder, known.container)
@@ -126,7 +126,7 @@ def _differs(tensor: Compared) -> str:
     return "its codes are right, its scales are not"
 
 
-def without_recipe(model: Checkpoint, source: Checkpoint, *, threads: int, progress: Progress) -> Comparison:
+def without_recipe(model: Checkpoint, source: Checkpoint, *, threads: int, progress: ProgressCallback) -> Comparison:
     """Compare the weights of a model that nothing is known of with those of a source; see `with_recipe`."""
     pairs, problems = [], []
     mine = {**model.tensors, **model.vision}

@@ -15,12 +15,10 @@ from gemmaq.artifact.folder import PARTS, has_model, is_left_behind
 from gemmaq.artifact.provenance import Provenance
 from gemmaq.checkpoint import Checkpoint
 from gemmaq.errors import GemmaqError, NotFoundError
+from gemmaq.progress import Progress, ProgressCallback
 from gemmaq.verify import structure
 
 _Read = TypeVar("_Read")
-
-Progress = Callable[[int, int], None]
-"""Called with bytes read and in all, from any thread."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +44,12 @@ class Report:
     problems: tuple[str, ...]
 
 
-def check(artifact: Path, progress: Progress | None = None) -> list[str]:
+def check(artifact: Path, progress: ProgressCallback | None = None) -> list[str]:
     """What is wrong with an artifact, a sentence each; nothing if it is good.
 
     Args:
         artifact: its folder, that of several in folders of their own, or a GGUF file.
-        progress: told what is read.
+        progress: called after every block, with bytes.
 
     Raises:
         NotFoundError: there is nothing of the kind.
@@ -80,7 +78,7 @@ class _Folder:
     problems: tuple[str, ...]
 
 
-def examine(artifact: Path, progress: Progress | None = None) -> list[Report]:
+def examine(artifact: Path, progress: ProgressCallback | None = None) -> list[Report]:
     """Look at an artifact, or at each of several in folders of their own; see `check`."""
     if artifact.is_file():
         if not (artifact.parent / provenance.NAME).is_file():
@@ -157,7 +155,7 @@ def _files(folder: Path) -> tuple[dict[str, Path], list[str]]:
     return dict(sorted(files.items())), odd
 
 
-def _digests(files: Mapping[str, Path], progress: Progress | None) -> dict[str, str]:
+def _digests(files: Mapping[str, Path], progress: ProgressCallback | None) -> dict[str, str]:
     if progress is None:
         return of_files(files)
     total, done, lock = sum(path.stat().st_size for path in files.values()), 0, threading.Lock()
@@ -166,7 +164,7 @@ def _digests(files: Mapping[str, Path], progress: Progress | None) -> dict[str, 
         nonlocal done
         with lock:
             done += count
-            progress(done, total)
+            progress(Progress("reading", done, total, "bytes"))
 
     return of_files(files, told)
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import pytest
 
 from gemmaq.convert.workers import run_all
+from gemmaq.progress import Progress, ignore
 
 
 @dataclass(frozen=True)
@@ -20,22 +21,18 @@ class Piece:
 PIECES = [Piece(number) for number in range(50)]
 
 
-def silent(done: int, total: int) -> None:
-    pass
-
-
 @pytest.mark.parametrize("threads", [1, 2, 7])
 def test_results_are_in_order_and_progress_adds_up(threads: int) -> None:
-    seen: list[tuple[int, int]] = []
+    reports: list[Progress] = []
 
     def work(piece: Piece, buffer: list[int]) -> int:
         time.sleep(0.001 * (piece.number % 3))
         buffer.append(piece.number)
         return piece.number
 
-    results = run_all(work, PIECES, buffers=list, threads=threads, progress=lambda *what: seen.append(what))
+    results = run_all(work, PIECES, buffers=list, threads=threads, task="testing", progress=reports.append)
     assert results == list(range(50))
-    assert [done for done, _ in seen] == list(range(3, 151, 3)) and {total for _, total in seen} == {150}
+    assert reports == [Progress("testing", done, 150, "bytes") for done in range(3, 151, 3)]
 
 
 def test_each_thread_has_buffers_of_its_own() -> None:
@@ -45,7 +42,7 @@ def test_each_thread_has_buffers_of_its_own() -> None:
         owners.setdefault(id(buffer), set()).add(threading.get_ident())
         time.sleep(0.001)
 
-    run_all(work, PIECES, buffers=bytearray, threads=4, progress=silent)
+    run_all(work, PIECES, buffers=bytearray, threads=4, task="testing", progress=ignore)
     assert 1 <= len(owners) <= 4 and all(len(threads) == 1 for threads in owners.values())
 
 
@@ -60,9 +57,9 @@ def test_the_first_failure_stops_all(failure: BaseException) -> None:
         time.sleep(0.01)
 
     with pytest.raises(type(failure)):
-        run_all(work, PIECES, buffers=bytearray, threads=3, progress=silent)
+        run_all(work, PIECES, buffers=bytearray, threads=3, task="testing", progress=ignore)
     assert len(started) < 12
 
 
 def test_no_work_is_no_failure() -> None:
-    assert run_all(lambda piece, _: piece, [], buffers=bytearray, threads=2, progress=silent) == []
+    assert run_all(lambda piece, _: piece, [], buffers=bytearray, threads=2, task="testing", progress=ignore) == []

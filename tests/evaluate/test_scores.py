@@ -18,6 +18,7 @@ from gemmaq.inference import device as forward
 from gemmaq.inference.decoder import decoder
 from gemmaq.inference.device import Device
 from gemmaq.inference.documents import Document, Text
+from gemmaq.progress import Progress, ignore
 from gemmaq.sources.open import open_source
 from oracles import need
 from synthetic import TINY, write_checkpoint, write_safetensors
@@ -47,7 +48,7 @@ def some() -> Chunks:
 
 def run(models, some, threads=2, kept=None, told=None):
     with forward.open_device("cpu", threads) as device:
-        progress = (lambda *_: None) if told is None else (lambda *what: told.append(what))
+        progress = ignore if told is None else told.append
         return evaluate(models[0], models[1:], some, device, progress, kept)
 
 
@@ -100,7 +101,7 @@ def test_another_device_takes_several_chunks_at_a_time(pair, some):
     import torch
 
     with torch.no_grad():
-        found = evaluate(pair[0], [pair[0], pair[1]], some, Device(torch.device("cpu"), None), lambda *_: None)
+        found = evaluate(pair[0], [pair[0], pair[1]], some, Device(torch.device("cpu"), None), ignore)
     for one, two in zip(run([pair[0], *pair], some), found, strict=True):
         np.testing.assert_allclose(one.surprise, two.surprise, atol=1e-5)
         np.testing.assert_allclose(one.kl, two.kl, atol=1e-5)
@@ -119,8 +120,8 @@ def test_the_text_side_of_a_multimodal_model(pair, some, tmp_path):
 def test_the_size_of_slabs_changes_nothing_but_rounding(pair, some):
     def scored(slab):
         with forward.open_device("cpu", 2) as device, decoder(pair[0], device) as a, decoder(pair[1], device) as b:
-            hidden = [body(one, some, lambda *_: None) for one in (a, b)]
-            return score([a, b], hidden, some.targets, lambda *_: None, slab)
+            hidden = [body(one, some, ignore) for one in (a, b)]
+            return score([a, b], hidden, some.targets, ignore, slab)
 
     whole = scored(4096)
     for slab in (320, 100, 7):
@@ -174,12 +175,12 @@ def test_damaged_weights_are_told(tmp_path, some):
 
 
 def test_what_the_reference_computed_is_kept(pair, some, tmp_path):
-    told: list[tuple[str, int, int]] = []
+    told: list[Progress] = []
     first = run(pair, some, kept=tmp_path / "new/cache", told=told)
-    assert pair[0].location in {label for label, *_ in told}
+    assert pair[0].location in {progress.task for progress in told}
     told.clear()
     again = run(pair, some, kept=tmp_path / "new/cache", told=told)
-    assert pair[0].location not in {label for label, *_ in told}
+    assert pair[0].location not in {progress.task for progress in told}
     for one, two in zip(first, again, strict=True):
         np.testing.assert_array_equal(one.surprise, two.surprise)
         np.testing.assert_array_equal(one.kl, two.kl)

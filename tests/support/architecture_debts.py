@@ -99,7 +99,6 @@ DEBTS: dict[str, tuple[str, ...]] = {
         "checkpoint/rows.py",
         "cli/app.py",
         "cli/calibration.py",
-        "cli/console.py",
         "cli/imatrix.py",
         "cli/inspect.py",
         "cli/install.py",

@@ -43,8 +43,10 @@ def spilled(checkpoint: Checkpoint, weights: Weights, path: Path) -> Checkpoint:
     except OSError as error:
         raise OutputError(f"{path} cannot be written: {error.strerror}", "free space, or choose another -o") from error
     span = FileSpan.of(path)
-    made = {name: plain(name, checkpoint.tensors[name].shape, bf16, span, at) for name, at in places.items()}
-    return replace(checkpoint, tensors={**checkpoint.tensors, **made})
+    tensors = dict(checkpoint.tensors)
+    for name, at in places.items():
+        tensors[name] = replace(plain(name, tensors[name].shape, bf16, span, at), place=tensors[name].place)
+    return replace(checkpoint, tensors=tensors)
 
 
 def write_folder(

@@ -14,9 +14,7 @@ DEBTS: dict[str, tuple[str, ...]] = {
         "qat/report.py <-> qat/run.py",
         "qat/samples.py <-> qat/train.py",
     ),
-    "only the app imports a command": (
-        "cli/views/estimate_vram.py imports gemmaq.cli.estimate_vram",
-    ),
+    "only the app imports a command": ("cli/views/estimate_vram.py imports gemmaq.cli.estimate_vram",),
     "only models/ names a family": (
         "artifact/modelfile.py",
         "checkpoint/__init__.py",
@@ -51,12 +49,8 @@ DEBTS: dict[str, tuple[str, ...]] = {
         "planning/recipe.py",
         "qat/model.py",
     ),
-    "only models/ names a Hugging Face class": (
-        "qat/model.py",
-    ),
-    "nothing is keyed by id()": (
-        "vram/engines/ggml_allocator.py",
-    ),
+    "only models/ names a Hugging Face class": ("qat/model.py",),
+    "nothing is keyed by id()": ("vram/engines/ggml_allocator.py",),
     "at most five positional parameters": (
         "calibration/layerwise.py solve",
         "charts/lines.py draw",
@@ -81,9 +75,7 @@ DEBTS: dict[str, tuple[str, ...]] = {
         "qat/train.py measure",
         "vram/engines/mlx.py peak_bytes",
     ),
-    "at most 350 lines": (
-        "hub/client.py",
-    ),
+    "at most 350 lines": ("hub/client.py",),
     "a test file of the same path": (
         "artifact/card.py",
         "artifact/digests.py",

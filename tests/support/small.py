@@ -31,7 +31,8 @@ def tokenizer(size: int) -> dict[str, bytes]:
     """Gemma's tokenizer with its first pieces only: bytes, and the merges that stay among them."""
     from gemmaq.checkpoint.tokenizer import to_files
 
-    files = to_files(open_source(SAMPLE).tokenizer, SMALL.max_position_embeddings)
+    sample = open_source(SAMPLE)
+    files = to_files(sample.tokenizer, sample.family.vocabulary, SMALL.max_position_embeddings)
     whole = json.loads(files["tokenizer.json"])
     vocabulary = {piece: at for piece, at in whole["model"]["vocab"].items() if at < size}
     whole["model"]["vocab"] = vocabulary

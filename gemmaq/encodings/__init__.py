@@ -136,11 +136,14 @@ class Codec:
         read: u8 [rows, row bytes] -> Values. None if no file holds it in this form.
         nearest: f32 [rows, columns] -> Values; ggml's own rule, or mlx's for affine types. None if it can be read only.
         pack: Values -> u8 [rows, row bytes]. None if it can be read only, or no file holds it in this form.
+        weighted: like nearest, with the importance of the columns, f32 [columns], by ggml's rule for an importance
+            matrix. None for kinds whose search method importance has itself.
     """
 
     read: Callable[[U8], Values] | None = None
     nearest: Callable[[F32], Values] | None = None
     pack: Callable[[Values], U8] | None = None
+    weighted: Callable[[F32, F32], Values] | None = None
 
 
 _SHARED_KINDS = frozenset((Kind.LINEAR, Kind.MINIMA, Kind.CODEBOOK))
@@ -176,6 +179,10 @@ ENCODINGS: dict[str, Encoding] = {
             "q5_0", Kind.LINEAR, 32, 22, "legacy", bits=5, zero=16, scales="f16", ggml_type=6, file_type=8, mlx=True
         ),
         Encoding("q5_1", Kind.MINIMA, 32, 24, "legacy", bits=5, scales="f16", ggml_type=7, file_type=9),
+        Encoding(
+            "iq4_nl", Kind.CODEBOOK, 32, 18, "iquants", bits=4, scales="f16", ggml_type=20, file_type=25,
+            codebook=(-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113),
+        ),
         Encoding(
             "q6_k", Kind.SUPER, 256, 210, "kquants", bits=6, zero=32, scales="f16",
             ggml_type=14, file_type=18, fallback="q8_0",

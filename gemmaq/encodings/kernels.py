@@ -6,11 +6,14 @@ in the same order, so that the bytes agree. All arrays are C-contiguous; blocks 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from gemmaq.jit import _jit, compiled
+
+if TYPE_CHECKING:
+    from gemmaq.encodings import F32, Encoding
 
 BLOCK = 32
 _ZERO = np.float32(0)
@@ -172,6 +175,27 @@ def round_to_ranges(x: Any, scales: Any, minima: Any, top: Any, codes: Any) -> N
         for j in range(x.shape[1]):
             level = np.float32(np.rint((x[b, j] - minima[b]) * inverse))
             codes[b, j] = np.uint8(np.int32(min(top, max(_ZERO, level))))
+
+
+def levels_of(encoding: Encoding) -> tuple[F32, F32]:
+    """The levels of a codebook, f32 [n], and the numbers half-way between them, f32 [n - 1], where codes change."""
+    levels = np.array(encoding.codebook, np.float32)
+    return levels, (levels[1:] + levels[:-1]) / np.float32(2)
+
+
+@compiled
+def round_to_levels(x: Any, scales: Any, middles: Any, codes: Any) -> None:
+    """Codes of the nearest levels of a codebook for given scales; half-way between two it is the upper one.
+
+    Shapes: x f32 [blocks, n], scales f32 [blocks], middles f32 [levels - 1] as of `levels_of`, codes u8 like x.
+    """
+    for b in range(x.shape[0]):
+        inverse = _ONE / scales[b] if scales[b] != _ZERO else _ZERO
+        for j in range(x.shape[1]):
+            level, code = x[b, j] * inverse, np.uint8(0)
+            for k in range(middles.size):
+                code += np.uint8(not level < middles[k])
+            codes[b, j] = code
 
 
 @compiled

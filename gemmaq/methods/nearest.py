@@ -33,13 +33,13 @@ def quantize(x: F32, encoding: Encoding, choice: Choice) -> Values:
         raise InputError(f"{encoding.label} can only be read")
     values = nearest(x)
     if choice.portable and isinstance(values, Quantized) and encoding.holds_portable:
-        return _ported(x, values, encoding)
+        return ported(x, values, encoding)
     return values
 
 
-def _ported(x: F32, values: Quantized, encoding: Encoding) -> Quantized:
-    """The same rows on portable scales and minima; codes change only where these did."""
-    from gemmaq.encodings.kernels import round_to_ranges, round_to_scales
+def ported(x: F32, values: Quantized, encoding: Encoding) -> Quantized:
+    """Rows f32 [rows, columns] on portable scales and minima; codes around zero change only where scales did."""
+    from gemmaq.encodings.kernels import levels_of, round_to_levels, round_to_ranges, round_to_scales
     from gemmaq.encodings.rounding import portable
 
     scales = portable(values.scales)
@@ -49,6 +49,9 @@ def _ported(x: F32, values: Quantized, encoding: Encoding) -> Quantized:
         top = np.float32((1 << encoding.bits) - 1)
         round_to_ranges(blocks, scales.reshape(-1), minima.reshape(-1), top, codes)
         return Quantized(values.codes, scales, minima)
+    if encoding.codebook:
+        round_to_levels(blocks, scales.reshape(-1), levels_of(encoding)[1], codes)
+        return Quantized(values.codes, scales)
     changed = np.flatnonzero(scales.reshape(-1) != values.scales.reshape(-1))
     if changed.size:
         round_to_scales(blocks, scales.reshape(-1), changed, encoding.zero, codes)

@@ -112,7 +112,7 @@ def _quantize(x: F32, importance: F32) -> Quantized:
     """Codes and scales of rows, by ggml's search; see `_fit`."""
     blocks = x.reshape(-1, BLOCK)
     codes, scales = np.empty(blocks.shape, np.uint8), np.empty(len(blocks), np.float32)
-    levels, middles = kernels.levels_of(_IQ4_NL)
+    levels, middles = kernels.levels_of(_IQ4_NL.codebook)
     _fit(blocks, importance, levels, middles, scales)
     kernels.round_to_levels(blocks, scales, middles, codes)
     return Quantized(codes.reshape(x.shape), scales.reshape(len(x), -1))

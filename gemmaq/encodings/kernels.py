@@ -6,14 +6,11 @@ in the same order, so that the bytes agree. All arrays are C-contiguous; blocks 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from gemmaq.jit import _jit, compiled
-
-if TYPE_CHECKING:
-    from gemmaq.encodings import F32, Encoding
 
 BLOCK = 32
 _ZERO = np.float32(0)
@@ -177,9 +174,9 @@ def round_to_ranges(x: Any, scales: Any, minima: Any, top: Any, codes: Any) -> N
             codes[b, j] = np.uint8(np.int32(min(top, max(_ZERO, level))))
 
 
-def levels_of(encoding: Encoding) -> tuple[F32, F32]:
+def levels_of(codebook: tuple[int, ...]) -> tuple[Any, Any]:
     """The levels of a codebook, f32 [n], and the numbers half-way between them, f32 [n - 1], where codes change."""
-    levels = np.array(encoding.codebook, np.float32)
+    levels = np.array(codebook, np.float32)
     return levels, (levels[1:] + levels[:-1]) / np.float32(2)
 
 

@@ -50,7 +50,7 @@ def ported(x: F32, values: Quantized, encoding: Encoding) -> Quantized:
         round_to_ranges(blocks, scales.reshape(-1), minima.reshape(-1), top, codes)
         return Quantized(values.codes, scales, minima)
     if encoding.codebook:
-        round_to_levels(blocks, scales.reshape(-1), levels_of(encoding)[1], codes)
+        round_to_levels(blocks, scales.reshape(-1), levels_of(encoding.codebook)[1], codes)
         return Quantized(values.codes, scales)
     changed = np.flatnonzero(scales.reshape(-1) != values.scales.reshape(-1))
     if changed.size:

@@ -129,9 +129,7 @@ def _planned(
         embedding = target.default_embedding(recipe.body)
         if portable["nearest"] and ENCODINGS[embedding].kind is Kind.SUPER:
             embedding = ENCODINGS[embedding].fallback or embedding  # the same in every container that can hold it
-        encoding, reason = encoding_for(
-            recipe, tensor, checkpoint.config.num_hidden_layers, embedding, _allowed(tensor, target)
-        )
+        encoding, reason = encoding_for(recipe, tensor, checkpoint.config, embedding, _allowed(tensor, target))
     method = _method(recipe.method_for(tensor.name), tensor, encoding, verdict)
     pieces = target.pieces(encoding, tensor.columns)
     if scales == "f16" and len(pieces) > 1:

@@ -13,11 +13,12 @@ from gemmaq import methods
 from gemmaq.checkpoint import Tensor
 from gemmaq.encodings import ENCODINGS, Encoding, find
 from gemmaq.errors import InputError, NotFoundError, UsageError
-from gemmaq.models.roles import Place
-from gemmaq.planning.mixtures import MIXTURES, Mixture
+from gemmaq.methods import METHODS, Needs
+from gemmaq.models.config import TextConfig
+from gemmaq.planning.mixtures import MIXTURES, Mixture, Spot
 
-TYPES = (*ENCODINGS, *MIXTURES)
-"""What a user may ask for, but for `auto`."""
+TYPES = tuple(dict.fromkeys((*ENCODINGS, *MIXTURES)))
+"""Types that a user may ask for, besides `auto`."""
 AUTO = "auto"
 """The types that a quantized source has."""
 
@@ -56,9 +57,16 @@ class Recipe:
         """The types asked for as file names show them (`Q4_0`, `Q4_K_M`, `auto`)."""
         return AUTO if self.keep else (self.mixture or self.body).label
 
-    def body_for(self, place: Place, layers: int) -> Encoding:
-        """The encoding of a layer's matrix at a place in a model of so many layers."""
-        return self.mixture.encoding_of(place, layers) if self.mixture else self.body
+    def body_for(self, tensor: Tensor, config: TextConfig) -> Encoding:
+        """The encoding of a matrix of the layers."""
+        layer = tensor.place.layer
+        if self.mixture is None or layer is None:
+            return self.body
+        shape = config.layers[layer]
+        method = METHODS.get(self.method_for(tensor.name))
+        weighted = method is not None and method.needs is Needs.IMPORTANCE
+        spot = Spot(tensor.place.kind, layer, len(config.layers), shape.heads // shape.kv_heads, weighted)
+        return self.mixture.encoding_of(spot)
 
     def method_for(self, name: str) -> str:
         """The method a tensor gets, by its canonical name."""
@@ -105,14 +113,14 @@ def of(quant: str, embedding: str | None = None, method: str = "auto", rules: tu
 
 
 def encoding_for(
-    recipe: Recipe, tensor: Tensor, layers: int, default_embedding: str, allowed: frozenset[str]
+    recipe: Recipe, tensor: Tensor, config: TextConfig, default_embedding: str, allowed: frozenset[str]
 ) -> tuple[Encoding, str | None]:
     """The encoding of a matrix, and why it is not the one asked for, if it is not.
 
     Args:
         recipe: what was asked for.
         tensor: with two dimensions.
-        layers: how many the model has.
+        config: of the model.
         default_embedding: what the container gives an embedding of which nothing is said.
         allowed: encodings the container can hold.
 
@@ -140,7 +148,7 @@ def encoding_for(
         same = [e for e in (stored, *ENCODINGS.values()) if e.name in allowed and e.same_codes(stored)]
         if same:
             return same[0], None
-    wanted = ENCODINGS[default_embedding] if is_embedding else recipe.body_for(tensor.place, layers)
+    wanted = ENCODINGS[default_embedding] if is_embedding else recipe.body_for(tensor, config)
     if wanted.fits(columns):
         return wanted, None
     fallback = ENCODINGS[wanted.fallback or "f16"]

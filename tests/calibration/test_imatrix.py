@@ -301,3 +301,17 @@ def test_llama_cpp_quantizes_the_270m_to_the_same_bytes(require, gemmaq, sample_
             compared += encoding.name == "q4_0"
             promoted += encoding.name == "q4_1"
     assert (compared, promoted) == (124, 2)
+
+
+@pytest.mark.oracle
+def test_llama_cpp_makes_the_same_file_of_iq4_nl(require, gemmaq, sample_bf16, tmp_path):
+    need_ggml(require)
+    some = of_model(sample_bf16)
+    matrix = _written(tmp_path / "imatrix.gguf", document(some))
+    gemmaq("convert", sample_bf16, "--quant", "bf16", "-o", tmp_path / "bf16")
+    (source,) = (tmp_path / "bf16").glob("*.gguf")
+    options = ("--quant", "iq4_nl", "--method", "importance", "--imatrix", matrix)
+    gemmaq("convert", sample_bf16, *options, "-o", tmp_path / "ours")
+    (ours,) = (tmp_path / "ours").glob("*.gguf")
+    llama_quantize(source, tmp_path / "theirs.gguf", "iq4_nl", {name: some.importance(name) for name in some.entries})
+    assert read_gguf(ours)[1] == read_gguf(tmp_path / "theirs.gguf")[1]

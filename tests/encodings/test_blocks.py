@@ -19,7 +19,8 @@ from synthetic import bf16
 
 LEGACY = ("q4_0", "q4_1", "q5_0", "q5_1", "q8_0")
 K_QUANTS = ("q6_k", "q4_k", "q5_k")
-QUANTIZED = (*LEGACY, *K_QUANTS)
+CODEBOOKS = ("iq4_nl",)
+QUANTIZED = (*LEGACY, *K_QUANTS, *CODEBOOKS)
 FLOATS = ("f32", "f16", "bf16")
 
 LEVELS = {
@@ -31,8 +32,9 @@ LEVELS = {
     "q6_k": (-32, 31),
     "q4_k": (0, 15),
     "q5_k": (0, 31),
+    "iq4_nl": (-127, 113),
 }
-"""Type -> the codes that its own rule can reach, as multiples of the scale."""
+"""Type -> the ends of the levels that its own rule can reach, as multiples of the scale."""
 
 REAL = (
     "model.embed_tokens.weight",
@@ -96,7 +98,11 @@ def ties(name: str) -> np.ndarray:
     """Blocks of 256 whose scale is a power of two and whose weights lie halfway between two levels."""
     low, high = LEVELS[name]
     random = np.random.default_rng(5)
-    x = random.integers(low, high, (64, 256)).astype(np.float32) + np.float32(0.5)
+    if name in CODEBOOKS:
+        levels = np.array(ENCODINGS[name].codebook, np.float32)
+        x = random.choice((levels[1:] + levels[:-1]) / 2, (64, 256))
+    else:
+        x = random.integers(low, high, (64, 256)).astype(np.float32) + np.float32(0.5)
     x[:, ::16], x[:, 1::16] = low, high
     scale = np.exp2(random.integers(-9, 9, (64, 1))).astype(np.float32)
     sign = np.where(random.random((64, 1)) < 0.5, -1, 1).astype(np.float32)
@@ -222,7 +228,7 @@ def test_codes_and_scales_survive_packing(name, seed, rows, blocks):
     def halves(columns: int) -> np.ndarray:
         return (random.standard_normal((rows, columns)) / 8).astype(np.float16).astype(np.float32)
 
-    codes = random.integers(0, 1 << int(name[1]), (rows, blocks * encoding.block), np.uint8)
+    codes = random.integers(0, 1 << encoding.bits, (rows, blocks * encoding.block), np.uint8)
     if name == "q6_k":
         scales = random.integers(-128, 128, (rows, blocks * 16)).astype(np.float32)
         values = Quantized(codes, scales, supers=halves(blocks))
@@ -244,7 +250,8 @@ def test_requantizing_an_exact_lattice_changes_nothing(name):
     low, high = LEVELS[name]
     random = np.random.default_rng(2)
     step = np.float32(63 / 512 if low == 0 and name in K_QUANTS else 1 / 8)  # 63 times an FP16 number, where it must be
-    x = random.integers(low, high + 1, (32, 256)).astype(np.float32) * step
+    levels = np.array(ENCODINGS[name].codebook or range(low, high + 1), np.float32)
+    x = random.choice(levels, (32, 256)) * step
     x[:, ::16] = step * np.float32(low)
     x[:, 1::16] = step * np.float32(high)
     raw = encode(name, x)

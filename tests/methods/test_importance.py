@@ -21,7 +21,7 @@ from grids import wide
 from oracles import ggml_quantize, need_ggml
 from synthetic import bf16
 
-SEARCHED = ("q4_0", "q5_0", "q4_1", "q5_1")
+SEARCHED = ("q4_0", "q5_0", "q4_1", "q5_1", "iq4_nl")
 LEGACY = (*SEARCHED, "q8_0")
 MLX = ("affine4", "affine4-g64", "affine8", "affine8-g64")
 

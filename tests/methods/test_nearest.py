@@ -20,7 +20,7 @@ from oracles import ggml_folder, ggml_quantize
 from synthetic import bf16
 
 SYMMETRIC = ("q4_0", "q5_0", "q8_0")
-TYPES = (*SYMMETRIC, "q4_1", "q5_1")
+TYPES = (*SYMMETRIC, "q4_1", "q5_1", "iq4_nl")
 PORTABLE, OWN = Choice("nearest", portable=True), Choice("nearest")
 
 
@@ -101,7 +101,7 @@ def test_any_weights(name: str, x: np.ndarray) -> None:
     assert values.codes.max() < 1 << encoding.bits
     assert held(values.scales).all() and (values.minima is None or held(values.minima).all())
     span = np.abs(x).max(axis=1)
-    # a scale off by 2^-9, and half a step
-    step = np.abs(values.scales).max(axis=1)
+    # a scale off by 2^-9, and half a step; a whole one between the levels of a codebook, whose scale is a compromise
+    step = np.abs(values.scales).max(axis=1) * np.diff(encoding.codebook or (0, 1)).max()
     ends = 2.0**-8 * span + 1.02 * step
     assert (np.abs(dequantize(encoding, values) - x).max(axis=1) <= ends + 2.0**-14).all()

@@ -14,7 +14,7 @@ import numpy as np
 
 FILE_TYPES = {
     "q4_0": 2, "q4_1": 3, "q8_0": 7, "q5_0": 8, "q5_1": 9, "q4_k_s": 14, "q4_k_m": 15, "q5_k_s": 16, "q5_k_m": 17,
-    "q6_k": 18,
+    "q6_k": 18, "iq4_nl": 25,
 }  # fmt: skip
 """llama.cpp's numbers of whole-file types."""
 

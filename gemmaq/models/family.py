@@ -51,6 +51,10 @@ class Names(Protocol):
 class Configs(Protocol):
     """config.json of the family."""
 
+    MODEL_TYPE: str
+    TEXT_MODEL_TYPE: str
+    """Hugging Face model types with and without a vision side."""
+
     def from_hf(self, document: Mapping[str, Any], /) -> TextConfig:
         """Read the text side of a config.json; raises InputError."""
 

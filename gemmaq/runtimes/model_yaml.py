@@ -35,15 +35,17 @@ def text(model: Model, name: str) -> str:
 
     publisher, repo = name.split("/")
     config, kind = model.checkpoint.config, model.container
+    family, has_vision = model.checkpoint.family, bool(model.checkpoint.vision)
+    model_type = family.configs.MODEL_TYPE if has_vision else family.configs.TEXT_MODEL_TYPE
     size = re.search(r"\d+(\.\d+)?[bm]\b", model.name, re.IGNORECASE)
     about: dict[str, Any] = {
         "domain": "llm",
-        "architectures": ["gemma3" if kind == "gguf" or model.checkpoint.vision else "gemma3_text"],
+        "architectures": [family.gguf.ARCHITECTURE if kind == "gguf" else model_type],
         "compatibilityTypes": ["gguf" if kind == "gguf" else "safetensors"],
         "paramsStrings": [size[0].upper()] if size else [],
         "minMemoryUsageBytes": memory(model),
         "contextLengths": [config.max_position_embeddings],
-        "vision": bool(model.checkpoint.vision),
+        "vision": has_vision,
     }
     said = modelfile.settings(model.checkpoint).parameters
     fields = [

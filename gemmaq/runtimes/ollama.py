@@ -164,7 +164,7 @@ def default_name(model: Model) -> str:
 
 def _plain(text: str) -> str:
     """A text as Ollama allows it in a name."""
-    return (re.sub(r"[^a-z0-9_.-]+", "-", text.lower()).strip("-.") or "gemma-3")[:80]
+    return (re.sub(r"[^a-z0-9_.-]+", "-", text.lower()).strip("-.") or "model")[:80]
 
 
 def check_name(name: str) -> str:

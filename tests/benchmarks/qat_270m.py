@@ -120,11 +120,11 @@ def main() -> None:
     learned, held, apart = texts(work / "text")
     source = work / "gemma-3-270m-dithered"
     if not source.exists():
+        from gemmaq.models.samples import SAMPLE
         from gemmaq.qat.dither import dithered_folder
-        from gemmaq.sources.local import SAMPLE
         from gemmaq.sources.open import open_source
 
-        dithered_folder(open_source(SAMPLE), source, seed=0)
+        dithered_folder(open_source(SAMPLE.source), source, seed=0)
     models = {"Q4_0": converted(work, "plain", source, "--method", "nearest", "--portable")}
     calibration = given("--text", learned)
     models["GPTQ"] = converted(work, "gptq", source, "--method", "gptq", "--portable", *calibration)

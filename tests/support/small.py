@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from gemmaq.models.gemma3.config import pattern
-from gemmaq.sources.local import SAMPLE
+from gemmaq.models.samples import SAMPLE
 from gemmaq.sources.open import open_source
 from synthetic import TINY
 
@@ -31,7 +31,7 @@ def tokenizer(size: int) -> dict[str, bytes]:
     """Gemma's tokenizer with its first pieces only: bytes, and the merges that stay among them."""
     from gemmaq.checkpoint.tokenizer import to_files
 
-    sample = open_source(SAMPLE)
+    sample = open_source(SAMPLE.source)
     files = to_files(sample.tokenizer, sample.family.vocabulary, SMALL.max_position_embeddings)
     whole = json.loads(files["tokenizer.json"])
     vocabulary = {piece: at for piece, at in whole["model"]["vocab"].items() if at < size}

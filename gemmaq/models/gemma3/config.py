@@ -17,7 +17,8 @@ from gemmaq.models.vision_config import VisionConfig
 
 TEXT = "Gemma3ForCausalLM"
 MULTIMODAL = "Gemma3ForConditionalGeneration"
-ARCHITECTURES = (TEXT, MULTIMODAL, "gemma3", "gemma3_text")
+MODEL_TYPE, TEXT_MODEL_TYPE = "gemma3", "gemma3_text"
+ARCHITECTURES = (TEXT, MULTIMODAL, MODEL_TYPE, TEXT_MODEL_TYPE)
 """Class names and model types of config.json that are read."""
 _SPELLED = {"eos_token_ids": "eos_token_id", "rope_factor": "the factor of rope scaling"}
 """Field -> what to call it in an error, where config.json has it under another name."""
@@ -211,7 +212,7 @@ def to_hf(config: TextConfig, dtype: str) -> dict[str, Any]:
     eos = config.eos_token_ids
     result: dict[str, Any] = {
         "architectures": [TEXT],
-        "model_type": "gemma3_text",
+        "model_type": TEXT_MODEL_TYPE,
         "attention_bias": False,
         "attention_dropout": 0.0,
         "attn_logit_softcapping": None,
@@ -243,7 +244,7 @@ def with_vision(document: dict[str, Any], config: TextConfig, vision_config: Vis
     text = {key: value for key, value in document.items() if key not in ("architectures", "torch_dtype")}
     return {
         "architectures": [MULTIMODAL],
-        "model_type": "gemma3",
+        "model_type": MODEL_TYPE,
         "eos_token_id": document["eos_token_id"],
         "initializer_range": document["initializer_range"],
         "text_config": text,

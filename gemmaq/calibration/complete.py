@@ -157,13 +157,13 @@ def sequences(checkpoint: Checkpoint, text: Text, calibration: Calibration) -> T
     Raises:
         InputError: the context is longer than the model's, or there is too little text.
     """
-    from gemmaq.inference.tokenize import calibration as made
-    from gemmaq.inference.tokenize import encoder
+    from gemmaq.inference import tokenize
 
     most = checkpoint.config.max_position_embeddings
     if calibration.context > most:
         raise InputError(f"a context of {calibration.context} is longer than the model's {most}")
-    return made(text, encoder(checkpoint), calibration.context, max(1, calibration.tokens // calibration.context))
+    limit = max(1, calibration.tokens // calibration.context)
+    return tokenize.calibration(text, tokenize.load_encoder(checkpoint), length=calibration.context, limit=limit)
 
 
 def _weights(

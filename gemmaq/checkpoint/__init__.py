@@ -1,4 +1,4 @@
-"""Reading: a safetensors folder and a GGUF file give the same Checkpoint, tensors left where they lie."""
+"""A model on disk: folders and GGUF files give the same `Checkpoint`, whose tensors are read from disk on demand."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ class Part:
     """One array of a tensor on disk.
 
     Attributes:
-        span: the file.
-        offset: of its first byte.
-        row_bytes: bytes of a row.
-        dtype: safetensors name of its numbers, where its layout leaves that open.
+        span: The file.
+        offset: Offset of the first byte.
+        row_bytes: Bytes of a row.
+        dtype: safetensors dtype of its numbers, where the layout leaves that open.
     """
 
     span: FileSpan
@@ -40,19 +40,19 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """A tensor as it lies on disk.
+    """A tensor on disk.
 
     Attributes:
-        name: canonical Hugging Face name.
-        shape: rows first, as torch has it.
-        encoding: what its codes mean.
-        parts: the arrays it is stored in.
-        layout: how the parts hold it: `plain` (one array, the encoding's own blocks), `mlx` (words, scales, biases) or
+        name: Canonical name (see `models.family.Names`).
+        shape: Shape in torch's order, rows first.
+        encoding: Encoding of its weights.
+        parts: The arrays it is stored in.
+        layout: Layout of the parts: `plain` (one array of the encoding's blocks), `mlx` (words, scales, biases) or
             `compressed-tensors` (words, scales).
-        shift: what is to be added to the decoded weights (-1 for the norms of a GGUF file).
-        channels_last: whether the kernels of a convolution lie with their channels last, as MLX has them; the shape
-            is torch's all the same.
-        place: Its role in the model, with layer and part.
+        shift: Added to the decoded weights (-1 for norms of a GGUF file that stores 1 + w).
+        channels_last: Whether the kernels of a convolution are stored with their channels last, as MLX does; the shape
+            stays torch's.
+        place: Role, layer and part in the model.
     """
 
     name: str
@@ -66,41 +66,48 @@ class Tensor:
 
     @property
     def span(self) -> FileSpan:
-        """The file of the first part."""
+        """File of the first part."""
         return self.parts[0].span
 
     @property
     def columns(self) -> int:
-        """Weights a row."""
+        """Weights of a row."""
         return self.shape[-1] if self.shape else 1
 
     @property
     def rows(self) -> int:
-        """Rows; 1 for a vector."""
+        """Number of rows; 1 for a vector."""
         return self.elements // self.columns
 
     @property
     def elements(self) -> int:
-        """Weights in all."""
+        """Number of weights."""
         return math.prod(self.shape)
 
     @property
     def row_bytes(self) -> int:
-        """Bytes of a row as stored, all parts together."""
+        """Bytes of a row on disk, all parts together."""
         return sum(part.row_bytes for part in self.parts)
 
     @property
     def nbytes(self) -> int:
-        """Bytes as stored."""
+        """Bytes on disk."""
         return self.rows * self.row_bytes
 
 
 def plain(
-    name: str, shape: tuple[int, ...], encoding: Encoding, span: FileSpan, offset: int, shift: float = 0.0
+    name: str,
+    shape: tuple[int, ...],
+    encoding: Encoding,
+    *,
+    span: FileSpan,
+    offset: int,
+    shift: float = 0.0,
+    place: Place = NOWHERE,
 ) -> Tensor:
-    """A tensor stored in one array, in the encoding's own blocks."""
+    """A tensor that is stored in one array of the encoding's own blocks; arguments as the attributes of `Tensor`."""
     row_bytes = encoding.row_bytes(shape[-1] if shape else 1)
-    return Tensor(name, shape, encoding, (Part(span, offset, row_bytes),), shift=shift)
+    return Tensor(name, shape, encoding, (Part(span, offset, row_bytes),), shift=shift, place=place)
 
 
 @dataclass(frozen=True)
@@ -108,20 +115,20 @@ class Checkpoint:
     """A model on disk, whatever its family and the format it is stored in.
 
     Attributes:
-        name: what the model is called (`gemma-3-4b-it-qat-q4_0-unquantized`), from the folder, repo or file.
-        location: where it is, as the user said it.
+        name: Name of the model, from its folder, repository or file.
+        location: SOURCE as the user typed it.
         format: `safetensors`, `gguf`, `mlx` or `compressed-tensors`.
-        family: The family it belongs to.
-        config: its dimensions.
-        tensors: the text tensors by canonical name, in the order of the family's `names.shapes`, an untied head last.
-        vision: the tensors of the vision side by canonical name, as far as they are there.
-        vision_config: its dimensions, None for a text model.
-        processor_files: of its image processor, to be copied.
-        generation: generation_config.json, or what a GGUF file says of sampling.
-        card: metadata of the model card: `license`, `base_model`, `tags`, `language`.
-        tokenizer_files: where the tokenizer is to be read from.
-        notes: oddities found on opening, a sentence each.
-        weights_here: whether the weights can be read; of a repository only the headers were fetched.
+        family: Its model family.
+        config: Dimensions of the text model.
+        tensors: Text tensors by canonical name, in the order of the family's `names.shapes`; an untied head last.
+        tokenizer_files: Files that the tokenizer is read from.
+        vision: Tensors of the vision side by canonical name, as far as they are present.
+        vision_config: Dimensions of the vision side, None for a text-only model.
+        processor_files: Files of the image processor, to be copied.
+        generation: Content of generation_config.json, or the sampling keys of a GGUF file under the same names.
+        card: Metadata of the model card: `license`, `base_model`, `tags`, `language`.
+        notes: Oddities found on opening, one sentence each.
+        weights_here: Whether the weights can be read; False if only the headers of a repository were fetched.
     """
 
     name: str
@@ -144,7 +151,7 @@ class Checkpoint:
         """The tokenizer, read on first use.
 
         Raises:
-            InputError: it is missing or is not of the model's family.
+            InputError: It is missing or belongs to another family.
         """
         return self.tokenizer_files.load(self.config)
 
@@ -169,7 +176,7 @@ class Checkpoint:
 
     @property
     def body(self) -> Encoding:
-        """The encoding that most bytes of the layers' matrices are in."""
+        """Encoding of most bytes of the layer matrices."""
         sizes: Counter[Encoding] = Counter()
         for tensor in self.tensors.values():
             if tensor.place.role.is_layer_matrix:
@@ -178,16 +185,16 @@ class Checkpoint:
 
     @property
     def parameters(self) -> int:
-        """Weights of the text model, the tied embedding counted once."""
+        """Number of weights of the text model, a tied embedding counted once."""
         return sum(tensor.elements for tensor in self.tensors.values())
 
     @property
     def vision_bytes(self) -> int:
-        """Bytes of the vision side as stored."""
+        """Bytes of the vision side on disk."""
         return sum(tensor.nbytes for tensor in self.vision.values())
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """The weight files."""
+        """Files that hold the weights."""
         tensors = (*self.tensors.values(), *self.vision.values())
         return tuple(dict.fromkeys(path for tensor in tensors for part in tensor.parts for path in part.span.paths))

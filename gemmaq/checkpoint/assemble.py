@@ -1,4 +1,4 @@
-"""From tensors found in files to the tensors of a text model, checked against the config."""
+"""Check the tensors of a text model against its config, and put them in file order."""
 
 from __future__ import annotations
 
@@ -18,59 +18,60 @@ _SLAB = 1 << 22
 
 
 def text_tensors(
-    found: Iterable[Tensor], family: Family, config: TextConfig, *, origin: str
+    tensors: Iterable[Tensor], family: Family, config: TextConfig, *, origin: str
 ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """The tensors of a text model in file order, and notes on what was left out.
+    """The tensors of a text model in file order, and notes on tensors that were left out.
 
-    A head that equals the embedding is dropped, one that differs is kept. Rows of the embedding beyond the
-    vocabulary are cut.
+    A head that equals the embedding is dropped, another head is kept. Rows of the embedding beyond the vocabulary are
+    cut.
 
     Args:
-        found: tensors under their canonical names.
+        tensors: Tensors under their canonical names, in any order.
         family: The model's family, which gives every tensor its place.
         config: The model's dimensions.
-        origin: what to call the source in an error.
+        origin: Name of the source in errors.
 
     Raises:
-        InputError: a tensor is missing, given twice, or of the wrong shape.
+        InputError: A tensor is missing, present twice, or of the wrong shape.
     """
     names = family.names
-    given: dict[str, Tensor] = {}
-    for tensor in found:
-        if tensor.name in given:
+    rest: dict[str, Tensor] = {}
+    for tensor in tensors:
+        if tensor.name in rest:
             raise InputError(f"{origin} has two tensors for {tensor.name}")
-        given[tensor.name] = replace(tensor, place=names.place(tensor.name))
+        rest[tensor.name] = replace(tensor, place=names.place(tensor.name))
     notes: list[str] = []
     result: dict[str, Tensor] = {}
-    wanted = dict(names.shapes(config))
-    missing = [name for name in wanted if name not in given]
+    shapes = dict(names.shapes(config))
+    missing = [name for name in shapes if name not in rest]
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise InputError(
             f"{origin} lacks tensor {missing[0]}{more}", "is this a whole model, with all shards and no adapter?"
         )
-    for name, shape in wanted.items():
-        result[name] = _fitted(given.pop(name), shape, origin)
-    head = given.pop(names.HEAD, None)
+    for name, shape in shapes.items():
+        result[name] = _fitted(rest.pop(name), shape, origin)
+    head = rest.pop(names.HEAD, None)
     if head is not None:
-        head = _fitted(head, wanted[names.EMBEDDING], origin)
+        head = _fitted(head, shapes[names.EMBEDDING], origin)
         if _same(head, result[names.EMBEDDING]):
-            notes.append("lm_head.weight repeats the embedding and is dropped")
+            notes.append(f"{names.HEAD} repeats the embedding and is dropped")
         else:
-            notes.append("lm_head.weight differs from the embedding and is kept")
+            notes.append(f"{names.HEAD} differs from the embedding and is kept")
             result[names.HEAD] = head
-    if given:
-        notes.append(f"left out, no part of a {family.title} text model: {_some(given)}")
+    if rest:
+        notes.append(f"left out, no part of a {family.title} text model: {_some(rest)}")
     return result, tuple(notes)
 
 
 def _some(tensors: Mapping[str, Tensor]) -> str:
+    """The first name, and how many there are besides."""
     first = next(iter(tensors))
     return first if len(tensors) == 1 else f"{first} and {len(tensors) - 1} more tensors"
 
 
 def _fitted(tensor: Tensor, shape: tuple[int, ...], origin: str) -> Tensor:
-    """The tensor with the wanted shape, surplus rows of a vocabulary cut."""
+    """The tensor in the config's shape, rows beyond the vocabulary cut."""
     surplus = tensor.place.role.is_table and tensor.shape[1:] == shape[1:]
     if surplus and tensor.shape[0] > shape[0]:
         return replace(tensor, shape=shape)
@@ -82,7 +83,7 @@ def _fitted(tensor: Tensor, shape: tuple[int, ...], origin: str) -> Tensor:
 
 
 def _same(a: Tensor, b: Tensor) -> bool:
-    """Whether two matrices hold the same weights, compared a slab at a time."""
+    """Whether two matrices hold the same weights; memory holds a slab of each."""
     if a.parts == b.parts:
         return True
     step = max(1, _SLAB // a.columns)

@@ -1,4 +1,4 @@
-"""A Hugging Face folder as a Checkpoint."""
+"""Open a folder with config.json and safetensors files: Hugging Face, MLX or compressed-tensors."""
 
 from __future__ import annotations
 
@@ -32,38 +32,38 @@ def open_folder(folder: Path, name: str, location: str) -> Checkpoint:
     """Read the config and the headers of a folder with safetensors files.
 
     Args:
-        folder: holds config.json.
-        name: what the model is called.
-        location: where it is, as the user said it.
+        folder: Folder with config.json.
+        name: Name of the model.
+        location: SOURCE as the user typed it.
 
     Raises:
         NotFoundError: config.json or the weights are missing.
-        InputError: something in it is unusable.
+        InputError: A file is unusable.
     """
     document = read_json(folder / "config.json")
     kind = _kind(document, folder)
     family = families.of_config(document)
     names, config = family.names, family.configs.from_hf(document)
     entries = dict(_entries(folder))
-    seen, modules = _modules(entries, family)
+    vision_arrays, modules = _modules(entries, family)
     shapes = dict(names.shapes(config))
     shapes[names.HEAD] = shapes[names.EMBEDDING]
-    found = [_tensor(name, kind, arrays, shapes.get(name)) for name, arrays in modules.items()]
+    tensors = [_tensor(name, kind, arrays, shapes.get(name)) for name, arrays in modules.items()]
     text = document.get("text_config")
     if "vocab_size" not in {**document, **(text if isinstance(text, Mapping) else {})}:
-        rows = [tensor.shape[0] for tensor in found if tensor.name == names.EMBEDDING and tensor.shape]
+        rows = [tensor.shape[0] for tensor in tensors if tensor.name == names.EMBEDDING and tensor.shape]
         config = family.configs.with_vocabulary(config, rows[0]) if rows else config
-    tensors, notes = text_tensors(found, family, config, origin=str(folder))
+    ordered, notes = text_tensors(tensors, family, config, origin=str(folder))
     return Checkpoint(
         name=name,
         location=location,
         format=kind,
         family=family,
         config=config,
-        tensors=tensors,
-        vision=_vision(seen, family, folder),
-        vision_config=family.vision.from_hf(document, read_json(folder / _PREPROCESSOR, {})) if seen else None,
-        processor_files=tuple(folder / f for f in _PROCESSOR if (folder / f).is_file()) if seen else (),
+        tensors=ordered,
+        vision=_vision(vision_arrays, family, folder),
+        vision_config=family.vision.from_hf(document, read_json(folder / _PREPROCESSOR, {})) if vision_arrays else None,
+        processor_files=tuple(folder / f for f in _PROCESSOR if (folder / f).is_file()) if vision_arrays else (),
         generation=read_json(folder / "generation_config.json", {}),
         card=read_card(folder / "README.md"),
         tokenizer_files=TokenizerFiles(
@@ -74,7 +74,7 @@ def open_folder(folder: Path, name: str, location: str) -> Checkpoint:
 
 
 def _kind(document: Mapping[str, Any], folder: Path) -> str:
-    """`safetensors`, `mlx` or `compressed-tensors`, by what config.json says of quantization."""
+    """Format of the weights by config.json: `safetensors`, `mlx` or `compressed-tensors`."""
     settings = document.get("quantization_config") or {}
     if document.get("quantization"):
         return "mlx"
@@ -85,7 +85,7 @@ def _kind(document: Mapping[str, Any], folder: Path) -> str:
         return "compressed-tensors"
     raise InputError(
         f"{folder} is quantized by {method} ({packing or 'no format given'}), which gemmaq cannot read",
-        "use the checkpoint it was made of",
+        "use the checkpoint that it was made from",
     )
 
 
@@ -94,7 +94,7 @@ _Arrays = dict[str, tuple[FileSpan, safetensors_header.Entry]]
 
 
 def _modules(entries: _Arrays, family: Family) -> tuple[_Arrays, dict[str, _Arrays]]:
-    """The arrays of the vision side, and for every text tensor its arrays by their suffix."""
+    """Split arrays into those of the vision side and those of every text tensor, by suffix."""
     vision: _Arrays = {}
     modules: dict[str, _Arrays] = {}
     for entry, place in entries.items():
@@ -114,26 +114,27 @@ def _vision(arrays: _Arrays, family: Family, folder: Path) -> dict[str, Tensor]:
     """The tensors of the vision side by canonical name.
 
     Raises:
-        InputError: one is stored in a type that cannot be read, or given twice.
+        InputError: A tensor is stored in an unreadable type, or present twice.
     """
-    found: dict[str, Tensor] = {}
+    tensors: dict[str, Tensor] = {}
     for entry, place in arrays.items():
         name = family.vision.canonical(entry)
         if name is None:
             continue
         tensor = replace(_tensor(name, "safetensors", {"weight": place}, None), place=VISION)
-        if name in found:
+        if name in tensors:
             raise InputError(f"{folder} has two tensors for {name}")
         if family.vision.is_patch_kernel(name) and tensor.shape[3:] == (3,) and tensor.shape[1] != 3:
             rows, height, width, channels = tensor.shape
-            tensor = plain(name, (rows, channels, height, width), tensor.encoding, tensor.span, tensor.parts[0].offset)
-            tensor = replace(tensor, channels_last=True, place=VISION)
-        found[name] = tensor
-    return found
+            shape, offset = (rows, channels, height, width), tensor.parts[0].offset
+            tensor = plain(name, shape, tensor.encoding, span=tensor.span, offset=offset, place=VISION)
+            tensor = replace(tensor, channels_last=True)
+        tensors[name] = tensor
+    return tensors
 
 
 def _tensor(name: str, kind: str, arrays: _Arrays, shape: tuple[int, ...] | None) -> Tensor:
-    """A tensor of its arrays: plain floats, or quantized the way the folder is."""
+    """A tensor from its arrays: floats, or quantized in the format of the folder."""
     if len(arrays) == 1:
         ((span, entry),) = arrays.values()
         if entry.dtype not in _ENCODINGS:
@@ -142,55 +143,56 @@ def _tensor(name: str, kind: str, arrays: _Arrays, shape: tuple[int, ...] | None
             )
         if not entry.shape or min(entry.shape) < 1:
             raise InputError(f"{span}: tensor {entry.name} has the shape {list(entry.shape)}")
-        return plain(name, entry.shape, _ENCODINGS[entry.dtype], span, entry.offset)
+        return plain(name, entry.shape, _ENCODINGS[entry.dtype], span=span, offset=entry.offset)
     return quantized_tensor(name, kind, arrays, shape)
 
 
 def _entries(folder: Path) -> Iterator[tuple[str, tuple[FileSpan, safetensors_header.Entry]]]:
-    """Every tensor of the folder's shards: name -> file and header entry."""
-    placed = weight_map(folder)
-    shards = sorted(set(placed.values())) if placed else _shards(folder)
-    seen: set[str] = set()
+    """Every array in the folder's shards: name, file and header entry."""
+    index = weight_map(folder)
+    shards = sorted(set(index.values())) if index else _shards(folder)
+    present: set[str] = set()
     for shard in shards:
         span = FileSpan.of(folder / shard)
         for entry in safetensors_header.parse(span):
-            if placed.get(entry.name, shard) != shard:
+            if index.get(entry.name, shard) != shard:
                 continue
-            if entry.name in seen:
-                raise InputError(f"{folder}: tensor {entry.name} is in two files and no index says which is meant")
-            seen.add(entry.name)
+            if entry.name in present:
+                raise InputError(f"{folder}: tensor {entry.name} is in two files, and no index says which one counts")
+            present.add(entry.name)
             yield entry.name, (span, entry)
-    lost = sorted(set(placed) - seen)
+    lost = sorted(set(index) - present)
     if lost:
-        raise InputError(f"{folder / _INDEX} places tensor {lost[0]} in {placed[lost[0]]}, which does not have it")
+        raise InputError(f"{folder / _INDEX} places tensor {lost[0]} in {index[lost[0]]}, which does not have it")
 
 
-def weight_map(folder: Path, complete: bool = True) -> dict[str, str]:
-    """Tensor -> shard of the index; empty without an index.
+def weight_map(folder: Path, *, complete: bool = True) -> dict[str, str]:
+    """The index of a folder: tensor -> shard. Empty if the folder has no index.
 
     Args:
-        folder: of the model.
-        complete: whether all shards must be there.
+        folder: Folder of the model.
+        complete: Whether all shards must be present.
 
     Raises:
-        InputError: the index is unusable.
-        NotFoundError: a shard is missing.
+        InputError: The index is unusable.
+        NotFoundError: A shard is missing.
     """
     index = read_json(folder / _INDEX, {})
     if not index:
         return {}
-    placed = index.get("weight_map")
-    if not isinstance(placed, dict) or not all(isinstance(shard, str) for shard in placed.values()):
+    shards = index.get("weight_map")
+    if not isinstance(shards, dict) or not all(isinstance(shard, str) for shard in shards.values()):
         raise InputError(f"{folder / _INDEX} has no usable weight_map")
-    for shard in sorted(set(placed.values())):
+    for shard in sorted(set(shards.values())):
         if Path(shard).name != shard or shard in ("", ".", "..") or "\\" in shard:
             raise InputError(f"{folder / _INDEX} names the unsafe file {shard!r}")
         if complete and not os.path.isfile(folder / shard):
             raise NotFoundError(f"{folder / shard} does not exist, the index names it", "download the missing shard")
-    return placed
+    return shards
 
 
 def _shards(folder: Path) -> list[str]:
+    """File names of the weights in a folder without index."""
     shards = sorted(path.name for path in folder.glob("*.safetensors"))
     if "model.safetensors" in shards:
         return ["model.safetensors"]

@@ -1,9 +1,8 @@
-"""A GGUF file as a Checkpoint: names, norm offset, config and tokenizer as in the Hugging Face folder it came from."""
+"""Open a GGUF file with the names, norms, config and tokenizer of the Hugging Face folder that it came from."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -26,20 +25,20 @@ from gemmaq.models.roles import VISION, Role
 from gemmaq.models.vision_config import VisionConfig
 
 _ROLES = {"bos": "bos", "eos": "eos", "unk": "unknown", "sep": "seperator", "pad": "padding", "mask": "mask"}
-"""Role -> how GGUF spells it in `tokenizer.ggml.<role>_token_id` (the format's own spelling of separator)."""
+"""Role of a token -> its spelling in `tokenizer.ggml.<role>_token_id` (`seperator` is GGUF's own)."""
 
 
 def open_gguf(spans: Sequence[FileSpan], name: str, location: str, projectors: Sequence[FileSpan] = ()) -> Checkpoint:
     """Read the headers of a GGUF file, or of the shards of a split one.
 
     Args:
-        spans: the files.
-        name: what the model is called.
-        location: where it is, as the user said it.
-        projectors: mmproj files beside it, of which the first that belongs to it counts.
+        spans: The files, in the order of the shards.
+        name: Name of the model.
+        location: SOURCE as the user typed it.
+        projectors: mmproj files in the same folder; the first that belongs to the model is taken.
 
     Raises:
-        InputError: a header is unusable, or no known family's text model.
+        InputError: A header is unusable, or the file holds no text model of a known family.
     """
     files = [gguf_reader.parse(span) for span in spans]
     keys = files[0].keys
@@ -56,14 +55,14 @@ def open_gguf(spans: Sequence[FileSpan], name: str, location: str, projectors: S
     embedding = family.names.to_gguf(family.names.EMBEDDING)
     rows = next((info.shape[0] for _, info in infos if info.name == embedding), 1)
     config = family.gguf.to_config(keys, rows)
-    found = [_tensor(file, info, family) for file, info in infos]
-    tensors, notes = text_tensors(found, family, config, origin=str(spans[0]))
-    seen: dict[str, Tensor] = {}
+    tensors = [_tensor(file, info, family) for file, info in infos]
+    ordered, notes = text_tensors(tensors, family, config, origin=str(spans[0]))
+    vision: dict[str, Tensor] = {}
     vision_config = None
     for projector in projectors:
-        seen, vision_config, oddities = _vision(projector, family, config)
+        vision, vision_config, oddities = _vision(projector, family, config)
         notes += oddities
-        if seen:
+        if vision:
             break
     return Checkpoint(
         name=name,
@@ -71,8 +70,8 @@ def open_gguf(spans: Sequence[FileSpan], name: str, location: str, projectors: S
         format="gguf",
         family=family,
         config=config,
-        tensors=tensors,
-        vision=seen,
+        tensors=ordered,
+        vision=vision,
         vision_config=vision_config,
         generation=_generation(keys, config),
         card=_card(keys),
@@ -84,13 +83,13 @@ def open_gguf(spans: Sequence[FileSpan], name: str, location: str, projectors: S
 def _vision(
     span: FileSpan, family: Family, config: TextConfig
 ) -> tuple[dict[str, Tensor], VisionConfig | None, tuple[str, ...]]:
-    """Tensors and dimensions of an mmproj file, none if it is unusable or belongs to another model; and what is odd."""
+    """Tensors and dimensions of an mmproj file (none if it does not fit the model), and notes."""
     try:
         file = gguf_reader.parse(span)
         width = file.keys.get("clip.vision.projection_dim")
         if file.keys.get("general.architecture") != "clip" or width != config.hidden_size:
             return {}, None, (f"{span} lies beside the model but is not its vision projector: passed over",)
-        found = family.gguf.to_vision(file.keys)
+        vision_config = family.gguf.to_vision(file.keys)
     except InputError as error:
         where = "" if str(span) in error.message else f"{span}: "
         return {}, None, (f"{where}{error.message}: no vision side",)
@@ -99,16 +98,18 @@ def _vision(
         name = family.vision.from_gguf(info.name)
         if name is not None:
             shift = -family.gguf.NORM_SHIFT if family.vision.is_norm(name) else 0.0
-            tensor = plain(name, info.shape, _encoding(file, info), span, info.offset, shift)
-            tensors[name] = replace(tensor, place=VISION)
-    return tensors, found, ()
+            tensors[name] = plain(
+                name, info.shape, _encoding(file, info), span=span, offset=info.offset, shift=shift, place=VISION
+            )
+    return tensors, vision_config, ()
 
 
 def _tensor(file: GgufFile, info: gguf_reader.TensorInfo, family: Family) -> Tensor:
     name = family.names.from_gguf(info.name)
     is_norm = name is not None and family.names.place(name).role == Role.NORM
     shift = -family.gguf.NORM_SHIFT if is_norm else 0.0
-    return plain(name or info.name, info.shape, _encoding(file, info), file.span, info.offset, shift)
+    encoding = _encoding(file, info)
+    return plain(name or info.name, info.shape, encoding, span=file.span, offset=info.offset, shift=shift)
 
 
 def _encoding(file: GgufFile, info: gguf_reader.TensorInfo) -> Encoding:
@@ -119,14 +120,14 @@ def _encoding(file: GgufFile, info: gguf_reader.TensorInfo) -> Encoding:
 
 
 def _generation(keys: Mapping[str, Any], config: TextConfig) -> dict[str, Any]:
-    """What generation_config.json would say."""
+    """Content of generation_config.json, from the sampling keys."""
     result: dict[str, Any] = {
         "bos_token_id": config.bos_token_id,
         "eos_token_id": config.eos_token_ids[0],
         "pad_token_id": config.pad_token_id,
     }
-    spelled = {"temp": "temperature", "top_k": "top_k", "top_p": "top_p", "min_p": "min_p"}
-    for key, name in spelled.items():
+    names = {"temp": "temperature", "top_k": "top_k", "top_p": "top_p", "min_p": "min_p"}
+    for key, name in names.items():
         value = keys.get(f"general.sampling.{key}")
         if value is not None:
             result[name] = float(f"{value:.7g}") if isinstance(value, float) else value
@@ -134,7 +135,7 @@ def _generation(keys: Mapping[str, Any], config: TextConfig) -> dict[str, Any]:
 
 
 def _card(keys: Mapping[str, Any]) -> dict[str, Any]:
-    """What the front matter of the model card would say."""
+    """Metadata of the model card, from the general keys."""
     card = {name: keys[f"general.{name}"] for name in ("license", "tags") if f"general.{name}" in keys}
     if "general.languages" in keys:
         card["language"] = keys["general.languages"]
@@ -146,10 +147,10 @@ def _card(keys: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _tokenizer(keys: Mapping[str, Any], family: Family, origin: str, config: TextConfig) -> Tokenizer:
-    """The tokenizer kept in a GGUF file.
+    """The tokenizer in the keys of a GGUF file.
 
     Raises:
-        InputError: there is none, or it is not SentencePiece-style.
+        InputError: There is none, or it is not SentencePiece-style.
     """
 
     def key(name: str, default: Any = None) -> Any:
@@ -166,7 +167,7 @@ def _tokenizer(keys: Mapping[str, Any], family: Family, origin: str, config: Tex
         text.replace(" ", SPACE) if kind == USER_DEFINED and text.isspace() else text
         for text, kind in zip(pieces, types.tolist(), strict=True)
     ]
-    special = {role: key(f"ggml.{spelled}_token_id") for role, spelled in _ROLES.items()}
+    special = {role: key(f"ggml.{spelling}_token_id") for role, spelling in _ROLES.items()}
     return Tokenizer(
         pieces=spaced,
         scores=scores.astype(np.float32),

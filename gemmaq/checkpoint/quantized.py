@@ -1,4 +1,4 @@
-"""Quantized matrices of MLX and compressed-tensors folders: which encoding their codes are in."""
+"""Quantized matrices of MLX and compressed-tensors folders, and the encoding of their codes."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ _SAMPLE_ROWS = 64
 def quantized_tensor(
     name: str, kind: str, arrays: Mapping[str, tuple[FileSpan, Entry]], shape: tuple[int, ...] | None
 ) -> Tensor:
-    """A matrix stored as codes and scales.
+    """A matrix that is stored as codes and scales.
 
     Args:
-        name: canonical.
+        name: Canonical name.
         kind: `mlx` or `compressed-tensors`.
-        arrays: suffix -> file and header entry.
-        shape: what the config asks for; the number of columns is not in the arrays of MLX.
+        arrays: Suffix of an array -> file and header entry.
+        shape: Shape by the config; the arrays of MLX do not tell the number of columns.
 
     Raises:
-        InputError: arrays missing, of the wrong kind, or a type gemmaq cannot read.
+        InputError: Arrays are missing or do not fit, or the type cannot be read.
     """
-    wanted = ("weight", "scales", "biases") if kind == "mlx" else ("weight_packed", "weight_scale")
+    suffixes = ("weight", "scales", "biases") if kind == "mlx" else ("weight_packed", "weight_scale")
     span = next(iter(arrays.values()))[0]
-    missing = [suffix for suffix in wanted if suffix not in arrays]
+    missing = [suffix for suffix in suffixes if suffix not in arrays]
     if missing or kind == "safetensors":
-        found = ", ".join(sorted(arrays))
-        raise InputError(f"{span}: tensor {name} is stored as {found}, no quantization known here")
+        present = ", ".join(sorted(arrays))
+        raise InputError(f"{span}: tensor {name} is stored as {present}, no quantization known here")
     if "weight_zero_point" in arrays:
         raise InputError(f"{span}: tensor {name} is quantized asymmetrically", "only symmetric int4 and int8 are read")
-    entries = [arrays[suffix][1] for suffix in wanted]
+    entries = [arrays[suffix][1] for suffix in suffixes]
     words, scales = entries[:2]
     if words.dtype not in ("U32", "I32") or any(len(e.shape) != 2 or e.shape[0] != words.shape[0] for e in entries):
         raise InputError(f"{span}: the arrays of tensor {name} do not belong together")
@@ -51,7 +51,7 @@ def quantized_tensor(
     layout = (packed_bits // columns, columns // groups)
     parts = tuple(
         Part(arrays[suffix][0], e.offset, e.shape[1] * ITEM_BYTES[e.dtype], e.dtype)
-        for suffix, e in zip(wanted, entries, strict=True)
+        for suffix, e in zip(suffixes, entries, strict=True)
     )
     encoding = _stream_type(Kind.LINEAR, *layout)
     if kind == "mlx" and (encoding is None or not _is_symmetric(parts, words.shape[0], encoding.zero or 0)):

@@ -1,4 +1,4 @@
-"""Rows of a tensor, read from its parts and turned into codes and scales, or into weights."""
+"""Read rows of a tensor from disk, as codes and scales or as weights."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ if TYPE_CHECKING:
 
 
 def read_rows(tensor: Tensor, first: int, count: int, reader: Reader, buffer: bytearray) -> list[U8]:
-    """The stored bytes of some rows, an array u8 [rows, row bytes] for each part.
+    """Bytes of rows on disk, an array u8 [rows, row bytes] for each part.
 
     Args:
-        tensor: to read from.
-        first: row.
-        count: rows.
-        reader: to read with.
-        buffer: reused memory; grown where it is too small. The arrays point into it.
+        tensor: The tensor.
+        first: Index of the first row.
+        count: Number of rows.
+        reader: Reader of its files.
+        buffer: Memory to read into, grown if it is too small; the arrays point into it.
 
     Raises:
-        InputError: the file ends early or cannot be read.
+        InputError: The file ends early or cannot be read.
     """
     size = count * tensor.row_bytes
     if len(buffer) < size:
@@ -42,16 +42,16 @@ def read_rows(tensor: Tensor, first: int, count: int, reader: Reader, buffer: by
 
 
 def values_of(tensor: Tensor, arrays: Sequence[U8]) -> Values:
-    """Codes and scales (for float encodings: weights) of rows as `read_rows` gives them.
+    """Codes and scales of rows that `read_rows` gave; weights for float encodings.
 
     Raises:
-        InputError: the parts contradict each other.
+        InputError: The parts contradict each other.
     """
     return _LAYOUTS[tensor.layout](tensor, arrays)
 
 
 def weights(tensor: Tensor, first: int, count: int, reader: Reader) -> F32:
-    """Decoded rows, f32 [rows, columns], without the tensor's shift. See `read_rows` for errors."""
+    """Decoded rows, f32 [rows, columns], without the tensor's shift; raises as `read_rows`."""
     arrays = read_rows(tensor, first, count, reader, bytearray())
     return dequantize(tensor.encoding, values_of(tensor, arrays))
 

@@ -1,4 +1,4 @@
-"""The tokenizer of a checkpoint, whichever files it is kept in, as one value; and back into Hugging Face files."""
+"""Tokenizers: one value for whichever files they are stored in, and back into Hugging Face files."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ VERBATIM = (
     "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
     "chat_template.jinja", "chat_template.json",
 )  # fmt: skip
-"""Files that a Hugging Face style artifact takes over as they are."""
+"""Tokenizer files that an artifact in Hugging Face's layout takes over unchanged."""
 
 _ADDED_SCORE, _PAD_SCORE = -1000.0, -10000.0
 """Scores of tokens that were added by hand, and of ids without a token, as llama.cpp's converter has them."""
@@ -33,13 +33,13 @@ class Tokenizer:
     """A SentencePiece-style BPE vocabulary with its special tokens.
 
     Attributes:
-        pieces: text of every id, spaces spelled U+2581 as Hugging Face has them.
-        scores: f32 [ids]; the higher, the earlier merged.
-        types: i32 [ids], SentencePiece's numbers.
-        special: role (`bos`, `eos`, `unk`, `pad`, `mask`, ...) -> id.
-        add: role -> whether an encoder adds that token by itself.
+        pieces: Text of every id, a space spelled U+2581.
+        scores: Scores, f32 [ids]; the higher, the earlier merged.
+        types: Types of the pieces in SentencePiece's numbers, i32 [ids].
+        special: Role of a special token (`bos`, `eos`, `unk`, `pad`, `mask`, ...) -> id.
+        add: Role -> whether an encoder adds that token by itself.
         chat_template: Jinja source, or None.
-        named_templates: further templates by name.
+        named_templates: Further chat templates by name.
     """
 
     pieces: list[str]
@@ -53,11 +53,11 @@ class Tokenizer:
 
 @dataclass(frozen=True, slots=True)
 class TokenizerFiles:
-    """Where a tokenizer is kept.
+    """Files of a tokenizer.
 
     Attributes:
-        load: reads it, for a model of the given config.
-        verbatim: its Hugging Face files, to be copied; empty if it is not kept in any.
+        load: Reads the tokenizer for a model of the given config; raises InputError.
+        verbatim: Its Hugging Face files, to be copied; empty if it is stored otherwise.
     """
 
     load: Callable[[TextConfig], Tokenizer]
@@ -68,7 +68,7 @@ def from_folder(folder: Path, family: Family, config: TextConfig) -> Tokenizer:
     """Read tokenizer.model, or tokenizer.json alone, with tokenizer_config.json and the chat template.
 
     Raises:
-        InputError: files missing or broken, or the vocabulary of another family.
+        InputError: Files are missing or broken, or hold the vocabulary of another family.
     """
     settings = read_json(folder / "tokenizer_config.json", {})
     size = config.vocab_size
@@ -87,9 +87,9 @@ def from_folder(folder: Path, family: Family, config: TextConfig) -> Tokenizer:
         document = document or read_json(folder / "tokenizer.json", {})
         listed = document.get("added_tokens")
         added = _added({str(t.get("id")): t for t in listed} if isinstance(listed, list) else None)
-    known = min(size, len(base[0]))
-    pieces[known:] = [f"[PAD{at}]" for at in range(known, size)]
-    pieces[:known], scores[:known], types[:known] = (column[:known] for column in base)
+    base_size = min(size, len(base[0]))
+    pieces[base_size:] = [f"[PAD{at}]" for at in range(base_size, size)]
+    pieces[:base_size], scores[:base_size], types[:base_size] = (column[:base_size] for column in base)
     for at, (text, is_special) in {**_named_added(folder), **added}.items():
         if at < size:
             control = is_special or family.vocabulary.looks_special(text)
@@ -102,7 +102,7 @@ def from_folder(folder: Path, family: Family, config: TextConfig) -> Tokenizer:
 
 
 def _pieces_of_json(path: Path, document: dict[str, Any], family: Family) -> sentencepiece.Pieces:
-    """The base vocabulary of a tokenizer.json, with the scores its SentencePiece original had."""
+    """The base vocabulary of a tokenizer.json, with the scores of its SentencePiece original."""
     model = document.get("model")
     vocabulary = model.get("vocab") if isinstance(model, dict) else None
     if not isinstance(vocabulary, dict) or not family.vocabulary.is_ours(vocabulary):
@@ -124,7 +124,7 @@ def _pieces_of_json(path: Path, document: dict[str, Any], family: Family) -> sen
 
 
 def _added(entries: Any) -> dict[int, tuple[str, bool]]:
-    """Id -> (text, special) of an added_tokens_decoder."""
+    """Tokens of an added_tokens_decoder: id -> (text, whether it is special)."""
     result: dict[int, tuple[str, bool]] = {}
     for key, entry in entries.items() if isinstance(entries, dict) else ():
         if not key.isdecimal() or not isinstance(entry, dict) or not isinstance(entry.get("content"), str):
@@ -134,12 +134,12 @@ def _added(entries: Any) -> dict[int, tuple[str, bool]]:
 
 
 def _named_added(folder: Path) -> dict[int, tuple[str, bool]]:
-    """Id -> (text, special) of added_tokens.json."""
+    """Tokens of added_tokens.json: id -> (text, False)."""
     return {at: (text, False) for text, at in read_json(folder / "added_tokens.json", {}).items()}
 
 
 def _templates(folder: Path, settings: Mapping[str, Any]) -> tuple[str | None, dict[str, str]]:
-    """The default chat template and the named ones."""
+    """The default chat template and the named templates."""
     template = settings.get("chat_template")
     if template is None and (folder / "chat_template.jinja").is_file():
         template = read_text(folder / "chat_template.jinja")
@@ -175,7 +175,7 @@ def _special_ids(
 
 
 def to_files(tokenizer: Tokenizer, vocabulary: Vocabulary, context: int) -> dict[str, bytes]:
-    """The Hugging Face files of a tokenizer: tokenizer.json, tokenizer_config.json, tokenizer.model and the like.
+    """Write a tokenizer as tokenizer.json, tokenizer.model, tokenizer_config.json and special_tokens_map.json.
 
     Args:
         tokenizer: The tokenizer.
@@ -256,7 +256,7 @@ def to_files(tokenizer: Tokenizer, vocabulary: Vocabulary, context: int) -> dict
 
 
 def _post_processor(tokenizer: Tokenizer) -> dict[str, Any]:
-    """Adds BOS in front, and EOS behind, where the tokenizer does so by itself."""
+    """The post_processor of tokenizer.json: BOS in front and EOS behind, if the tokenizer adds them."""
 
     def wrap(letter: str, kind: int) -> list[dict[str, Any]]:
         parts: list[dict[str, Any]] = [{"Sequence": {"id": letter, "type_id": kind}}]
@@ -278,27 +278,28 @@ def _post_processor(tokenizer: Tokenizer) -> dict[str, Any]:
 
 
 def merges(pieces: list[str], scores: list[float]) -> list[tuple[str, str]]:
-    """The BPE merges that SentencePiece's scores stand for, best first.
+    """BPE merges that are equivalent to SentencePiece's scores, best first.
 
-    Every way to cut a piece in two known pieces is a merge; ties go to the longer left part, then the longer right.
+    Every way to cut a piece into two pieces of the vocabulary is a merge; ties go to the longer left part, then to the
+    longer right part.
     """
-    known = {piece: at for at, piece in enumerate(pieces)}
-    found: list[tuple[float, int, int, str, str]] = []
+    ids = {piece: at for at, piece in enumerate(pieces)}
+    ranked: list[tuple[float, int, int, str, str]] = []
     for at, piece in enumerate(pieces):
         if len(piece) < 2:
             continue
         cuts = []
         for k in range(1, len(piece)):
-            left = known.get(piece[:k])
+            left = ids.get(piece[:k])
             if left is not None:
-                right = known.get(piece[k:])
+                right = ids.get(piece[k:])
                 if right is not None:
                     cuts.append((left, right))
         cuts.sort()
         score = scores[at]
-        found += [(-score, -len(pieces[a]), -len(pieces[b]), pieces[a], pieces[b]) for a, b in cuts]
-    found.sort(key=lambda cut: cut[:3])
-    return [(left, right) for *_, left, right in found]
+        ranked += [(-score, -len(pieces[a]), -len(pieces[b]), pieces[a], pieces[b]) for a, b in cuts]
+    ranked.sort(key=lambda cut: cut[:3])
+    return [(left, right) for *_, left, right in ranked]
 
 
 def _pretty(value: Any) -> bytes:

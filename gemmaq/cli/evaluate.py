@@ -132,11 +132,11 @@ def _opened(sources: Sequence[str], dry_run: bool, quiet: bool) -> list[Checkpoi
 
 def _chunks(opened: Sequence[Checkpoint], text: Text, context: int, tokens: int) -> Chunks:
     from gemmaq.evaluate import check_model, chunks
-    from gemmaq.inference.tokenize import encoder
+    from gemmaq.inference.tokenize import load_encoder
 
     for model in opened:
         check_model(model, opened[0], context)
-    return chunks(text, encoder(opened[0]), context, tokens)
+    return chunks(text, load_encoder(opened[0]), context, tokens)
 
 
 def _dry(reference: str, models: Sequence[str], chunks: Chunks, report: Path | None, as_json: bool) -> None:

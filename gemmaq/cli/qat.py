@@ -115,7 +115,7 @@ def qat(
     import torch
 
     from gemmaq.inference.distributed import ranks
-    from gemmaq.inference.tokenize import encoder
+    from gemmaq.inference.tokenize import load_encoder
     from gemmaq.models.identity import identify
     from gemmaq.qat import data as texts
     from gemmaq.qat.run import Order
@@ -126,7 +126,7 @@ def qat(
         checkpoint = opened(source, False, hushed)
         began = opened(start, False, hushed) if start else None
         folder = output or Path(f"{identify(checkpoint.name).stem}-qat")
-        data = texts.load(text, held_out or [], encoder(checkpoint), context, batch, checkpoint.config.vocab_size)
+        data = texts.load(text, held_out or [], load_encoder(checkpoint), context, batch, checkpoint.config.vocab_size)
         order = Order(
             checkpoint, began, settings, steps, minutes, folder, resume, force, save_steps, save_minutes,
             threads or cores(),

@@ -115,7 +115,7 @@ def chunks(text: Text, using: Encoder, context: int, tokens: int) -> Chunks:
             f"{', '.join(text.names)}: {len(ids)} tokens are not even one chunk of {context}",
             "give more text, or a smaller --context",
         )
-    cut = windows(ids, context, None, max(1, tokens // (context // 2 - 1))).copy()
+    cut = windows(ids, context, None, limit=max(1, tokens // (context // 2 - 1))).copy()
     if using.bos is not None:
         cut[:, 0] = using.bos
     return Chunks(cut, len(ids) // context)

@@ -1,4 +1,4 @@
-"""Decoder layers with the weights of a checkpoint, loaded when they are needed."""
+"""Run a checkpoint layer by layer: memory holds one decoder layer and the activations, whatever the model's size."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from gemmaq.inference.documents import Tokens
 
 _SLAB = 1 << 22
-"""Weights decoded at a time."""
+"""Weights that are decoded at a time."""
 
 
 @dataclass(frozen=True)
@@ -30,10 +30,10 @@ class Decoder:
     """A model whose layers are loaded one at a time.
 
     Attributes:
-        checkpoint: its weights.
+        checkpoint: The model.
         device: Device that computes.
-        config: transformers' configuration.
-        reader: of the weight files.
+        config: Configuration object of transformers.
+        reader: Reader of the weight files.
     """
 
     checkpoint: Checkpoint
@@ -43,23 +43,26 @@ class Decoder:
 
     @property
     def layers(self) -> int:
-        """How many there are."""
+        """Number of decoder layers."""
         return self.checkpoint.config.num_hidden_layers
 
     def embed(self, tokens: Tokens) -> list[torch.Tensor]:
-        """What the first layer gets, f32 [batch, length, hidden] for every few sequences of i64 [sequences, length].
+        """Input of the first layer for sequences of tokens, i64 [sequences, length].
+
+        Returns:
+            Batches, f32 [batch, length, hidden].
 
         Raises:
-            InputError: a token that the model does not know.
+            InputError: A token is not in the vocabulary.
         """
         import torch
 
         tensor = self.checkpoint.embedding
-        known, places = np.unique(tokens, return_inverse=True)
-        if known[0] < 0 or known[-1] >= tensor.rows:
-            raise InputError(f"token {known[-1]} is not in the model's vocabulary of {tensor.rows}")
-        rows = np.concatenate([weights(tensor, int(at), 1, self.reader) for at in known])
-        with np.errstate(over="ignore"):  # told where the activations are looked at
+        distinct, places = np.unique(tokens, return_inverse=True)
+        if distinct[0] < 0 or distinct[-1] >= tensor.rows:
+            raise InputError(f"token {distinct[-1]} is not in the model's vocabulary of {tensor.rows}")
+        rows = np.concatenate([weights(tensor, int(at), 1, self.reader) for at in distinct])
+        with np.errstate(over="ignore"):  # an error where the activations are checked
             rows *= np.float32(self.checkpoint.family.modules.embedding_scale(self.checkpoint.config))
         places = places.reshape(tokens.shape)
         step = self.device.batch
@@ -67,7 +70,7 @@ class Decoder:
         return [batch.clone().to(self.device.torch_device) for batch in batches]
 
     def layer(self, index: int) -> torch.nn.Module:
-        """A decoder layer, f32, on the device's device."""
+        """Load a decoder layer in f32 on the device."""
         import torch
 
         with torch.device("meta"):
@@ -80,10 +83,10 @@ class Decoder:
         return module.eval()
 
     def read(self, tensor: Tensor) -> F32:
-        """All weights of a tensor, f32 in its shape.
+        """Read all weights of a tensor, f32 in its shape.
 
         Raises:
-            InputError: it cannot be read, or is not finite.
+            InputError: It cannot be read, or holds NaN or infinite weights.
         """
         whole: F32 = aligned(tensor.rows, tensor.columns).numpy()
         step = max(1, _SLAB // tensor.columns)
@@ -97,7 +100,7 @@ class Decoder:
         return whole.reshape(tensor.shape)
 
     def forward(self, module: torch.nn.Module, index: int, hidden: torch.Tensor) -> torch.Tensor:
-        """What a layer makes of f32 [batch, length, hidden]; sequences are full, none is padded."""
+        """Output of a layer for its input, both f32 [batch, length, hidden]; sequences have no padding."""
         import torch
 
         modules = self.checkpoint.family.modules
@@ -113,10 +116,10 @@ class Decoder:
         return out if isinstance(out, torch.Tensor) else out[0]
 
     def through(self, module: torch.nn.Module, index: int, hidden: list[torch.Tensor]) -> None:
-        """Replace the activations before a layer by those after it.
+        """Replace the input of a layer by its output, batch by batch.
 
         Raises:
-            InputError: they are not finite.
+            InputError: The output is not finite.
         """
 
         def run(at: int) -> None:
@@ -125,10 +128,10 @@ class Decoder:
         self.device.map(run, range(len(hidden)))
 
     def checked(self, index: int, hidden: torch.Tensor) -> torch.Tensor:
-        """The activations after a layer.
+        """Check that the output of a layer is finite, and return it.
 
         Raises:
-            InputError: they are not finite.
+            InputError: It is not.
         """
         if not bool(hidden.isfinite().all()):
             raise InputError(
@@ -138,7 +141,7 @@ class Decoder:
         return hidden
 
     def normed(self, hidden: torch.Tensor) -> torch.Tensor:
-        """What the head gets, of the activations after the last layer."""
+        """Input of the head: the last layer's output behind the final norm."""
         import torch
 
         norm = torch.from_numpy(self.read(self.checkpoint.final_norm)).to(hidden.device)
@@ -148,11 +151,11 @@ class Decoder:
 
 @contextmanager
 def decoder(checkpoint: Checkpoint, device: Device) -> Iterator[Decoder]:
-    """A checkpoint made ready to run.
+    """Open a checkpoint for running it.
 
     Raises:
-        NotFoundError: a weight file is missing.
-        InputError: one cannot be read.
+        NotFoundError: A weight file is missing.
+        InputError: A weight file cannot be read.
     """
     silence_transformers()
     with Reader() as reader:

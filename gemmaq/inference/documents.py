@@ -1,4 +1,4 @@
-"""Texts as a model sees them: documents from files, their tokens, and sequences of equal length."""
+"""Read documents from files, and cut tokens into sequences of equal length."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     Tokens = NDArray[np.int64]
 
 DEFAULT = Path(__file__).with_name("calibration.jsonl")
-"""Conversations of our own, for whoever has no text at hand; under the licence of this project."""
+"""Conversations that gemmaq ships for calibration, under the license of this project."""
 JSON_LINES = (".jsonl", ".ndjson")
 
 
@@ -28,9 +28,10 @@ class Document:
     """A text, or a conversation.
 
     Attributes:
-        name: of the file, without its folder.
-        text: all of it; of a conversation what was said, a paragraph each.
-        messages: of a conversation: `role` (`user` or `assistant`, perhaps `system` first) and `content`; else empty.
+        name: Name of its file, without the folder.
+        text: The text; for a conversation, its messages as paragraphs.
+        messages: Messages of a conversation, with the keys `role` (`user`, `assistant`, or `system` in front) and
+            `content`; empty for a text.
     """
 
     name: str
@@ -40,11 +41,11 @@ class Document:
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """Documents and where they came from.
+    """Documents, and the files that they came from.
 
     Attributes:
-        documents: in the order of the files.
-        names: of the files, without their folders.
+        documents: Documents in the order of the files.
+        names: Names of the files, without their folders.
         digest: SHA-256 over all files, in hex.
     """
 
@@ -54,11 +55,11 @@ class Text:
 
 
 def read(paths: Sequence[Path]) -> Text:
-    """Read plain text (a document a file) and JSON lines (a document a line: `messages`, or `text`).
+    """Read plain text files (one document each) and JSON Lines files (one document a line: `messages` or `text`).
 
     Raises:
-        NotFoundError: a file is missing.
-        InputError: a file cannot be read, is not UTF-8 or not what its name says, or there is no text in any.
+        NotFoundError: A file is missing.
+        InputError: A file cannot be read or is malformed, or no file holds text.
     """
     documents: list[Document] = []
     digest = sha256()
@@ -100,43 +101,43 @@ def _lines(path: Path, text: str) -> Iterable[Document]:
 
 def _document(name: str, entry: dict[str, Any], where: str) -> Document:
     if isinstance(entry.get("text"), str):
-        found = Document(name, entry["text"])
+        document = Document(name, entry["text"])
     else:
         messages = _messages(entry.get("messages", entry.get("conversations")), where)
-        found = Document(name, "\n\n".join(message["content"] for message in messages), messages)
+        document = Document(name, "\n\n".join(message["content"] for message in messages), messages)
     try:
-        found.text.encode()
+        document.text.encode()
     except UnicodeEncodeError as error:
-        raise InputError(f"{where} holds half a character: \\u{ord(found.text[error.start]):04x}") from error
-    return found
+        raise InputError(f"{where} holds half a character: \\u{ord(document.text[error.start]):04x}") from error
+    return document
 
 
 def _messages(value: Any, where: str) -> tuple[dict[str, str], ...]:
     if not isinstance(value, list) or not value:
         raise InputError(f"{where} has neither text nor messages", '{"messages": [{"role": "user", "content": "..."}]}')
-    found = []
+    messages = []
     for message in value:
         content = message.get("content") if isinstance(message, dict) else None
-        if isinstance(content, list):  # as processors have it: parts, of which the text is taken
+        if isinstance(content, list):  # parts, as image processors take them: the text ones count
             content = "".join(str(part.get("text", "")) for part in content if isinstance(part, dict))
         if not isinstance(content, str) or message.get("role") not in ("system", "user", "assistant", "model"):
             raise InputError(f"{where}: a message needs a role (user, assistant, system) and a content")
         role = "assistant" if message["role"] == "model" else message["role"]
-        found.append({"role": role, "content": content})
-    return tuple(found)
+        messages.append({"role": role, "content": content})
+    return tuple(messages)
 
 
-def windows(tokens: Sequence[int] | Tokens, length: int, first: int | None, limit: int | None = None) -> Tokens:
-    """Cut tokens in sequences that do not overlap.
+def windows(tokens: Sequence[int] | Tokens, length: int, first: int | None, *, limit: int | None = None) -> Tokens:
+    """Cut tokens into sequences that do not overlap.
 
     Args:
-        tokens: of all documents, one after the other.
-        length: of a sequence.
-        first: token every sequence begins with, in addition to its share of the tokens; None for none.
-        limit: sequences at most, spread evenly over the tokens; None for all.
+        tokens: Tokens of all documents, one document after the other.
+        length: Tokens of a sequence.
+        first: Token put in front of every sequence (it counts in the length), None for none.
+        limit: Maximum number of sequences, spread evenly over the tokens; None for all.
 
     Returns:
-        i64 [sequences, length]; what is left at the end is dropped.
+        i64 [sequences, length]; an incomplete sequence at the end is dropped.
     """
     step = length - (first is not None)
     count = len(tokens) // step

@@ -1,4 +1,4 @@
-"""From text to tokens, by the tokenizer of a checkpoint of any format."""
+"""Tokenize text with the tokenizer of a checkpoint, whatever its format."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ if TYPE_CHECKING:
     from gemmaq.inference.documents import Tokens
 
 _QUARTER = 4
-"""Of a passage that a chat model is shown, this part is the user's turn."""
+"""The first quarter of a passage becomes the user's turn of a made-up exchange."""
 
 
 @dataclass(frozen=True, slots=True)
 class Encoder:
-    """A tokenizer that runs.
+    """A tokenizer that is ready to encode.
 
     Attributes:
-        tokenizer: of the checkpoint.
-        backend: a `tokenizers.Tokenizer`.
-        bos: id that sequences begin with, None if the model has none.
+        tokenizer: Tokenizer of the checkpoint.
+        backend: The same as a `tokenizers.Tokenizer`.
+        bos: Id of the token that begins a sequence, None if the model has none.
     """
 
     tokenizer: Tokenizer
@@ -36,18 +36,18 @@ class Encoder:
 
     @property
     def chats(self) -> bool:
-        """Whether the model is one to talk to."""
+        """Whether the model has a chat template."""
         return self.tokenizer.chat_template is not None
 
     def encode(self, text: str) -> list[int]:
-        """Tokens of a text, nothing added; special tokens in it are taken for what they say."""
+        """Tokens of a text with no token added; special tokens in the text are recognized."""
         return list(self.backend.encode(text, add_special_tokens=False).ids)
 
     def conversation(self, messages: Sequence[dict[str, str]]) -> list[int]:
-        """Tokens of a conversation in the model's chat template, BOS among them.
+        """Tokens of a conversation in the model's chat template, BOS included.
 
         Raises:
-            InputError: the template refuses it.
+            InputError: The template refuses it.
         """
         from transformers.utils.chat_template_utils import render_jinja_template
 
@@ -63,18 +63,18 @@ class Encoder:
         return self.encode(rendered[0][0])
 
 
-def encoder(checkpoint: Checkpoint) -> Encoder:
-    """The tokenizer of a checkpoint, ready to run.
+def load_encoder(checkpoint: Checkpoint) -> Encoder:
+    """Load the tokenizer of a checkpoint for encoding.
 
     Raises:
-        InputError: it is missing or broken.
+        InputError: It is missing or broken.
     """
     import tokenizers
 
-    known = [path for path in checkpoint.tokenizer_files.verbatim if path.name == "tokenizer.json"]
+    ready = [path for path in checkpoint.tokenizer_files.verbatim if path.name == "tokenizer.json"]
     vocabulary, context = checkpoint.family.vocabulary, checkpoint.config.max_position_embeddings
-    files = {} if known else to_files(checkpoint.tokenizer, vocabulary, context)
-    content = known[0].read_bytes() if known else files["tokenizer.json"]
+    files = {} if ready else to_files(checkpoint.tokenizer, vocabulary, context)
+    content = ready[0].read_bytes() if ready else files["tokenizer.json"]
     try:
         backend = tokenizers.Tokenizer.from_str(content.decode())
     except Exception as error:  # the library has no class of its own for it
@@ -84,56 +84,54 @@ def encoder(checkpoint: Checkpoint) -> Encoder:
     return Encoder(checkpoint.tokenizer, backend, checkpoint.tokenizer.special.get("bos"))
 
 
-def plain(text: Text, using: Encoder) -> Tokens:
-    """Tokens of all documents as they stand, conversations too, one after the other: i64 [tokens]."""
-    found = [using.encode(document.text) for document in text.documents]
-    return np.concatenate([np.asarray(ids, np.int64) for ids in found])
+def plain(text: Text, encoder: Encoder) -> Tokens:
+    """Tokens of the text of all documents, one after the other: i64 [tokens]."""
+    return np.concatenate([np.asarray(encoder.encode(document.text), np.int64) for document in text.documents])
 
 
-def calibration(text: Text, using: Encoder, length: int, limit: int) -> Tokens:
-    """Sequences as the model meets them in use: for a chat model in its template, else documents as they stand.
+def calibration(text: Text, encoder: Encoder, *, length: int, limit: int) -> Tokens:
+    """Sequences like those of the model's use: in the chat template if it has one, else plain text.
 
-    A plain text is shown to a chat model as exchanges: the first quarter of every passage as the user's turn, the
-    rest as the answer.
+    A plain text becomes exchanges for a chat model: the first quarter of every passage is the user's turn, the rest the
+    answer.
 
     Args:
-        text: documents.
-        using: the model's tokenizer.
-        length: tokens a sequence.
-        limit: sequences at most.
+        text: Documents.
+        encoder: Tokenizer of the model.
+        length: Tokens of a sequence.
+        limit: Maximum number of sequences.
 
     Returns:
         i64 [sequences, length].
 
     Raises:
-        InputError: there is not enough text for one sequence.
+        InputError: The text is too short for one sequence.
     """
-    if using.chats:
-        turns = [_exchanges(document, using, length) for document in text.documents]
+    if encoder.chats:
+        turns = [_exchanges(document, encoder, length) for document in text.documents]
         ids = [token for turn in turns for conversation in turn for token in conversation]
-        found = windows(ids, length, None, limit)
+        sequences = windows(ids, length, None, limit=limit)
     else:
-        found = windows(plain(text, using), length, using.bos, limit)
-    if not len(found):
-        raise InputError(
-            f"{', '.join(text.names)}: not even {length} tokens of text", "give more text, or a smaller --context"
-        )
-    return found
+        sequences = windows(plain(text, encoder), length, encoder.bos, limit=limit)
+    if not len(sequences):
+        names = ", ".join(text.names)
+        raise InputError(f"{names}: fewer than {length} tokens of text", "give more text, or use shorter sequences")
+    return sequences
 
 
-def _exchanges(document: Document, using: Encoder, length: int) -> list[list[int]]:
-    """The conversations a document is shown as."""
+def _exchanges(document: Document, encoder: Encoder, length: int) -> list[list[int]]:
+    """Tokens of the conversations that a document becomes."""
     if document.messages:
-        return [using.conversation(document.messages)]
-    ids = using.encode(document.text)
-    passage = max(length - 16, 8)  # with the turns' marks about a sequence
-    found = []
+        return [encoder.conversation(document.messages)]
+    ids = encoder.encode(document.text)
+    passage = max(length - 16, 8)  # about a sequence, together with the tokens around turns
+    conversations = []
     for start in range(0, len(ids), passage):
         part = ids[start : start + passage]
-        asked, said = part[: len(part) // _QUARTER], part[len(part) // _QUARTER :]
+        question, answer = part[: len(part) // _QUARTER], part[len(part) // _QUARTER :]
         messages = [
-            {"role": "user", "content": using.backend.decode(asked, skip_special_tokens=False)},
-            {"role": "assistant", "content": using.backend.decode(said, skip_special_tokens=False)},
+            {"role": "user", "content": encoder.backend.decode(question, skip_special_tokens=False)},
+            {"role": "assistant", "content": encoder.backend.decode(answer, skip_special_tokens=False)},
         ]
-        found.append(using.conversation(messages))
-    return found
+        conversations.append(encoder.conversation(messages))
+    return conversations

@@ -71,10 +71,10 @@ def load(texts: list[Path], held_out: list[Path], using: Encoder, length: int, b
         InputError: one cannot be read, or there is not enough text.
     """
     text = read(texts)
-    train = calibration(text, using, length, _ALL)
+    train = calibration(text, using, length=length, limit=_ALL)
     if held_out:
         other = read(held_out)
-        apart = calibration(other, using, length, MOST_HELD_OUT)
+        apart = calibration(other, using, length=length, limit=MOST_HELD_OUT)
         names, digest = other.names, other.digest
     else:
         count = min(MOST_HELD_OUT, max(1, round(len(train) * HELD_OUT)))

@@ -45,7 +45,7 @@ def spilled(checkpoint: Checkpoint, weights: Weights, path: Path) -> Checkpoint:
     span = FileSpan.of(path)
     tensors = dict(checkpoint.tensors)
     for name, at in places.items():
-        tensors[name] = replace(plain(name, tensors[name].shape, bf16, span, at), place=tensors[name].place)
+        tensors[name] = plain(name, tensors[name].shape, bf16, span=span, offset=at, place=tensors[name].place)
     return replace(checkpoint, tensors=tensors)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from gemmaq.checkpoint import Checkpoint, plain
 from gemmaq.checkpoint.tokenizer import Tokenizer, TokenizerFiles
@@ -90,11 +90,11 @@ def checkpoint_of(size: Size) -> Checkpoint:
     nowhere, family = FileSpan((), (), 0), of_size(size)
     bf16, hidden = ENCODINGS["bf16"], size.config.hidden_size
     tensors = {
-        name: replace(plain(name, shape, bf16, nowhere, 0), place=family.names.place(name))
+        name: plain(name, shape, bf16, span=nowhere, offset=0, place=family.names.place(name))
         for name, shape in family.names.shapes(size.config)
     }
     vision = {
-        name: replace(plain(name, shape, bf16, nowhere, 0), place=VISION)
+        name: plain(name, shape, bf16, span=nowhere, offset=0, place=VISION)
         for name, shape in (family.vision.shapes(size.vision_config, hidden) if size.vision_config else ())
     }
     return Checkpoint(

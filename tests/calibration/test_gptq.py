@@ -283,7 +283,7 @@ def stored(values: Quantized, encoding: Encoding, folder: Path) -> Quantized:
     shape = values.codes.shape
     empty = folder / "source"
     empty.write_bytes(b"")
-    source = plain("some.weight", shape, ENCODINGS["bf16"], FileSpan.of(empty), 0)
+    source = plain("some.weight", shape, ENCODINGS["bf16"], span=FileSpan.of(empty), offset=0)
     tensor = Store(folder).put(source, encoding, values)
     with Reader() as reader:
         found = values_of(tensor, read_rows(tensor, 0, shape[0], reader, bytearray()))

@@ -32,7 +32,7 @@ def layout(seeded: random.Random) -> OutputFile:
     at, placements = 100, []
     for number in range(seeded.randrange(1, 9)):
         rows = seeded.randrange(1, 200)
-        source = plain(f"t{number}", (rows, COLUMNS), ENCODINGS["f32"], NOWHERE, 0)
+        source = plain(f"t{number}", (rows, COLUMNS), ENCODINGS["f32"], span=NOWHERE, offset=0)
         pieces = []
         for row_bytes in seeded.choice([(32,), (16, 8)]):
             pieces.append(Piece(at, row_bytes))

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from damage import SMALL, small_model
 from gemmaq.errors import GemmaqError, InputError, NotFoundError
 from gemmaq.inference.documents import DEFAULT, Document, Text, read, windows
-from gemmaq.inference.tokenize import Encoder, calibration, encoder, plain
+from gemmaq.inference.tokenize import Encoder, calibration, load_encoder, plain
 from gemmaq.sources.open import open_source
 
 CHAT = (
@@ -38,7 +38,7 @@ def put(tmp_path: Path) -> Callable[..., Path]:
 def bytewise(tmp_path_factory: pytest.TempPathFactory) -> Encoder:
     """The tokenizer of a small model, whose tokens are bytes; of one to complete text."""
     pytest.importorskip("tokenizers")
-    return encoder(open_source(str(small_model(tmp_path_factory.mktemp("model") / "gemma-3-tiny"))))
+    return load_encoder(open_source(str(small_model(tmp_path_factory.mktemp("model") / "gemma-3-tiny"))))
 
 
 @pytest.fixture(scope="module")
@@ -171,7 +171,7 @@ def test_sequences_do_not_overlap_and_are_spread_evenly(
     count: int, length: int, first: int | None, limit: int | None
 ) -> None:
     step = length - (first is not None)
-    found = windows(np.arange(count), length, first, limit)
+    found = windows(np.arange(count), length, first, limit=limit)
     assert found.dtype == np.int64 and found.shape == (min(count // step, limit or count), length)
     if first is not None:
         assert (found[:, 0] == first).all()
@@ -195,19 +195,19 @@ def test_documents_follow_each_other_as_they_stand(bytewise):
 def test_a_model_that_completes_is_shown_the_text(bytewise):
     assert not bytewise.chats
     shown = "".join(chr(97 + n % 26) for n in range(100))
-    found = calibration(text(shown[:50], shown[50:]), bytewise, 16, 99)
+    found = calibration(text(shown[:50], shown[50:]), bytewise, length=16, limit=99)
     assert found.shape == (6, 16) and (found[:, 0] == bytewise.bos).all()
     assert bytewise.backend.decode(found[:, 1:].reshape(-1).tolist()) == shown[:90]
-    assert np.array_equal(calibration(text(shown), bytewise, 16, 2), found[[0, -1]])
-    assert len(calibration(text("x" * 15), bytewise, 16, 1)) == 1
-    with pytest.raises(InputError, match=r"a\.txt, b\.txt: not even 16 tokens") as told:
-        calibration(text("x" * 14), bytewise, 16, 1)
+    assert np.array_equal(calibration(text(shown), bytewise, length=16, limit=2), found[[0, -1]])
+    assert len(calibration(text("x" * 15), bytewise, length=16, limit=1)) == 1
+    with pytest.raises(InputError, match=r"a\.txt, b\.txt: fewer than 16 tokens") as told:
+        calibration(text("x" * 14), bytewise, length=16, limit=1)
     assert "--context" in str(told.value.hint)
 
 
 def test_a_model_that_chats_is_shown_conversations_in_its_template(chatting):
     assert chatting.chats
-    found = calibration(text((USER, ANSWER), (USER,)), chatting, 10, 99)
+    found = calibration(text((USER, ANSWER), (USER,)), chatting, length=10, limit=99)
     rendered = "<user>17 * 24?</><assistant>408</>"
     stream = [chatting.bos, *chatting.encode(rendered), chatting.bos, *chatting.encode("<user>17 * 24?</>")]
     assert found.reshape(-1).tolist() == stream[: len(stream) // 10 * 10]
@@ -215,7 +215,7 @@ def test_a_model_that_chats_is_shown_conversations_in_its_template(chatting):
 
 def test_a_model_that_chats_is_shown_plain_text_as_exchanges(chatting):
     shown = "".join(chr(97 + n % 26) for n in range(120))
-    found = calibration(text(shown), chatting, 64, 99).reshape(-1).tolist()
+    found = calibration(text(shown), chatting, length=64, limit=99).reshape(-1).tolist()
     first = [chatting.bos, *chatting.encode(f"<user>{shown[:12]}</><assistant>{shown[12:48]}</>")]
     assert found[: len(first)] == first
     assert found[len(first)] == chatting.bos
@@ -224,7 +224,7 @@ def test_a_model_that_chats_is_shown_plain_text_as_exchanges(chatting):
 
 def test_a_conversation_that_the_template_refuses_is_told(chatting):
     with pytest.raises(InputError, match="the user speaks first"):
-        calibration(text((ANSWER,)), chatting, 16, 1)
+        calibration(text((ANSWER,)), chatting, length=16, limit=1)
     for broken in ("{{ messages[0]['role'] + 1 }}", "{{ 1 // 0 }}", "{% if", "{{ nothing.at.all }}"):
         using = replace(chatting, tokenizer=replace(chatting.tokenizer, chat_template=broken))
         with pytest.raises(InputError, match="the chat template refuses"):
@@ -235,5 +235,5 @@ def test_a_broken_tokenizer_is_told(tmp_path):
     folder = small_model(tmp_path / "gemma-3-tiny", SMALL)
     (folder / "tokenizer.json").write_text('{"model": {"type": "BPE"}}')
     with pytest.raises(GemmaqError) as told:
-        encoder(open_source(str(folder)))
+        load_encoder(open_source(str(folder)))
     assert told.value.exit_code == 3 and "tokenizer" in told.value.message

@@ -1,7 +1,7 @@
-"""The text side of a Gemma 3 config, read from any spelling in the wild and written in the one all readers know.
+"""config.json of Gemma 3: every spelling is read, and the one that all runtimes understand is written.
 
-Defaults are those of transformers' Gemma3TextConfig, which published checkpoints rely on: the 4B file, for one,
-names neither heads nor head_dim.
+Defaults are those of transformers' Gemma3TextConfig: published files rely on them (that of 4B names neither heads nor
+head_dim).
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ MODEL_TYPE, TEXT_MODEL_TYPE = "gemma3", "gemma3_text"
 ARCHITECTURES = (TEXT, MULTIMODAL, MODEL_TYPE, TEXT_MODEL_TYPE)
 """Class names and model types of config.json that are read."""
 _SPELLED = {"eos_token_ids": "eos_token_id", "rope_factor": "the factor of rope scaling"}
-"""Field -> what to call it in an error, where config.json has it under another name."""
+"""Field -> its name in errors, where config.json has it under another name."""
 
 
 @dataclass(frozen=True, slots=True)
 class TextConfig:
-    """Dimensions and constants of a Gemma 3 text model.
+    """Dimensions and constants of a Gemma 3 text model, by the field names of transformers.
 
-    Attributes (beyond the field names of transformers):
-        layer_pattern: True for a sliding-window layer, one per layer.
-        rope_factor: linear rope scaling of the global layers, 1.0 for none.
-        eos_token_ids: every id that ends generation.
+    Attributes:
+        layer_pattern: Whether a layer has a sliding window, one flag per layer.
+        rope_factor: Linear rope scaling of the global layers, 1.0 for none.
+        eos_token_ids: Ids of all tokens that end generation.
     """
 
     hidden_size: int = 2304
@@ -56,7 +56,7 @@ class TextConfig:
 
     @property
     def layers(self) -> tuple[Layer, ...]:
-        """Dimensions of every decoder layer: all alike but for the window."""
+        """Dimensions of every decoder layer; they differ in the window only."""
         windows = (self.sliding_window if local else None for local in self.layer_pattern)
         return tuple(
             Layer(self.num_attention_heads, self.num_key_value_heads, self.head_dim, self.intermediate_size, window)
@@ -65,7 +65,7 @@ class TextConfig:
 
     @property
     def global_layers(self) -> int:
-        """Layers that attend to the whole context."""
+        """Number of layers that attend to the whole context."""
         return self.layer_pattern.count(False)
 
     @property
@@ -75,7 +75,7 @@ class TextConfig:
 
     @property
     def period(self) -> int | None:
-        """N where exactly every n-th layer is global (6 in every published model), None if there is no such n."""
+        """The n for which exactly every n-th layer is global (6 in every published model), None if there is none."""
         for n in range(1, self.num_hidden_layers + 2):
             if self.layer_pattern == pattern(self.num_hidden_layers, n):
                 return n
@@ -83,7 +83,7 @@ class TextConfig:
 
     @property
     def layer_parameters(self) -> tuple[int, ...]:
-        """Weights of every decoder layer's matrices."""
+        """Number of weights in the matrices of every decoder layer."""
         hidden = self.hidden_size
         return tuple(
             2 * hidden * (layer.query_width + layer.kv_width) + 3 * hidden * layer.ffn for layer in self.layers
@@ -91,22 +91,22 @@ class TextConfig:
 
     @property
     def parameters(self) -> int:
-        """Weights of the text model, the tied embedding counted once."""
+        """Number of weights of the text model, a tied embedding counted once."""
         norms = 4 * self.hidden_size + 2 * self.head_dim
         matrices = sum(self.layer_parameters)
         return self.vocab_size * self.hidden_size + matrices + self.num_hidden_layers * norms + self.hidden_size
 
 
 def pattern(layers: int, period: int) -> tuple[bool, ...]:
-    """Sliding-window flags of `layers` layers of which every `period`-th is global."""
+    """`layer_pattern` of a model in which every `period`-th layer is global."""
     return tuple((i + 1) % period != 0 for i in range(layers))
 
 
 def from_hf(config: Mapping[str, Any]) -> TextConfig:
-    """Read a transformers config.json, text-only or multimodal, of transformers 4 or 5.
+    """Read a config.json of transformers 4 or 5, text-only or with vision.
 
     Raises:
-        InputError: a value of the wrong kind, or a variant that Gemma 3 runtimes cannot run.
+        InputError: A value is of the wrong kind, or no Gemma 3 runtime can run this variant.
     """
     text = config.get("text_config")
     merged = {**config, **text} if isinstance(text, Mapping) else dict(config)
@@ -128,8 +128,8 @@ def from_hf(config: Mapping[str, Any]) -> TextConfig:
 
 
 def _rope(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Rope bases and factor from `rope_parameters` (transformers 5) or the older keys."""
-    found: dict[str, Any] = {}
+    """Rope fields from `rope_parameters` (transformers 5) or from the older keys."""
+    values: dict[str, Any] = {}
     modern = config.get("rope_parameters")
     old = config.get("rope_scaling")
     for name, value in (("rope_parameters", modern), ("rope_scaling", old)):
@@ -142,18 +142,18 @@ def _rope(config: Mapping[str, Any]) -> dict[str, Any]:
         if not isinstance(full, Mapping) or not isinstance(local, Mapping):
             raise InputError("config.json: rope_parameters is not an object of objects")
         if full.get("rope_theta") is not None:
-            found["rope_theta"] = full["rope_theta"]
+            values["rope_theta"] = full["rope_theta"]
         if local.get("rope_theta") is not None:
-            found["rope_local_base_freq"] = local["rope_theta"]
+            values["rope_local_base_freq"] = local["rope_theta"]
         if _rope_type(local) != "default":
             raise InputError(f"config.json: rope type {_rope_type(local)!r} on sliding-window layers is not supported")
         scaling = {**full, **scaling}
     kind = _rope_type(scaling)
     if kind == "linear":
-        found["rope_factor"] = scaling.get("factor")
+        values["rope_factor"] = scaling.get("factor")
     elif kind != "default":
         raise InputError(f"config.json: rope type {kind!r} is not supported", "Gemma 3 uses default or linear")
-    return found
+    return values
 
 
 def _rope_type(scaling: Mapping[str, Any]) -> Any:
@@ -177,7 +177,7 @@ def _is_id(value: Any) -> bool:
 
 
 def _checked(values: dict[str, Any]) -> TextConfig:
-    """A TextConfig of these values, every number of the right kind and in a sane range."""
+    """A TextConfig from field values; raises InputError for a value of the wrong kind or out of range."""
     defaults = {f.name: f.default for f in fields(TextConfig)}
     for name, value in values.items():
         default = defaults[name]
@@ -201,13 +201,14 @@ def _checked(values: dict[str, Any]) -> TextConfig:
 
 
 def to_hf(config: TextConfig, dtype: str) -> dict[str, Any]:
-    """The config.json of a text-only Gemma 3 folder.
+    """config.json of a text-only folder.
 
-    Rope is spelled the transformers 4 way, which transformers 5, mlx-lm and vLLM all read (mlx-lm ignores
-    `rope_parameters` and would lose the factor).
+    Rope is spelled as transformers 4 does, which transformers 5, mlx-lm and vLLM all read; mlx-lm ignores
+    `rope_parameters` and would lose the factor.
 
     Args:
-        dtype: torch's name of the stored weights, `bfloat16`.
+        config: Dimensions of the model.
+        dtype: torch's name of the stored dtype, such as `bfloat16`.
     """
     eos = config.eos_token_ids
     result: dict[str, Any] = {

@@ -1,7 +1,7 @@
-"""The GGUF keys of Gemma 3: a TextConfig from them, and them from a TextConfig.
+"""GGUF metadata keys of Gemma 3, read and written.
 
-llama.cpp stores neither the attention scale nor the embedding scale: it takes 1/sqrt(hidden/heads) for 62 layers and
-1/sqrt(head_dim) otherwise. A model that needs another scale cannot be expressed.
+GGUF stores no attention scale: llama.cpp takes 1/sqrt(hidden/heads) for a model of 62 layers and 1/sqrt(head_dim) for
+any other. A model that needs another scale cannot be expressed.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ _REQUIRED = ("block_count", "embedding_length", "feed_forward_length", "attentio
 
 
 def attention_scalar(config: TextConfig) -> float:
-    """The query_pre_attn_scalar with which llama.cpp will run a model of these dimensions."""
+    """The query_pre_attn_scalar that llama.cpp will use for a model of these dimensions."""
     if config.num_hidden_layers == _LAYERS_OF_27B:
         return config.hidden_size / config.num_attention_heads
     return config.head_dim
 
 
 def from_config(config: TextConfig) -> dict[str, int | float | str | list[bool]]:
-    """The architecture's keys, without prefix.
+    """Keys of a text model, without the architecture as prefix.
 
     Raises:
         InputError: llama.cpp would run the model with another attention scale.
@@ -72,14 +72,14 @@ def from_config(config: TextConfig) -> dict[str, int | float | str | list[bool]]
 
 
 def to_config(keys: Mapping[str, Any], vocab_size: int) -> TextConfig:
-    """The config of a GGUF file.
+    """Config of a text model from its GGUF keys.
 
     Args:
-        keys: all keys of the file.
-        vocab_size: rows of its embedding.
+        keys: All keys of the file.
+        vocab_size: Rows of its embedding.
 
     Raises:
-        InputError: keys missing or of the wrong kind.
+        InputError: A key is missing or of the wrong kind.
     """
     values: dict[str, Any] = {"vocab_size": vocab_size}
     for names, kind in ((_INTEGERS, int), (_FLOATS, float)):
@@ -127,11 +127,11 @@ _VISION = {
     "image_std": "image_std",
 }
 _USUAL_SCALE = 4
-"""Patches along the side of an image to tokens along it; another one is written."""
+"""Default of clip.vision.projector.scale_factor: patches to tokens along the side of an image."""
 
 
 def from_vision(config: VisionConfig, text_hidden: int) -> dict[str, Any]:
-    """The keys of an mmproj file, with prefix."""
+    """Keys of an mmproj file, with prefix."""
     keys: dict[str, Any] = {
         "clip.has_vision_encoder": True,
         "clip.projector_type": "gemma3",
@@ -146,10 +146,10 @@ def from_vision(config: VisionConfig, text_hidden: int) -> dict[str, Any]:
 
 
 def to_vision(keys: Mapping[str, Any]) -> VisionConfig:
-    """The vision config of an mmproj file.
+    """Vision config from the keys of an mmproj file.
 
     Raises:
-        InputError: keys missing or of the wrong kind, or another projector.
+        InputError: A key is missing or of the wrong kind, or the projector is another one.
     """
     if keys.get("clip.projector_type") != "gemma3":
         raise InputError(f"the projector is of the type {keys.get('clip.projector_type')!r}, not gemma3")

@@ -1,6 +1,6 @@
-"""Tensor names of Gemma 3: every Hugging Face spelling -> one canonical name <-> GGUF, and the shapes to expect.
+"""Tensor names of the Gemma 3 text model: spellings of Hugging Face, GGUF names, places and shapes.
 
-Canonical is the text-only Hugging Face layout: `model.layers.0.self_attn.q_proj.weight`.
+The canonical name is that of the text-only Hugging Face layout: `model.layers.0.self_attn.q_proj.weight`.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _IN_LAYER = re.compile(r"model\.layers\.(?P<layer>\d+)\.(?P<part>.+)\.weight")
 
 
 def canonical(name: str) -> str | None:
-    """The canonical name of a Hugging Face text tensor, None for a tensor of the vision side."""
+    """Canonical name of a tensor in any Hugging Face spelling, None for a tensor of the vision side."""
     if _VISION.search(name):
         return None
     if name.endswith(HEAD):
@@ -51,7 +51,7 @@ def canonical(name: str) -> str | None:
 
 
 def to_gguf(name: str) -> str:
-    """The GGUF name of a canonical tensor."""
+    """GGUF name of a canonical name."""
     if name in _OTHER_GGUF:
         return _OTHER_GGUF[name]
     _, _, layer, rest = name.split(".", 3)
@@ -59,13 +59,13 @@ def to_gguf(name: str) -> str:
 
 
 def from_gguf(name: str) -> str | None:
-    """The canonical name of a GGUF tensor, None if a Gemma 3 text model has no such tensor."""
+    """Canonical name of a GGUF tensor, None if the text model has no such tensor."""
     if name in _OTHER_HF:
         return _OTHER_HF[name]
-    found = re.fullmatch(r"blk\.(\d+)\.(\w+)\.weight", name)
-    if found is None or found[2] not in _LAYER_HF:
+    match = re.fullmatch(r"blk\.(\d+)\.(\w+)\.weight", name)
+    if match is None or match[2] not in _LAYER_HF:
         return None
-    return f"model.layers.{int(found[1])}.{_LAYER_HF[found[2]]}.weight"
+    return in_layer(int(match[1]), _LAYER_HF[match[2]])
 
 
 INPUT_SITES: Mapping[str, tuple[str, ...]] = {
@@ -101,20 +101,20 @@ def in_layer(layer: int, part: str) -> str:
 
 
 def place(name: str) -> Place:
-    """Place of a canonical name in the model; a scalar outside the layers for a name that no model has."""
+    """Place of a canonical name in the model; for a name that no model has, the role is SCALAR."""
     if name in _PLACES:
         return _PLACES[name]
-    found = _IN_LAYER.fullmatch(name)
-    if found is None or found["part"] not in _LAYER_GGUF:
+    match = _IN_LAYER.fullmatch(name)
+    if match is None or match["part"] not in _LAYER_GGUF:
         return Place(Role.SCALAR)
-    layer, part = int(found["layer"]), found["part"]
+    layer, part = int(match["layer"]), match["part"]
     if part in _KINDS:
         return Place(Role.MATRIX, layer, part, _KINDS[part])
     return Place(Role.NORM, layer, part, "norm")
 
 
 def shapes(config: TextConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Every tensor a text model must have, in the order files are written, with its shape (rows first)."""
+    """Every tensor of a text model with a tied head: name and shape (rows first), in the order of files."""
     hidden, heads = config.hidden_size, config.num_attention_heads * config.head_dim
     kv_heads, ffn = config.num_key_value_heads * config.head_dim, config.intermediate_size
     matrices = {

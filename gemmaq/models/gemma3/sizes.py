@@ -1,6 +1,6 @@
-"""The published sizes of Gemma 3, with dimensions and nominal figures.
+"""The published sizes of Gemma 3.
 
-Dimensions agree with the published config files and, summed up, with the published parameter counts.
+Dimensions agree with the published config files, and their sums with the published parameter counts.
 """
 
 from __future__ import annotations

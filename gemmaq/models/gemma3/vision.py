@@ -1,7 +1,7 @@
 """The vision side of Gemma 3: a SigLIP tower, the same in 4B, 12B and 27B, and a projector into the text model.
 
-Canonical names are those of the original release: `vision_tower.vision_model.encoder.layers.0...`. Dimensions as in the
-published config files; the counts agree with the published parameter counts.
+Canonical names are those of the original release (`vision_tower.vision_model.encoder.layers.0...`). Dimensions are
+those of the published config files, and their sums agree with the published parameter counts.
 """
 
 from __future__ import annotations
@@ -53,13 +53,13 @@ _TOKENS = {"image_token": "image_token_index", "boi_token": "boi_token_index", "
 
 
 def from_hf(config: Mapping[str, Any], preprocessor: Mapping[str, Any]) -> VisionConfig:
-    """Read the vision side of a transformers config.json and preprocessor_config.json.
+    """Read the vision side of config.json and preprocessor_config.json.
 
     Raises:
-        InputError: a value of the wrong kind.
+        InputError: A value is of the wrong kind.
     """
-    found = config.get("vision_config")
-    merged = dict(found) if isinstance(found, Mapping) else {}
+    section = config.get("vision_config")
+    merged = dict(section) if isinstance(section, Mapping) else {}
     merged["tokens"] = config.get("mm_tokens_per_image", preprocessor.get("image_seq_length"))
     merged |= {
         name: config.get(spelled, config.get(spelled.removesuffix("_index") + "_id"))
@@ -84,10 +84,10 @@ def from_hf(config: Mapping[str, Any], preprocessor: Mapping[str, Any]) -> Visio
 
 
 def checked(config: VisionConfig) -> VisionConfig:
-    """The config, if an image of its size can be cut into patches and pooled into tokens.
+    """Check that an image can be cut into patches and pooled into tokens, and return the config.
 
     Raises:
-        InputError: it cannot.
+        InputError: It cannot.
     """
     side = math.isqrt(config.tokens)
     small = min(config.hidden_size, config.num_attention_heads, config.patch_size, side) >= 1
@@ -97,7 +97,7 @@ def checked(config: VisionConfig) -> VisionConfig:
 
 
 def to_hf(config: VisionConfig) -> dict[str, Any]:
-    """The vision_config of a config.json."""
+    """`vision_config` of a config.json."""
     return {
         "hidden_act": "gelu_pytorch_tanh",
         "hidden_size": config.hidden_size,
@@ -114,14 +114,14 @@ def to_hf(config: VisionConfig) -> dict[str, Any]:
 
 
 def token_keys(config: VisionConfig) -> dict[str, int]:
-    """What a config.json says of images beside the vision_config."""
+    """Keys of a config.json about images, outside `vision_config`."""
     return {"mm_tokens_per_image": config.tokens} | {
         spelled: getattr(config, name) for name, spelled in _TOKENS.items()
     }
 
 
 def processor_files(config: VisionConfig) -> dict[str, dict[str, Any]]:
-    """preprocessor_config.json and processor_config.json, as the published models have them."""
+    """Content of preprocessor_config.json and processor_config.json, as in the published models."""
     common = {"image_seq_length": config.tokens, "processor_class": "Gemma3Processor"}
     image = {
         "do_convert_rgb": None,
@@ -140,15 +140,15 @@ def processor_files(config: VisionConfig) -> dict[str, dict[str, Any]]:
 
 
 def canonical(name: str) -> str | None:
-    """The canonical name of a tensor of the vision side, None for one that is not needed (SigLIP's pooling head)."""
-    found = _SPELLINGS.fullmatch(name)
-    if found is None or found["rest"].startswith(_HEAD):
+    """Canonical name of a vision tensor, None for one that is not needed (SigLIP's pooling head)."""
+    match = _SPELLINGS.fullmatch(name)
+    if match is None or match["rest"].startswith(_HEAD):
         return None
-    return (_TOWER if found["tower"] else "multi_modal_projector.") + found["rest"]
+    return (_TOWER if match["tower"] else "multi_modal_projector.") + match["rest"]
 
 
 def to_gguf(name: str) -> str:
-    """The name of a canonical tensor in an mmproj file."""
+    """Name of a canonical name in an mmproj file."""
     if name in _OTHER_GGUF:
         return _OTHER_GGUF[name]
     layer, _, rest = name.removeprefix(_TOWER + "encoder.layers.").partition(".")
@@ -157,17 +157,17 @@ def to_gguf(name: str) -> str:
 
 
 def from_gguf(name: str) -> str | None:
-    """The canonical name of a tensor of an mmproj file, None if Gemma 3's has no such tensor."""
+    """Canonical name of a tensor of an mmproj file, None if the vision side has no such tensor."""
     if name in _OTHER_HF:
         return _OTHER_HF[name]
-    found = re.fullmatch(r"v\.blk\.(\d+)\.(\w+)\.(weight|bias)", name)
-    if found is None or found[2] not in _LAYER_HF:
+    match = re.fullmatch(r"v\.blk\.(\d+)\.(\w+)\.(weight|bias)", name)
+    if match is None or match[2] not in _LAYER_HF:
         return None
-    return f"{_TOWER}encoder.layers.{int(found[1])}.{_LAYER_HF[found[2]]}.{found[3]}"
+    return f"{_TOWER}encoder.layers.{int(match[1])}.{_LAYER_HF[match[2]]}.{match[3]}"
 
 
 def shapes(config: VisionConfig, text_hidden: int) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Every tensor of the vision side, in the order files are written, with its shape (rows first)."""
+    """Every tensor of the vision side: name and shape (rows first), in the order of files."""
     hidden, wide = config.hidden_size, config.intermediate_size
     yield PROJECTION, (hidden, text_hidden)
     yield PROJECTOR_NORM, (hidden,)
@@ -209,7 +209,7 @@ TOWER_PARAMETERS = sum(math.prod(shape) for name, shape in shapes(DEFAULT, 1) if
 
 
 def projector_parameters(text_hidden: int) -> int:
-    """Weights of the projector into a text model of that width: a matrix and a norm."""
+    """Number of weights of the projector into a text model of that width: a matrix and a norm."""
     return DEFAULT.hidden_size * (text_hidden + 1)
 
 

@@ -1,6 +1,6 @@
-"""What is known of Gemma 3's vocabulary: where things lie, and which tokens control the model.
+"""Vocabulary of Gemma 3: ranges of ids, scores, and the tokens that control the model.
 
-Ids and the score rule were checked against the published tokenizer.model for all 262,144 ids.
+Checked against the published tokenizer.model for all 262,144 ids.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ SPECIAL = frozenset(
         "<start_of_image>", "<end_of_image>", "<image_soft_token>",
     }
 )  # fmt: skip
-"""The tokens that Gemma's tokenizer.json marks special."""
+"""Tokens that the published tokenizer.json marks special."""
 
 IMAGE_ROLES: Mapping[str, str] = {
     "boi_token": "<start_of_image>",
     "eoi_token": "<end_of_image>",
     "image_token": "<image_soft_token>",
 }
-"""The tokens around an image and in place of it, as a tokenizer_config.json names them."""
+"""Tokens around an image and in its place, by their keys in tokenizer_config.json."""
 
 
 def is_ours(vocabulary: Mapping[str, int]) -> bool:
-    """Whether a vocabulary (piece -> id) is laid out like Gemma 3's."""
+    """Whether a vocabulary (piece -> id) has the layout of Gemma 3."""
     places = {"<pad>": 0, "<eos>": 1, "<bos>": 2, "<unk>": 3, "<0x00>": FIRST_BYTE, "<0xFF>": LAST_BYTE}
     return len(vocabulary) > LAST_CHARACTER and all(vocabulary.get(piece) == at for piece, at in places.items())
 
@@ -43,10 +43,10 @@ def is_byte(token_id: int) -> bool:
 
 
 def score(token_id: int) -> float:
-    """The SentencePiece score of a piece that was not added by hand.
+    """SentencePiece score of a base piece.
 
-    Merged pieces count down from 0, single characters go on 31 further: that many ids of the first range
-    were given to hand-made runs of newlines.
+    Scores of merged pieces count down from 0. Those of single characters continue 31 further on: that many ids of
+    merged pieces are hand-made runs of newlines and the like.
     """
     if LAST_BYTE < token_id <= LAST_PIECE:
         return -float(token_id - LAST_BYTE - 1)  # -0 for the first, as in the published model
@@ -60,5 +60,5 @@ _CONTROL_NAMES = frozenset(("<pad>", "<mask>", "<2mass>", "[@BOS@]"))
 
 
 def looks_special(text: str) -> bool:
-    """Whether a token added as ordinary controls the model all the same (llama.cpp's converter has this rule)."""
+    """Whether a token that was added as ordinary text controls the model all the same, by llama.cpp's converter."""
     return text in _CONTROL_NAMES or bool(_CONTROL_FORM.fullmatch(text))

@@ -202,7 +202,7 @@ def test_a_model_that_completes_is_shown_the_text(bytewise):
     assert len(calibration(text("x" * 15), bytewise, length=16, limit=1)) == 1
     with pytest.raises(InputError, match=r"a\.txt, b\.txt: fewer than 16 tokens") as told:
         calibration(text("x" * 14), bytewise, length=16, limit=1)
-    assert "--context" in str(told.value.hint)
+    assert "shorter sequences" in str(told.value.hint)
 
 
 def test_a_model_that_chats_is_shown_conversations_in_its_template(chatting):

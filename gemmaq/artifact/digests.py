@@ -1,4 +1,4 @@
-"""SHA-256 of files: of what is there, and of what is being written, on threads beside the work."""
+"""SHA-256 of files, several at a time."""
 
 from __future__ import annotations
 
@@ -11,50 +11,51 @@ from typing import Protocol
 from gemmaq.errors import InputError
 
 BLOCK = 1 << 20
+"""Bytes that are read at a time."""
 FILES_AT_A_TIME = 4
 
-Told = Callable[[int], None]
-"""Called with how many more bytes were read."""
+OnRead = Callable[[int], None]
+"""Called with the size of every block, from any thread."""
 
 
 class Hash(Protocol):
-    """One of hashlib's."""
+    """A hash object of hashlib."""
 
     def update(self, data: memoryview, /) -> None:
-        """Take more bytes."""
+        """Hash more bytes."""
 
 
-def feed(path: Path, hashes: Sequence[Hash], told: Told | None = None) -> None:
-    """Put a file through hashes.
+def feed(path: Path, hashes: Sequence[Hash], on_read: OnRead | None = None) -> None:
+    """Read a file and update hashes with its bytes.
 
     Raises:
-        InputError: it cannot be read.
+        InputError: It cannot be read.
     """
     buffer = bytearray(BLOCK)
     view = memoryview(buffer)
     try:
         with path.open("rb", buffering=0) as file:
             while count := file.readinto(buffer):
-                for one in hashes:
-                    one.update(view[:count])
-                if told is not None:
-                    told(count)
+                for state in hashes:
+                    state.update(view[:count])
+                if on_read is not None:
+                    on_read(count)
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from error
 
 
-def of_file(path: Path, told: Told | None = None) -> str:
-    """SHA-256 of a file, in hex; see `feed` for errors."""
-    made = hashlib.sha256()
-    feed(path, [made], told)
-    return made.hexdigest()
+def of_file(path: Path, on_read: OnRead | None = None) -> str:
+    """SHA-256 of a file in hex; see `feed` for errors."""
+    state = hashlib.sha256()
+    feed(path, [state], on_read)
+    return state.hexdigest()
 
 
-def of_files(paths: Mapping[str, Path], told: Told | None = None) -> dict[str, str]:
-    """SHA-256 of files by the names they are given, several at a time; `told` is called from any thread.
+def of_files(paths: Mapping[str, Path], on_read: OnRead | None = None) -> dict[str, str]:
+    """SHA-256 of several files in hex, by the keys of `paths`.
 
     Raises:
-        InputError: one cannot be read.
+        InputError: One cannot be read.
     """
     with ThreadPoolExecutor(FILES_AT_A_TIME) as pool:
-        return dict(zip(paths, pool.map(lambda path: of_file(path, told), paths.values()), strict=True))
+        return dict(zip(paths, pool.map(lambda path: of_file(path, on_read), paths.values()), strict=True))

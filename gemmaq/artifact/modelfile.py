@@ -1,15 +1,15 @@
-"""How Ollama is to run a GGUF model: its Modelfile, and the same as fields of a request.
+"""Settings that Ollama runs a GGUF model with: as a Modelfile, as a `params` file, and as fields of a request.
 
-Which template, and why (Ollama's source, August 2026):
+The chat template (Ollama's source, August 2026):
 
-* Without TEMPLATE, Ollama compares the file's own chat template with those it knows and takes its nearest one at an
-  edit distance below 100; only a template it does not know is left to llama-server's Jinja. Gemma 3's own is known, but
-  what is taken for it drops the system text once the first turns of a long conversation are cut off. So a model with
-  Gemma 3's own template, or a chat model with none, gets a Go template that says what Gemma 3's says.
-* A chat template of another kind (tools, say) is left alone: Jinja runs it, from version 0.30.0 on.
-* A pretrained model is not told to chat: its template is the prompt and nothing else, no stop, no sampling of ours.
+* Without TEMPLATE, Ollama compares the file's own chat template with those it knows, and takes the nearest one at an
+  edit distance below 100. Only a template that it does not know is run by llama-server's Jinja. A family's published
+  template is known, but the one taken for it drops the system text once the first turns of a long conversation are cut
+  off. So a model with its family's own template, or a chat model with none, gets a Go template of the same turns.
+* A chat template of another kind (with tools, say) is left alone: Jinja runs it, from version 0.30.0 on.
+* A pretrained model does not chat: its template is the prompt alone, without stop text and sampling.
 
-Sampling is always written: what Ollama takes for Gemma 3 by itself is temperature 0.1.
+Sampling is always written: Ollama's own default for such a model is temperature 0.1.
 """
 
 from __future__ import annotations
@@ -25,25 +25,26 @@ from gemmaq.checkpoint import Checkpoint
 from gemmaq.models.family import Chat
 
 FILE = "Modelfile"
+PARAMS_FILE = "params"
 
 PROMPT = "{{ .Prompt }}"
-"""The template of a model that completes text."""
+"""Template of a model that completes text."""
 
 _PROJECTOR = "0.30.4"
-"""The first version that recognises an mmproj file beside the model reliably."""
+"""First version of Ollama that reliably recognises an mmproj file of a model."""
 
 _LLAMA_SERVER = "0.30.0"
-"""The first version that runs a file's own Jinja template, and merges the shards of a split file."""
+"""First version of Ollama that runs a file's own Jinja template, and that merges shards."""
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How Ollama is to run a model.
+    """Settings of a model in Ollama.
 
     Attributes:
-        template: in Go's template language, None where the file's own is to be used.
-        parameters: name -> number or list of strings.
-        requires: the least version of Ollama, None for any.
+        template: Chat template in Go's template language, None to use the file's own.
+        parameters: Name -> number, or list of strings.
+        requires: Oldest version of Ollama that runs the model, None for any.
         license: Sentence about the license of the model.
     """
 
@@ -57,52 +58,67 @@ def settings(checkpoint: Checkpoint, shards: int = 1, projector: bool = False) -
     """The settings of a model.
 
     Args:
-        checkpoint: the model; its tokenizer is read.
-        shards: files that its weights are in.
-        projector: whether an mmproj file belongs to it.
+        checkpoint: The model; its tokenizer is read.
+        shards: Number of its weight files.
+        projector: Whether it has an mmproj file.
 
     Raises:
-        InputError: it has no tokenizer.
+        InputError: It has no tokenizer.
     """
     jinja = checkpoint.tokenizer.chat_template
-    chats = bool(jinja) or "it" in checkpoint.name.lower().replace("_", "-").split("-")
+    is_chat = bool(jinja) or "it" in checkpoint.name.lower().replace("_", "-").split("-")
     chat = checkpoint.family.chat
-    template = None if is_foreign(jinja, chat) else chat.go_template if chats else PROMPT
-    parameters: dict[str, Any] = {"stop": [chat.stop]} if chats and chat.stop in (template or jinja or "") else {}
-    parameters |= chat.sampling if chats else {}
-    said = {name: checkpoint.generation[name] for name in (*chat.sampling, "min_p") if name in checkpoint.generation}
-    parameters |= {name: _plain(value) for name, value in said.items() if _is_number(value)}
+    template = None if is_foreign(jinja, chat) else chat.go_template if is_chat else PROMPT
+    parameters: dict[str, Any] = {"stop": [chat.stop]} if is_chat and chat.stop in (template or jinja or "") else {}
+    parameters |= chat.sampling if is_chat else {}
+    generation = checkpoint.generation
+    for name in (*chat.sampling, "min_p"):
+        if _is_number(generation.get(name)):
+            parameters[name] = _plain(generation[name])
     requires = _PROJECTOR if projector else _LLAMA_SERVER if shards > 1 or template is None else None
     return Settings(template, parameters, requires, checkpoint.family.license.notice)
 
 
 def is_foreign(jinja: str | None, chat: Chat) -> bool:
-    """Whether a chat template is none of those that the family was published with; a missing one is not."""
+    """Whether the model has a chat template that its family was not published with."""
     return bool(jinja) and hashlib.sha256((jinja or "").encode()).hexdigest() not in chat.templates
 
 
 def text(checkpoint: Checkpoint, weights: Sequence[str], projector: str | None = None) -> str:
-    """The Modelfile of a GGUF artifact, to lie beside its files.
+    """Content of the Modelfile of a GGUF artifact; it names the files of its own folder.
 
     Args:
-        checkpoint: the model; its tokenizer is read.
-        weights: names of its files; Ollama wants every shard of a split one.
-        projector: name of its mmproj file.
+        checkpoint: The model; its tokenizer is read.
+        weights: Names of its weight files; Ollama needs every shard of a split one.
+        projector: Name of its mmproj file.
 
     Raises:
-        InputError: it has no tokenizer.
+        InputError: It has no tokenizer.
     """
-    wanted = settings(checkpoint, len(weights), projector is not None)
+    chosen = settings(checkpoint, len(weights), projector is not None)
     lines = [f"FROM ./{name}" for name in (*weights, *((projector,) if projector else ()))]
-    if wanted.template is not None:
-        lines.append(f'TEMPLATE """{wanted.template}"""')
-    for name, value in wanted.parameters.items():
+    if chosen.template is not None:
+        lines.append(f'TEMPLATE """{chosen.template}"""')
+    for name, value in chosen.parameters.items():
         values = value if isinstance(value, list) else [value]
         lines += [f"PARAMETER {name} {json.dumps(one, ensure_ascii=False)}" for one in values]
-    if wanted.requires is not None:
-        lines.append(f"REQUIRES {wanted.requires}")
-    lines.append(f'LICENSE """{checkpoint.family.license.notice}"""')
+    if chosen.requires is not None:
+        lines.append(f"REQUIRES {chosen.requires}")
+    lines.append(f'LICENSE """{chosen.license}"""')
     return "\n".join(lines) + "\n"
+
+
+def params(checkpoint: Checkpoint) -> bytes | None:
+    """Content of the `params` file, which Ollama reads where it takes a GGUF model from the Hub (hf.co/org/name).
+
+    Returns:
+        The parameters of the Modelfile as JSON, None if there are none.
+
+    Raises:
+        InputError: The model has no tokenizer.
+    """
+    parameters = dict(settings(checkpoint).parameters)
+    return (json.dumps(parameters, ensure_ascii=False) + "\n").encode() if parameters else None
 
 
 def _is_number(value: Any) -> bool:
@@ -110,5 +126,5 @@ def _is_number(value: Any) -> bool:
 
 
 def _plain(value: float) -> float:
-    """Whole numbers without a point, which Ollama wants of top_k."""
+    """A whole number without a point, which Ollama demands of top_k."""
     return int(value) if value == int(value) else value

@@ -1,13 +1,13 @@
-"""A finished artifact as it is to be published: its files with their digests, and what goes beside them."""
+"""The files of an artifact as they are published: checked, with a card, settings for Ollama and checksums."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gemmaq.artifact import card, params, provenance, sums
+from gemmaq.artifact import card, modelfile, provenance, sums
 from gemmaq.artifact.digests import feed
 from gemmaq.artifact.folder import is_hidden, models_in
 from gemmaq.checkpoint import Checkpoint
@@ -16,7 +16,7 @@ from gemmaq.progress import Progress, ProgressCallback
 from gemmaq.sources.open import open_source
 
 _SMALL = 1 << 22
-"""Bytes below which git's own id of a file is wanted too."""
+"""Bytes below which git's id of a file is computed, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,12 +24,12 @@ class Entry:
     """A file to publish.
 
     Attributes:
-        path: within the repository.
-        size: bytes.
-        sha256: of its content.
-        oid: git's id of it as a small file.
-        local: where it lies, None for one that is made for publishing.
-        data: its content where it is made.
+        path: Path in the repository.
+        size: Bytes.
+        sha256: Digest in hex.
+        oid: git's id of a small file, empty for a large one.
+        local: Local file, None if the content is in `data`.
+        data: Content of a file that is created for publishing.
     """
 
     path: str
@@ -40,90 +40,101 @@ class Entry:
     data: bytes = b""
 
 
-def entries(folder: Path, repo: str, progress: ProgressCallback) -> list[Entry]:
-    """All files of an artifact, with a card and settings for Ollama where it has none, and the list of all of them.
+def entries(folder: Path, repo: str, progress: ProgressCallback, *, memory: Callable[[card.Model], str]) -> list[Entry]:
+    """All files to publish, with a card, `params` and SHA256SUMS where the artifact lacks them.
 
-    A card that gemmaq wrote and nobody changed gives way to one that runs the model from its repository; any other is
-    published as it is.
+    An unchanged card of gemmaq is replaced by one whose commands name the repository; any other card is published as
+    it is.
 
     Args:
-        folder: of the artifact, or of several in folders of their own.
-        repo: where it is to be published, for the lines that run it.
-        progress: called after every block of a file.
+        folder: Folder of the artifact, or of several in subfolders.
+        repo: Repository to publish to, for the commands in the card.
+        progress: Called after every block of a file.
+        memory: Text of the card about the memory that a model takes.
 
     Raises:
-        NotFoundError: there is nothing to publish.
-        InputError: a model in it cannot be read, or a link leads astray.
-        VerificationError: a file is not what SHA256SUMS says.
+        NotFoundError: The folder holds no model.
+        InputError: A model cannot be read, or a link leads out of the folder.
+        VerificationError: A file differs from SHA256SUMS.
+    """
+    paths = _files(folder)
+    model_folders = models_in(folder)
+    if not model_folders:
+        raise NotFoundError(f"{folder} holds no model", "name the folder that gemmaq convert made")
+    local = [_of_file(path, path.relative_to(folder).as_posix(), progress) for path in paths]
+    _check(folder, local)
+    replaced = {sums.NAME} | ({card.NAME} if _is_unchanged_card(folder / card.NAME) else set())
+    files = [entry for entry in local if entry.path not in replaced]
+    names = {entry.path for entry in files}
+    models = [open_source(str(place)) for place in model_folders]
+    if modelfile.PARAMS_FILE not in names:
+        content = next((modelfile.params(model) for model in models if model.format == "gguf"), None)
+        files += [_of_data(modelfile.PARAMS_FILE, content)] if content is not None else []
+    if card.NAME not in names:
+        listing = sorted((entry.path, entry.size, entry.sha256) for entry in files)
+        described = [_describe(model, place) for model, place in zip(models, model_folders, strict=True)]
+        files.append(_of_data(card.NAME, card.text(repo, described, listing, memory=memory).encode()))
+    files.sort(key=lambda entry: entry.path)
+    return [*files, _of_data(sums.NAME, sums.text({entry.path: entry.sha256 for entry in files}))]
+
+
+def _files(folder: Path) -> list[Path]:
+    """All files of the folder but hidden ones.
+
+    Raises:
+        NotFoundError: There is no such folder.
+        InputError: A link leads out of it.
     """
     if not folder.is_dir():
-        raise NotFoundError(f"{folder} is no folder", "name the folder that gemmaq convert made")
+        raise NotFoundError(f"{folder} is not a folder", "name the folder that gemmaq convert made")
     present = sorted(path for path in folder.rglob("*") if not is_hidden(path, folder))
     for path in present:
         if path.is_symlink() and not (path.is_file() and folder.resolve() in path.resolve().parents):
-            raise InputError(f"{path} leads out of {folder}, to a folder or nowhere", "publish real files")
-    paths = [path for path in present if path.is_file()]
-    places = models_in(folder)
-    if not places:
-        raise NotFoundError(f"{folder} holds no model", "name the folder that gemmaq convert made")
-    found = [_of_file(path, path.relative_to(folder).as_posix(), progress) for path in paths]
-    _check(folder, found)
-    replaced = {sums.NAME} | ({card.NAME} if _is_replaced(folder / card.NAME) else set())
-    kept = [entry for entry in found if entry.path not in replaced]
-    have = {entry.path for entry in kept}
-    models = [open_source(str(place)) for place in places]
-    made = []
-    if params.NAME not in have:
-        content = next((params.text(model) for model in models if model.format == "gguf"), None)
-        made += [_of_data(params.NAME, content)] if content is not None else []
-    if card.NAME not in have:
-        listed = sorted((entry.path, entry.size, entry.sha256) for entry in (*kept, *made))
-        about = [_about(model, place) for model, place in zip(models, places, strict=True)]
-        made.append(_of_data(card.NAME, card.text(repo, about, listed).encode()))
-    result = sorted([*kept, *made], key=lambda entry: entry.path)
-    return [*result, _of_data(sums.NAME, sums.text({entry.path: entry.sha256 for entry in result}))]
+            raise InputError(f"{path} is a link that leads out of {folder} or nowhere", "publish real files")
+    return [path for path in present if path.is_file()]
 
 
-def _about(model: Checkpoint, folder: Path) -> card.Model:
-    known = provenance.read(folder)
-    return card.of_checkpoint(model, folder, known.name if known else None, known.repo if known else None)
+def _describe(model: Checkpoint, folder: Path) -> card.Model:
+    """A model for the card; its name and source are those in gemmaq.json, if there is one."""
+    record = provenance.read(folder)
+    return card.of_checkpoint(model, folder, record.name if record else None, record.repo if record else None)
 
 
-def _is_replaced(path: Path) -> bool:
+def _is_unchanged_card(path: Path) -> bool:
     return path.is_file() and card.is_ours(path.read_text("utf-8", errors="replace"))
 
 
-def _check(folder: Path, found: Sequence[Entry]) -> None:
-    """Refuse to publish what is not what was made; a card may be changed, and is anyone's.
+def _check(folder: Path, files: Sequence[Entry]) -> None:
+    """Compare the files with all lists of checksums in the folder; only a card may have changed.
 
     Raises:
-        VerificationError: naming the first file that is not what SHA256SUMS says.
+        VerificationError: A file differs from its entry, or is missing.
     """
-    digests = {entry.path: entry.sha256 for entry in found}
+    digests = {entry.path: entry.sha256 for entry in files}
     for path in [name for name in digests if name.rpartition("/")[2] == sums.NAME]:
-        inner = path.removesuffix(sums.NAME)
-        listed = sums.read(folder / inner) or {}
+        subfolder = path.removesuffix(sums.NAME)
+        listed = sums.read(folder / subfolder) or {}
         for name in sorted(listed.keys() - {card.NAME}):
-            if digests.get(inner + name) != listed[name]:
-                what = "is not what" if inner + name in digests else "is missing, and"
-                raise VerificationError(
-                    f"{folder / inner / name} {what} {sums.NAME} lists", f"gemmaq verify {folder} says more"
-                )
+            if digests.get(subfolder + name) != listed[name]:
+                what = f"differs from its entry in {sums.NAME}"
+                if subfolder + name not in digests:
+                    what = f"is missing, but {sums.NAME} lists it"
+                raise VerificationError(f"{folder / subfolder / name} {what}", f"see gemmaq verify {folder}")
 
 
 def _of_file(path: Path, name: str, progress: ProgressCallback) -> Entry:
     size = path.stat().st_size
     sha256, sha1 = hashlib.sha256(), hashlib.sha1(f"blob {size}\0".encode())
-    small = size < _SMALL
+    is_small = size < _SMALL
     done = 0
 
-    def told(count: int) -> None:
+    def on_read(count: int) -> None:
         nonlocal done
         done += count
         progress(Progress("reading", done, size, "bytes", item=name))
 
-    feed(path, [sha256, sha1] if small else [sha256], told)
-    return Entry(name, size, sha256.hexdigest(), sha1.hexdigest() if small else "", path)
+    feed(path, [sha256, sha1] if is_small else [sha256], on_read)
+    return Entry(name, size, sha256.hexdigest(), sha1.hexdigest() if is_small else "", path)
 
 
 def _of_data(name: str, data: bytes) -> Entry:
@@ -131,11 +142,11 @@ def _of_data(name: str, data: bytes) -> Entry:
     return Entry(name, len(data), hashlib.sha256(data).hexdigest(), oid, data=data)
 
 
-def changed(wanted: Sequence[Entry], present: dict[str, str]) -> list[Entry]:
-    """Those that a repository does not have yet.
+def changed(files: Sequence[Entry], remote: dict[str, str]) -> list[Entry]:
+    """The files that a repository lacks or has with another content.
 
     Args:
-        wanted: all files.
-        present: path -> sha256 of a large file, or git's id of a small one.
+        files: All files.
+        remote: Path -> SHA-256 of a large file, or git's id of a small one.
     """
-    return [entry for entry in wanted if present.get(entry.path) not in (entry.sha256, entry.oid)]
+    return [entry for entry in files if remote.get(entry.path) not in (entry.sha256, entry.oid)]

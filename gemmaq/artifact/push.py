@@ -1,4 +1,4 @@
-"""Sending an artifact: only what the repository does not have, in one commit."""
+"""Uploading an artifact to the Hub: only files that the repository lacks, in one commit."""
 
 from __future__ import annotations
 
@@ -9,31 +9,34 @@ from gemmaq.errors import NotFoundError
 from gemmaq.hub import Ref, client
 
 
-def missing(ref: Ref, wanted: Sequence[Entry]) -> list[Entry]:
-    """Those files that the repository does not have in this form; all of them if it does not exist.
+def missing(ref: Ref, files: Sequence[Entry]) -> list[Entry]:
+    """The files that the repository lacks or has with another content; all of them if it does not exist.
 
     Raises:
-        GemmaqError: the Hub cannot be asked.
+        GemmaqError: The Hub cannot be asked.
     """
     try:
-        listed = client.listing(ref)
+        listing = client.listing(ref)
     except NotFoundError:
-        return list(wanted)
-    return changed(wanted, {file.path: file.etag for file in listed.files})
+        return list(files)
+    return changed(files, {file.path: file.etag for file in listing.files})
 
 
-def send(ref: Ref, files: Sequence[Entry], private: bool, bars: bool = False) -> tuple[str, str]:
-    """Make the repository and the branch where they are missing, and send files; the commit and its page.
+def send(ref: Ref, files: Sequence[Entry], *, private: bool, bars: bool = False) -> tuple[str, str]:
+    """Upload files. The repository and the branch are created if they are missing.
 
     Args:
-        ref: where to.
-        files: to be sent.
-        private: whether a new repository is.
-        bars: whether the client may show its progress.
+        ref: Repository and branch.
+        files: Files to upload.
+        private: Whether to create the repository as a private one.
+        bars: Whether the client may show its progress.
+
+    Returns:
+        The commit, and the address of its page.
 
     Raises:
-        AuthError: no token, or one that may not write there.
-        NetworkError: the Hub cannot be reached.
+        AuthError: There is no token, or it may not write to the repository.
+        NetworkError: The Hub cannot be reached.
     """
     sources = {entry.path: entry.local if entry.local is not None else entry.data for entry in files}
-    return client.commit(ref, sources, f"Upload {len(files)} files with gemmaq", private, bars)
+    return client.commit(ref, sources, f"Upload {len(files)} files with gemmaq", private=private, bars=bars)

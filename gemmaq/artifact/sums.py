@@ -1,7 +1,7 @@
-"""SHA256SUMS, the list that `sha256sum -c` reads: digest, two blanks, file; one a line, sorted.
+"""SHA256SUMS, the list that `sha256sum -c` reads: sorted lines of a digest, two spaces and a file name.
 
-Source of the form: the manual of GNU coreutils, sha256sum; a name with a line break or a backslash is escaped, and its
-line begins with a backslash.
+Source of the format: the manual of GNU coreutils, sha256sum. A name with a line break or a backslash is escaped, and
+its line begins with a backslash.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _MAX_BYTES = 1 << 26
 
 
 def text(digests: Mapping[str, str]) -> bytes:
-    """The list of files: path within the folder -> SHA-256 in hex."""
+    """Content of the list, from path within the folder -> SHA-256 in hex."""
     return "".join(_line(name, digests[name]) for name in sorted(digests)).encode()
 
 
@@ -30,40 +30,40 @@ def _line(name: str, digest: str) -> str:
 
 
 def parse(data: bytes, where: str) -> dict[str, str]:
-    """Path -> digest.
+    """Read a list: path -> digest.
 
     Args:
-        data: the list.
-        where: what to call it in an error.
+        data: Content of the list.
+        where: Name of the list in errors.
 
     Raises:
-        InputError: a line is none of sha256sum's, or a file is listed twice.
+        InputError: A line is not in the format of sha256sum, or a file is listed twice.
     """
     try:
         lines = data.decode().split("\n")
     except UnicodeDecodeError as error:
         raise InputError(f"{where} is not UTF-8") from error
     if lines.pop():
-        raise InputError(f"{where} is cut short: its last line has no end")
-    found: dict[str, str] = {}
+        raise InputError(f"{where} is cut short: its last line is incomplete")
+    digests: dict[str, str] = {}
     for number, line in enumerate(lines, 1):
         entry = _LINE.fullmatch(line)
         if entry is None:
-            raise InputError(f"{where}, line {number}: {line!r:.80} is not what sha256sum writes")
+            raise InputError(f"{where}, line {number}: {line!r:.80} is not in the format of sha256sum")
         name = entry["name"]
         if entry["escaped"]:
             name = re.sub(r"\\([\\nr])", lambda match: {"\\": "\\", "n": "\n", "r": "\r"}[match[1]], name)
-        if name in found:
+        if name in digests:
             raise InputError(f"{where} lists {name} twice")
-        found[name] = entry["digest"]
-    return found
+        digests[name] = entry["digest"]
+    return digests
 
 
 def read(folder: Path) -> dict[str, str] | None:
-    """What the list of a folder says, None if it has none.
+    """The list of a folder, None if it has none.
 
     Raises:
-        InputError: it cannot be read.
+        InputError: It cannot be read.
     """
     path = folder / NAME
     try:

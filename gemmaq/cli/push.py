@@ -18,67 +18,66 @@ if TYPE_CHECKING:
 
 
 def push(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The artifact that gemmaq convert made.")],
-    repo: Annotated[str, typer.Argument(metavar="REPO", help="org/name; made if it does not exist.")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Artifact that gemmaq convert made.")],
+    repo: Annotated[str, typer.Argument(metavar="REPO", help="org/name; created if it does not exist.")],
     revision: Annotated[
-        str | None, typer.Option(metavar="BRANCH", help="Branch, made if missing. Default: main.")
+        str | None, typer.Option(metavar="BRANCH", help="Branch, created if missing. Default: main.")
     ] = None,
-    private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be sent.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
-    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Only the commit's page.")] = False,
+    private: Annotated[bool, typer.Option("--private", help="Create a new repository as private.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be uploaded.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Print only the commit's page.")] = False,
 ) -> None:
-    """Publish an artifact on the Hub, with a model card, checksums and settings for Ollama.
+    """Publish an artifact on the Hugging Face Hub.
 
-    A README.md or params file of your own in DIR is published as it is. Files that the repository has already are not
-    sent again.
+    A model card, checksums and settings for Ollama are added where DIR lacks them; a README.md or params file of your
+    own is published as it is. Files that the repository has already are not uploaded again.
     """
     from gemmaq.artifact import push
     from gemmaq.artifact.publish import entries
+    from gemmaq.convert.memory_table import memory_table
     from gemmaq.hub import Ref, parse
 
     named = parse(repo)
     if named is None or named.part or named.revision:
         raise UsageError(f"{repo!r} is not a valid repository name", "write org/name, and the branch with --revision")
     ref = Ref(named.repo, revision)
-    with console.progress(f"reading {folder}", quiet or as_json or dry_run) as progress:
-        wanted = entries(folder, ref.repo, progress)
-    missing = push.missing(ref, wanted)
+    silent = quiet or as_json
+    with console.progress(f"reading {folder}", silent or dry_run) as progress:
+        files = entries(folder, ref.repo, progress, memory=memory_table)
+    missing = push.missing(ref, files)
     page = commit = None
     if missing and not dry_run:
-        if not (quiet or as_json):
-            console.say(f"sending {len(missing)} files, {console.size(sum(entry.size for entry in missing))}")
-        commit, page = push.send(ref, missing, private, sys.stderr.isatty() and not (quiet or as_json))
-    _report(ref, wanted, missing, commit, page, (as_json, quiet, dry_run))
-
-
-def _report(
-    ref: Ref,
-    wanted: Sequence[Entry],
-    missing: Sequence[Entry],
-    commit: str | None,
-    page: str | None,
-    flags: tuple[bool, bool, bool],
-) -> None:
-    as_json, quiet, dry_run = flags
-    sent = {entry.path for entry in missing}
+        if not silent:
+            console.say(f"uploading {len(missing)} files, {console.size(sum(entry.size for entry in missing))}")
+        commit, page = push.send(ref, missing, private=private, bars=sys.stderr.isatty() and not silent)
     if as_json:
-        files = [
-            {
-                "path": entry.path,
-                "bytes": entry.size,
-                "sha256": entry.sha256,
-                "sent": entry.path in sent and not dry_run,
-            }
-            | ({"missing": entry.path in sent} if dry_run else {})
-            for entry in wanted
-        ]
-        about = {"repo": ref.repo, "revision": ref.revision or "main", "commit": commit, "url": page}
-        console.emit_json("push", about | {"files": files})
+        _report_json(ref, files, missing, commit=commit, page=page, dry_run=dry_run)
     elif dry_run and not quiet:
-        rows = [(e.path, f"{e.size:,}", "to send" if e.path in sent else "there already") for e in wanted]
+        rows = [
+            (entry.path, f"{entry.size:,}", "to upload" if entry in missing else "already there") for entry in files
+        ]
         console.table(f"{ref.repo}, {ref.revision or 'main'}", ("file", "bytes", ""), rows)
     elif page is not None:
         console.out(page)
     elif not quiet and not dry_run:
-        console.say(f"{ref.repo} has all of it already, nothing was sent")
+        console.say(f"{ref.repo} has all files already, nothing was uploaded")
+
+
+def _report_json(
+    ref: Ref,
+    files: Sequence[Entry],
+    missing: Sequence[Entry],
+    *,
+    commit: str | None,
+    page: str | None,
+    dry_run: bool,
+) -> None:
+    paths = {entry.path for entry in missing}
+    rows = [
+        {"path": entry.path, "bytes": entry.size, "sha256": entry.sha256, "sent": entry.path in paths and not dry_run}
+        | ({"missing": entry.path in paths} if dry_run else {})
+        for entry in files
+    ]
+    about = {"repo": ref.repo, "revision": ref.revision or "main", "commit": commit, "url": page}
+    console.emit_json("push", about | {"files": rows})

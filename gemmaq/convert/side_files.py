@@ -9,12 +9,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from gemmaq.artifact import card, modelfile, origin, params, provenance, sums
+from gemmaq.artifact import card, modelfile, origin, provenance, sums
 from gemmaq.artifact.outcomes import OutcomeCounter
 from gemmaq.artifact.provenance import Listed
 from gemmaq.checkpoint import Checkpoint
 from gemmaq.convert.hashing import BackgroundHasher
 from gemmaq.convert.layout import Artifact
+from gemmaq.convert.memory_table import memory_table
 from gemmaq.convert.outputs import Watch
 from gemmaq.convert.write import Finish
 from gemmaq.files.names import is_mmproj
@@ -63,7 +64,7 @@ def _modelfile(written: Written) -> bytes | None:
 
 
 def _params(written: Written) -> bytes | None:
-    return params.text(written.checkpoint) if written.artifact.plan.format == "gguf" else None
+    return modelfile.params(written.checkpoint) if written.artifact.plan.format == "gguf" else None
 
 
 def _provenance(written: Written) -> bytes:
@@ -77,12 +78,13 @@ def _provenance(written: Written) -> bytes:
 def _card(written: Written) -> bytes:
     names = [file.path for file in written.files]
     model = card.of_plan(written.artifact.plan, written.checkpoint, written.origin.repo, names)
-    return card.text(None, [model], sorted((file.path, file.size, file.sha256) for file in written.files)).encode()
+    files = sorted((file.path, file.size, file.sha256) for file in written.files)
+    return card.text(None, [model], files, memory=memory_table).encode()
 
 
 MAKERS: tuple[tuple[str, Maker], ...] = (
     (modelfile.FILE, _modelfile),
-    (params.NAME, _params),
+    (modelfile.PARAMS_FILE, _params),
     (provenance.NAME, _provenance),
     (card.NAME, _card),
 )

@@ -68,7 +68,7 @@ def stem(name: str) -> str:
 
 
 def split_type(name: str, *, floats: bool = True) -> tuple[str, str | None]:
-    """Separate the quantization type at the end of a model's name: `gemma-3-4b-it-Q4_0` -> `gemma-3-4b-it`, `Q4_0`.
+    """Separate the quantization type at the end of a model's name: `model-4b-it-Q4_0` -> `model-4b-it`, `Q4_0`.
 
     Args:
         name: Name of a model or stem of a file.

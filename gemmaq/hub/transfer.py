@@ -1,4 +1,4 @@
-"""One file from the Hub, onto the end of what an earlier run got of it, and its digest checked."""
+"""Downloads one file from the Hub, continues what an earlier run has of it, and checks its digest."""
 
 from __future__ import annotations
 
@@ -7,68 +7,97 @@ import os
 import queue
 import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gemmaq.errors import NetworkError, OutputError, VerificationError
-from gemmaq.hub import Listing, RemoteFile, client
+from gemmaq.errors import GemmaqError, NetworkError, OutputError, VerificationError
+from gemmaq.hub import Listing, RemoteFile, client, retry
+from gemmaq.hub.errors import translate
 from gemmaq.progress import Progress, ProgressCallback
 
 _BATCH = 1 << 20
 _SECONDS = 1.0
-"""Bytes and time between two writes: what a killed process loses."""
+"""Bytes and seconds between two writes: a killed process loses no more."""
 _QUEUED = 8
+"""Batches that wait for the thread that hashes."""
 _REPEATS = 2
-"""Times a file is fetched anew when its digest is wrong."""
-_LIES = 3
-"""Times a size is believed to be a slip of the server's."""
+"""Downloads of a file whose digest is wrong."""
+_WRONG_SIZES = 3
+"""Answers with a wrong size before the file counts as changed."""
+_SHORT_WAIT = 0.1
+"""Seconds before continuing after a connection that delivered something."""
 
 
 class Stopped(Exception):
-    """Another file failed, or the user asked for it."""
+    """The download was stopped: another file failed, or the user interrupted it."""
 
 
-def fetch(listed: Listing, file: RemoteFile, path: Path, *, progress: ProgressCallback, stop: threading.Event) -> int:
-    """Fetch a file, or what is missing of it, and check its digest.
+@dataclass(frozen=True, slots=True)
+class _Task:
+    """A file to download.
+
+    Attributes:
+        listing: Its repository at a commit.
+        file: The file.
+        path: Local file that grows.
+        progress: Called after every write.
+        stop: Set to give up.
+    """
+
+    listing: Listing
+    file: RemoteFile
+    path: Path
+    progress: ProgressCallback
+    stop: threading.Event
+
+    def report(self, size: int) -> None:
+        """Report the bytes on disk."""
+        self.progress(Progress("downloading", size, self.file.size, "bytes", item=self.file.path))
+
+
+def fetch(listing: Listing, file: RemoteFile, path: Path, *, progress: ProgressCallback, stop: threading.Event) -> int:
+    """Download a file, or the rest of it, and check its digest.
 
     Args:
-        listed: the repository at its commit.
-        file: of it.
-        path: where its bytes grow; what is there already is taken to be their beginning.
-        progress: told every megabyte, of a slow connection every second.
-        stop: set where to give up; what was fetched is kept.
+        listing: The repository at a commit.
+        file: A file of it.
+        path: Local file that grows; what it holds already is taken for the beginning of the file.
+        progress: Called every megabyte, over a slow connection every second.
+        stop: Set to give up.
 
     Returns:
-        bytes that came over the network.
+        Bytes received over the network.
 
     Raises:
-        VerificationError: its size or digest is not what the Hub says; nothing of a wrong digest is kept.
-        NetworkError, AuthError, NotFoundError: see `client.translate`; what was fetched is kept.
-        OutputError: the disk is full or not writable.
-        Stopped: as asked.
+        VerificationError: Size or digest differs from the listing; bytes with a wrong digest are deleted.
+        NetworkError, AuthError, NotFoundError: See `errors.translate`; the local file stays, to be continued.
+        OutputError: The disk is full or not writable; the local file stays.
+        Stopped: `stop` was set; the local file stays.
     """
+    task = _Task(listing, file, path, progress, stop)
     received = 0
     for _ in range(_REPEATS):
         digest = _Digest(file)
         try:
-            received += _grow(listed, file, path, digest, progress, stop)
+            received += _grow(task, digest)
         finally:
-            right = digest.result()
-        if right:
+            is_right = digest.matches()
+        if is_right:
             return received
         path.unlink(missing_ok=True)
     raise VerificationError(
-        f"{listed.ref}: the bytes of {file.path} are not those of its digest {file.etag[:12]}",
-        "they were fetched twice and thrown away; the repository or a proxy is broken",
+        f"{listing.ref}: the bytes of {file.path} do not match the digest {file.etag[:12]} that the Hub lists",
+        "they were downloaded twice and deleted; the repository or a proxy is broken",
     )
 
 
 class _Digest:
-    """The digest of a growing file, on a thread of its own: sha256 of a large one, git's sha1 of a small one."""
+    """Digest of a growing file, computed on its own thread: sha256 of a large file, git's sha1 of a small one."""
 
     def __init__(self, file: RemoteFile) -> None:
-        self._wanted = file.etag
-        self._state = hashlib.sha256() if file.sha256 else hashlib.sha1(f"blob {file.size}\0".encode())
+        self._expected = file.etag
+        self._hash = hashlib.sha256() if file.sha256 else hashlib.sha1(f"blob {file.size}\0".encode())
         self._queue: queue.Queue[list[bytes] | None] = queue.Queue(_QUEUED)
         self._thread = threading.Thread(target=self._work, daemon=True)
         self._thread.start()
@@ -76,20 +105,14 @@ class _Digest:
     def _work(self) -> None:
         while (batch := self._queue.get()) is not None:
             for chunk in batch:
-                self._state.update(chunk)
+                self._hash.update(chunk)
 
     def add(self, batch: list[bytes]) -> None:
-        """The next bytes."""
+        """Hash the next bytes."""
         self._queue.put(batch)
 
-    def result(self) -> bool:
-        """Whether it is the digest wanted; to be called once, after which nothing more is added."""
-        self._queue.put(None)
-        self._thread.join()
-        return self._state.hexdigest() == self._wanted
-
-    def start(self, path: Path) -> int:
-        """Take in the bytes that are there; how many."""
+    def add_file(self, path: Path) -> int:
+        """Hash the bytes of a local file, if it exists, and count them."""
         count = 0
         if path.is_file():
             with path.open("rb") as source:
@@ -98,132 +121,148 @@ class _Digest:
                     count += len(chunk)
         return count
 
+    def matches(self) -> bool:
+        """Whether the digest is the expected one. To be called once, after the last bytes."""
+        self._queue.put(None)
+        self._thread.join()
+        return self._hash.hexdigest() == self._expected
 
-def _grow(
-    listed: Listing, file: RemoteFile, path: Path, digest: _Digest, progress: ProgressCallback, stop: threading.Event
-) -> int:
-    """Append to the file until it has its size; the bytes that came."""
+
+def _grow(task: _Task, digest: _Digest) -> int:
+    """Append to the local file until it has its size; bytes received."""
+    file, path = task.file, task.path
     if path.is_file() and path.stat().st_size > file.size:
         path.unlink()
-    have = began = digest.start(path)
-    progress(Progress("downloading", have, file.size, "bytes", item=file.path))
-    failures = lies = 0
+    size = initial = digest.add_file(path)
+    task.report(size)
     try:
         out = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     except OSError as error:
         raise OutputError(f"{path} cannot be written: {error.strerror}") from error
+    failures = wrong_sizes = 0
     try:
-        while have < file.size:
-            before = have
+        while size < file.size:
+            before = size
             try:
-                with client.content(listed, file, have) as response:
-                    _check_size(listed, file, response, have)
-                    have = _receive(response, file, out, have, digest, progress, stop)
-                if have < file.size:
-                    raise NetworkError(f"the connection ended after {have:,} of {file.size:,} bytes of {file.path}")
+                with client.content(task.listing, file, size) as response:
+                    _check_size(task, response, size)
+                    size = _receive(task, response, out, digest=digest, size=size)
+                if size < file.size:
+                    raise NetworkError(f"the connection ended after {size:,} of {file.size:,} bytes of {file.path}")
             except (Stopped, OutputError):
                 raise
             except VerificationError:
-                lies += 1
-                if lies == _LIES or stop.wait(client.FIRST_WAIT):
+                wrong_sizes += 1
+                if wrong_sizes == _WRONG_SIZES or task.stop.wait(retry.FIRST_WAIT):
                     raise
             except Exception as error:
-                have = os.fstat(out).st_size
-                failures = 0 if have > before else failures
-                wait = 0.1 if isinstance(error, NetworkError) and have > before else client.patience(error, failures)
+                size = os.fstat(out).st_size
+                failures = 0 if size > before else failures
+                wait = _wait(error, failures, advanced=size > before)
                 failures += 1
-                if wait is None and isinstance(error, NetworkError) and failures < client.ATTEMPTS:
-                    wait = client.FIRST_WAIT
                 if wait is None:
-                    raise client.translate(error, listed.ref, file.path) from error
-                if stop.wait(wait):
+                    raise _resumable(translate(error, task.listing.ref, file.path), size) from error
+                if task.stop.wait(wait):
                     raise Stopped from error
     finally:
-        nothing = os.fstat(out).st_size == 0
+        is_empty = os.fstat(out).st_size == 0
         os.close(out)
-        if nothing and file.size:
+        if is_empty and file.size:
             path.unlink()
-    return have - began
+    return size - initial
 
 
-def _check_size(listed: Listing, file: RemoteFile, response: Any, start: int) -> None:
-    """Compare what the server says of the file with what the listing says.
+def _wait(error: Exception, failures: int, *, advanced: bool) -> float | None:
+    """Seconds before the next attempt, None to give up; `advanced`: the last one delivered something."""
+    if not isinstance(error, NetworkError):
+        return retry.wait_before_retry(error, failures)
+    if advanced:
+        return _SHORT_WAIT
+    return retry.FIRST_WAIT if failures + 1 < retry.ATTEMPTS else None
+
+
+def _resumable(error: GemmaqError, size: int) -> GemmaqError:
+    """The error, its hint extended if some of the file is on disk."""
+    if size:
+        error.hint = f"{error.hint}; {_KEPT}" if error.hint else _KEPT
+    return error
+
+
+_KEPT = "the next run continues the download"
+
+
+def _check_size(task: _Task, response: Any, start: int) -> None:
+    """Compare the size of the file in the answer with that in the listing.
 
     Raises:
-        VerificationError: they differ.
+        VerificationError: They differ.
+        NetworkError: The answer holds another range than the one that was asked for.
     """
+    file = task.file
     if response.status_code == 206:
-        said, _, total = response.headers.get("Content-Range", "").partition("/")
+        sent, _, total = response.headers.get("Content-Range", "").partition("/")
         if total.isdigit() and int(total) != file.size:
-            raise _lie(listed, file, int(total))
-        if not said.startswith(f"bytes {start}-"):
-            raise NetworkError(f"the server sent another part of {file.path} than it was asked for")
+            raise _wrong_size(task, int(total))
+        if not sent.startswith(f"bytes {start}-"):
+            raise NetworkError(f"the server sent another range of {file.path} than it was asked for")
     else:
         length = response.headers.get("Content-Length", "")
         encoded = response.headers.get("Content-Encoding", "identity") != "identity"
         if length.isdigit() and not encoded and int(length) != file.size:
-            raise _lie(listed, file, int(length))
+            raise _wrong_size(task, int(length))
 
 
-def _lie(listed: Listing, file: RemoteFile, size: int) -> VerificationError:
+def _wrong_size(task: _Task, size: int) -> VerificationError:
     return VerificationError(
-        f"{listed.ref}: {file.path} has {size:,} bytes, the Hub's list says {file.size:,}",
+        f"{task.listing.ref}: {task.file.path} has {size:,} bytes, the Hub lists {task.file.size:,}",
         "do not trust this repository",
     )
 
 
-def _receive(
-    response: Any,
-    file: RemoteFile,
-    out: int,
-    have: int,
-    digest: _Digest,
-    progress: ProgressCallback,
-    stop: threading.Event,
-) -> int:
-    """Write what arrives, a batch at a time; bytes in the file afterwards."""
-    skip = have if response.status_code == 200 else 0  # a server without ranges sends everything again
+def _receive(task: _Task, response: Any, out: int, *, digest: _Digest, size: int) -> int:
+    """Write what arrives, a batch at a time; `size` is that of the local file before, the result that after."""
+    skip = size if response.status_code == 200 else 0  # a server without ranges sends everything again
     batch: list[bytes] = []
-    size, due = 0, time.monotonic() + _SECONDS
+    batched, due = 0, time.monotonic() + _SECONDS
 
     def flush() -> None:
-        nonlocal have, size, due
-        data, size, due = list(batch), 0, time.monotonic() + _SECONDS
+        nonlocal size, batched, due
+        data, batched, due = list(batch), 0, time.monotonic() + _SECONDS
         batch.clear()
-        have += _write(out, data)
+        size += _write(out, data)
         digest.add(data)
-        progress(Progress("downloading", have, file.size, "bytes", item=file.path))
+        task.report(size)
 
     try:
-        for arrived in client.pieces(response):
-            chunk = arrived
+        for piece in client.pieces(response):
+            chunk = piece
             if skip:
-                chunk, skip = arrived[skip:], max(0, skip - len(arrived))
-            if have + size + len(chunk) > file.size:
-                raise VerificationError(f"{file.path} goes on after its {file.size:,} bytes", "the server is broken")
+                chunk, skip = piece[skip:], max(0, skip - len(piece))
+            if size + batched + len(chunk) > task.file.size:
+                raise VerificationError(
+                    f"{task.file.path} goes on after its {task.file.size:,} bytes", "the server is broken"
+                )
             batch.append(chunk)
-            size += len(chunk)
-            if size >= _BATCH or time.monotonic() > due:
+            batched += len(chunk)
+            if batched >= _BATCH or time.monotonic() > due:
                 flush()
-            if stop.is_set():
+            if task.stop.is_set():
                 raise Stopped
     finally:
-        if size:
+        if batched:
             flush()
-    return have
+    return size
 
 
 def _write(out: int, data: list[bytes]) -> int:
-    """Write all of it; how much that is."""
-    whole = sum(map(len, data))
+    """Write all data; number of its bytes."""
+    total = sum(map(len, data))
     try:
         written = os.writev(out, data) if hasattr(os, "writev") else 0
-        if written < whole:
+        if written < total:
             rest = memoryview(b"".join(data))[written:]
             while rest:
                 rest = rest[os.write(out, rest) :]
     except OSError as error:
-        raise OutputError(
-            f"writing failed: {error.strerror}", "free space and run it again; what was fetched is kept"
-        ) from error
-    return whole
+        raise OutputError(f"writing failed: {error.strerror}", f"free space and run it again; {_KEPT}") from error
+    return total

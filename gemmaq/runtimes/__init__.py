@@ -1,122 +1,141 @@
-"""Handing an artifact to Ollama or LM Studio.
+"""Runtimes that `gemmaq install` hands an artifact to. Each is one file of this package and one entry of RUNTIMES.
 
-A room for every runtime: `order` says what is to be done and refuses what cannot be, `run` does it. What they take is a
-`Model`, made by `gather` of an artifact's folder.
+The file has a function `prepare(options)`. It refuses options that cannot be met, finds the runtime on this machine,
+and returns a `Planner`: a function that works out the installation of one artifact and changes nothing yet.
 """
 
 from __future__ import annotations
 
-import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from gemmaq.artifact.folder import PARTS, has_model
-from gemmaq.checkpoint import Checkpoint
-from gemmaq.errors import InputError, NotFoundError
-from gemmaq.files.names import is_mmproj, shards_of, split_type, stem
-from gemmaq.files.text import read_json
-from gemmaq.sources.open import open_source
+from gemmaq.errors import InputError, UsageError
 
-NAMES = ("ollama", "lmstudio")
+if TYPE_CHECKING:
+    from gemmaq.progress import ProgressCallback
+    from gemmaq.runtimes.artifact import Artifact
 
 
 @dataclass(frozen=True, slots=True)
-class Model:
-    """An artifact as a runtime is to have it.
+class Options:
+    """Options of an installation.
 
     Attributes:
-        checkpoint: its headers.
-        container: `gguf`, `mlx` or `safetensors`.
-        name: what the model it was made of is called.
-        repo: of that model, None if its gemmaq.json does not say.
-        folder: where it lies.
-        weights: its weight files; the shards of a GGUF file in order.
-        projector: its mmproj file, None where it has none.
-        others: everything else in the folder, hidden files left out.
+        name: Name of the model in the runtime, None for one made from the artifact's.
+        dest: Folder to install into instead of the runtime's own.
+        model_yaml: Whether to write a model.yaml.
+        force: Whether to replace a model of that name.
     """
 
-    checkpoint: Checkpoint
-    container: str
+    name: str | None = None
+    dest: Path | None = None
+    model_yaml: bool = False
+    force: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Installation:
+    """A planned installation of an artifact.
+
+    Attributes:
+        title: Model and destination, for the progress bar.
+        size: Bytes to transfer.
+        result: What a script wants to know: the model's name or its folder.
+        next_step: Line for a person once the model is installed.
+        files: Lines for a person about the files, for a dry run.
+        report: Fields for `--json`.
+        run: Installs the artifact, and returns the fields of the report that only then have their value. It is called
+            with a callback for progress, and with one for messages of the runtime.
+    """
+
+    title: str
+    size: int
+    result: str
+    next_step: str
+    files: tuple[str, ...]
+    report: Mapping[str, Any]
+    run: Callable[[ProgressCallback, Callable[[str], None]], Mapping[str, Any]]
+
+
+Planner = Callable[["Artifact", Mapping[str, str]], Installation]
+"""Plans the installation of an artifact, given SHA-256 of its files by name as far as they are known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """A runtime.
+
+    Attributes:
+        name: Value of `--runtime`.
+        title: Name for people.
+        containers: Containers that it loads, the preferred one first.
+        name_form: Form of a model's name in it.
+        options: Options of `Options` that only some runtimes have, and this one has.
+        module: Module with its function `prepare`.
+    """
+
     name: str
-    repo: str | None
-    folder: Path
-    weights: tuple[Path, ...]
-    projector: Path | None
-    others: tuple[Path, ...]
-
-    @property
-    def files(self) -> tuple[Path, ...]:
-        """What runs: weights and projector."""
-        return self.weights if self.projector is None else (*self.weights, self.projector)
-
-    @property
-    def label(self) -> str:
-        """The type, as the file's name has it: `Q4_0`, `Q4_K_M`."""
-        return label(self.weights[0].name) or self.checkpoint.body.label
-
-    def conversion(self, container: str) -> str:
-        """The command that makes another container of it, its codes untouched where it has any."""
-        kept = "" if self.checkpoint.body.is_float else " --quant auto"
-        return f"gemmaq convert {self.folder} --to {container}{kept}"
+    title: str
+    containers: tuple[str, ...]
+    name_form: str
+    module: str
+    options: tuple[str, ...] = ()
 
 
-def label(name: str) -> str | None:
-    """The quantization type at the end of a GGUF file's name, None if there is none."""
-    _, kind = split_type(stem(name))
-    return kind.upper() if kind else None
+RUNTIMES = {
+    runtime.name: runtime
+    for runtime in (
+        Runtime("ollama", "Ollama", ("gguf",), "model:tag", "gemmaq.runtimes.ollama"),
+        Runtime(
+            "lmstudio",
+            "LM Studio",
+            ("gguf", "mlx"),
+            "publisher/repo",
+            "gemmaq.runtimes.lmstudio",
+            options=("dest", "model_yaml"),
+        ),
+    )
+}
+"""Runtimes by the value of `--runtime`."""
+
+_OPTIONAL = ("dest", "model_yaml")
+"""Options that a runtime must list to have them."""
 
 
-def find(artifact: Path) -> Path:
-    """The folder of an artifact, or of the GGUF file that is named.
-
-    Raises:
-        NotFoundError: nothing is there.
-        InputError: there are several in folders of their own.
-    """
-    if not artifact.exists():
-        raise NotFoundError(f"{artifact} does not exist", "name the folder that gemmaq convert or gemmaq pull made")
-    if artifact.is_file():
-        return artifact.parent
-    parts = [artifact / part for part in PARTS if (artifact / part).is_dir()]
-    if parts and not has_model(artifact):
-        raise InputError(f"{artifact} holds {len(parts)} artifacts", f"name one of them: {parts[0]}")
-    return artifact
-
-
-def gather(artifact: Path) -> Model:
-    """The artifact in a folder, or the GGUF file that is named; it is taken to be a good one.
+def find(name: str) -> Runtime:
+    """The runtime of that name, in any spelling: `LM Studio`, `lm-studio`.
 
     Raises:
-        NotFoundError, InputError: see `find`; or it cannot be read.
+        UsageError: There is no such runtime.
     """
-    folder = find(artifact)
-    checkpoint = open_source(str(artifact))
-    projector = None
-    if checkpoint.format == "gguf":
-        weights = tuple(shards_of(next(path for path in checkpoint.files if not is_mmproj(path.name))))
-        projector = next((path for path in sorted(folder.glob("*.gguf")) if is_mmproj(path.name)), None)
-    else:
-        weights = tuple(sorted(checkpoint.files))
-    taken = {*weights, projector}
-    beside = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
-    others = tuple(path for path in beside if path not in taken)
-    name, repo = _source(folder / "gemmaq.json")
-    container = _container(checkpoint, weights[0])
-    return Model(checkpoint, container, name or checkpoint.name, repo, folder, weights, projector, others)
+    runtime = RUNTIMES.get(name.lower().replace("-", "").replace(" ", ""))
+    if runtime is None:
+        raise UsageError(f"unknown runtime {name!r}", f"runtimes: {', '.join(RUNTIMES)}")
+    return runtime
 
 
-def _container(checkpoint: Checkpoint, weights: Path) -> str:
-    """What an artifact is for; MLX in BF16 differs from any other safetensors folder in what its header says alone."""
-    if checkpoint.format in ("gguf", "mlx"):
-        return checkpoint.format
-    with weights.open("rb") as file:
-        said = json.loads(file.read(int.from_bytes(file.read(8), "little"))).get("__metadata__")
-    return "mlx" if isinstance(said, dict) and said.get("format") == "mlx" else "safetensors"
+def prepare(runtime: Runtime, options: Options) -> Planner:
+    """Check options and find the runtime, before an artifact is read.
 
+    Raises:
+        UsageError: An option is not for this runtime, or the name is not one that it allows.
+        GemmaqError: The runtime is not there.
+    """
+    for option in _OPTIONAL:
+        if getattr(options, option) and option not in runtime.options:
+            raise UsageError(f"--{option.replace('_', '-')} is not an option for {runtime.title}", "leave it out")
+    plan: Planner = import_module(runtime.module).prepare(options)
 
-def _source(path: Path) -> tuple[str | None, str | None]:
-    """Name and repository of the model an artifact was made of, as its gemmaq.json says."""
-    source = read_json(path, {}).get("source")
-    said = [source.get(key) if isinstance(source, dict) else None for key in ("name", "repo")]
-    name, repo = (value if isinstance(value, str) else None for value in said)
-    return name, repo if repo and repo.count("/") == 1 else None
+    def checked(artifact: Artifact, digests: Mapping[str, str]) -> Installation:
+        if artifact.container not in runtime.containers:
+            commands = [artifact.conversion(container) for container in runtime.containers]
+            raise InputError(
+                f"{artifact.folder} is a {artifact.container} artifact, which {runtime.title} cannot load",
+                f"convert it first: {' or '.join(commands)}",
+            )
+        return plan(artifact, digests)
+
+    return checked

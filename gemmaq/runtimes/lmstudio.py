@@ -1,8 +1,8 @@
-"""Putting an artifact where LM Studio looks for models: `<models folder>/<publisher>/<repo>/`, two levels, real files.
+"""LM Studio: put an artifact where it looks for models, `<models folder>/<publisher>/<repo>/`: two levels, real files.
 
-The models folder is `downloadsFolder` of settings.json in LM Studio's home, or `models` in it. Its home is what
-~/.lmstudio-home-pointer names, else ~/.cache/lm-studio if that is there, else ~/.lmstudio; these are the places that
-its own `lms import` knows, and there is no environment variable.
+The models folder is `downloadsFolder` of settings.json in LM Studio's home, or `models` in it. Its home is the folder
+that ~/.lmstudio-home-pointer names, else ~/.cache/lm-studio if that exists, else ~/.lmstudio. Its own `lms import`
+looks in these places, too; there is no environment variable.
 """
 
 from __future__ import annotations
@@ -22,91 +22,97 @@ from gemmaq.files.atomic import staging
 from gemmaq.files.text import read_json
 from gemmaq.models.identity import identify
 from gemmaq.progress import Progress, ProgressCallback
-from gemmaq.runtimes import Model, model_yaml
+from gemmaq.runtimes import Installation, Options, Planner, model_yaml
+from gemmaq.runtimes.artifact import Artifact
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,95}")
 _BLOCK = 1 << 22
-_CONTAINERS = {"gguf": "GGUF", "mlx": "MLX"}
+"""Bytes that are copied at a time."""
 _NO_LINK = frozenset(
     (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EACCES, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 )
-"""How a file system says that it cannot link, or not that far."""
+"""Errors of a file system that cannot link these two places."""
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
-    """What is to be done.
+class _Folder:
+    """A model's folder in LM Studio: its path, its files, and the text of its model.yaml (None for none)."""
 
-    Attributes:
-        name: `publisher/repo`.
-        folder: to be made.
-        replaces: whether it is there.
-        files: what goes into it.
-        yaml: text of a model.yaml, None for none.
-    """
-
-    name: str
-    folder: Path
+    path: Path
     replaces: bool
     files: tuple[Path, ...]
     yaml: str | None
 
-    @property
-    def size(self) -> int:
-        """Bytes of the files."""
-        return sum(path.stat().st_size for path in self.files)
 
-
-def order(model: Model, name: str | None, dest: Path | None, force: bool, with_yaml: bool = False) -> Order:
-    """What putting a model there takes; nothing is touched.
-
-    Args:
-        model: the artifact.
-        name: `publisher/repo`, None for one made of its own.
-        dest: a models folder other than LM Studio's.
-        force: whether an earlier folder may be replaced.
-        with_yaml: whether a model.yaml goes with it.
+def prepare(options: Options) -> Planner:
+    """Check the name.
 
     Raises:
-        InputError: LM Studio does not run it.
-        UsageError: no such name is possible.
-        NotFoundError: LM Studio is not found.
-        OutputError: the folder exists, or holds other things.
+        UsageError: It is not `publisher/repo`.
     """
-    files = _files(model)
-    publisher, repo = check_name(name) if name is not None else (_publisher(model), _repo(model))
-    folder = (dest if dest is not None else models_folder()) / publisher / repo
-    replaces = os.path.lexists(folder) and not (folder.is_dir() and not any(folder.iterdir()))
+    if options.name is not None:
+        check_name(options.name)
+    return lambda artifact, digests: _plan(options, artifact)
+
+
+def _plan(options: Options, artifact: Artifact) -> Installation:
+    """Work out the folder and its files; nothing is written.
+
+    Raises:
+        InputError: LM Studio would not load the artifact.
+        NotFoundError: LM Studio is not found.
+        OutputError: The folder exists and may not be replaced.
+    """
+    files = _files(artifact)
+    publisher, repo = check_name(options.name) if options.name is not None else (_publisher(artifact), _repo(artifact))
+    name = f"{publisher}/{repo}"
+    path = (options.dest if options.dest is not None else models_folder()) / publisher / repo
+    replaces = os.path.lexists(path) and not (path.is_dir() and not any(path.iterdir()))
     if replaces:
-        _check_replaceable(folder, model, force)
-    yaml = model_yaml.text(model, f"{publisher}/{repo}") if with_yaml else None
-    return Order(f"{publisher}/{repo}", folder, replaces, files, yaml)
+        _check_replaceable(path, artifact, options.force)
+    folder = _Folder(path, replaces, files, model_yaml.text(artifact, name) if options.model_yaml else None)
+    sizes = {file.name: file.stat().st_size for file in files}
+    report = {"name": name, "path": str(path), "replaces": replaces, "files": _listing(sizes, {})}
+    return Installation(
+        title=f"{name} to {path}",
+        size=sum(sizes.values()),
+        result=str(path),
+        next_step=str(path),
+        files=tuple(f"{path / file}  {size:,} bytes" for file, size in sizes.items()),
+        report=report if folder.yaml is None else report | {"model_yaml": folder.yaml},
+        run=lambda progress, say: {"files": _listing(sizes, _install(folder, progress))},
+    )
 
 
-def run(wanted: Order, progress: ProgressCallback) -> dict[str, str]:
-    """Make the folder: it appears whole under its name, or not at all.
+def _listing(sizes: dict[str, int], how: dict[str, str]) -> list[dict[str, Any]]:
+    """Files for the report; `how` tells for each whether it was linked or copied."""
+    return [{"path": name, "bytes": size} | ({"how": how[name]} if how else {}) for name, size in sizes.items()]
 
-    Until then no file in it has a name that LM Studio would take for a model's.
+
+def _install(folder: _Folder, progress: ProgressCallback) -> dict[str, str]:
+    """Create the folder. It appears complete under its name, or not at all.
+
+    While it is being filled no file has an ending that LM Studio would take for a model.
 
     Returns:
-        File name -> `linked` (a hard link, no bytes taken) or `copied`.
+        File name -> `linked` (a hard link, which takes no space) or `copied`.
 
     Raises:
-        OutputError: it cannot be written.
+        OutputError: It cannot be written.
     """
-    done: dict[str, str] = {}
-    with staging(wanted.folder, wanted.replaces) as stage:
-        for path in wanted.files:
-            done[path.name] = _put(path.resolve(), stage / f"{path.name}.partial", progress)
-        for path in wanted.files:
+    how: dict[str, str] = {}
+    with staging(folder.path, folder.replaces) as stage:
+        for path in folder.files:
+            how[path.name] = _link_or_copy(path.resolve(), stage / f"{path.name}.partial", progress)
+        for path in folder.files:
             (stage / f"{path.name}.partial").rename(stage / path.name)
-        if wanted.yaml is not None:
-            (stage / model_yaml.FILE).write_text(wanted.yaml, encoding="utf-8")
-    return done
+        if folder.yaml is not None:
+            (stage / model_yaml.FILE).write_text(folder.yaml, encoding="utf-8")
+    return how
 
 
-def _put(path: Path, target: Path, progress: ProgressCallback) -> str:
-    """Link a file, or copy it where that is not possible."""
+def _link_or_copy(path: Path, target: Path, progress: ProgressCallback) -> str:
+    """Link a file, or copy it where the file system cannot link."""
     size = path.stat().st_size
     try:
         os.link(path, target)
@@ -131,10 +137,10 @@ def _put(path: Path, target: Path, progress: ProgressCallback) -> str:
 
 
 def models_folder() -> Path:
-    """Where LM Studio keeps its models.
+    """LM Studio's models folder.
 
     Raises:
-        NotFoundError: it has never run here.
+        NotFoundError: LM Studio has never run on this machine.
     """
     home = _home()
     if home is None:
@@ -143,7 +149,7 @@ def models_folder() -> Path:
             "start it once, or name its models folder with --dest",
         )
     settings: Any = None
-    with contextlib.suppress(OSError, ValueError):  # `lms` takes the default then, too
+    with contextlib.suppress(OSError, ValueError):  # `lms` uses the default then, too
         settings = json.loads((home / "settings.json").read_text(encoding="utf-8"))
     folder = settings.get("downloadsFolder") if isinstance(settings, dict) else None
     return Path(folder) if isinstance(folder, str) and folder else home / "models"
@@ -152,48 +158,42 @@ def models_folder() -> Path:
 def _home() -> Path | None:
     user = Path.home()
     try:
-        pointed = (user / ".lmstudio-home-pointer").read_text(encoding="utf-8").strip()
+        pointer = (user / ".lmstudio-home-pointer").read_text(encoding="utf-8").strip()
     except (OSError, ValueError):
-        pointed = ""
-    places = [Path(pointed)] if pointed else []
-    places += [user / ".cache" / "lm-studio", user / ".lmstudio"]
-    return next((place for place in places if place.is_dir()), None)
+        pointer = ""
+    folders = [Path(pointer)] if pointer else []
+    folders += [user / ".cache" / "lm-studio", user / ".lmstudio"]
+    return next((folder for folder in folders if folder.is_dir()), None)
 
 
-def _files(model: Model) -> tuple[Path, ...]:
-    """Of a GGUF artifact model and projector; of an MLX one everything.
+def _files(artifact: Artifact) -> tuple[Path, ...]:
+    """Files to install: of a GGUF artifact those with tensors, of any other all files.
 
     Raises:
-        InputError: LM Studio does not run it.
+        InputError: LM Studio would look for vision weights that are not there.
     """
-    kind = model.container
-    if kind == "gguf":
-        return model.files
-    if kind != "mlx":
+    if artifact.container == "gguf":
+        return artifact.tensor_files
+    has_vision = "vision_config" in read_json(artifact.folder / "config.json")
+    if has_vision and not artifact.checkpoint.vision:
         raise InputError(
-            f"{model.folder} is a safetensors folder, which LM Studio does not run",
-            f"make an artifact that it runs: {model.conversion('gguf')}, or --to mlx",
+            f"{artifact.folder}/config.json has a vision_config, but LM Studio would find no vision weights",
+            "convert the model again: an artifact of gemmaq has both or neither",
         )
-    sees = "vision_config" in read_json(model.folder / "config.json")
-    if sees and not model.checkpoint.vision:
-        raise InputError(
-            f"{model.folder}/config.json has a vision_config, and there are no vision weights for LM Studio to find",
-            "convert it again; an artifact of gemmaq has both or neither",
-        )
-    return (*model.weights, *model.others)
+    return (*artifact.weights, *artifact.others)
 
 
-def _check_replaceable(folder: Path, model: Model, force: bool) -> None:
-    """--force replaces an earlier install of the same, never a folder with other models in it."""
+def _check_replaceable(folder: Path, artifact: Artifact, force: bool) -> None:
+    """Let --force replace an earlier installation of the same artifact, but no folder with other models in it."""
     if not force:
         raise OutputError(f"{folder} exists", "choose another --name, or replace it with --force")
     if folder.is_symlink() or not folder.is_dir():
         raise OutputError(f"{folder} is not a folder", "choose another --name")
-    ours = {path.name for path in (*model.files, *model.others)} | {model_yaml.FILE}
+    names = {path.name for path in (*artifact.tensor_files, *artifact.others)} | {model_yaml.FILE}
     for path in sorted(folder.iterdir()):
-        if path.name not in ours:
+        if path.name not in names:
             raise OutputError(
-                f"{folder} holds {path.name}, which this artifact has not", "remove it, or choose another --name"
+                f"{folder} holds {path.name}, which the artifact does not have", "remove it, or choose another --name"
             )
 
 
@@ -201,26 +201,25 @@ def check_name(name: str) -> tuple[str, str]:
     """Publisher and repo of a name.
 
     Raises:
-        UsageError: it is no name for two folders.
+        UsageError: It is not the names of two folders.
     """
     parts = name.split("/")
     if len(parts) != 2 or not all(_NAME.fullmatch(part) for part in parts):
         raise UsageError(
-            f"LM Studio has no place for {name!r}", "write publisher/repo: letters, digits, '-', '_' and '.'"
+            f"{name!r} is not a model name of LM Studio", "write publisher/repo: letters, digits, '-', '_' and '.'"
         )
     return parts[0], parts[1]
 
 
-def _publisher(model: Model) -> str:
-    """Who the source is from, as the artifact says; else gemmaq."""
-    owner = (model.repo or "").partition("/")[0]
+def _publisher(artifact: Artifact) -> str:
+    """Owner of the source's repository as far as the artifact names one, else gemmaq."""
+    owner = (artifact.repo or "").partition("/")[0]
     return owner if _NAME.fullmatch(owner) else "gemmaq"
 
 
-def _repo(model: Model) -> str:
-    """`gemma-3-4b-it-qat-Q4_0-GGUF`."""
-    stem, label = identify(model.name).stem, model.label
-    container = _CONTAINERS[model.container]
+def _repo(artifact: Artifact) -> str:
+    """`model-4b-it-Q4_0-GGUF`."""
+    stem, label, container = identify(artifact.name).stem, artifact.label, artifact.container.upper()
     for word in (container, label):
         stem = re.sub(rf"[-_.]{re.escape(word)}$", "", stem, flags=re.IGNORECASE)
     return re.sub(r"[^A-Za-z0-9_.-]+", "-", f"{stem}-{label}-{container}").lstrip("-.")

@@ -1,7 +1,7 @@
-"""A model.yaml: what LM Studio's catalog shows of a model, with the memory it takes and its sampling.
+"""model.yaml: the entry of a model in LM Studio's catalog, with the memory that it takes and its sampling settings.
 
-The format is LM Studio's draft of August 2026 (docs, model.yaml). It holds no weights; what it overrides is shown, not
-enforced.
+The format is LM Studio's draft of August 2026 (its documentation, model.yaml). The file holds no weights; LM Studio
+shows its values but does not enforce them.
 """
 
 from __future__ import annotations
@@ -11,65 +11,72 @@ from typing import Any
 
 from gemmaq import vram
 from gemmaq.artifact import modelfile
-from gemmaq.runtimes import Model
+from gemmaq.runtimes.artifact import Artifact
 
 FILE = "model.yaml"
 
 _CONTEXT = 4096
+"""Tokens of context that the least memory is given for."""
 _ENGINES = {"gguf": "lmstudio", "mlx": "mlx"}
+"""Container -> engine of `gemmaq estimate-vram`."""
 
 
-def text(model: Model, name: str) -> str:
-    """The file's text.
-
-    The least memory is what `gemmaq estimate-vram` says of LM Studio at a context of 4096 tokens.
+def text(artifact: Artifact, name: str) -> str:
+    """The text of the file.
 
     Args:
-        model: the artifact.
-        name: `publisher/repo`.
+        artifact: The model.
+        name: Its name in LM Studio, `publisher/repo`.
 
     Raises:
-        InputError: it has no tokenizer.
+        InputError: The model has no tokenizer.
     """
     import yaml
 
     publisher, repo = name.split("/")
-    config, kind = model.checkpoint.config, model.container
-    family, has_vision = model.checkpoint.family, bool(model.checkpoint.vision)
-    model_type = family.configs.MODEL_TYPE if has_vision else family.configs.TEXT_MODEL_TYPE
-    size = re.search(r"\d+(\.\d+)?[bm]\b", model.name, re.IGNORECASE)
-    about: dict[str, Any] = {
+    checkpoint, is_gguf = artifact.checkpoint, artifact.container == "gguf"
+    size = re.search(r"\d+(\.\d+)?[bm]\b", artifact.name, re.IGNORECASE)
+    metadata: dict[str, Any] = {
         "domain": "llm",
-        "architectures": [family.gguf.ARCHITECTURE if kind == "gguf" else model_type],
-        "compatibilityTypes": ["gguf" if kind == "gguf" else "safetensors"],
+        "architectures": [_architecture(artifact)],
+        "compatibilityTypes": ["gguf" if is_gguf else "safetensors"],
         "paramsStrings": [size[0].upper()] if size else [],
-        "minMemoryUsageBytes": memory(model),
-        "contextLengths": [config.max_position_embeddings],
-        "vision": has_vision,
+        "minMemoryUsageBytes": memory(artifact),
+        "contextLengths": [checkpoint.config.max_position_embeddings],
+        "vision": bool(checkpoint.vision),
     }
-    said = modelfile.settings(model.checkpoint).parameters
+    sampling = modelfile.settings(checkpoint).parameters
     fields = [
-        {"key": "llm.prediction.temperature", "value": said.get("temperature")},
-        {"key": "llm.prediction.topKSampling", "value": said.get("top_k")},
-        {"key": "llm.prediction.topPSampling", "value": {"checked": True, "value": said.get("top_p")}},
+        {"key": "llm.prediction.temperature", "value": sampling.get("temperature")},
+        {"key": "llm.prediction.topKSampling", "value": sampling.get("top_k")},
+        {"key": "llm.prediction.topPSampling", "value": {"checked": True, "value": sampling.get("top_p")}},
     ]
     document: dict[str, Any] = {
         "model": name.lower(),
         "base": [{"key": name, "sources": [{"type": "huggingface", "user": publisher, "repo": repo}]}],
-        "metadataOverrides": about,
+        "metadataOverrides": metadata,
     }
-    if "temperature" in said:
+    if "temperature" in sampling:
         document["config"] = {"operation": {"fields": fields}}
     return yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
 
 
-def memory(model: Model) -> int:
-    """Bytes that the model takes in LM Studio at a context of 4096 tokens, vision side and all."""
+def _architecture(artifact: Artifact) -> str:
+    """The architecture as the container names it."""
+    family = artifact.checkpoint.family
+    if artifact.container == "gguf":
+        return family.gguf.ARCHITECTURE
+    return family.configs.MODEL_TYPE if artifact.checkpoint.vision else family.configs.TEXT_MODEL_TYPE
+
+
+def memory(artifact: Artifact) -> int:
+    """Bytes that LM Studio needs for the model at a context of 4096 tokens, vision included."""
     from gemmaq import containers
     from gemmaq.vram import weights
 
-    engine = vram.find(_ENGINES[model.container])
-    built = weights.builds(model.checkpoint, containers.find(engine.container).FORMAT, None, None)[0].model
-    context = min(_CONTEXT, model.checkpoint.config.max_position_embeddings)
-    load = vram.Load(context, (engine.kv_default, engine.kv_default), vision=bool(built.vision))
-    return vram.estimate(engine, built, load).total
+    engine = vram.find(_ENGINES[artifact.container])
+    checkpoint = artifact.checkpoint
+    model = weights.builds(checkpoint, containers.find(engine.container).FORMAT, None, None)[0].model
+    context = min(_CONTEXT, checkpoint.config.max_position_embeddings)
+    load = vram.Load(context, (engine.kv_default, engine.kv_default), vision=bool(model.vision))
+    return vram.estimate(engine, model, load).total

@@ -1,4 +1,4 @@
-"""Handing a GGUF artifact to a running Ollama: the files it does not have, by their digests, then the model."""
+"""Ollama: upload the files of a GGUF artifact that a running server lacks, then have it create the model from them."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from gemmaq.artifact.modelfile import Settings
 from gemmaq.errors import InputError, OutputError, UsageError
 from gemmaq.models.identity import identify
 from gemmaq.progress import ProgressCallback
-from gemmaq.runtimes import Model, ollama_api
-from gemmaq.runtimes.ollama_api import Server
+from gemmaq.runtimes import Installation, Options, Planner, ollama_api
+from gemmaq.runtimes.artifact import Artifact
+from gemmaq.runtimes.ollama_api import Address
 
 _PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,79}")
 _NAMESPACE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,79}")
@@ -24,146 +25,147 @@ _VERSION = re.compile(r"v?(\d+)\.(\d+)\.(\d+)")
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """A server that answers: where, and its version."""
+class Server:
+    """A running Ollama: its address and version."""
 
-    address: Server
+    address: Address
     version: str
 
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """A file that the model is made of.
+    """A file of the model.
 
     Attributes:
-        path: where it lies.
-        size: bytes.
-        digest: `sha256:` and the hex.
-        present: whether the server has it.
+        path: Path of the file.
+        size: Its bytes.
+        sha256: Its digest in hex.
+        present: Whether the server has it already.
     """
 
     path: Path
     size: int
-    digest: str
+    sha256: str
     present: bool
+
+    @property
+    def digest(self) -> str:
+        """The digest as Ollama writes it."""
+        return f"sha256:{self.sha256}"
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
-    """What is to be done.
+class _Model:
+    """A model to create: its name, its files, and the settings that Ollama runs it with."""
 
-    Attributes:
-        server: where.
-        name: of the model.
-        replaces: whether the server has a model of that name.
-        files: what the model is made of.
-        settings: how it is to be run.
-    """
-
-    server: Server
     name: str
-    replaces: bool
-    files: tuple[Path, ...]
+    files: tuple[Upload, ...]
     settings: Settings
 
 
-def find() -> Found:
-    """The server that OLLAMA_HOST names, or the one of this machine.
+def prepare(options: Options) -> Planner:
+    """Check the name and find the server that OLLAMA_HOST names, or the one of this machine.
 
     Raises:
-        NetworkError: there is none.
+        UsageError: Ollama does not allow the name.
+        NetworkError: No server answers.
     """
-    address = ollama_api.server()
-    return Found(address, ollama_api.version(address))
+    if options.name is not None:
+        check_name(options.name)
+    address = ollama_api.address()
+    server = Server(address, ollama_api.version(address))
+    return lambda artifact, digests: _plan(server, options, artifact, digests=digests)
 
 
-def order(server: Found, model: Model, name: str | None, force: bool) -> Order:
-    """What handing a model over takes; the server is asked, and told nothing.
-
-    Args:
-        server: from `find`.
-        model: the artifact.
-        name: what it is to be called, None for a name made of its own.
-        force: whether a model of that name may be replaced.
+def _plan(server: Server, options: Options, artifact: Artifact, *, digests: Mapping[str, str]) -> Installation:
+    """Work out which files to send; the server is only asked.
 
     Raises:
-        InputError: no GGUF artifact, or one that this Ollama is too old for.
-        UsageError: Ollama allows no such name.
-        OutputError: the server has a model of that name.
+        InputError: The server is too old for the model.
+        OutputError: The server has a model of that name.
     """
-    if model.container != "gguf":
-        raise InputError(
-            f"{model.folder} is no GGUF artifact, and Ollama takes no other", f"make one: {model.conversion('gguf')}"
-        )
-    name = check_name(name) if name is not None else default_name(model)
-    wanted = modelfile.settings(model.checkpoint, len(model.weights), model.projector is not None)
-    _check_version(server, wanted.requires)
+    name = options.name if options.name is not None else default_name(artifact)
+    settings = modelfile.settings(artifact.checkpoint, len(artifact.weights), artifact.projector is not None)
+    _check_version(server, settings.requires)
     replaces = ollama_api.exists(server.address, name)
-    if replaces and not force:
+    if replaces and not options.force:
         raise OutputError(
             f"Ollama at {server.address} has a model {name}", "choose another --name, or replace it with --force"
         )
-    return Order(server.address, name, replaces, model.files, wanted)
-
-
-def uploads(wanted: Order, digests: Mapping[str, str]) -> tuple[Upload, ...]:
-    """The files, and which of them the server has.
-
-    Args:
-        wanted: from `order`.
-        digests: SHA-256 of files in hex, by name; those that are missing are made.
-
-    Raises:
-        GemmaqError: the server cannot be asked.
-    """
-    more = of_files({path.name: path for path in wanted.files if path.name not in digests})
-    every = {**digests, **more}
-    named = [(path, f"sha256:{every[path.name]}") for path in wanted.files]
-    return tuple(
-        Upload(path, path.stat().st_size, digest, ollama_api.has_blob(wanted.server, digest)) for path, digest in named
+    model = _Model(name, _uploads(server, artifact.tensor_files, digests), settings)
+    return Installation(
+        title=f"{name} to Ollama {server.version} at {server.address}",
+        size=sum(upload.size for upload in model.files if not upload.present),
+        result=name,
+        next_step=f"ollama run {name}",
+        files=tuple(
+            f"{upload.path}  {upload.size:,} bytes, {'already there' if upload.present else 'to send'}"
+            for upload in model.files
+        ),
+        report={
+            "name": name,
+            "server": str(server.address),
+            "version": server.version,
+            "replaces": replaces,
+            "files": [
+                {"path": str(upload.path), "bytes": upload.size, "sha256": upload.sha256, "present": upload.present}
+                for upload in model.files
+            ],
+            "request": _request(model),
+        },
+        run=lambda progress, say: _run(server, model, progress, say=say),
     )
 
 
-def request(wanted: Order, files: Sequence[Upload]) -> dict[str, Any]:
-    """The fields of /api/create that make the model of files the server has."""
-    how = wanted.settings
-    optional = {"template": how.template, "requires": how.requires}
+def _uploads(server: Server, paths: Sequence[Path], digests: Mapping[str, str]) -> tuple[Upload, ...]:
+    """The files, and which of them the server has; digests that are not known by file name are computed."""
+    digests = {**digests, **of_files({path.name: path for path in paths if path.name not in digests})}
+    return tuple(
+        Upload(
+            path,
+            path.stat().st_size,
+            digests[path.name],
+            ollama_api.has_blob(server.address, f"sha256:{digests[path.name]}"),
+        )
+        for path in paths
+    )
+
+
+def _request(model: _Model) -> dict[str, Any]:
+    """Fields of /api/create that create the model from files on the server."""
+    settings = model.settings
+    optional = {"template": settings.template, "requires": settings.requires}
     return {
-        "model": wanted.name,
-        "files": {upload.path.name: upload.digest for upload in files},
-        "parameters": dict(how.parameters),
-        "license": [how.license],
+        "model": model.name,
+        "files": {upload.path.name: upload.digest for upload in model.files},
+        "parameters": dict(settings.parameters),
+        "license": [settings.license],
         **{key: value for key, value in optional.items() if value is not None},
     }
 
 
-def run(wanted: Order, files: Sequence[Upload], progress: ProgressCallback, told: Callable[[str], None]) -> None:
-    """Send what is missing, then have the model made; until the very end a model of that name stays what it was.
-
-    Args:
-        wanted: from `order`.
-        files: from `uploads`.
-        progress: of the files that are sent.
-        told: called with what the server says it is doing.
+def _run(server: Server, model: _Model, progress: ProgressCallback, *, say: Callable[[str], None]) -> dict[str, Any]:
+    """Send the missing files and create the model. Until the very end a model of that name stays as it was.
 
     Raises:
-        GemmaqError: it refuses, or the connection is lost; what it has already need not be sent again.
+        GemmaqError: The server refuses, or the connection is lost; files that it has need not be sent again.
     """
-    for upload in files:
+    for upload in model.files:
         if not upload.present:
-            ollama_api.send_blob(wanted.server, upload.digest, upload.path, progress)
-    ollama_api.create(wanted.server, request(wanted, files), told)
+            ollama_api.send_blob(server.address, upload.digest, upload.path, progress=progress)
+    ollama_api.create(server.address, _request(model), say)
+    return {}
 
 
-def default_name(model: Model) -> str:
-    """`gemma-3-4b-it-qat:q4_0` for gemma-3-4b-it-qat-Q4_0.gguf."""
-    stem, label = identify(model.name).stem, model.label
+def default_name(artifact: Artifact) -> str:
+    """`model-4b-it:q4_0` for model-4b-it-Q4_0.gguf."""
+    stem, label = identify(artifact.name).stem, artifact.label
     stem = re.sub(rf"[-_.]{re.escape(label)}$", "", stem, flags=re.IGNORECASE)
-    return check_name(f"{_plain(stem)}:{_plain(label)}")
+    return check_name(f"{_allowed(stem)}:{_allowed(label)}")
 
 
-def _plain(text: str) -> str:
-    """A text as Ollama allows it in a name."""
+def _allowed(text: str) -> str:
+    """A text without the characters that Ollama does not allow in a name."""
     return (re.sub(r"[^a-z0-9_.-]+", "-", text.lower()).strip("-.") or "model")[:80]
 
 
@@ -171,32 +173,32 @@ def check_name(name: str) -> str:
     """The name, if Ollama allows it: [host/][namespace/]model[:tag].
 
     Raises:
-        UsageError: it does not.
+        UsageError: It does not.
     """
     rest, colon, tag = name.rpartition(":") if name.rfind(":") > name.rfind("/") else (name, "", "")
     parts = rest.split("/", 2)
-    kinds = {1: (_PART,), 2: (_NAMESPACE, _PART), 3: (_HOST, _NAMESPACE, _PART)}[len(parts)]
-    allowed = all(kind.fullmatch(part) for kind, part in zip(kinds, parts, strict=True))
+    patterns = {1: (_PART,), 2: (_NAMESPACE, _PART), 3: (_HOST, _NAMESPACE, _PART)}[len(parts)]
+    allowed = all(pattern.fullmatch(part) for pattern, part in zip(patterns, parts, strict=True))
     if not allowed or (colon and not _PART.fullmatch(tag)):
         raise UsageError(
-            f"Ollama allows no model name {name!r}",
+            f"Ollama does not allow the model name {name!r}",
             "write model:tag or namespace/model:tag, of letters, digits, '-', '_' and '.'",
         )
     return name
 
 
-def _check_version(server: Found, requires: str | None) -> None:
-    """Refuse an Ollama that would make a model of it which does not work.
+def _check_version(server: Server, requires: str | None) -> None:
+    """Refuse a server that would accept the model but not run it.
 
-    A version of another form, and the 0.0.0 of a build of one's own, say nothing and pass.
+    A version of another form, and the 0.0.0 of a private build, tell nothing and pass.
 
     Raises:
-        InputError: it is too old.
+        InputError: It is too old.
     """
-    has, wants = (_VERSION.match(text or "") for text in (server.version, requires))
-    if has is None or wants is None or has.group(1, 2, 3) == ("0", "0", "0"):
+    has, needs = (_VERSION.match(text or "") for text in (server.version, requires))
+    if has is None or needs is None or has.group(1, 2, 3) == ("0", "0", "0"):
         return
-    if tuple(map(int, has.groups())) < tuple(map(int, wants.groups())):
+    if tuple(map(int, has.groups())) < tuple(map(int, needs.groups())):
         raise InputError(
             f"Ollama at {server.address} is version {server.version}, this artifact needs {requires}", "update Ollama"
         )

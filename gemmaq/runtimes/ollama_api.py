@@ -1,4 +1,4 @@
-"""Ollama's REST API, as far as making a model needs it. Nothing here knows what a model is."""
+"""The part of Ollama's REST API that creates a model. Nothing here knows what a model is."""
 
 from __future__ import annotations
 
@@ -21,20 +21,22 @@ from gemmaq.progress import Progress, ProgressCallback
 _VARIABLE = "OLLAMA_HOST"
 _BLOCK = 1 << 20
 _CONNECT, _ANSWER, _WORK = 10.0, 60.0, 1800.0
-"""Seconds to wait for a connection, for an answer, and for the next word while the server works on gigabytes."""
+"""Seconds to wait for a connection, for an answer, and for a sign of life while the server works on gigabytes."""
 
 _PORTS = {"http": 80, "https": 443}
+_DEFAULT_PORT = 11434
+_RETRY = "run it again: files already sent are kept"
 
 
 @dataclass(frozen=True, slots=True)
-class Server:
-    """Where Ollama listens.
+class Address:
+    """Address of an Ollama server.
 
     Attributes:
         scheme: `http` or `https`.
-        host: name or address, without brackets.
-        port: number.
-        path: before every request's own, without slash at its end.
+        host: Host name or IP address, without brackets.
+        port: Port number.
+        path: Prefix of every request's path, without a slash at its end.
     """
 
     scheme: str
@@ -47,94 +49,93 @@ class Server:
         return f"{self.scheme}://{host}:{self.port}{self.path}"
 
 
-def server() -> Server:
-    """Where OLLAMA_HOST says, read as Ollama reads it; 127.0.0.1:11434 where it says nothing.
+def address() -> Address:
+    """The address in OLLAMA_HOST, read as Ollama reads it; 127.0.0.1:11434 if the variable is not set.
 
-    A host without port has 11434, or the scheme's own behind `http://` and `https://`. An address to listen at, 0.0.0.0
-    or ::, is reached at this machine's own.
+    A host without a port gets 11434, or the scheme's port after `http://` and `https://`. For 0.0.0.0 and ::, where a
+    server listens on all interfaces, this is the loopback address.
     """
-    said = os.environ.get(_VARIABLE, "").strip().strip("\"'")
-    scheme, separator, rest = said.partition("://")
+    value = os.environ.get(_VARIABLE, "").strip().strip("\"'")
+    scheme, separator, rest = value.partition("://")
     if not separator:
-        scheme, rest = ("https", "ollama.com:443") if said == "ollama.com" else ("http", said)
-    default = _PORTS.get(scheme, 11434) if separator else 11434
-    place, _, path = rest.partition("/")
-    host, port = _split(place, default)
+        scheme, rest = ("https", "ollama.com:443") if value == "ollama.com" else ("http", value)
+    default = _PORTS.get(scheme, _DEFAULT_PORT) if separator else _DEFAULT_PORT
+    netloc, _, path = rest.partition("/")
+    host, port = _split(netloc, default)
     try:
-        address = ipaddress.ip_address(host)
-        host = str(address)
-        if address.is_unspecified:
-            host = "127.0.0.1" if address.version == 4 else "::1"
+        ip = ipaddress.ip_address(host)
+        host = str(ip)
+        if ip.is_unspecified:
+            host = "127.0.0.1" if ip.version == 4 else "::1"
     except ValueError:
         pass
-    return Server(scheme, host or "127.0.0.1", port, f"/{quote(path.strip('/'), '/%')}" if path.strip("/") else "")
+    return Address(scheme, host or "127.0.0.1", port, f"/{quote(path.strip('/'), '/%')}" if path.strip("/") else "")
 
 
-def _split(place: str, default: int) -> tuple[str, int]:
-    """Host and port; an IPv6 address with a port has brackets."""
-    if place.startswith("["):
-        host, _, rest = place[1:].partition("]")
+def _split(netloc: str, default: int) -> tuple[str, int]:
+    """Host and port; an IPv6 address with a port is in brackets."""
+    if netloc.startswith("["):
+        host, _, rest = netloc[1:].partition("]")
         port = rest.removeprefix(":")
-    elif place.count(":") == 1:
-        host, _, port = place.partition(":")
+    elif netloc.count(":") == 1:
+        host, _, port = netloc.partition(":")
     else:
-        host, port = place, ""
+        host, port = netloc, ""
     return host, int(port) if port.isascii() and port.isdigit() and int(port) < 1 << 16 else default
 
 
-def version(at: Server) -> str:
-    """The server's version.
+def version(at: Address) -> str:
+    """Version of the server.
 
     Raises:
-        NetworkError: there is none, or something else answers.
+        NetworkError: No server answers, or one that is not Ollama.
     """
     status, body = _ask(at, "GET", "/api/version")
     try:
-        found = json.loads(body)["version"]
+        number = json.loads(body)["version"]
     except (ValueError, KeyError, TypeError):
-        found = None
-    if status != 200 or not isinstance(found, str):
-        raise NetworkError(f"what answers at {at} is not Ollama ({status})", f"check {_VARIABLE}")
-    return found
+        number = None
+    if status != 200 or not isinstance(number, str):
+        raise NetworkError(f"the server at {at} is not Ollama ({status})", f"check {_VARIABLE}")
+    return number
 
 
-def exists(at: Server, model: str) -> bool:
+def exists(at: Address, model: str) -> bool:
     """Whether the server has a model of that name.
 
     Raises:
-        GemmaqError: it cannot be asked.
+        GemmaqError: It does not answer the question.
     """
-    status, body = _ask(at, "POST", "/api/show", {"model": model})
+    status, body = _ask(at, "POST", "/api/show", value={"model": model})
     if status in (200, 404):
         return status == 200
-    raise refusal(at, f"asked for {model}", _words(body), status)
+    raise refusal(at, f"asked for {model}", _words(body), status=status)
 
 
-def has_blob(at: Server, digest: str) -> bool:
-    """Whether the server has a file.
-
-    Args:
-        digest: `sha256:` and the hex.
+def has_blob(at: Address, digest: str) -> bool:
+    """Whether the server has the file with this digest (`sha256:` and hex).
 
     Raises:
-        GemmaqError: it cannot be asked.
+        GemmaqError: It does not answer the question.
     """
     status, body = _ask(at, "HEAD", f"/api/blobs/{digest}")
     if status in (200, 404):
         return status == 200
-    raise refusal(at, f"asked for {digest}", _words(body), status)
+    raise refusal(at, f"asked for {digest}", _words(body), status=status)
 
 
-def send_blob(at: Server, digest: str, path: Path, progress: ProgressCallback) -> None:
-    """Send a file in blocks, its length told beforehand. What does not arrive whole, the server throws away.
+def send_blob(at: Address, digest: str, path: Path, *, progress: ProgressCallback) -> None:
+    """Send a file in blocks, its length first. The server discards a file that does not arrive complete.
 
     Args:
-        digest: what the server is to find it has.
-        progress: called after every block.
+        at: Address of the server.
+        digest: Digest that the server checks, `sha256:` and hex.
+        path: The file.
+        progress: Called after every block.
 
     Raises:
-        VerificationError: what arrived has another digest.
-        NetworkError: the connection was lost.
+        VerificationError: The digest of what arrived is another.
+        NetworkError: The connection was lost.
     """
     with path.open("rb") as file, _connected(at) as connection:
         size = os.fstat(file.fileno()).st_size
@@ -152,23 +153,24 @@ def send_blob(at: Server, digest: str, path: Path, progress: ProgressCallback) -
             if done < size:
                 raise InputError(f"{path} became shorter while it was read", "leave it alone and run it again")
         except (BrokenPipeError, ConnectionResetError):
-            pass  # it may have answered before it had all
+            pass  # the server may have answered early
         response = connection.getresponse()
         body = response.read()
     if response.status not in (200, 201):
-        raise refusal(at, f"sent {path.name}", _words(body), response.status)
+        raise refusal(at, f"sent {path.name}", _words(body), status=response.status)
 
 
-def create(at: Server, request: Mapping[str, Any], told: Callable[[str], None]) -> None:
-    """Make a model of files that the server has.
+def create(at: Address, request: Mapping[str, Any], say: Callable[[str], None]) -> None:
+    """Create a model from files on the server.
 
     Args:
-        request: fields of /api/create.
-        told: called with every status.
+        at: Address of the server.
+        request: Fields of /api/create.
+        say: Called with every status message of the server.
 
     Raises:
-        InputError: the server refuses the model, at once or on the way.
-        NetworkError: the connection was lost before the end.
+        InputError: The server refuses the model, at once or midway.
+        NetworkError: The connection was lost before the end.
     """
     name = request["model"]
     body = json.dumps({**request, "stream": True}).encode()
@@ -177,21 +179,21 @@ def create(at: Server, request: Mapping[str, Any], told: Callable[[str], None]) 
         _patient(connection, _WORK)
         response = connection.getresponse()
         if response.status != 200:
-            raise refusal(at, f"asked to make {name}", _words(response.read()), response.status)
+            raise refusal(at, f"asked to create {name}", _words(response.read()), status=response.status)
         for line in response:
             message = _message(line)
             if "error" in message:
-                raise refusal(at, f"asked to make {name}", str(message["error"]))
+                raise refusal(at, f"asked to create {name}", str(message["error"]))
             status = str(message.get("status", ""))
             if status == "success":
                 return
-            told(status)
-    raise NetworkError(f"{at} closed the connection before {name} was made", "run it again; files it has are kept")
+            say(status)
+    raise NetworkError(f"{at} closed the connection before {name} was created", _RETRY)
 
 
-def refusal(at: Server, what: str, words: str, status: int | None = None) -> GemmaqError:
-    """What the server answers instead of doing it, in its own words and with our exit code."""
-    message = f"Ollama at {at}, {what}, says: {words or 'nothing'}" + (f" ({status})" if status else "")
+def refusal(at: Address, what: str, words: str, *, status: int | None = None) -> GemmaqError:
+    """The error for a request that the server refuses, with its own words and our exit code."""
+    message = f"Ollama at {at}, {what}, answered: {words or 'nothing'}" + (f" ({status})" if status else "")
     if "no space left" in words:
         return OutputError(message, "free space where Ollama keeps its models")
     if "digest mismatch" in words:
@@ -199,12 +201,12 @@ def refusal(at: Server, what: str, words: str, status: int | None = None) -> Gem
     if status in (401, 403):
         return AuthError(message, f"check {_VARIABLE}")
     if status in (404, 405):
-        return NetworkError(message, f"check {_VARIABLE}, and whether that Ollama is of this year")
+        return NetworkError(message, f"check {_VARIABLE}, and update Ollama")
     return InputError(message)
 
 
-def _ask(at: Server, method: str, path: str, value: object = None) -> tuple[int, bytes]:
-    """A small request, and its answer."""
+def _ask(at: Address, method: str, path: str, *, value: object = None) -> tuple[int, bytes]:
+    """Send a small request; status and body of the answer."""
     body = None if value is None else json.dumps(value).encode()
     with _connected(at) as connection:
         headers = _headers("application/json", len(body)) if body is not None else _headers()
@@ -220,11 +222,11 @@ def _headers(kind: str | None = None, length: int = 0) -> dict[str, str]:
 
 
 @contextmanager
-def _connected(at: Server) -> Iterator[http.client.HTTPConnection]:
-    """A connection, closed at the end; what goes wrong on it in our words.
+def _connected(at: Address) -> Iterator[http.client.HTTPConnection]:
+    """Open a connection, closed at the end.
 
     Raises:
-        NetworkError: it cannot be made, or is lost.
+        NetworkError: It cannot be opened, or is lost.
     """
     kind = http.client.HTTPSConnection if at.scheme == "https" else http.client.HTTPConnection
     connection = kind(at.host, at.port, timeout=_CONNECT)
@@ -236,20 +238,20 @@ def _connected(at: Server) -> Iterator[http.client.HTTPConnection]:
         yield connection
     except TimeoutError as error:
         raise NetworkError(
-            f"{at} has said nothing for a long time", "see what Ollama is doing, and run it again"
+            f"{at} has not answered for a long time", "look at what Ollama is doing, and run it again"
         ) from error
     except (ConnectionError, http.client.HTTPException) as error:
         what = str(error) or type(error).__name__
-        raise NetworkError(f"the connection to {at} was lost: {what}", "run it again; files it has are kept") from error
+        raise NetworkError(f"the connection to {at} was lost: {what}", _RETRY) from error
     finally:
         connection.close()
 
 
-def _absent(at: Server, error: OSError) -> NetworkError:
-    reason = "its name is not found" if isinstance(error, socket.gaierror) else error.strerror or str(error)
+def _absent(at: Address, error: OSError) -> NetworkError:
+    reason = "unknown host name" if isinstance(error, socket.gaierror) else error.strerror or str(error)
     if os.environ.get(_VARIABLE, "").strip():
-        return NetworkError(f"no Ollama at {at}, where {_VARIABLE} says: {reason}", "start it there: ollama serve")
-    return NetworkError(f"no Ollama at {at}: {reason}", f"start it: ollama serve; or say where it is: {_VARIABLE}=host")
+        return NetworkError(f"no Ollama at {at}, as {_VARIABLE} says: {reason}", "start it there with `ollama serve`")
+    return NetworkError(f"no Ollama at {at}: {reason}", f"start it with `ollama serve`, or set {_VARIABLE} to its host")
 
 
 def _patient(connection: http.client.HTTPConnection, seconds: float) -> None:
@@ -258,20 +260,17 @@ def _patient(connection: http.client.HTTPConnection, seconds: float) -> None:
 
 
 def _message(line: bytes) -> dict[str, Any]:
-    """A line of a stream of JSON objects; an empty one says nothing."""
+    """The JSON object in a line of a stream; an empty line is an empty object."""
     try:
-        found = json.loads(line) if line.strip() else {}
+        message = json.loads(line) if line.strip() else {}
     except ValueError as error:
-        raise NetworkError(
-            f"Ollama's answer is cut off: {line[:80]!r}", "run it again; files it has are kept"
-        ) from error
-    return found if isinstance(found, dict) else {}
+        raise NetworkError(f"Ollama's answer is cut off: {line[:80]!r}", _RETRY) from error
+    return message if isinstance(message, dict) else {}
 
 
 def _words(body: bytes) -> str:
-    """What an answer says is wrong."""
+    """The error message in an answer."""
     try:
-        found = json.loads(body)
-        return str(found["error"])
+        return str(json.loads(body)["error"])
     except (ValueError, KeyError, TypeError):
         return body.decode("utf-8", "replace").strip()[:200]

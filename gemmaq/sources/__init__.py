@@ -1,1 +1,1 @@
-"""From what a user names to a checkpoint: a folder, a file, a repository, the sample."""
+"""From a source that the user names to a checkpoint: a folder, a GGUF file, a repository, the sample."""

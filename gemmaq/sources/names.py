@@ -1,4 +1,4 @@
-"""Names of models and repositories, from what a user types."""
+"""Names of models, and the repository that a source means."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from gemmaq.hub import Ref, parse
 
 
 def repository(source: str) -> Ref | None:
-    """The repository a source means, None if it is a path that exists or no repository's name."""
+    """The repository that a source means, None for an existing path or anything else."""
     return None if os.path.exists(os.path.expanduser(source)) else parse(source)
 
 
 def name_of_folder(path: Path) -> str:
-    """The folder's name; in the Hub's cache, that of the repository it is a snapshot of."""
+    """Name of the model in a folder: the folder's, or for a snapshot in the Hub's cache the repository's."""
     repository = path.parents[1].name if path.parent.name == "snapshots" else ""
     return repository.rpartition("--")[2] if repository.startswith("models--") else path.name
 
 
 def name_of_file(path: Path) -> str:
-    """The model's name from its GGUF file's, without shard number and quantization type."""
+    """Name of the model in a GGUF file: the file's without shard number and quantization type."""
     return split_type(stem(path.name))[0]

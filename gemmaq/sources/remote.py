@@ -1,9 +1,9 @@
-"""A model on the Hub opened by its headers alone: a few megabytes of traffic whatever it weighs."""
+"""Opens a model on the Hub by its headers alone: a few megabytes of traffic, whatever the model weighs."""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -23,99 +23,102 @@ from gemmaq.progress import ignore
 from gemmaq.sources import pull, select
 from gemmaq.sources.names import name_of_file
 
-_AT_A_TIME = 8
-_HEAD = 1 << 18
-_VOCABULARY_HEAD = 1 << 23
-"""Bytes that hold most headers, and that of a GGUF file with Gemma's vocabulary: the first of several shards."""
-_MAX_HEAD = 1 << 27
+_PARALLEL = 8
+"""Files that are read at the same time."""
+_HEADER = 1 << 18
+_VOCABULARY_HEADER = 1 << 23
+"""Bytes to read first: most headers fit, and in the second number a GGUF header with a vocabulary (first shard)."""
+_MAX_HEADER = 1 << 27
 _NEEDED = ("config.json", "generation_config.json", "README.md", select.INDEX)
+"""Small files that describe a model."""
 
 
 def open_repository(ref: Ref, *, tokenizer: bool = False) -> Checkpoint:
-    """The model in a repository, without its weights.
+    """Open the model in a repository, without its weights.
 
-    Headers are put into sparse files of the real sizes, which are read like any others and thrown away again.
+    Headers are written into sparse temporary files of the real sizes, which are read like any others.
 
     Args:
-        ref: of the repository.
-        tokenizer: whether its tokenizer will be wanted; fetched into the cache.
+        ref: The repository.
+        tokenizer: Whether to download its tokenizer into the cache.
 
     Raises:
-        GemmaqError: it cannot be had, or is no model that can be read.
+        GemmaqError: The repository cannot be read, or holds no model that gemmaq can read.
     """
-    listed = client.listing(ref)
-    name = ref.repo.rpartition("/")[2]
-    with tempfile.TemporaryDirectory(prefix="gemmaq-") as place:
-        folder = Path(place)
+    listing = client.listing(ref)
+    with tempfile.TemporaryDirectory(prefix="gemmaq-") as temporary:
+        folder = Path(temporary)
         try:
-            if select.is_gguf(listed):
-                files = select.gguf(listed)
-                paths = [
-                    _sparse(listed, file, folder, _HEAD if at else _VOCABULARY_HEAD) for at, file in enumerate(files)
-                ]
-                models = [FileSpan.of(path) for path in paths if not is_mmproj(path.name)]
-                projectors = [FileSpan.of(path) for path in paths if is_mmproj(path.name)]
-                found = open_gguf(models, name_of_file(models[0].paths[0]), str(ref), projectors)
-                return replace(found, weights_here=False)
-            _fetch(listed, folder)
-            found = open_folder(folder, name, str(ref))
+            if select.is_gguf(listing):
+                return replace(_open_gguf(listing, folder), weights_here=False)
+            _read_headers(listing, folder)
+            checkpoint = open_folder(folder, ref.repo.rpartition("/")[2], str(ref))
         except GemmaqError as error:
             message = error.message.replace(f"{folder}/", f"{ref}/").replace(str(folder), str(ref))
             raise type(error)(message, error.hint) from error
-    files_of = TokenizerFiles(_left_there)
+    files = TokenizerFiles(_no_tokenizer)
     if tokenizer:
-        wanted = select.small(listed)
-        snapshot, _ = pull.download(pull.Download(listed, tuple(wanted), tuple(wanted)), ignore)
+        small = tuple(select.small(listing))
+        snapshot, _ = pull.download(pull.Download(listing, small, small), ignore)
         verbatim = (snapshot / name for name in VERBATIM)
-        files_of = TokenizerFiles(
-            partial(from_folder, snapshot, found.family), tuple(path for path in verbatim if path.is_file())
-        )
-    return replace(found, tokenizer_files=files_of, weights_here=False)
+        load = partial(from_folder, snapshot, checkpoint.family)
+        files = TokenizerFiles(load, tuple(path for path in verbatim if path.is_file()))
+    return replace(checkpoint, tokenizer_files=files, weights_here=False)
 
 
-def _fetch(listed: Listing, folder: Path) -> None:
-    """The small files that say what a model is, and the headers of its weights."""
-    small = [file for file in select.small(listed) if file.path in _NEEDED]
-    _each(lambda file: (folder / file.path).write_bytes(client.read(listed, file, 0, file.size)), small)
-    shards = sorted(set(weight_map(folder, complete=False).values())) if listed.find(select.INDEX) else None
-    _each(lambda file: _sparse(listed, file, folder), select.weights(listed, shards))
+def _open_gguf(listing: Listing, folder: Path) -> Checkpoint:
+    paths = [
+        _sparse(listing, file, folder, first=_HEADER if number else _VOCABULARY_HEADER)
+        for number, file in enumerate(select.gguf(listing))
+    ]
+    models = [FileSpan.of(path) for path in paths if not is_mmproj(path.name)]
+    projectors = [FileSpan.of(path) for path in paths if is_mmproj(path.name)]
+    return open_gguf(models, name_of_file(models[0].paths[0]), str(listing.ref), projectors)
 
 
-def _each(work: object, files: Sequence[RemoteFile]) -> None:
-    with ThreadPoolExecutor(_AT_A_TIME) as pool:
-        list(pool.map(work, files))  # type: ignore[arg-type]
+def _read_headers(listing: Listing, folder: Path) -> None:
+    """Read the small files that describe a model, and the headers of its weights, into a folder."""
+    small = [file for file in select.small(listing) if file.path in _NEEDED]
+    _in_parallel(lambda file: (folder / file.path).write_bytes(client.read(listing, file, 0, file.size)), small)
+    shards = sorted(set(weight_map(folder, complete=False).values())) if listing.find(select.INDEX) else None
+    _in_parallel(lambda file: _sparse(listing, file, folder), select.weights(listing, shards))
 
 
-def _sparse(listed: Listing, file: RemoteFile, folder: Path, first: int = _HEAD) -> Path:
-    """A file of the right size that holds only its header, of which so much is read at first."""
+def _in_parallel(work: Callable[[RemoteFile], object], files: Sequence[RemoteFile]) -> None:
+    with ThreadPoolExecutor(_PARALLEL) as pool:
+        list(pool.map(work, files))
+
+
+def _sparse(listing: Listing, file: RemoteFile, folder: Path, *, first: int = _HEADER) -> Path:
+    """Create a file of the right size that holds only the header; `first` bytes of it are read at first."""
     path = folder / file.path.rpartition("/")[2]
     with path.open("wb") as out:
         out.truncate(file.size)
     if path.suffix == ".gguf":
-        have = 0
-        while have < min(file.size, _MAX_HEAD):
-            end = min(file.size, max(first, 2 * have))
-            _put(path, have, client.read(listed, file, have, end))
-            have = end
-            if _has_header(path, have):
+        size = 0
+        while size < min(file.size, _MAX_HEADER):
+            end = min(file.size, max(first, 2 * size))
+            _write_at(path, size, client.read(listing, file, size, end))
+            size = end
+            if _has_header(path, size):
                 break
         return path
-    head = client.read(listed, file, 0, min(file.size, first))
-    _put(path, 0, head)
-    end = min(8 + int.from_bytes(head[:8], "little"), file.size)
-    if len(head) < end <= _MAX_HEAD:
-        _put(path, len(head), client.read(listed, file, len(head), end))
+    header = client.read(listing, file, 0, min(file.size, first))
+    _write_at(path, 0, header)
+    end = min(8 + int.from_bytes(header[:8], "little"), file.size)
+    if len(header) < end <= _MAX_HEADER:
+        _write_at(path, len(header), client.read(listing, file, len(header), end))
     return path
 
 
-def _put(path: Path, offset: int, data: bytes) -> None:
+def _write_at(path: Path, offset: int, data: bytes) -> None:
     with path.open("r+b") as out:
         out.seek(offset)
         out.write(data)
 
 
 def _has_header(path: Path, size: int) -> bool:
-    """Whether the first `size` bytes of a GGUF file hold all of its header."""
+    """Whether the first `size` bytes of a GGUF file hold its whole header, or one that is broken anyway."""
     try:
         gguf_reader.parse(FileSpan((path,), (0,), size))
     except gguf_reader.HeaderCut:
@@ -125,5 +128,5 @@ def _has_header(path: Path, size: int) -> bool:
     return True
 
 
-def _left_there(config: TextConfig) -> Tokenizer:
-    raise InputError("the tokenizer was not fetched")
+def _no_tokenizer(config: TextConfig) -> Tokenizer:
+    raise InputError("the tokenizer was not downloaded")

@@ -152,7 +152,7 @@ def test_second_push_sends_nothing(hub: FakeHub, here: Here, artifact: Path) -> 
     again = push(here, artifact, REPO)
     assert sent(again) == set() and again["commit"] is None and not written(hub)
     assert hub.commit(REPO).sha == first["commit"]
-    assert "nothing was sent" in here.run("push", artifact, REPO).stderr
+    assert "nothing was uploaded" in here.run("push", artifact, REPO).stderr
     assert here.run("push", artifact, REPO, "-q").stdout == ""
 
 
@@ -198,7 +198,7 @@ def test_dry_run(hub: FakeHub, here: Here, settle: Settle, artifact: Path) -> No
     assert sent(said) == set() and all(file["missing"] for file in said["files"]) and said["commit"] is None
     assert {file["path"] for file in said["files"]} >= {GGUF} | MADE
     table = settle(hub).run("push", artifact, REPO, "--dry-run").stdout  # nobody's token
-    assert GGUF in table and "to send" in table
+    assert GGUF in table and "to upload" in table
     here = settle(hub, "hf_write")
     push(here, artifact, REPO)
     (artifact / "README.md").write_text("# Mine\n")
@@ -243,8 +243,8 @@ def test_folders_that_are_no_artifact(hub: FakeHub, here: Here, tmp_path: Path) 
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty/notes.txt").write_text("no model")
     assert "holds no model" in here.run("push", tmp_path / "empty", REPO, code=5).stderr
-    assert "is no folder" in here.run("push", tmp_path / "none", REPO, code=5).stderr
-    assert "is no folder" in here.run("push", tmp_path / "empty/notes.txt", REPO, code=5).stderr
+    assert "is not a folder" in here.run("push", tmp_path / "none", REPO, code=5).stderr
+    assert "is not a folder" in here.run("push", tmp_path / "empty/notes.txt", REPO, code=5).stderr
     assert not hub.requests
 
 

@@ -17,7 +17,7 @@ import oracles
 from artifacts import Sources, convert, set_template
 from gemmaq.artifact import modelfile
 from gemmaq.models.gemma3.chat import CHAT, LICENSE
-from gemmaq.runtimes import gather
+from gemmaq.runtimes.artifact import read_artifact
 
 Require = Callable[[bool, str], None]
 
@@ -25,7 +25,7 @@ Require = Callable[[bool, str], None]
 def made(folder: Path) -> rules.Modelfile:
     """The Modelfile of an artifact; made again of its files it is the same."""
     text = (folder / modelfile.FILE).read_text()
-    model = gather(folder)
+    model = read_artifact(folder)
     projector = model.projector.name if model.projector else None
     assert modelfile.text(model.checkpoint, [path.name for path in model.weights], projector) == text
     found = rules.parse(text, folder)
@@ -83,7 +83,7 @@ def test_odd_sampling(sources: Sources, tmp_path: Path) -> None:
     source = Path(shutil.copytree(sources.chat, tmp_path / "gemma-3-1b-it"))
     odd = '{"temperature": NaN, "top_k": 40.0, "top_p": true, "min_p": 0.05, "do_sample": true}'
     (source / "generation_config.json").write_text(odd)
-    checkpoint = gather(source).checkpoint
+    checkpoint = read_artifact(source).checkpoint
     text = modelfile.text(checkpoint, ["a.gguf"])
     assert "PARAMETER temperature 1\nPARAMETER top_k 40\nPARAMETER top_p 0.95\nPARAMETER min_p 0.05\n" in text
 
@@ -91,7 +91,7 @@ def test_odd_sampling(sources: Sources, tmp_path: Path) -> None:
 def test_odd_file_names(chat: Path, tmp_path: Path) -> None:
     path = tmp_path / "My Gemma 3 (it), #1-Q4_0.gguf"
     shutil.copy(next(chat.glob("*.gguf")), path)
-    assert rules.parse(modelfile.text(gather(path).checkpoint, [path.name]), tmp_path).files == [path]
+    assert rules.parse(modelfile.text(read_artifact(path).checkpoint, [path.name]), tmp_path).files == [path]
 
 
 CONVERSATIONS: dict[str, list[tuple[str, str]]] = {

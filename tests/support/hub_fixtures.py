@@ -11,7 +11,7 @@ import pytest
 from huggingface_hub import constants
 
 from fake_hub import FakeHub
-from gemmaq.hub import client
+from gemmaq.hub import retry
 from home import Here, Settle
 
 
@@ -44,7 +44,7 @@ def settle(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Settle:
         }
         for name, value in values.items():
             monkeypatch.setattr(constants, name, value)
-        monkeypatch.setattr(client, "FIRST_WAIT", 0.01)
+        monkeypatch.setattr(retry, "FIRST_WAIT", 0.01)
         return Here(home, token)
 
     return point

@@ -52,12 +52,12 @@ SERVERS_OWN = {
 @pytest.mark.parametrize(("said", "meant"), [*FORMS.items(), *SERVERS_OWN.items()])
 def test_forms(said: str, meant: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OLLAMA_HOST", said)
-    assert str(ollama_api.server()) == meant
+    assert str(ollama_api.address()) == meant
 
 
 def test_nothing_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OLLAMA_HOST", raising=False)
-    assert str(ollama_api.server()) == "http://127.0.0.1:11434"
+    assert str(ollama_api.address()) == "http://127.0.0.1:11434"
 
 
 @pytest.mark.oracle

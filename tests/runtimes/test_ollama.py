@@ -20,7 +20,7 @@ import ollama_rules as rules
 from artifacts import Sources, convert
 from fake_ollama import FakeOllama
 from gemmaq.errors import UsageError
-from gemmaq.runtimes import gather
+from gemmaq.runtimes.artifact import read_artifact
 from gemmaq.runtimes.ollama import check_name, default_name
 from inprocess import Done, run
 
@@ -234,10 +234,10 @@ def test_names() -> None:
 
 
 def test_the_default_name(chat: Path, seeing: Path, tmp_path: Path) -> None:
-    assert default_name(gather(seeing)) == "gemma-3-4b-it-qat:q4_0"
+    assert default_name(read_artifact(seeing)) == "gemma-3-4b-it-qat:q4_0"
     odd = tmp_path / "My Gemma (best)!-Q4_0.gguf"
     shutil.copy(gguf(chat)[0], odd)
-    assert rules.is_name(default_name(gather(odd)))
+    assert rules.is_name(default_name(read_artifact(odd)))
 
 
 def start(folder: Path, host: str) -> subprocess.Popen[str]:

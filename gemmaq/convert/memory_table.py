@@ -1,0 +1,30 @@
+"""Memory of a model by context, for its card: estimated for the engine that runs its container."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gemmaq import vram
+from gemmaq.artifact import card
+
+_ENGINES = {"gguf": "llama.cpp", "mlx": "mlx", "compressed-tensors": "vllm", "safetensors": "vllm"}
+"""Format -> engine of `gemmaq estimate-vram`."""
+_CONTEXTS = (4096, 8192, 32768, 131072)
+_GB = 1e9
+
+
+def memory_table(model: card.Model) -> str:
+    """A sentence and a table in Markdown, GB of every part at several contexts."""
+    engine = vram.find(_ENGINES[model.format])
+    has_vision = bool(model.vision) and engine.sees is not None
+    config: Any = model.config
+    weights = vram.Model(model.name, config, model.weights, model.embedding, model.vision)
+    cache = (engine.kv_default, engine.kv_default)
+    rows = []
+    longest = model.config.max_position_embeddings
+    for context in [context for context in _CONTEXTS if context <= longest] or [longest]:
+        estimate = vram.estimate(engine, weights, vram.Load(context, cache, vision=has_vision))
+        parts = (estimate.weights + estimate.vision, estimate.kv, estimate.compute, estimate.overhead, estimate.total)
+        rows.append((f"{context:,}", *(f"{part / _GB:.2f}" for part in parts)))
+    title = f"Memory in {engine.title}, GB, {engine.kv_default} cache, estimated by `gemmaq estimate-vram`:"
+    return title + "\n\n" + card.table(("context", "weights", "KV cache", "compute", "overhead", "total"), rows)

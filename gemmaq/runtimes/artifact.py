@@ -1,0 +1,123 @@
+"""A finished artifact as runtimes need it: which of its files hold the model, and what to call it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from gemmaq.artifact.folder import PARTS, has_model
+from gemmaq.checkpoint import Checkpoint
+from gemmaq.errors import InputError, NotFoundError
+from gemmaq.files.names import is_mmproj, shards_of, split_type, stem
+from gemmaq.files.text import read_json
+from gemmaq.sources.open import open_source
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """A finished artifact.
+
+    Attributes:
+        checkpoint: Its headers.
+        container: `gguf`, `mlx` or `safetensors`.
+        name: Name of the model that it was converted from.
+        repo: Repository of that model, None if gemmaq.json does not name it.
+        folder: Its folder.
+        weights: Its weight files; the shards of a GGUF model in order.
+        projector: Its mmproj file, None if it has none.
+        others: All other files of the folder but hidden ones.
+    """
+
+    checkpoint: Checkpoint
+    container: str
+    name: str
+    repo: str | None
+    folder: Path
+    weights: tuple[Path, ...]
+    projector: Path | None
+    others: tuple[Path, ...]
+
+    @property
+    def tensor_files(self) -> tuple[Path, ...]:
+        """Files with tensors: the weights, and the mmproj file if there is one."""
+        return self.weights if self.projector is None else (*self.weights, self.projector)
+
+    @property
+    def label(self) -> str:
+        """Quantization type as the file name spells it (`Q4_0`, `Q4_K_M`), else that of the layers' matrices."""
+        return split_label(self.weights[0].name) or self.checkpoint.body.label
+
+    def conversion(self, container: str) -> str:
+        """Command that converts the artifact to another container; quantized codes stay as they are."""
+        quant = "" if self.checkpoint.body.is_float else " --quant auto"
+        return f"gemmaq convert {self.folder} --to {container}{quant}"
+
+
+def split_label(name: str) -> str | None:
+    """The quantization type at the end of a GGUF file's name in capitals, None if there is none."""
+    _, kind = split_type(stem(name))
+    return kind.upper() if kind else None
+
+
+def folder_of(artifact: Path) -> Path:
+    """The folder of an artifact that the user named by its folder or by its GGUF file.
+
+    Raises:
+        NotFoundError: It does not exist.
+        InputError: The folder holds several artifacts.
+    """
+    if not artifact.exists():
+        raise NotFoundError(f"{artifact} does not exist", "name the folder that gemmaq convert or gemmaq pull made")
+    if artifact.is_file():
+        return artifact.parent
+    parts = [artifact / part for part in PARTS if (artifact / part).is_dir()]
+    if parts and not has_model(artifact):
+        raise InputError(f"{artifact} holds {len(parts)} artifacts", f"name one of them: {parts[0]}")
+    return artifact
+
+
+def read_artifact(artifact: Path) -> Artifact:
+    """Read the headers of an artifact; `gemmaq verify` is what checks it.
+
+    Raises:
+        NotFoundError: It does not exist.
+        InputError: The folder holds several artifacts, or a header cannot be read.
+    """
+    folder = folder_of(artifact)
+    checkpoint = open_source(str(artifact))
+    projector = None
+    if checkpoint.format == "gguf":
+        weights = tuple(shards_of(next(path for path in checkpoint.files if not is_mmproj(path.name))))
+        projector = next((path for path in sorted(folder.glob("*.gguf")) if is_mmproj(path.name)), None)
+    else:
+        weights = tuple(sorted(checkpoint.files))
+    visible = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    name, repo = _source(folder / "gemmaq.json")
+    return Artifact(
+        checkpoint=checkpoint,
+        container=_container(checkpoint, weights[0]),
+        name=name or checkpoint.name,
+        repo=repo,
+        folder=folder,
+        weights=weights,
+        projector=projector,
+        others=tuple(path for path in visible if path not in weights and path != projector),
+    )
+
+
+def _container(checkpoint: Checkpoint, weights: Path) -> str:
+    """The container of an artifact. An MLX folder in BF16 differs from a safetensors folder in its header only."""
+    if checkpoint.format in ("gguf", "mlx"):
+        return checkpoint.format
+    with weights.open("rb") as file:
+        metadata = json.loads(file.read(int.from_bytes(file.read(8), "little"))).get("__metadata__")
+    return "mlx" if isinstance(metadata, dict) and metadata.get("format") == "mlx" else "safetensors"
+
+
+def _source(path: Path) -> tuple[str | None, str | None]:
+    """Name and repository of the source model in a gemmaq.json."""
+    source = read_json(path, {}).get("source")
+    values = [source.get(key) if isinstance(source, dict) else None for key in ("name", "repo")]
+    name, repo = (value if isinstance(value, str) else None for value in values)
+    return name, repo if repo and repo.count("/") == 1 else None

@@ -1,0 +1,29 @@
+"""Names of models and repositories in what a user types."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from gemmaq.hub import Ref
+from gemmaq.sources.names import name_of_file, name_of_folder, repository
+
+
+def test_a_path_that_exists_wins_over_a_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert repository("org/name@v1") == Ref("org/name", "v1")
+    assert repository("sample:gemma-3-270m") is None
+    (tmp_path / "org/name").mkdir(parents=True)
+    assert repository("org/name") is None
+
+
+def test_a_snapshot_is_called_what_its_repository_is(tmp_path: Path) -> None:
+    cached = tmp_path / "models--google--gemma-3-4b-it" / "snapshots" / ("0" * 40)
+    assert name_of_folder(cached) == "gemma-3-4b-it"
+    assert name_of_folder(tmp_path / "my model") == "my model"
+
+
+def test_a_file_is_called_what_it_holds() -> None:
+    assert name_of_file(Path("x/gemma-3-27b-it-Q4_0-00001-of-00003.gguf")) == "gemma-3-27b-it"
+    assert name_of_file(Path("gemma-3-4b-it.gguf")) == "gemma-3-4b-it"

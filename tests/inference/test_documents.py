@@ -1,10 +1,9 @@
-"""Texts from files, and the sequences a model is shown of them."""
+"""Texts from files, and windows of tokens cut from them."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -13,16 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from damage import SMALL, small_model
-from gemmaq.errors import GemmaqError, InputError, NotFoundError
-from gemmaq.inference.documents import DEFAULT, Document, Text, read, windows
-from gemmaq.inference.tokenize import Encoder, calibration, load_encoder, plain
-from gemmaq.sources.open import open_source
-
-CHAT = (
-    "{{ bos_token }}{% for m in messages %}{{ '<' ~ m['role'] ~ '>' ~ m['content'] ~ '</>' }}{% endfor %}"
-    "{% if messages[0]['role'] == 'assistant' %}{{ raise_exception('the user speaks first') }}{% endif %}"
-)
+from gemmaq.errors import InputError, NotFoundError
+from gemmaq.inference.documents import DEFAULT, Document, read, windows
 
 
 @pytest.fixture
@@ -34,33 +25,11 @@ def put(tmp_path: Path) -> Callable[..., Path]:
     return write
 
 
-@pytest.fixture(scope="module")
-def bytewise(tmp_path_factory: pytest.TempPathFactory) -> Encoder:
-    """The tokenizer of a small model, whose tokens are bytes; of one to complete text."""
-    pytest.importorskip("tokenizers")
-    return load_encoder(open_source(str(small_model(tmp_path_factory.mktemp("model") / "gemma-3-tiny"))))
-
-
-@pytest.fixture(scope="module")
-def chatting(bytewise: Encoder) -> Encoder:
-    """The same of a model to talk to."""
-    pytest.importorskip("transformers")
-    return replace(bytewise, tokenizer=replace(bytewise.tokenizer, chat_template=CHAT))
-
-
 def lines(*entries: object) -> str:
     return "".join(json.dumps(entry) + "\n" for entry in entries)
 
 
-def text(*documents: str | tuple[dict[str, str], ...]) -> Text:
-    made = [Document("a.txt", d) if isinstance(d, str) else Document("a.jsonl", "", d) for d in documents]
-    return Text(tuple(made), ("a.txt", "b.txt"), "")
-
-
 USER, ANSWER = {"role": "user", "content": "17 * 24?"}, {"role": "assistant", "content": "408"}
-
-
-# Files
 
 
 def test_plain_text_is_a_document_a_file(put):
@@ -183,57 +152,3 @@ def test_sequences_do_not_overlap_and_are_spread_evenly(
     if len(found) > 1:
         assert gaps.max() - gaps.min() <= 1
         assert starts[0] == 0 and starts[-1] == (count // step - 1) * step
-
-
-def test_documents_follow_each_other_as_they_stand(bytewise):
-    found = plain(text("ab", (USER,), "é"), bytewise)
-    assert found.tolist() == [*bytewise.encode("ab"), *bytewise.encode("é")]
-    assert bytewise.backend.decode(found.tolist()) == "abé"
-    assert bytewise.bos is not None and bytewise.bos not in found
-
-
-def test_a_model_that_completes_is_shown_the_text(bytewise):
-    assert not bytewise.chats
-    shown = "".join(chr(97 + n % 26) for n in range(100))
-    found = calibration(text(shown[:50], shown[50:]), bytewise, length=16, limit=99)
-    assert found.shape == (6, 16) and (found[:, 0] == bytewise.bos).all()
-    assert bytewise.backend.decode(found[:, 1:].reshape(-1).tolist()) == shown[:90]
-    assert np.array_equal(calibration(text(shown), bytewise, length=16, limit=2), found[[0, -1]])
-    assert len(calibration(text("x" * 15), bytewise, length=16, limit=1)) == 1
-    with pytest.raises(InputError, match=r"a\.txt, b\.txt: fewer than 16 tokens") as told:
-        calibration(text("x" * 14), bytewise, length=16, limit=1)
-    assert "shorter sequences" in str(told.value.hint)
-
-
-def test_a_model_that_chats_is_shown_conversations_in_its_template(chatting):
-    assert chatting.chats
-    found = calibration(text((USER, ANSWER), (USER,)), chatting, length=10, limit=99)
-    rendered = "<user>17 * 24?</><assistant>408</>"
-    stream = [chatting.bos, *chatting.encode(rendered), chatting.bos, *chatting.encode("<user>17 * 24?</>")]
-    assert found.reshape(-1).tolist() == stream[: len(stream) // 10 * 10]
-
-
-def test_a_model_that_chats_is_shown_plain_text_as_exchanges(chatting):
-    shown = "".join(chr(97 + n % 26) for n in range(120))
-    found = calibration(text(shown), chatting, length=64, limit=99).reshape(-1).tolist()
-    first = [chatting.bos, *chatting.encode(f"<user>{shown[:12]}</><assistant>{shown[12:48]}</>")]
-    assert found[: len(first)] == first
-    assert found[len(first)] == chatting.bos
-    assert found[len(first) + 1 :][:19] == chatting.encode(f"<user>{shown[48:60]}</>")[:19]
-
-
-def test_a_conversation_that_the_template_refuses_is_told(chatting):
-    with pytest.raises(InputError, match="the user speaks first"):
-        calibration(text((ANSWER,)), chatting, length=16, limit=1)
-    for broken in ("{{ messages[0]['role'] + 1 }}", "{{ 1 // 0 }}", "{% if", "{{ nothing.at.all }}"):
-        using = replace(chatting, tokenizer=replace(chatting.tokenizer, chat_template=broken))
-        with pytest.raises(InputError, match="the chat template refuses"):
-            using.conversation([USER])
-
-
-def test_a_broken_tokenizer_is_told(tmp_path):
-    folder = small_model(tmp_path / "gemma-3-tiny", SMALL)
-    (folder / "tokenizer.json").write_text('{"model": {"type": "BPE"}}')
-    with pytest.raises(GemmaqError) as told:
-        load_encoder(open_source(str(folder)))
-    assert told.value.exit_code == 3 and "tokenizer" in told.value.message

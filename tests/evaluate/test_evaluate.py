@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from gemmaq.errors import InputError, UsageError
-from gemmaq.evaluate import Chunks, body, cache, check, check_model, chunks, evaluate
+from gemmaq.evaluate import Chunks, body, check, check_model, chunks, evaluate
 from gemmaq.evaluate.head import score
 from gemmaq.inference import device as forward
 from gemmaq.inference.decoder import decoder
@@ -29,21 +27,6 @@ CONTEXT = 64
 @pytest.fixture(scope="module", autouse=True)
 def _torch(require: Callable[[bool, str], None]) -> None:
     need(require, "torch", "transformers")
-
-
-@pytest.fixture(scope="module")
-def pair(tmp_path_factory: pytest.TempPathFactory):
-    """Two tiny models of different weights."""
-    folder = tmp_path_factory.mktemp("pair")
-    made = [write_checkpoint(folder / f"gemma-3-{seed}", TINY, seed=seed) for seed in (1, 2)]
-    return [open_source(str(path)) for path in made]
-
-
-@pytest.fixture(scope="module")
-def some() -> Chunks:
-    """Chunks of tokens that mean nothing."""
-    tokens = np.random.default_rng(3).integers(0, TINY.vocab_size, (7, CONTEXT))
-    return Chunks(tokens, 7)
 
 
 def run(models, some, threads=2, kept=None, told=None):
@@ -201,38 +184,6 @@ def test_a_damaged_entry_is_made_anew(pair, some, tmp_path, damage):
     assert entry.read_bytes() == whole
 
 
-def test_other_tokens_weights_or_files_are_other_entries(pair, some, tmp_path):
-    tokens = some.tokens
-    folder = write_checkpoint(tmp_path / "gemma-3-tiny", TINY)
-    model = open_source(str(folder))
-    keys = [cache.key(model, tokens, "cpu"), cache.key(model, tokens[:3], "cpu"), cache.key(model, tokens, "cuda")]
-    keys += [cache.key(model, tokens.reshape(14, -1), "cpu"), cache.key(pair[1], tokens, "cpu")]
-    keys.append(cache.key(replace(model, config=replace(model.config, rope_factor=8.0)), tokens, "cpu"))
-    path = folder / "model.safetensors"
-    os.utime(path, ns=(1, 1))
-    keys.append(cache.key(model, tokens, "cpu"))
-    assert len(set(keys)) == len(keys)
-    assert cache.key(model, tokens, "cpu") == keys[-1]
-
-
-def test_the_oldest_entries_go(tmp_path, monkeypatch):
-    monkeypatch.setattr(cache, "LIMIT", 3000)
-    array = np.zeros((2, 100), np.float32)
-    for at, name in enumerate("abc"):
-        cache.store(tmp_path, name, array)
-        if name != "c":
-            os.utime(tmp_path / f"{name}.npy", (at, at))
-    (tmp_path / "left.partial").write_bytes(bytes(100))
-    os.utime(tmp_path / "left.partial", (0, 0))
-    assert cache.load(tmp_path, "a", array.shape) is not None  # used last of all
-    cache.store(tmp_path, "d", array)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.npy", "c.npy", "d.npy"]
-    assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= 3000
-    cache.store(tmp_path, "huge", np.zeros((2, 1000), np.float32))
-    assert not (tmp_path / "huge.npy").exists()
-    assert cache.load(tmp_path, "a", (3, 3)) is None
-
-
 def test_a_cache_that_cannot_be_written_is_no_matter(pair, some, tmp_path):
     file = tmp_path / "file"
     file.write_text("in the way")
@@ -293,14 +244,3 @@ def test_models_that_cannot_be_compared_are_told(pair):
     ):
         with pytest.raises(InputError, match=said):
             check_model(replace(model, config=replace(TINY, **change)), model, 64)
-
-
-def test_the_cache_is_where_the_platform_has_them(monkeypatch, tmp_path):
-    monkeypatch.setenv("GEMMAQ_CACHE", str(tmp_path))
-    assert cache.folder() == tmp_path / "evaluate"
-    monkeypatch.delenv("GEMMAQ_CACHE")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "x"))
-    monkeypatch.setattr("sys.platform", "linux")
-    assert cache.folder() == tmp_path / "x/gemmaq/evaluate"
-    monkeypatch.setattr("sys.platform", "darwin")
-    assert cache.folder() == Path.home() / "Library/Caches/gemmaq/evaluate"

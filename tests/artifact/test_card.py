@@ -1,0 +1,58 @@
+"""Model cards: how to run the files of the folder, and metadata that stay with them."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from gemmaq.artifact import sums
+from inprocess import run
+from kinds import folders
+
+
+@pytest.mark.parametrize(
+    ("kind", "lines"),
+    [
+        (
+            "gguf",
+            ["llama-server -m gemma-3-tiny-Q4_0-00001-of-00002.gguf", "ollama create gemma-3-tiny-q4_0 -f Modelfile"],
+        ),
+        ("mlx", ["mlx_lm.chat --model ."]),
+        ("bf16", ["vllm serve ."]),
+        ("seeing mlx", ["mlx_lm.chat --model .", "mlx_vlm.chat --model ."]),
+        (
+            "mmproj",
+            [
+                "llama-server -m gemma-3-4b-it-qat-Q8_0.gguf --mmproj mmproj-gemma-3-4b-it-qat-F16.gguf",
+                "ollama create gemma-3-4b-it-qat-q8_0 -f Modelfile",
+            ],
+        ),
+    ],
+)
+def test_the_card_says_how_to_run_the_files_here(kind: str, lines: list[str], made: dict[str, Path]) -> None:
+    (folder,) = folders(made[kind])
+    card = (folder / "README.md").read_text()
+    block = re.search(r"```sh\n(.+?)\n```", card, re.DOTALL)
+    assert block is not None and block[1].splitlines() == lines
+    digests = sums.read(folder)
+    for name in {path.name for path in folder.iterdir()} - {"README.md", "SHA256SUMS"}:
+        assert f"`{name}`" in card and digests[name][:16] in card
+        assert (folder / name).exists()
+
+
+def test_what_the_card_says_of_the_files_is_not_said_of_what_is_made_of_them(
+    made: dict[str, Path], tmp_path: Path
+) -> None:
+    """A model made of an artifact is not one of its tags, and has the source's licence and language."""
+    from oracles import read_gguf
+
+    middle = Path(shutil.copytree(made["bf16"], tmp_path / "gemma-3-tiny"))
+    card = middle / "README.md"
+    card.write_text(card.read_text().replace("license: gemma\n", "license: other\nlanguage: [de]\n"))
+    run("convert", middle, "-q", "-o", tmp_path / "gguf")
+    keys = read_gguf(next((tmp_path / "gguf").glob("*.gguf")))[0]
+    assert "general.tags" not in keys and "de" in str(keys["general.languages"])
+    assert "language:\n- de\n" in (tmp_path / "gguf/README.md").read_text()

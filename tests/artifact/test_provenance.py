@@ -1,0 +1,94 @@
+"""gemmaq.json: source, recipe, files, and the outcome of every tensor."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from damage import contained, edit_json
+from gemmaq import __version__
+from gemmaq.artifact import sums
+from inprocess import run
+from kinds import KINDS, folders
+
+
+def document(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "gemmaq.json").read_text())
+    return found
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_gemmaq_json_tells_of_source_recipe_files_and_tensors(
+    kind: str, sources: dict[str, Path], made: dict[str, Path]
+) -> None:
+    source = sources[kind]
+    for folder in folders(made[kind]):
+        said = document(folder)
+        assert (said["schema"], said["gemmaq"]) == ("gemmaq.artifact/1", __version__)
+        about = said["source"]
+        assert (about["name"], about["repo"], about["revision"]) == (source.name, None, None)
+        digests = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in source.iterdir()}
+        assert {file["path"]: file["sha256"] for file in about["files"]} == digests
+        weights = [name for name in contained(folder) if name.endswith((".gguf", ".safetensors"))]
+        assert sorted(file["path"] for file in said["files"]) == weights
+        for file in said["files"]:
+            assert file["bytes"] == (folder / file["path"]).stat().st_size
+            assert file["sha256"] == sums.read(folder)[file["path"]]
+        options = KINDS[kind]
+        quant = options[options.index("--quant") + 1] if "--quant" in options else "q4_0"
+        asked = {"quant": quant, "embedding": None, "method": "auto", "rules": [], "portable": False}
+        assert {key: said["recipe"][key] for key in asked} == asked
+        assert said["container"] in said["recipe"]["to"]
+        for tensor in said["tensors"]:
+            assert set(tensor) == {"name", "shape", "type", "method", "how", "rounded"}
+            assert (tensor["method"] == "nearest") == (tensor["how"] == "quantized")
+
+
+def test_codes_taken_over_are_told(made: dict[str, Path], tmp_path: Path) -> None:
+    start = next(made["gguf"].glob("*.gguf"))
+    run("convert", start, "--to", "mlx", "--quant", "auto", "-q", "-o", tmp_path / "out")
+    said = document(tmp_path / "out")
+    tensors = {tensor["name"]: tensor for tensor in said["tensors"]}
+    assert tensors["model.layers.0.self_attn.q_proj.weight"]["how"] == "exact"
+    assert tensors["model.embed_tokens.weight"]["how"] == "rounded"
+    assert tensors["model.embed_tokens.weight"]["rounded"] > 0
+    assert said["source"]["format"] == "gguf" and said["method"] == []
+    assert [file["path"] for file in said["source"]["files"]] == sorted(p.name for p in start.parent.glob("*.gguf"))
+
+
+def test_a_recipe_is_recorded_with_its_rules(source: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "mine.toml"
+    recipe.write_text('quant = "q5_0"\nmethod = "nearest"\n[[rules]]\nmatch = "*.k_proj.*"\ntype = "q8_0"\n')
+    run("convert", source, "--recipe", recipe, "--embedding", "f16", "--portable", "-q", "-o", tmp_path / "out")
+    asked = document(tmp_path / "out")["recipe"]
+    assert (asked["quant"], asked["embedding"], asked["method"], asked["portable"]) == ("q5_0", "f16", "nearest", True)
+    assert asked["rules"] == [{"match": "*.k_proj.*", "type": "q8_0", "method": None}]
+    run("verify", tmp_path / "out", "--against", source, "-q")
+
+
+def test_a_note_tells_no_path(made: dict[str, Path], tmp_path: Path) -> None:
+    """A projector that is not the model's is passed over with a warning that says where it lies."""
+    folder = tmp_path / "here"
+    folder.mkdir()
+    for path in made["gguf"].glob("*.gguf"):
+        shutil.copy(path, folder)
+    shutil.copy(next(made["gguf"].glob("*.gguf")), folder / "mmproj-odd.gguf")
+    run("convert", folder, "-q", "--quant", "auto", "-o", tmp_path / "out")
+    warnings = document(tmp_path / "out")["warnings"]
+    assert any(warning.startswith("mmproj-odd.gguf lies beside") for warning in warnings), warnings
+    assert str(tmp_path) not in (tmp_path / "out/gemmaq.json").read_text()
+
+
+def test_a_source_that_changes_its_config_has_other_digests(source: Path, tmp_path: Path) -> None:
+    changed = Path(shutil.copytree(source, tmp_path / source.name))
+    edit_json(changed / "config.json", lambda config: config.update(comment="mine"))
+    for number, folder in enumerate((source, changed)):
+        run("convert", folder, "-q", "-o", tmp_path / str(number))
+    assert contained(tmp_path / "0") == contained(tmp_path / "1")
+    assert document(tmp_path / "0")["tensors"] == document(tmp_path / "1")["tensors"]
+    assert document(tmp_path / "0")["source"] != document(tmp_path / "1")["source"]

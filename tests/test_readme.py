@@ -33,6 +33,7 @@ def test_every_file_named_is_there(path):
     assert (README.parent / path).exists()
 
 
+@pytest.mark.slow
 def test_every_command_shown_works(gemmaq, tiny, tmp_path):
     assert len(commands()) >= 18
     large = write_checkpoint(tmp_path / "large", require("27b").config, sparse=True, shard_bytes=5 << 30)

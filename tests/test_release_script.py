@@ -9,6 +9,8 @@ import pytest
 
 from fake_hub import FakeHub
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = Path(__file__).parents[1] / "recipes/release.sh"
 SOURCE = "google/gemma-3-4b-it-qat-q4_0-unquantized"
 TARGET = "acme/gemma-3-4b-it-qat"

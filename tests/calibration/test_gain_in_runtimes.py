@@ -13,7 +13,7 @@ from gemmaq.sources.open import open_source
 from oracles import load_llama, need, need_ggml
 from runtimes import dense, logits, mlx_model
 
-pytestmark = pytest.mark.oracle
+pytestmark = [pytest.mark.oracle, pytest.mark.slow]
 
 LENGTH, CHUNKS = 128, 2
 

@@ -52,6 +52,7 @@ def hugging_face(require, sample_bf16: Path):
     return AutoTokenizer.from_pretrained(sample_bf16)
 
 
+@pytest.mark.slow
 @pytest.mark.oracle
 def test_transformers_loads_every_weight(require, tmp_path, sample_bf16):
     """Each is the weight that gguf-py reads from the sample, rounded to BF16 once."""
@@ -146,6 +147,7 @@ def tiny_full(tmp_path: Path, sample_bf16: Path) -> Path:
     return write_checkpoint(tmp_path / "gemma-3-tiny", replace(TINY, vocab_size=262144), tokenizer=sample_bf16)
 
 
+@pytest.mark.slow
 @pytest.mark.oracle
 def test_a_folder_saved_by_transformers_gives_the_same_tokenizer(tmp_path, gemmaq, hugging_face, tiny_full):
     """Transformers 5 writes neither tokenizer.model nor added_tokens_decoder, but names a mask token."""
@@ -164,6 +166,7 @@ def test_a_folder_saved_by_transformers_gives_the_same_tokenizer(tmp_path, gemma
     assert {key for key in made[0].keys() | made[1].keys() if made[0].get(key) != made[1].get(key)} == set()
 
 
+@pytest.mark.slow
 def test_safetensors_to_gguf_and_back_changes_no_file(tmp_path, gemmaq, sample_bf16):
     gemmaq("convert", sample_bf16, "--quant", "bf16", "-o", tmp_path / "gguf")
     gguf = tmp_path / "gguf" / "gemma-3-270m-BF16.gguf"

@@ -125,6 +125,7 @@ def test_the_report(tiny, text, made, tmp_path):
     assert "does not exist" in run([made["mlx"]], tiny, text, "--report", tmp_path / "a/b.html", code=7).stderr
 
 
+@pytest.mark.slow
 def test_a_dry_run_computes_and_writes_nothing(tiny, text, made, tmp_path, kept):
     page = tmp_path / "report.html"
     done = run([made["gguf"]], tiny, text, "--dry-run", "--report", page)
@@ -137,6 +138,7 @@ def test_a_dry_run_computes_and_writes_nothing(tiny, text, made, tmp_path, kept)
     assert not kept.exists()
 
 
+@pytest.mark.slow
 def test_the_reference_is_computed_once(tiny, text, made, kept):
     first = run([made["gguf"]], tiny, text, "--json")
     (entry,) = kept.iterdir()
@@ -148,6 +150,7 @@ def test_the_reference_is_computed_once(tiny, text, made, kept):
     assert len(list(kept.iterdir())) == 2
 
 
+@pytest.mark.slow
 def test_repositories(tiny, text, gemmaq, tmp_path, kept):
     """Fetched first; a dry run reads their headers alone."""
     with FakeHub(tmp_path / "hub") as hub:

@@ -75,6 +75,7 @@ def embedding_of(model: Any, other: Any) -> Iterator[None]:
         embedding.data = own
 
 
+@pytest.mark.slow
 @pytest.mark.oracle
 def test_transformers_computes_what_the_gguf_says(
     folder: Path, sample_model: Any, sample_text: Text, require: runtimes.Require
@@ -95,6 +96,7 @@ def test_transformers_computes_what_the_gguf_says(
     assert same.distance(logits) < 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.oracle
 def test_transformers_loads_it_dense(
     folder: Path, sample_model: Any, sample_text: Text, require: runtimes.Require

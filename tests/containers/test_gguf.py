@@ -157,6 +157,7 @@ def scratch(tmp_path: Path) -> Iterator[Path]:
     shutil.rmtree(tmp_path, ignore_errors=True)
 
 
+@pytest.mark.slow
 @pytest.mark.oracle
 @pytest.mark.parametrize(
     ("model", "quant"),
@@ -176,6 +177,7 @@ def test_every_type_equals_llama_quantize(require, request, gemmaq, as_bf16, scr
     assert differences(our_keys, their_keys) == set()
 
 
+@pytest.mark.slow
 @pytest.mark.oracle
 @pytest.mark.parametrize("layers", (8, 62))
 def test_mixtures_give_the_layers_of_any_model_the_types_of_llama_quantize(
@@ -220,6 +222,7 @@ def test_a_mixture_converted_with_auto_keeps_every_byte(gemmaq, scratch, deep):
     assert kept["general.file_type"] == mixed["general.file_type"]
 
 
+@pytest.mark.slow
 @pytest.mark.oracle
 @pytest.mark.parametrize(("kind", "model"), (("card", "with_card"), ("no card", "like_4b")))
 def test_keys_and_tensors_are_those_of_the_reference_converter(require, request, as_bf16, scratch, kind, model):

@@ -57,6 +57,7 @@ def scaled_like_mlx(model: Any) -> Iterator[None]:
         embedding.embed_scale.copy_(exact)
 
 
+@pytest.mark.slow
 @pytest.mark.oracle
 def test_mlx_lm_computes_what_the_gguf_says(
     folder: Path, sample_model: Any, sample_text: Text, require: runtimes.Require

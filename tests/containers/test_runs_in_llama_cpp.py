@@ -117,6 +117,7 @@ def test_generation_ends_at_eos_and_end_of_turn(vocabulary, reference):
     assert vocabulary.eog() == {reference.token_to_id(text) for text in ("<eos>", "<end_of_turn>", "</s>")}
 
 
+@pytest.mark.slow
 def test_logits_are_those_of_transformers(require, bf16_gguf, sample_bf16):
     """Past the sliding window, so that both kinds of attention count."""
     need(require, "torch", "transformers")

@@ -44,6 +44,7 @@ def unequal(a: Mapping[str, object], b: Mapping[str, object]) -> list[str]:
     return [name for name in a if a[name] != b[name]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["portable", "ordinary"])
 def test_the_270m_goes_round_and_comes_home(
     kind: str, sample_q4_0: Path, sample_portable: Path, tmp_path: Path

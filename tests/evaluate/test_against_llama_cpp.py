@@ -12,7 +12,7 @@ import pytest
 
 from oracles import Llama, load_llama, need, need_ggml
 
-pytestmark = pytest.mark.oracle
+pytestmark = [pytest.mark.oracle, pytest.mark.slow]
 
 CONTEXT, CHUNKS = 256, 4
 NAMES = ("with", "assert", "numeric-types", "typesmapping", "exceptions", "operator-summary")

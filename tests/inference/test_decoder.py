@@ -75,6 +75,7 @@ def same(found: list[np.ndarray], wanted: list[np.ndarray]) -> None:
         np.testing.assert_allclose(a, b, atol=2e-5 * np.abs(b).max(), err_msg=f"before layer {number}")
 
 
+@pytest.mark.slow
 def test_every_layer_is_that_of_transformers(model, tokens):
     import torch
     from transformers import Gemma3ForCausalLM

@@ -53,6 +53,7 @@ def body() -> Iterator[tuple[str, np.ndarray]]:
                 yield name, weights(tensor, 0, tensor.rows, reader)
 
 
+@pytest.mark.slow
 @pytest.mark.oracle
 @pytest.mark.parametrize("name", SEARCHED)
 def test_the_whole_270m_gets_the_bytes_of_ggml(real_ggml, name):

@@ -45,6 +45,7 @@ def qat(sample_bf16: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return regrid(sample_bf16, tmp_path_factory.mktemp("qat") / "gemma-3-270m-it-qat-unquantized", "absmax/7")
 
 
+@pytest.mark.slow
 @pytest.mark.oracle
 def test_recovering_the_grid_keeps_the_model(
     qat: Path, tmp_path: Path, require: Require, record_property: Any, capsys: pytest.CaptureFixture[str]

@@ -15,6 +15,8 @@ from inprocess import run
 from small import SMALL, environment, record_of, words
 from synthetic import write_checkpoint
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("torch")
 
 LAYERS = 14

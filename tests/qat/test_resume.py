@@ -13,6 +13,8 @@ import pytest
 
 from small import Trained, call, environment, record_of, words
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("torch")
 
 

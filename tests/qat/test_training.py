@@ -19,6 +19,8 @@ from inprocess import run
 from runtimes import Require
 from small import Trained, record_of, words
 
+pytestmark = pytest.mark.slow
+
 torch = pytest.importorskip("torch")
 
 

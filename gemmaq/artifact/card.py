@@ -16,6 +16,7 @@ from gemmaq.models.config import TextConfig
 from gemmaq.models.family import Family
 from gemmaq.models.identity import identify
 from gemmaq.models.roles import Role
+from gemmaq.planning.containers import CONTAINERS, Container, of_checkpoint_format
 from gemmaq.planning.plan import Plan
 
 NAME = "README.md"
@@ -33,7 +34,7 @@ class Model:
 
     Attributes:
         name: Name of the model.
-        format: `gguf`, `mlx`, `compressed-tensors` or `safetensors`.
+        container: The container that it is in.
         family: Its family.
         config: Dimensions of the text model.
         card: Metadata of the source's card.
@@ -48,7 +49,7 @@ class Model:
     """
 
     name: str
-    format: str
+    container: Container
     family: Family
     config: TextConfig
     card: Mapping[str, Any]
@@ -60,25 +61,6 @@ class Model:
     embedding: int
     vision: int
     files: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class _Format:
-    """How the models of a format are run.
-
-    Attributes:
-        title: Heading of the card's section.
-        library: Name of the Hub for the library that loads it.
-        runtimes: Programs that run it.
-        local: Commands for a model in the current folder.
-        published: Commands for a model in a repository.
-    """
-
-    title: str
-    library: str
-    runtimes: str
-    local: Callable[[Model], list[str]]
-    published: Callable[[Model, str], list[str]]
 
 
 def of_checkpoint(checkpoint: Checkpoint, folder: Path, name: str | None = None, repo: str | None = None) -> Model:
@@ -93,7 +75,7 @@ def of_checkpoint(checkpoint: Checkpoint, folder: Path, name: str | None = None,
     tensors = checkpoint.tensors.values()
     return Model(
         name=name or checkpoint.name,
-        format=checkpoint.format,
+        container=of_checkpoint_format(checkpoint.format),
         family=checkpoint.family,
         config=checkpoint.config,
         card=checkpoint.card,
@@ -117,11 +99,10 @@ def of_plan(plan: Plan, source: Checkpoint, repo: str | None, files: Sequence[st
         repo: Repository of the source, None if it is not known.
         files: Names of the files in the model's folder.
     """
-    quantized = any(not tensor.encoding.is_float for tensor in plan.tensors)
     embeddings = [tensor for tensor in plan.tensors if tensor.source.place.role == Role.EMBEDDING]
     return Model(
         name=source.name,
-        format="compressed-tensors" if quantized and plan.format == "safetensors" else plan.format,
+        container=CONTAINERS[plan.format],
         family=source.family,
         config=source.config,
         card=source.card,
@@ -148,7 +129,7 @@ def text(repo: str | None, models: Sequence[Model], files: Sequence[File], *, me
     import yaml
 
     identity = identify(models[0].name)
-    runtimes = "; ".join(_FORMATS[model.format].runtimes for model in models)
+    runtimes = "; ".join(model.container.runtimes for model in models)
     parts = [
         f"# {identity.title}",
         f"{models[0].family.title}, quantized by gemmaq for {runtimes}.",
@@ -193,7 +174,7 @@ def _front_matter(models: Sequence[Model], official: str | None) -> dict[str, An
     if bases:
         front["base_model"] = bases if isinstance(bases, str) else list(bases)
         front["base_model_relation"] = "quantized"
-    libraries = [_FORMATS[model.format].library for model in models]
+    libraries = [model.container.library for model in models]
     front["library_name"] = libraries[0]
     front["pipeline_tag"] = "image-text-to-text" if first.vision else "text-generation"
     tags = [first.family.name, "gemma", *libraries, *(model.body for model in models)]
@@ -204,53 +185,37 @@ def _front_matter(models: Sequence[Model], official: str | None) -> dict[str, An
 
 def _section(repo: str | None, model: Model) -> list[str]:
     """Heading, size and commands of one model."""
-    form = _FORMATS[model.format]
     kinds = ", ".join(f"{count} {name.upper()}" for name, count in Counter(model.kinds).most_common())
     bits = 8 * model.weights / model.parameters
     size = f"{model.parameters:,} parameters in {model.weights:,} bytes, {bits:.2f} bits each: {kinds}."
     if model.vision:
         size += f" The vision side takes {model.vision:,} bytes more."
-    commands = form.local(model) if repo is None else form.published(model, repo)
-    return [f"## {form.title}", size, "```sh\n" + "\n".join(commands) + "\n```"]
+    commands = _local(model) if repo is None else _published(model, repo)
+    return [f"## {model.container.title}", size, "```sh\n" + "\n".join(commands) + "\n```"]
 
 
 def _row(path: str, size: int, sha256: str) -> tuple[str, str, str]:
     return f"`{path}`", f"{size / _GB:.2f} GB" if size > 1e8 else f"{size:,} B", sha256[:16]
 
 
-def _local_gguf(model: Model) -> list[str]:
-    files = sorted(name for name in model.files if name.endswith(".gguf"))
-    projectors = [name for name in files if is_mmproj(name)]
-    first = next(name for name in files if name not in projectors)
-    lines = [f"llama-server -m {first}" + (f" --mmproj {projectors[0]}" if projectors else "")]
-    if "Modelfile" in model.files:
-        lines.append(f"ollama create {stem(first).lower()} -f Modelfile")
-    return lines
+def _local(model: Model) -> list[str]:
+    """Commands for the model in the current folder."""
+    files = sorted(name for name in model.files if name.endswith((".gguf", ".safetensors")))
+    projector = next(filter(is_mmproj, files), None)
+    weights = next(name for name in files if name != projector)
+    values = {
+        "weights": weights,
+        "stem": stem(weights).lower(),
+        "projector": f" --mmproj {projector}" if projector else "",
+    }
+    return [
+        command.here.format(**values)
+        for command in model.container.commands
+        if (model.vision or not command.vision) and (command.file is None or command.file in model.files)
+    ]
 
 
-def _published_gguf(model: Model, repo: str) -> list[str]:
-    kind = model.body.upper()
-    return [f"llama-server -hf {repo}:{kind}", f"ollama run hf.co/{repo}:{kind}"]
-
-
-def _published_mlx(model: Model, repo: str) -> list[str]:
-    return [f"mlx_lm.chat --model {repo}", *([f"mlx_vlm.chat --model {repo}"] if model.vision else [])]
-
-
-def _published_vllm(model: Model, repo: str) -> list[str]:
-    return [f"vllm serve {repo}"]
-
-
-_VLLM = _Format(
-    "safetensors",
-    "transformers",
-    "transformers and vLLM",
-    local=lambda model: _published_vllm(model, "."),
-    published=_published_vllm,
-)
-_FORMATS = {
-    "gguf": _Format("GGUF", "gguf", "llama.cpp, Ollama and LM Studio", local=_local_gguf, published=_published_gguf),
-    "mlx": _Format("MLX", "mlx", "MLX", local=lambda model: _published_mlx(model, "."), published=_published_mlx),
-    "compressed-tensors": _VLLM,
-    "safetensors": _VLLM,
-}
+def _published(model: Model, repo: str) -> list[str]:
+    """Commands for the model in a repository."""
+    commands = [command for command in model.container.commands if model.vision or not command.vision]
+    return [command.hub.format(repo=repo, type=model.body.upper()) for command in commands]

@@ -5,9 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from gemmaq.files.names import is_mmproj
-
-PARTS = ("gguf", "mlx", "safetensors")
-"""Subfolders of a conversion to several containers."""
+from gemmaq.planning.containers import CONTAINERS
 
 _TOOL_FOLDERS = (".cache/huggingface/", ".git/")
 """Folders that the Hub's tools and git leave in an artifact."""
@@ -19,9 +17,14 @@ def has_model(folder: Path) -> bool:
     return (folder / "config.json").is_file() or any(not is_mmproj(path.name) for path in folder.glob("*.gguf"))
 
 
+def parts_of(folder: Path) -> list[str]:
+    """Names of the subfolders of a conversion to several containers."""
+    return [name for name in CONTAINERS if (folder / name).is_dir()]
+
+
 def models_in(folder: Path) -> list[Path]:
     """The folders that hold the models: the folder itself, or its subfolders."""
-    return [folder] if has_model(folder) else [folder / part for part in PARTS if has_model(folder / part)]
+    return [folder] if has_model(folder) else [folder / part for part in parts_of(folder) if has_model(folder / part)]
 
 
 def is_hidden(path: Path, folder: Path) -> bool:

@@ -9,13 +9,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from gemmaq import __version__, containers
+from gemmaq import __version__
 from gemmaq.artifact.origin import Origin
 from gemmaq.artifact.outcomes import Outcome, OutcomeCounter
 from gemmaq.encodings import ENCODINGS, Encoding
 from gemmaq.errors import InputError, UsageError
 from gemmaq.files.text import read_json
-from gemmaq.planning import recipe
+from gemmaq.planning import containers, recipe
 from gemmaq.planning.plan import MMPROJ, Plan, PlannedTensor
 from gemmaq.planning.request import Calibration, Request
 

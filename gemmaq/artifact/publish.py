@@ -12,6 +12,7 @@ from gemmaq.artifact.digests import feed
 from gemmaq.artifact.folder import is_hidden, models_in
 from gemmaq.checkpoint import Checkpoint
 from gemmaq.errors import InputError, NotFoundError, VerificationError
+from gemmaq.planning.containers import of_checkpoint_format
 from gemmaq.progress import Progress, ProgressCallback
 from gemmaq.sources.open import open_source
 
@@ -68,7 +69,7 @@ def entries(folder: Path, repo: str, progress: ProgressCallback, *, memory: Call
     names = {entry.path for entry in files}
     models = [open_source(str(place)) for place in model_folders]
     if modelfile.PARAMS_FILE not in names:
-        content = next((modelfile.params(model) for model in models if model.format == "gguf"), None)
+        content = next((modelfile.params(model) for model in models if of_checkpoint_format(model.format).ollama), None)
         files += [_of_data(modelfile.PARAMS_FILE, content)] if content is not None else []
     if card.NAME not in names:
         listing = sorted((entry.path, entry.size, entry.sha256) for entry in files)

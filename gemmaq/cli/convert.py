@@ -207,7 +207,7 @@ def _mmproj(text: str) -> str | None:
 
 def _containers(to: list[str] | None, recipe: str | None) -> tuple[str, ...]:
     """Names of the containers, in the order asked for."""
-    from gemmaq import containers
+    from gemmaq.planning import containers
     from gemmaq.planning.recipe import load
 
     names = list(to or (load(recipe).to if recipe else ()) or ("gguf",))

@@ -190,7 +190,7 @@ def _results(name: str, wanted: _Wanted) -> Iterator[Result]:
     checkpoint = _open(name)
     for note in checkpoint.notes:
         console.warn(note)
-    target = containers.find(wanted.engine.container).FORMAT
+    target = containers.writer(wanted.engine.container).FORMAT
     others = builds(checkpoint, target, wanted.engine.quants, wanted.embeddings) if wanted.cards else []
     chosen = builds(checkpoint, target, wanted.quants, wanted.embeddings)
     longest = vram.longest(chosen[0].model, wanted.load)

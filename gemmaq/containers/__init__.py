@@ -1,51 +1,40 @@
-"""How bytes lie in files: one writer per file format, all with the same few names.
+"""Containers: how bytes lie in files. A module here and an entry in `planning.containers` for each.
 
 A container module has
 
-    FORMAT              what it demands of tensors (`plan.Format`)
+    FORMAT              its demands on tensors (`plan.Format`)
     lay_out(checkpoint, plan, max_shard_bytes)
                         -> the files to write, every byte of them accounted for
     pack(planned, values)
                         -> one u8 array [rows, row bytes] for each piece of the tensor
+    arrays(folder)      -> name -> array, from the headers of the files in a folder
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from gemmaq.checkpoint import Checkpoint
-from gemmaq.containers.layout import OutputFile
-from gemmaq.errors import UsageError
+from gemmaq.containers.layout import OutputFile, StoredArray
 from gemmaq.planning.plan import Format, Plan, PlannedTensor
 
 if TYPE_CHECKING:
     from gemmaq.encodings import U8, Values
 
-NAMES = ("gguf", "mlx", "safetensors")
 
-
-class Container(Protocol):
+class Writer(Protocol):
     """A module of this package."""
 
     FORMAT: Format
     lay_out: Callable[[Checkpoint, Plan, int | None], tuple[OutputFile, ...]]
     pack: Callable[[PlannedTensor, Values], tuple[U8, ...]]
+    arrays: Callable[[Path], Mapping[str, StoredArray]]
 
 
-def check(name: str) -> str:
-    """The name in lower case.
-
-    Raises:
-        UsageError: there is no such container.
-    """
-    if name.lower() not in NAMES:
-        raise UsageError(f"unknown container {name!r}", f"known containers: {', '.join(NAMES)}")
-    return name.lower()
-
-
-def find(name: str) -> Container:
-    """The container of a name that `check` has passed."""
-    module: Container = import_module(f"{__name__}.{name}")
+def writer(name: str) -> Writer:
+    """The module of a container, by a name that `planning.containers.check` has passed."""
+    module: Writer = import_module(f"{__name__}.{name}")
     return module

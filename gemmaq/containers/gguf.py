@@ -6,16 +6,19 @@ Source of the layout: ggml's docs/gguf.md; keys as llama.cpp's converter and lla
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from gemmaq.checkpoint import Checkpoint
 from gemmaq.checkpoint.tokenizer import Tokenizer
-from gemmaq.containers.layout import OutputFile, Piece, Placement, shard_names, split
+from gemmaq.containers.layout import OutputFile, Piece, Placement, StoredArray, shard_names, split
 from gemmaq.encodings import ENCODINGS, Encoding, codec
+from gemmaq.files import gguf_reader
 from gemmaq.files.gguf_writer import F32, I32, U16, U32, Info, Keys, aligned, header
 from gemmaq.files.sentencepiece import SPACE, USER_DEFINED
+from gemmaq.files.span import FileSpan
 from gemmaq.models.families import size_label
 from gemmaq.models.family import License, Vocabulary
 from gemmaq.models.identity import Identity, identify, title
@@ -123,6 +126,20 @@ def pack(planned: PlannedTensor, values: Values) -> tuple[U8, ...]:
     packer = codec(planned.encoding).pack
     assert packer is not None
     return (packer(values),)
+
+
+def arrays(folder: Path) -> dict[str, StoredArray]:
+    """All tensors of the GGUF files in a folder by name.
+
+    Raises:
+        InputError: a header cannot be read.
+    """
+    files = [gguf_reader.parse(FileSpan.of(path)) for path in sorted(folder.glob("*.gguf"))]
+    return {
+        info.name: StoredArray(info.type.name, info.shape, file.span, info.offset, info.nbytes)
+        for file in files
+        for info in file.tensors
+    }
 
 
 def _describe(keys: Keys, checkpoint: Checkpoint, plan: Plan, identity: Identity) -> None:

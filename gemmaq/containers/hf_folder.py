@@ -4,37 +4,37 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from gemmaq.checkpoint import Checkpoint
 from gemmaq.checkpoint.tokenizer import to_files
-from gemmaq.containers.layout import OutputFile, Piece, Placement, shard_names, split
-from gemmaq.planning.plan import Plan, PlannedTensor
+from gemmaq.containers.layout import OutputFile, Piece, Placement, StoredArray, shard_names, split
+from gemmaq.files import safetensors_header
+from gemmaq.files.span import FileSpan
+from gemmaq.planning.plan import Constant, Format, Plan, PlannedTensor
 
 _SHARD_BYTES = 5 << 30
 
-Constant = tuple[str, str, tuple[int, ...], bytes]
-"""A small array known beforehand: name, dtype, shape, bytes."""
-
 
 def lay_out_shards(
-    plan: Plan, limit: int | None, metadata: Mapping[str, str], constants: Mapping[str, Constant], always_index: bool
+    plan: Plan, target: Format, limit: int | None, *, metadata: Mapping[str, str], always_index: bool
 ) -> tuple[list[OutputFile], dict[str, bytes]]:
     """The weight files of a plan, and the index where there is one.
 
     Args:
-        plan: what to write.
+        plan: tensors to write.
+        target: demands of the container.
         limit: bytes of a shard, None for the 5 GiB that transformers and mlx-lm both use.
         metadata: of the header.
-        constants: planned tensor -> an array to be written beside it.
         always_index: write the index even for a single file.
     """
     shards = split(plan.everything, limit or _SHARD_BYTES)
     file_names = shard_names("model{}.safetensors", len(shards))
     files, weight_map, total = [], {}, 0
     for name, tensors in zip(file_names, shards, strict=True):
-        beside = [constants[t.name] for t in tensors if t.name in constants]
-        file, arrays, size = _lay_out(name, tensors, metadata, beside)
+        constants = [constant for t in tensors for constant in target.constants(t.name, t.shape, t.encoding)]
+        file, arrays, size = _lay_out(name, tensors, metadata, constants)
         files.append(file)
         total += size
         weight_map.update(dict.fromkeys(arrays, name))
@@ -59,8 +59,8 @@ def _lay_out(
         at += size
         return at - size
 
-    for array, dtype, shape, data in constants:
-        enter(array, dtype, shape, len(data))
+    for constant in constants:
+        enter(constant.name, constant.dtype, constant.shape, len(constant.data))
     starts: list[list[int]] = []
     for tensor in tensors:
         rows, starts_here = tensor.source.rows, []
@@ -72,12 +72,26 @@ def _lay_out(
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     data_at = 8 + len(text)
-    head = len(text).to_bytes(8, "little") + text + b"".join(data for *_, data in constants)
+    head = len(text).to_bytes(8, "little") + text + b"".join(constant.data for constant in constants)
     placements = tuple(
         Placement(t, tuple(Piece(data_at + s, p.row_bytes) for s, p in zip(begin, t.pieces, strict=True)))
         for t, begin in zip(tensors, starts, strict=True)
     )
     return OutputFile(name, data_at + at, head, placements), [key for key in header if key != "__metadata__"], at
+
+
+def arrays(folder: Path) -> dict[str, StoredArray]:
+    """All arrays of the safetensors files in a folder by name.
+
+    Raises:
+        InputError: a header cannot be read.
+    """
+    spans = [FileSpan.of(path) for path in sorted(folder.glob("*.safetensors"))]
+    return {
+        entry.name: StoredArray(entry.dtype, entry.shape, span, entry.offset, entry.nbytes)
+        for span in spans
+        for entry in safetensors_header.parse(span)
+    }
 
 
 def side_files(checkpoint: Checkpoint, config: Mapping[str, Any]) -> dict[str, bytes]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from gemmaq.files.span import FileSpan
 from gemmaq.planning.plan import PlannedTensor
 
 
@@ -21,6 +22,17 @@ class Placement:
 
     tensor: PlannedTensor
     pieces: tuple[Piece, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StoredArray:
+    """An array as the header of a finished file has it: dtype, shape, and where it lies."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    span: FileSpan
+    offset: int
+    nbytes: int
 
 
 @dataclass(frozen=True, slots=True)

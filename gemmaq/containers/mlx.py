@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gemmaq.checkpoint import Checkpoint
+from gemmaq.containers.hf_folder import arrays as arrays
 from gemmaq.containers.hf_folder import lay_out_shards, side_files, whole_config
 from gemmaq.containers.layout import OutputFile
 from gemmaq.encodings import ENCODINGS, Encoding, codec
@@ -56,6 +57,7 @@ FORMAT = Format(
     text_prefix="language_model.",
     channels_last=True,
     repeats_head=True,
+    layout="mlx",
 )
 
 
@@ -65,7 +67,7 @@ def lay_out(checkpoint: Checkpoint, plan: Plan, max_shard_bytes: int | None) -> 
     Raises:
         InputError: the tokenizer is unusable.
     """
-    files, index = lay_out_shards(plan, max_shard_bytes, {"format": "mlx"}, {}, True)
+    files, index = lay_out_shards(plan, FORMAT, max_shard_bytes, metadata={"format": "mlx"}, always_index=True)
     config = whole_config(checkpoint, plan, "bfloat16")
     if "text_config" in config:  # where mlx-vlm looks; without hidden_size it scales images as for one of 2048
         config["text_config"]["mm_tokens_per_image"] = config["mm_tokens_per_image"]

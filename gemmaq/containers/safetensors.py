@@ -10,11 +10,12 @@ import struct
 from typing import TYPE_CHECKING, Any
 
 from gemmaq.checkpoint import Checkpoint
-from gemmaq.containers.hf_folder import Constant, lay_out_shards, side_files, whole_config
+from gemmaq.containers.hf_folder import arrays as arrays
+from gemmaq.containers.hf_folder import lay_out_shards, side_files, whole_config
 from gemmaq.containers.layout import OutputFile
 from gemmaq.encodings import ENCODINGS, Encoding
 from gemmaq.encodings.bitstream import floats, words
-from gemmaq.planning.plan import Format, PieceSpec, Plan, PlannedTensor
+from gemmaq.planning.plan import Constant, Format, PieceSpec, Plan, PlannedTensor
 
 if TYPE_CHECKING:
     from gemmaq.encodings import U8, Values
@@ -30,6 +31,13 @@ def _pieces(encoding: Encoding, columns: int) -> tuple[PieceSpec, ...]:
     return PieceSpec("weight_packed", "I32", packed // 4, packed), PieceSpec("weight_scale", "BF16", groups, 2 * groups)
 
 
+def _constants(name: str, shape: tuple[int, ...], encoding: Encoding) -> tuple[Constant, ...]:
+    """compressed-tensors has the shape of every quantized matrix as an array."""
+    if encoding.is_float:
+        return ()
+    return (Constant(f"{name}_shape", "I64", (len(shape),), struct.pack(f"<{len(shape)}q", *shape)),)
+
+
 FORMAT = Format(
     name="safetensors",
     holds=lambda encoding: encoding.is_float or encoding.compressed_tensors,
@@ -40,6 +48,8 @@ FORMAT = Format(
     pieces=_pieces,
     portable=True,
     text_prefix="language_model.",
+    layout="compressed-tensors",
+    constants=_constants,
 )
 
 
@@ -49,13 +59,9 @@ def lay_out(checkpoint: Checkpoint, plan: Plan, max_shard_bytes: int | None) -> 
     Raises:
         InputError: the tokenizer is unusable.
     """
-    quantized = [t for t in plan.tensors if not t.encoding.is_float]
-    constants: dict[str, Constant] = {
-        t.name: (t.name + "_shape", "I64", (2,), struct.pack("<2q", *t.source.shape)) for t in quantized
-    }
-    files, index = lay_out_shards(plan, max_shard_bytes, {"format": "pt"}, constants, False)
+    files, index = lay_out_shards(plan, FORMAT, max_shard_bytes, metadata={"format": "pt"}, always_index=False)
     config = whole_config(checkpoint, plan, _TORCH.get(plan.body.name, "bfloat16"))
-    if quantized:
+    if any(not tensor.encoding.is_float for tensor in plan.tensors):
         config["quantization_config"] = _quantization(plan)
     side = index | side_files(checkpoint, config)
     return (*files, *(OutputFile(name, len(data), data) for name, data in side.items()))

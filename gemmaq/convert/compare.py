@@ -13,7 +13,7 @@ import numpy as np
 
 from gemmaq.checkpoint import Tensor
 from gemmaq.checkpoint.rows import read_rows, values_of
-from gemmaq.containers import Container
+from gemmaq.containers import Writer
 from gemmaq.convert.workers import run_all
 from gemmaq.convert.write import SLAB_ELEMENTS, chosen
 from gemmaq.encodings import Quantized, dequantize
@@ -66,7 +66,7 @@ class Pair:
     source: Tensor
     made: Tensor
     planned: PlannedTensor | None = None
-    container: Container | None = None
+    container: Writer | None = None
 
 
 @dataclass(frozen=True, slots=True)

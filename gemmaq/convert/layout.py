@@ -8,7 +8,7 @@ from pathlib import Path
 
 from gemmaq import containers
 from gemmaq.checkpoint import Checkpoint
-from gemmaq.containers import Container
+from gemmaq.containers import Writer
 from gemmaq.containers.layout import OutputFile
 from gemmaq.methods.lattice import Verdict
 from gemmaq.planning.plan import Plan
@@ -21,7 +21,7 @@ class Artifact:
     """A plan laid out: the files of one container, to be written into one folder."""
 
     plan: Plan
-    container: Container
+    container: Writer
     files: tuple[OutputFile, ...]
     folder: Path
 
@@ -48,12 +48,12 @@ def make_plans(
     Raises:
         InputError: a container cannot hold what is asked for.
     """
-    shared = any(containers.find(name).FORMAT.portable for name in request.to)
+    shared = any(containers.writer(name).FORMAT.portable for name in request.to)
     return [
         make_plan(
             checkpoint,
             request.recipe,
-            containers.find(name).FORMAT,
+            containers.writer(name).FORMAT,
             verdicts,
             request.portable,
             shared,
@@ -78,7 +78,7 @@ def lay_out(checkpoint: Checkpoint, plans: Sequence[Plan], request: Request, fol
     """
     artifacts = []
     for plan in plans:
-        container = containers.find(plan.format)
+        container = containers.writer(plan.format)
         files = container.lay_out(checkpoint, plan, request.shard_bytes)
         artifacts.append(Artifact(plan, container, files, folder / plan.format if len(request.to) > 1 else folder))
     return artifacts

@@ -7,15 +7,13 @@ from typing import Any
 from gemmaq import vram
 from gemmaq.artifact import card
 
-_ENGINES = {"gguf": "llama.cpp", "mlx": "mlx", "compressed-tensors": "vllm", "safetensors": "vllm"}
-"""Format -> engine of `gemmaq estimate-vram`."""
 _CONTEXTS = (4096, 8192, 32768, 131072)
 _GB = 1e9
 
 
 def memory_table(model: card.Model) -> str:
     """A sentence and a table in Markdown, GB of every part at several contexts."""
-    engine = vram.find(_ENGINES[model.format])
+    engine = vram.find(model.container.engine)
     has_vision = bool(model.vision) and engine.sees is not None
     config: Any = model.config
     weights = vram.Model(model.name, config, model.weights, model.embedding, model.vision)

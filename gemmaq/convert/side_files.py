@@ -19,6 +19,7 @@ from gemmaq.convert.memory_table import memory_table
 from gemmaq.convert.outputs import Watch
 from gemmaq.convert.write import Finish
 from gemmaq.files.names import is_mmproj
+from gemmaq.planning.containers import CONTAINERS
 from gemmaq.planning.request import Request
 
 
@@ -56,7 +57,7 @@ Maker = Callable[[Written], bytes | None]
 
 
 def _modelfile(written: Written) -> bytes | None:
-    if written.artifact.plan.format != "gguf":
+    if not CONTAINERS[written.artifact.plan.format].ollama:
         return None
     names = [file.path for file in written.weights]
     projector = next(filter(is_mmproj, names), None)
@@ -64,7 +65,7 @@ def _modelfile(written: Written) -> bytes | None:
 
 
 def _params(written: Written) -> bytes | None:
-    return modelfile.params(written.checkpoint) if written.artifact.plan.format == "gguf" else None
+    return modelfile.params(written.checkpoint) if CONTAINERS[written.artifact.plan.format].ollama else None
 
 
 def _provenance(written: Written) -> bytes:

@@ -13,7 +13,7 @@ from gemmaq import methods
 from gemmaq.artifact.outcomes import OutcomeCounter
 from gemmaq.checkpoint import Tensor
 from gemmaq.checkpoint.rows import read_rows, values_of
-from gemmaq.containers import Container
+from gemmaq.containers import Writer
 from gemmaq.containers.layout import OutputFile, Placement
 from gemmaq.convert.layout import Artifact
 from gemmaq.convert.outputs import Output, Watch, Wrote, flushing, opening, sync, write_all
@@ -41,7 +41,7 @@ class _Target:
     """Where the rows of one tensor go: a plan entry and its place, the container that packs it, an open file."""
 
     placement: Placement
-    container: Container
+    container: Writer
     output: Output
 
     @property

@@ -33,11 +33,33 @@ class PieceSpec:
 
 
 @dataclass(frozen=True, slots=True)
-class Format:
-    """What a container demands of the tensors in it.
+class Constant:
+    """A small array whose content is known from the plan, written ahead of the tensors.
 
     Attributes:
-        name: `gguf`, `mlx`, `safetensors`.
+        name: in the container.
+        dtype: safetensors name of its numbers.
+        shape: its dimensions.
+        data: its bytes.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    data: bytes
+
+
+def no_constants(name: str, shape: tuple[int, ...], encoding: Encoding) -> tuple[Constant, ...]:
+    """The constants of a container that has none."""
+    return ()
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """Demands of a container on the tensors in it.
+
+    Attributes:
+        name: name of the container.
         holds: whether it can hold an encoding.
         holds_embedding: whether it can hold the embedding in an encoding.
         gguf_names: Whether tensors have their GGUF names, norms GGUF's shift, and the vision side a file of its own
@@ -49,6 +71,8 @@ class Format:
         text_prefix: what names of the text side begin with in a model that has a vision side too.
         channels_last: whether kernels of a convolution have their channels last.
         repeats_head: whether a model with a vision side has the embedding a second time, as its head.
+        layout: how tensors in several pieces are read back, one of the layouts of `checkpoint.rows`.
+        constants: (name of a tensor, its shape, its encoding) -> arrays that go with it.
     """
 
     name: str
@@ -62,6 +86,8 @@ class Format:
     text_prefix: str = ""
     channels_last: bool = False
     repeats_head: bool = False
+    layout: str = "plain"
+    constants: Callable[[str, tuple[int, ...], Encoding], tuple[Constant, ...]] = no_constants
 
     @property
     def encodings(self) -> frozenset[str]:

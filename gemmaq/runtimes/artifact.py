@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from gemmaq.artifact.folder import PARTS, has_model
+from gemmaq.artifact.folder import has_model, parts_of
 from gemmaq.checkpoint import Checkpoint
 from gemmaq.errors import InputError, NotFoundError
 from gemmaq.files.names import is_mmproj, shards_of, split_type, stem
@@ -71,7 +71,7 @@ def folder_of(artifact: Path) -> Path:
         raise NotFoundError(f"{artifact} does not exist", "name the folder that gemmaq convert or gemmaq pull made")
     if artifact.is_file():
         return artifact.parent
-    parts = [artifact / part for part in PARTS if (artifact / part).is_dir()]
+    parts = [artifact / part for part in parts_of(artifact)]
     if parts and not has_model(artifact):
         raise InputError(f"{artifact} holds {len(parts)} artifacts", f"name one of them: {parts[0]}")
     return artifact

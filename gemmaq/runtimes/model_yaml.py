@@ -76,7 +76,7 @@ def memory(artifact: Artifact) -> int:
 
     engine = vram.find(_ENGINES[artifact.container])
     checkpoint = artifact.checkpoint
-    model = weights.builds(checkpoint, containers.find(engine.container).FORMAT, None, None)[0].model
+    model = weights.builds(checkpoint, containers.writer(engine.container).FORMAT, None, None)[0].model
     context = min(_CONTEXT, checkpoint.config.max_position_embeddings)
     load = vram.Load(context, (engine.kv_default, engine.kv_default), vision=bool(model.vision))
     return vram.estimate(engine, model, load).total

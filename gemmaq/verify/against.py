@@ -10,7 +10,7 @@ from gemmaq import __version__
 from gemmaq.artifact.provenance import Provenance
 from gemmaq.calibration.complete import Basis
 from gemmaq.checkpoint import Checkpoint, Part, Tensor
-from gemmaq.containers.layout import OutputFile
+from gemmaq.containers.layout import OutputFile, StoredArray
 from gemmaq.convert.compare import Compared, Pair, compare
 from gemmaq.convert.layout import Artifact, lay_out, make_plans
 from gemmaq.convert.run import Conversion, Options, artifacts
@@ -20,12 +20,7 @@ from gemmaq.methods import METHODS
 from gemmaq.planning.plan import PlannedTensor
 from gemmaq.planning.survey import grids
 from gemmaq.progress import ProgressCallback
-from gemmaq.verify.structure import Array, arrays
-
-_LAYOUTS = {"gguf": "plain", "mlx": "mlx", "safetensors": "compressed-tensors"}
-
-_CONSTANT = ".weight_shape"
-"""An array of compressed-tensors that is part of what precedes the tensors."""
+from gemmaq.verify.structure import arrays
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,10 +76,13 @@ def _compared(
 ) -> Comparison:
     """Compare every tensor and header of a folder with the artifact that gemmaq makes of the source."""
     found = arrays(folder, known.container)
+    target = artifact.container.FORMAT
     pairs, problems, unknown = [], [], 0
     for planned in artifact.plan.everything:
         there = [found.pop(name, None) for name in _names(planned)]
-        made = _as_tensor(planned, known.container, [array for array in there if array is not None])
+        for constant in target.constants(planned.name, planned.shape, planned.encoding):
+            found.pop(constant.name, None)
+        made = _as_tensor(planned, target.layout, [array for array in there if array is not None])
         if made is None:
             problems.append(f"tensor {planned.name} is not there as {planned.encoding.label} {list(planned.shape)}")
         elif (
@@ -96,8 +94,7 @@ def _compared(
             unknown += 1
         else:
             pairs.append(Pair(planned.name, planned.source, made, planned, artifact.container))
-    surplus = [name for name in found if not (known.container == "safetensors" and name.endswith(_CONSTANT))]
-    problems += [f"tensor {name} is not made of {source.location}" for name in surplus]
+    problems += [f"tensor {name} is not made of {source.location}" for name in found]
     compared = compare(pairs, threads=threads, progress=progress)
     for tensor in compared:
         if tensor.equal is False:
@@ -150,7 +147,7 @@ def _names(planned: PlannedTensor) -> list[str]:
     return [planned.name.removesuffix("weight") + piece.suffix for piece in planned.pieces]
 
 
-def _as_tensor(planned: PlannedTensor, container: str, found: Sequence[Array]) -> Tensor | None:
+def _as_tensor(planned: PlannedTensor, layout: str, found: Sequence[StoredArray]) -> Tensor | None:
     """The tensor as it lies in the artifact, to give the source's weights; None if its arrays are others."""
     rows = planned.source.rows
     sizes = [rows * piece.row_bytes for piece in planned.pieces]
@@ -161,7 +158,7 @@ def _as_tensor(planned: PlannedTensor, container: str, found: Sequence[Array]) -
         Part(array.span, array.offset, piece.row_bytes, piece.dtype)
         for array, piece in zip(found, planned.pieces, strict=True)
     )
-    layout = "plain" if len(parts) == 1 else _LAYOUTS[container]
+    layout = "plain" if len(parts) == 1 else layout
     shift = planned.source.shift - planned.shift
     return Tensor(
         planned.source.name, planned.source.shape, planned.encoding, parts, layout, shift, planned.channels_last

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from gemmaq.artifact import provenance, sums
 from gemmaq.artifact.digests import of_files
-from gemmaq.artifact.folder import PARTS, has_model, is_left_behind
+from gemmaq.artifact.folder import has_model, is_left_behind, parts_of
 from gemmaq.artifact.provenance import Provenance
 from gemmaq.checkpoint import Checkpoint
 from gemmaq.errors import GemmaqError, NotFoundError
@@ -87,7 +87,7 @@ def examine(artifact: Path, progress: ProgressCallback | None = None) -> list[Re
         artifact = artifact.parent
     if not artifact.is_dir():
         raise NotFoundError(f"{artifact} does not exist", "name the folder that gemmaq convert made")
-    parts = [part for part in PARTS if (artifact / part).is_dir()]
+    parts = parts_of(artifact)
     said = (provenance.NAME,) if parts else (provenance.NAME, sums.NAME)
     alone = has_model(artifact) or any((artifact / name).is_file() for name in said)
     names = [""] if alone else parts

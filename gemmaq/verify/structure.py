@@ -3,30 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from gemmaq import containers
 from gemmaq.artifact import provenance
 from gemmaq.artifact.provenance import Provenance
 from gemmaq.checkpoint import Checkpoint
+from gemmaq.containers.layout import StoredArray
 from gemmaq.encodings import ENCODINGS
 from gemmaq.errors import GemmaqError
-from gemmaq.files import gguf_reader, safetensors_header
 from gemmaq.files.names import is_mmproj
-from gemmaq.files.span import FileSpan
 from gemmaq.sources.open import open_source
-
-
-@dataclass(frozen=True, slots=True)
-class Array:
-    """An array as a header has it: its type, its shape, and where it lies."""
-
-    dtype: str
-    shape: tuple[int, ...]
-    span: FileSpan
-    offset: int
-    nbytes: int
 
 
 def opened(place: Path) -> tuple[Checkpoint | None, list[str]]:
@@ -52,16 +39,16 @@ def _projectors(folder: Path, model: Checkpoint) -> list[str]:
     return []
 
 
-def arrays(folder: Path, container: str) -> dict[str, Array]:
+def arrays(folder: Path, container: str) -> dict[str, StoredArray]:
     """All arrays of a folder's files by name.
 
     Raises:
         InputError: a header cannot be read.
     """
-    return _HEADERS[container](folder)
+    return dict(containers.writer(container).arrays(folder))
 
 
-def unlike(known: Provenance, found: Mapping[str, Array]) -> list[str]:
+def unlike(known: Provenance, found: Mapping[str, StoredArray]) -> list[str]:
     """Where headers and gemmaq.json differ."""
     wanted = _wanted(known)
     problems = []
@@ -81,40 +68,20 @@ def _spelled(header: _Header) -> str:
     return f"{header[0]} {list(header[1])}"
 
 
-def _of_gguf(folder: Path) -> dict[str, Array]:
-    files = [gguf_reader.parse(FileSpan.of(path)) for path in sorted(folder.glob("*.gguf"))]
-    return {
-        info.name: Array(info.type.name, info.shape, file.span, info.offset, info.nbytes)
-        for file in files
-        for info in file.tensors
-    }
-
-
-def _of_safetensors(folder: Path) -> dict[str, Array]:
-    spans = [FileSpan.of(path) for path in sorted(folder.glob("*.safetensors"))]
-    return {
-        entry.name: Array(entry.dtype, entry.shape, span, entry.offset, entry.nbytes)
-        for span in spans
-        for entry in safetensors_header.parse(span)
-    }
-
-
-_HEADERS = {"gguf": _of_gguf, "mlx": _of_safetensors, "safetensors": _of_safetensors}
-
-
 def _wanted(known: Provenance) -> dict[str, _Header]:
     """The arrays that must be there by gemmaq.json."""
-    pieces = containers.find(known.container).FORMAT.pieces
+    target = containers.writer(known.container).FORMAT
     wanted: dict[str, _Header] = {}
     for tensor in known.tensors:
         encoding = ENCODINGS[tensor.encoding]
-        if encoding.is_float or known.container == "gguf":
-            wanted[tensor.name] = (encoding.label, tensor.shape)
-            continue
-        stem = tensor.name.removesuffix("weight")
-        for number, piece in enumerate(pieces(encoding, tensor.shape[-1])):
-            dtype = known.request.scales.upper() if number else piece.dtype
-            wanted[stem + piece.suffix] = (dtype, (*tensor.shape[:-1], piece.columns))
-        if known.container == "safetensors":
-            wanted[f"{stem}weight_shape"] = ("I64", (len(tensor.shape),))
+        pieces = target.pieces(encoding, tensor.shape[-1] if tensor.shape else 1)
+        if len(pieces) == 1:
+            wanted[tensor.name] = (pieces[0].dtype, tensor.shape)
+        else:
+            stem = tensor.name.removesuffix("weight")
+            for number, piece in enumerate(pieces):
+                dtype = known.request.scales.upper() if number else piece.dtype
+                wanted[stem + piece.suffix] = (dtype, (*tensor.shape[:-1], piece.columns))
+        for constant in target.constants(tensor.name, tensor.shape, encoding):
+            wanted[constant.name] = (constant.dtype, constant.shape)
     return wanted

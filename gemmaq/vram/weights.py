@@ -16,13 +16,12 @@ from gemmaq.models.gemma3.config import TextConfig as Gemma3
 from gemmaq.models.roles import VISION, Role
 from gemmaq.models.size import Size
 from gemmaq.planning import recipe
+from gemmaq.planning.containers import CONTAINERS
 from gemmaq.planning.plan import Format
 from gemmaq.planning.planner import make_plan
 from gemmaq.vram import Model
 
 _DEFAULT = ("bf16", "q4_0")
-_AS_IT_IS = {"gguf": "gguf", "mlx": "mlx", "compressed-tensors": "safetensors"}
-"""Format of a checkpoint that is quantized already -> the container it needs no conversion for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +55,7 @@ def builds(
         UsageError: an unknown type.
         InputError: a type that the container or the model cannot have.
     """
-    if quants is None and embeddings is None and _AS_IT_IS.get(checkpoint.format) == target.name:
+    if quants is None and embeddings is None and checkpoint.format == CONTAINERS[target.name].formats[0]:
         return [_as_it_is(checkpoint, target)]
     return [_planned(checkpoint, target, q, e) for q in quants or _DEFAULT for e in embeddings or (None,)]
 
@@ -78,7 +77,7 @@ def _planned(checkpoint: Checkpoint, target: Format, quant: str, embedding: str 
 
 def _model(checkpoint: Checkpoint, target: Format, weights: int, embedding: int) -> Model:
     seen = checkpoint.vision_bytes
-    if seen and target.name == "gguf" and checkpoint.format != "gguf":
+    if seen and target.gguf_names and checkpoint.format not in CONTAINERS[target.name].formats:
         vision = checkpoint.family.vision
         seen = vision.mmproj_bytes(checkpoint.config.hidden_size, checkpoint.vision_config or vision.DEFAULT)
     assert isinstance(checkpoint.config, Gemma3)

@@ -1,0 +1,92 @@
+"""Folders and files that appear whole or not at all, and what must not be replaced."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from gemmaq.errors import OutputError
+from gemmaq.files.atomic import check_output, free_space, staging, write_file
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_folder_appears_whole(tmp_path: Path) -> None:
+    with staging(tmp_path / "a/out", False) as stage:
+        (stage / "model.gguf").write_text("x")
+        assert not (tmp_path / "a/out").exists()
+    assert names(tmp_path / "a") == ["out"] and names(tmp_path / "a/out") == ["model.gguf"]
+    mask = os.umask(0)
+    os.umask(mask)
+    assert (tmp_path / "a/out").stat().st_mode & 0o777 == 0o777 & ~mask
+
+
+@pytest.mark.parametrize("failure", [RuntimeError, KeyboardInterrupt])
+def test_a_failure_leaves_nothing(tmp_path: Path, failure: type[BaseException]) -> None:
+    with pytest.raises(failure), staging(tmp_path / "out", False) as stage:
+        (stage / "model.gguf").write_text("x")
+        raise failure
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("failed", [False, True])
+def test_an_earlier_folder_is_replaced_at_the_end(tmp_path: Path, failed: bool) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/old.gguf").touch()
+    try:
+        with staging(tmp_path / "out", True) as stage:
+            (stage / "new.gguf").touch()
+            if failed:
+                raise KeyboardInterrupt
+    except KeyboardInterrupt:
+        pass
+    assert names(tmp_path) == ["out"]
+    assert names(tmp_path / "out") == (["old.gguf"] if failed else ["new.gguf"])
+
+
+def test_errors_of_the_disk(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="no space left") as error, staging(tmp_path / "out", False):
+        raise OSError(errno.ENOSPC, "full")
+    assert error.value.hint is not None and error.value.exit_code == 7
+    with pytest.raises(OutputError, match="cannot be written: denied"), staging(tmp_path / "out", False):
+        raise OSError(errno.EACCES, "denied")
+
+
+def test_what_may_be_written_is_checked_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = tmp_path / "source/model.safetensors"
+    source.parent.mkdir()
+    source.touch()
+    check_output(tmp_path / "new/out", 1, [source], False)
+    with pytest.raises(OutputError, match="exists"):
+        check_output(source.parent, 1, [], False)
+    with pytest.raises(OutputError, match="source itself"):
+        check_output(source.parent, 1, [source], True)
+    check_output(source.parent, 1, [], True)
+    with pytest.raises(OutputError, match="bytes free"):
+        check_output(tmp_path / "out", 1 << 60, [], False)
+    with pytest.raises(OutputError, match="not a folder"):
+        check_output(source, 1, [], True)
+    monkeypatch.chdir(source.parent)
+    with pytest.raises(OutputError, match="the folder you are in"):
+        check_output(source.parent, 1, [], True)
+    monkeypatch.chdir(tmp_path)
+    (source.parent / "thesis.doc").touch()
+    with pytest.raises(OutputError, match=r"thesis\.doc, which gemmaq did not write"):
+        check_output(source.parent, 1, [], True)
+    assert free_space(tmp_path / "a/b/c")[0] == tmp_path
+
+
+def test_single_files(tmp_path: Path) -> None:
+    path = tmp_path / "imatrix.gguf"
+    write_file(path, b"one", False)
+    with pytest.raises(OutputError, match="exists"):
+        write_file(path, b"two", False)
+    write_file(path, b"two", True)
+    assert path.read_bytes() == b"two" and names(tmp_path) == ["imatrix.gguf"]
+    with pytest.raises(OutputError, match="cannot be written"):
+        write_file(tmp_path / "absent/file", b"x", False)

@@ -1,0 +1,61 @@
+"""Small text and JSON files: what is read, and that every refusal names the file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from gemmaq.errors import InputError, NotFoundError
+from gemmaq.files import text
+from gemmaq.files.text import read_card, read_json, read_text
+
+
+def test_a_missing_file_is_not_found(tmp_path: Path) -> None:
+    for read in (read_text, read_json):
+        with pytest.raises(NotFoundError, match=r"absent\.json does not exist"):
+            read(tmp_path / "absent.json")
+    assert read_json(tmp_path / "absent.json", {"a": 1}) == {"a": 1}
+    assert read_card(tmp_path / "absent.md") == {}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"\xff{}", "is not UTF-8"),
+        (b"{", "is not valid JSON"),
+        (b"[1]", "does not hold a JSON object"),
+        (b'{"a": "\\ud800"}', "is not valid JSON"),
+        (b'{"a":' * 100_000, "is not valid JSON"),
+    ],
+)
+def test_broken_json_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "config.json"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=rf"config\.json {message}"):
+        read_json(path)
+
+
+def test_whole_surrogate_pairs_are_fine(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text('{"a": "\\ud83d\\ude00"}')
+    assert read_json(tmp_path / "a.json") == {"a": "😀"}
+
+
+def test_folders_and_huge_files_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InputError, match="cannot be read"):
+        read_text(tmp_path)
+    monkeypatch.setattr(text, "_MAX_BYTES", 3)
+    (tmp_path / "a.txt").write_text("four")
+    with pytest.raises(InputError, match="too large"):
+        read_text(tmp_path / "a.txt")
+
+
+def test_metadata_of_a_card(tmp_path: Path) -> None:
+    card = tmp_path / "README.md"
+    card.write_text("---\nlicense: gemma\ntags: [a]\n---\n# Model\n")
+    assert read_card(card) == {"license": "gemma", "tags": ["a"]}
+    card.write_text("---\nlicense: gemma\ntags: [a]\nquantized_by: gemmaq\n---\n")
+    assert read_card(card) == {"license": "gemma", "quantized_by": "gemmaq"}
+    for odd in ("# Model\n", "---\n- a\n---\n", "---\na: [\n---\n", "---\ndate: 2026-13-01\n---\n", "---"):
+        card.write_text(odd)
+        assert read_card(card) == {}

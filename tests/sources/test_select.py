@@ -1,0 +1,74 @@
+"""Which files of a repository make a model."""
+
+from __future__ import annotations
+
+import pytest
+
+from gemmaq.errors import InputError, NotFoundError
+from gemmaq.hub import Listing, Ref, RemoteFile
+from gemmaq.sources import select
+
+
+def listing(*paths: str, part: str | None = None, size: int = 1) -> Listing:
+    return Listing(Ref("org/name", None, part), "a" * 40, tuple(RemoteFile(path, size, None, path) for path in paths))
+
+
+def paths(files: list[RemoteFile]) -> list[str]:
+    return [file.path for file in files]
+
+
+SHARDS = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")
+
+
+def test_safetensors_by_index_by_name_and_by_shard() -> None:
+    assert paths(select.weights(listing(*SHARDS, "other.safetensors"), [*SHARDS, SHARDS[0]])) == list(SHARDS)
+    assert paths(select.weights(listing("model.safetensors", "consolidated.safetensors"), None)) == [
+        "model.safetensors"
+    ]
+    assert paths(select.weights(listing(*SHARDS, "original/model.safetensors"), None)) == list(SHARDS)
+
+
+def test_missing_weights_are_named() -> None:
+    with pytest.raises(NotFoundError, match=rf"{SHARDS[1]}, which its index names"):
+        select.weights(listing(SHARDS[0]), SHARDS)
+    with pytest.raises(NotFoundError, match=SHARDS[1]):
+        select.weights(listing(SHARDS[0]), None)
+    assert paths(select.weights(listing(SHARDS[0]), SHARDS, ["*-00002-*"])) == [SHARDS[0]]
+    with pytest.raises(NotFoundError) as error:
+        select.weights(listing("flax_model.msgpack", size=1 << 27), None)
+    assert ".msgpack" in str(error.value.hint)
+
+
+def test_gguf_where_it_is_named_or_all_there_is() -> None:
+    assert select.is_gguf(listing("a-Q4_0.gguf"))
+    assert select.is_gguf(listing("a-Q4_0.gguf", "model.safetensors", part="Q4_0"))
+    assert not select.is_gguf(listing("a-Q4_0.gguf", "model.safetensors"))
+    assert not select.is_gguf(listing("mmproj-a-F16.gguf"))
+
+
+@pytest.mark.parametrize("part", ["q4_0", "Q4_0", "a-q4_0.gguf", "a-Q4_0"])
+def test_a_gguf_by_type_or_name(part: str) -> None:
+    files = listing("a-Q4_0.gguf", "a-Q8_0.gguf", "mmproj-a-BF16.gguf", "mmproj-a-F16.gguf", part=part)
+    assert paths(select.gguf(files)) == ["a-Q4_0.gguf", "mmproj-a-F16.gguf"]
+
+
+def test_shards_of_a_gguf_in_a_folder() -> None:
+    shards = ["BF16/a-BF16-00001-of-00002.gguf", "BF16/a-BF16-00002-of-00002.gguf"]
+    assert paths(select.gguf(listing(*reversed(shards), "a-Q4_0.gguf", part="bf16"))) == shards
+    with pytest.raises(NotFoundError, match="00002-of-00002"):
+        select.gguf(listing(shards[0], part="bf16"))
+
+
+def test_a_gguf_must_be_the_only_one() -> None:
+    with pytest.raises(InputError, match="holds 2 GGUF models") as several:
+        select.gguf(listing("a-Q4_0.gguf", "a-Q8_0.gguf"))
+    assert "org/name:Q4_0, org/name:Q8_0" in str(several.value.hint)
+    with pytest.raises(NotFoundError, match="no GGUF model Q6_K"):
+        select.gguf(listing("a-Q4_0.gguf", part="Q6_K"))
+
+
+def test_small_files_and_patterns() -> None:
+    files = listing("config.json", "tokenizer.json", "model.safetensors", "notes.txt")
+    assert paths(select.small(files)) == ["config.json", "tokenizer.json"]
+    assert paths(select.filtered(files.files, [], ["*.json"])) == ["model.safetensors", "notes.txt"]
+    assert paths(select.filtered(files.files, ["*.json"], ["config*"])) == ["tokenizer.json"]

@@ -10,7 +10,7 @@ import numpy as np
 
 from gemmaq.checkpoint import Part, Tensor
 from gemmaq.encodings import ENCODINGS, codec, dequantize
-from gemmaq.encodings.bitstream import floats, words
+from gemmaq.encodings.bitstream import pack_codes, pack_floats
 from gemmaq.errors import InputError
 from gemmaq.files.span import FileSpan
 
@@ -45,7 +45,11 @@ class Store:
         else:
             assert values.minima is not None
             kind = ENCODINGS[_SCALES]
-            arrays = [words(encoding.bits, values), floats(kind, values.scales), floats(kind, values.minima)]
+            arrays = [
+                pack_codes(encoding.bits, values.codes),
+                pack_floats(kind, values.scales),
+                pack_floats(kind, values.minima),
+            ]
             dtypes, layout = ["U32", kind.label, kind.label], "mlx"
         path = self.folder / f"{source.name}.codes"
         with path.open("xb") as file:

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from gemmaq.checkpoint import Part, Tensor
-from gemmaq.encodings import ENCODINGS, Encoding, Kind, codec
+from gemmaq.encodings import ENCODINGS, Encoding, Kind
+from gemmaq.encodings.bitstream import unpack_floats
 from gemmaq.errors import InputError
 from gemmaq.files.safetensors_header import ITEM_BYTES, Entry
 from gemmaq.files.span import FileSpan, Reader
@@ -74,10 +75,9 @@ def _is_symmetric(parts: tuple[Part, ...], rows: int, zero: int) -> bool:
         for row in places.tolist():
             numbers = []
             for part in parts[1:]:
-                read = codec(ENCODINGS[part.dtype.lower()]).read
-                assert read is not None
                 raw = reader.bytes(part.span, part.offset + row * part.row_bytes, part.row_bytes)
-                numbers.append(read(np.frombuffer(raw, np.uint8).reshape(1, -1)))
+                row_bytes = np.frombuffer(raw, np.uint8).reshape(1, -1)
+                numbers.append(unpack_floats(ENCODINGS[part.dtype.lower()], row_bytes))
             if not np.array_equal(numbers[1], -zero * numbers[0]):
                 return False
     return True

@@ -9,6 +9,7 @@ import numpy as np
 
 from gemmaq.checkpoint import Tensor
 from gemmaq.encodings import ENCODINGS, Quantized, codec, dequantize
+from gemmaq.encodings.bitstream import unpack_codes, unpack_floats
 from gemmaq.errors import InputError
 from gemmaq.files.span import Reader
 
@@ -63,36 +64,24 @@ def _plain(tensor: Tensor, arrays: Sequence[U8]) -> Values:
 
 
 def _floats(tensor: Tensor, part: int, array: U8) -> F32:
-    read = codec(ENCODINGS[tensor.parts[part].dtype.lower()]).read
-    assert read is not None
-    return read(array)  # type: ignore[no-any-return]
-
-
-def _codes(tensor: Tensor, words: U8) -> U8:
-    """Codes u8 [rows, columns] of a stream of bits."""
-    from gemmaq.encodings.kernels import unpack_stream
-
-    bits = tensor.encoding.bits
-    codes = np.empty((len(words), tensor.columns), np.uint8)
-    unpack_stream(words.reshape(-1, bits), bits, codes.reshape(-1, 8))
-    return codes
+    return unpack_floats(ENCODINGS[tensor.parts[part].dtype.lower()], array)
 
 
 def _mlx(tensor: Tensor, arrays: Sequence[U8]) -> Values:
     scales, biases = _floats(tensor, 1, arrays[1]), _floats(tensor, 2, arrays[2])
     zero = tensor.encoding.zero
     if zero is None:
-        return Quantized(_codes(tensor, arrays[0]), scales, biases)
+        return Quantized(unpack_codes(tensor.encoding.bits, arrays[0]), scales, biases)
     if not np.array_equal(biases, -zero * scales):
         raise InputError(
             f"tensor {tensor.name} of {tensor.span} is on the grid of {tensor.encoding.label} only in part",
             "convert the checkpoint that it was made of",
         )
-    return Quantized(_codes(tensor, arrays[0]), scales)
+    return Quantized(unpack_codes(tensor.encoding.bits, arrays[0]), scales)
 
 
 def _compressed_tensors(tensor: Tensor, arrays: Sequence[U8]) -> Values:
-    return Quantized(_codes(tensor, arrays[0]), _floats(tensor, 1, arrays[1]))
+    return Quantized(unpack_codes(tensor.encoding.bits, arrays[0]), _floats(tensor, 1, arrays[1]))
 
 
 _LAYOUTS: dict[str, Callable[[Tensor, Sequence[U8]], Values]] = {

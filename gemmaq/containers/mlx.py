@@ -18,8 +18,8 @@ from gemmaq.checkpoint import Checkpoint
 from gemmaq.containers.hf_folder import arrays as arrays
 from gemmaq.containers.hf_folder import lay_out_shards, side_files, whole_config
 from gemmaq.containers.layout import OutputFile
-from gemmaq.encodings import ENCODINGS, Encoding, codec
-from gemmaq.encodings.bitstream import floats, words
+from gemmaq.encodings import ENCODINGS, Encoding
+from gemmaq.encodings.bitstream import pack_codes, pack_floats, unpack_floats
 from gemmaq.planning.plan import Format, PieceSpec, Plan, PlannedTensor
 
 if TYPE_CHECKING:
@@ -103,11 +103,9 @@ def pack(planned: PlannedTensor, values: Values) -> tuple[U8, ...]:
     """Floats as they are; codes as a stream of bits, scales and biases."""
     encoding = planned.encoding
     if encoding.is_float:
-        return (floats(encoding, values),)
+        return (pack_floats(encoding, values),)
     kind = ENCODINGS[planned.pieces[1].dtype.lower()]
-    scales = floats(kind, values.scales)
-    if values.minima is not None:
-        return words(encoding.bits, values), scales, floats(kind, values.minima)
-    read = codec(kind).read
-    assert read is not None
-    return words(encoding.bits, values), scales, floats(kind, read(scales) * np.float32(-(encoding.zero or 0)))
+    codes, scales, minima = pack_codes(encoding.bits, values.codes), pack_floats(kind, values.scales), values.minima
+    if minima is None:
+        minima = unpack_floats(kind, scales) * np.float32(-(encoding.zero or 0))
+    return codes, scales, pack_floats(kind, minima)

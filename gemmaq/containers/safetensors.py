@@ -14,8 +14,13 @@ from gemmaq.containers.hf_folder import arrays as arrays
 from gemmaq.containers.hf_folder import lay_out_shards, side_files, whole_config
 from gemmaq.containers.layout import OutputFile
 from gemmaq.encodings import ENCODINGS, Encoding
-from gemmaq.encodings.bitstream import floats, words
+<<<<<<< HEAD
+from gemmaq.encodings.bitstream import pack_codes, pack_floats
 from gemmaq.planning.plan import Constant, Format, PieceSpec, Plan, PlannedTensor
+=======
+from gemmaq.encodings.bitstream import pack_codes, pack_floats
+from gemmaq.planning.plan import Format, PieceSpec, Plan, PlannedTensor
+>>>>>>> e5db79d (Packing and unpacking of floats and codes in one module; rows and containers call it)
 
 if TYPE_CHECKING:
     from gemmaq.encodings import U8, Values
@@ -104,5 +109,7 @@ def _quantization(plan: Plan) -> dict[str, Any]:
 def pack(planned: PlannedTensor, values: Values) -> tuple[U8, ...]:
     """Floats as they are; codes as a stream of bits, and scales."""
     if planned.encoding.is_float:
-        return (floats(planned.encoding, values),)
-    return words(planned.encoding.bits, values), floats(ENCODINGS[planned.pieces[1].dtype.lower()], values.scales)
+        return (pack_floats(planned.encoding, values),)
+    return pack_codes(planned.encoding.bits, values.codes), pack_floats(
+        ENCODINGS[planned.pieces[1].dtype.lower()], values.scales
+    )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gemmaq.encodings import ENCODINGS, Codec, Quantized, kernels
+from gemmaq.encodings import ENCODINGS, Codec, Quantized, kernels, packing_kernels
 from gemmaq.encodings.lanes import LANES, ROOM, WEIGHTS
 from gemmaq.encodings.legacy import half_bytes, halves
 from gemmaq.encodings.scale_search import EPSILON
@@ -129,14 +129,14 @@ def _weighted(x: F32, columns: F32) -> Quantized:
 def _pack(q: Quantized) -> U8:
     codes, scales = q.codes.reshape(-1, BLOCK), half_bytes(q.scales)
     out = np.empty((len(codes), _IQ4_NL.block_bytes), np.uint8)
-    kernels.pack_nibbles(scales, codes, 2, out)
+    packing_kernels.pack_nibbles(scales, codes, 2, out)
     return out.reshape(len(q.codes), -1)
 
 
 def _read(raw: U8) -> Quantized:
     blocks = raw.reshape(-1, _IQ4_NL.block_bytes)
     codes = np.empty((len(blocks), BLOCK), np.uint8)
-    kernels.unpack_nibbles(blocks, 2, codes)
+    packing_kernels.unpack_nibbles(blocks, 2, codes)
     return Quantized(codes.reshape(len(raw), -1), halves(blocks[:, :2]).reshape(len(raw), -1))
 
 

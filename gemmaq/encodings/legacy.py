@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gemmaq.encodings import Codec, Quantized, kernels
+from gemmaq.encodings import Codec, Quantized, kernels, packing_kernels
 from gemmaq.encodings.rounding import narrow_f16
 
 if TYPE_CHECKING:
@@ -64,12 +64,12 @@ def _pack(bits: int, q: Quantized) -> U8:
     at = head.shape[1]
     out = np.empty((len(codes), at + 4 * bits), np.uint8)
     if bits == 8:
-        kernels.pack_bytes(head, codes, out)
+        packing_kernels.pack_bytes(head, codes, out)
     elif bits == 5:
-        kernels.pack_fifth_bits(codes, at, out)
-        kernels.pack_nibbles(head, codes, at + 4, out)
+        packing_kernels.pack_fifth_bits(codes, at, out)
+        packing_kernels.pack_nibbles(head, codes, at + 4, out)
     else:
-        kernels.pack_nibbles(head, codes, at, out)
+        packing_kernels.pack_nibbles(head, codes, at, out)
     return out.reshape(len(q.codes), -1)
 
 
@@ -82,9 +82,9 @@ def _read(bits: int, affine: bool, raw: U8) -> Quantized:
     if bits == 8:
         np.bitwise_xor(blocks[:, at:], 0x80, out=codes)
     else:
-        kernels.unpack_nibbles(blocks, at + (4 if bits == 5 else 0), codes)
+        packing_kernels.unpack_nibbles(blocks, at + (4 if bits == 5 else 0), codes)
         if bits == 5:
-            kernels.unpack_fifth_bits(blocks, at, codes)
+            packing_kernels.unpack_fifth_bits(blocks, at, codes)
     return Quantized(codes.reshape(len(raw), -1), scales.reshape(len(raw), -1), minima)
 
 

@@ -30,14 +30,14 @@ def spilled(checkpoint: Checkpoint, weights: Weights, path: Path) -> Checkpoint:
     Raises:
         OutputError: the file cannot be written.
     """
-    from gemmaq.encodings.bitstream import floats
+    from gemmaq.encodings.bitstream import pack_floats
 
     bf16, places, at = ENCODINGS["bf16"], {}, 0
     try:
         with path.open("wb") as file:
             for name, values in weights:
                 places[name] = at
-                at += file.write(floats(bf16, values.reshape(-1, values.shape[-1])).data)
+                at += file.write(pack_floats(bf16, values.reshape(-1, values.shape[-1])).data)
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:

@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 
 import runtimes
-from gemmaq.encodings import Quantized
-from gemmaq.encodings.bitstream import words
+from gemmaq.encodings.bitstream import pack_codes
 from oracles import read_gguf
 from runtimes import Text, need
 
@@ -120,7 +119,7 @@ def test_words_are_those_of_the_library(bits: int, require: runtimes.Require) ->
 
     codes = np.random.default_rng(bits).integers(0, 1 << bits, (7, 96), np.uint8)
     signed = torch.from_numpy((codes.astype(np.int16) - (1 << bits - 1)).astype(np.int8))
-    ours = words(bits, Quantized(codes, np.ones((7, 3), np.float32))).view(np.int32)
+    ours = pack_codes(bits, codes).view(np.int32)
     np.testing.assert_array_equal(ours, pack_to_int32(signed, bits).numpy())
     assert torch.equal(unpack_from_int32(torch.from_numpy(ours), bits, torch.Size(codes.shape)), signed)
 

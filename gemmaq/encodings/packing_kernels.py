@@ -1,0 +1,93 @@
+"""Compiled loops between codes, one a byte, and the bytes of files: ggml's blocks of 32 and streams of bits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from gemmaq.jit import compiled
+
+BLOCK = 32
+
+
+@compiled
+def pack_nibbles(head: Any, codes: Any, at: Any, out: Any) -> None:
+    """Blocks u8 [blocks, at + 16]: head u8 [blocks, h] first, the low four bits of codes u8 [blocks, 32] from `at` on.
+
+    Byte j holds code j in its low half and code j + 16 in its high half.
+    """
+    for b in range(codes.shape[0]):
+        for j in range(head.shape[1]):
+            out[b, j] = head[b, j]
+        for j in range(16):
+            out[b, at + j] = (codes[b, j] & 15) | (codes[b, j + 16] << 4)
+
+
+@compiled
+def pack_bytes(head: Any, codes: Any, out: Any) -> None:
+    """Q8_0 blocks: head u8 [blocks, 2], then codes u8 [blocks, 32] as signed bytes around 0 instead of 128."""
+    for b in range(codes.shape[0]):
+        for j in range(head.shape[1]):
+            out[b, j] = head[b, j]
+        for j in range(codes.shape[1]):
+            out[b, 2 + j] = codes[b, j] ^ np.uint8(128)
+
+
+@compiled
+def pack_stream(codes: Any, bits: Any, out: Any) -> None:
+    """Codes u8 [n, 8] as a stream of `bits` bits each, lowest first: u8 [n, bits]."""
+    for b in range(codes.shape[0]):
+        word = np.uint64(0)
+        for j in range(8):
+            word |= np.uint64(codes[b, j]) << np.uint64(bits * j)
+        for k in range(bits):
+            out[b, k] = np.uint8(word & np.uint64(255))
+            word >>= np.uint64(8)
+
+
+@compiled
+def pack_pairs(pairs: Any, out: Any) -> None:
+    """`pack_stream` for four bits: two codes, read as one little-endian u16, make a byte."""
+    for i in range(pairs.size):
+        out[i] = np.uint8((pairs[i] & np.uint16(15)) | ((pairs[i] >> np.uint16(4)) & np.uint16(240)))
+
+
+@compiled
+def unpack_stream(raw: Any, bits: Any, codes: Any) -> None:
+    """The reverse of `pack_stream`."""
+    mask = np.uint64((1 << bits) - 1)
+    for b in range(raw.shape[0]):
+        word = np.uint64(0)
+        for k in range(bits):
+            word |= np.uint64(raw[b, k]) << np.uint64(8 * k)
+        for j in range(8):
+            codes[b, j] = np.uint8((word >> np.uint64(bits * j)) & mask)
+
+
+@compiled
+def unpack_nibbles(raw: Any, at: Any, codes: Any) -> None:
+    """The reverse of `pack_nibbles`."""
+    for b in range(raw.shape[0]):
+        for j in range(16):
+            codes[b, j] = raw[b, at + j] & 15
+            codes[b, j + 16] = raw[b, at + j] >> 4
+
+
+@compiled
+def pack_fifth_bits(codes: Any, at: Any, out: Any) -> None:
+    """Bit 4 of the 32 codes of a block into the four bytes at `at`, code j in bit j."""
+    for b in range(codes.shape[0]):
+        for k in range(4):
+            byte = np.uint8(0)
+            for j in range(8):
+                byte |= np.uint8(((codes[b, 8 * k + j] >> 4) & 1) << j)
+            out[b, at + k] = byte
+
+
+@compiled
+def unpack_fifth_bits(raw: Any, at: Any, codes: Any) -> None:
+    """Add bit 4 to codes that hold the low four."""
+    for b in range(raw.shape[0]):
+        for j in range(BLOCK):
+            codes[b, j] |= np.uint8(((raw[b, at + (j >> 3)] >> (j & 7)) & 1) << 4)

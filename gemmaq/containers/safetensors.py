@@ -14,13 +14,8 @@ from gemmaq.containers.hf_folder import arrays as arrays
 from gemmaq.containers.hf_folder import lay_out_shards, side_files, whole_config
 from gemmaq.containers.layout import OutputFile
 from gemmaq.encodings import ENCODINGS, Encoding
-<<<<<<< HEAD
 from gemmaq.encodings.bitstream import pack_codes, pack_floats
 from gemmaq.planning.plan import Constant, Format, PieceSpec, Plan, PlannedTensor
-=======
-from gemmaq.encodings.bitstream import pack_codes, pack_floats
-from gemmaq.planning.plan import Format, PieceSpec, Plan, PlannedTensor
->>>>>>> e5db79d (Packing and unpacking of floats and codes in one module; rows and containers call it)
 
 if TYPE_CHECKING:
     from gemmaq.encodings import U8, Values

@@ -13,7 +13,7 @@ from gemmaq.checkpoint import Checkpoint
 from gemmaq.containers import hf_folder, writer
 from gemmaq.containers.layout import OutputFile
 from gemmaq.encodings import ENCODINGS
-from gemmaq.encodings.bitstream import floats
+from gemmaq.encodings.bitstream import pack_floats
 from gemmaq.errors import UsageError
 from gemmaq.planning.containers import CONTAINERS, Command, Container, check, of_checkpoint_format
 from gemmaq.planning.plan import Format, PieceSpec, Plan
@@ -59,7 +59,7 @@ def toy(monkeypatch: pytest.MonkeyPatch) -> None:
     contents = {
         "FORMAT": target,
         "lay_out": lay_out,
-        "pack": lambda planned, values: (floats(planned.encoding, values),),
+        "pack": lambda planned, values: (pack_floats(planned.encoding, values),),
         "arrays": hf_folder.arrays,
     }
     for name, value in contents.items():

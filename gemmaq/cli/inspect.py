@@ -13,7 +13,7 @@ from gemmaq.cli import console
 
 if TYPE_CHECKING:
     from gemmaq.checkpoint import Checkpoint
-    from gemmaq.methods.lattice import Verdict
+    from gemmaq.methods.lattice import GridFit
 
 
 def inspect(
@@ -91,7 +91,7 @@ def _facts(checkpoint: Checkpoint, with_tensors: bool) -> dict[str, Any]:
     return facts
 
 
-def _grid(verdicts: Mapping[str, Verdict]) -> dict[str, Any]:
+def _grid(verdicts: Mapping[str, GridFit]) -> dict[str, Any]:
     """How many matrices lie on the grid of which rule, and how well it explains them at worst."""
     found = {name: verdict for name, verdict in verdicts.items() if verdict.rule is not None}
     rules = Counter(str(verdict.rule) for verdict in found.values())

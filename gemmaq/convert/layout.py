@@ -10,7 +10,7 @@ from gemmaq import containers
 from gemmaq.checkpoint import Checkpoint
 from gemmaq.containers import Writer
 from gemmaq.containers.layout import OutputFile
-from gemmaq.methods.lattice import Verdict
+from gemmaq.methods.lattice import GridFit
 from gemmaq.planning.plan import Plan
 from gemmaq.planning.planner import make_plan
 from gemmaq.planning.request import Request
@@ -34,7 +34,7 @@ class Artifact:
 def make_plans(
     checkpoint: Checkpoint,
     request: Request,
-    verdicts: Mapping[str, Verdict],
+    verdicts: Mapping[str, GridFit],
     only: Sequence[str] | None = None,
 ) -> list[Plan]:
     """Plan each container of a request.

@@ -15,7 +15,7 @@ from gemmaq.convert.side_files import finisher, no_extra_files
 from gemmaq.convert.write import write
 from gemmaq.errors import UsageError
 from gemmaq.files.atomic import check_output, free_space
-from gemmaq.methods.lattice import Verdict
+from gemmaq.methods.lattice import GridFit
 from gemmaq.planning.plan import Plan
 from gemmaq.planning.request import Request
 from gemmaq.planning.survey import grids
@@ -79,7 +79,7 @@ class Prepared:
     """
 
     plans: list[Plan]
-    verdicts: Mapping[str, Verdict]
+    verdicts: Mapping[str, GridFit]
     warnings: tuple[str, ...]
 
 

@@ -37,7 +37,7 @@ FIVE_BITS = "Q5_0"
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class GridFit:
     """What is known of the grid of a tensor.
 
     Attributes:
@@ -58,7 +58,7 @@ class Verdict:
         return self.rule is not None and self.rule != FIVE_BITS
 
 
-def judge(x: F32) -> Verdict:
+def detect(x: F32) -> GridFit:
     """Look for a grid in sample rows, f32 [rows, columns], columns a multiple of 32."""
     from gemmaq.methods.lattice_kernels import fit_blocks
 
@@ -69,19 +69,19 @@ def judge(x: F32) -> Verdict:
     told = ks >= 0  # blocks with too few weights that are not zero fit anything
     count = int(told.sum())
     if count < _FEW:
-        return Verdict(None, 0.0, 1.0, count)
+        return GridFit(None, 0.0, 1.0, count)
     four = told & (ks >= 1) & (ks <= 8)
     share = float(four.sum()) / count
     if share >= _ON_GRID:
         residual = float(np.sqrt(errors[four].sum() / np.square(blocks[four]).sum()))
         rows = len(x), -1
-        return Verdict(_rule(ks.reshape(rows), scales.reshape(rows), four.reshape(rows)), share, residual, count)
+        return GridFit(_rule(ks.reshape(rows), scales.reshape(rows), four.reshape(rows)), share, residual, count)
     five = told & (ks >= 1)
     wide = float(five.sum()) / count
     if wide >= _ON_GRID:
         residual = float(np.sqrt(errors[five].sum() / np.square(blocks[five]).sum()))
-        return Verdict(FIVE_BITS, wide, residual, count)
-    return Verdict(None, share, 1.0, count)
+        return GridFit(FIVE_BITS, wide, residual, count)
+    return GridFit(None, share, 1.0, count)
 
 
 def _rule(ks: np.ndarray, scales: F32, fits: np.ndarray) -> str:

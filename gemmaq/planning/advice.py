@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from gemmaq.checkpoint import Checkpoint
-from gemmaq.methods.lattice import Verdict
+from gemmaq.methods.lattice import GridFit
 
 if TYPE_CHECKING:
     from gemmaq.planning.plan import PlannedTensor
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def advise(
     checkpoint: Checkpoint,
     planned: tuple[PlannedTensor, ...],
-    verdicts: Mapping[str, Verdict],
+    verdicts: Mapping[str, GridFit],
     with_vision: bool,
 ) -> list[str]:
     """What a user should know of a plan before it is carried out, a sentence each.
@@ -46,7 +46,7 @@ def advise(
 
 
 def _grid_warnings(
-    checkpoint: Checkpoint, planned: tuple[PlannedTensor, ...], verdicts: Mapping[str, Verdict]
+    checkpoint: Checkpoint, planned: tuple[PlannedTensor, ...], verdicts: Mapping[str, GridFit]
 ) -> list[str]:
     """What the grids that the weights lie on mean for what was asked."""
     warnings = []

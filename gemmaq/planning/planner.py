@@ -9,7 +9,7 @@ from gemmaq.checkpoint import Checkpoint, Tensor
 from gemmaq.encodings import ENCODINGS, Encoding, Kind
 from gemmaq.errors import InputError
 from gemmaq.methods import AUTO, METHODS, Choice
-from gemmaq.methods.lattice import Verdict
+from gemmaq.methods.lattice import GridFit
 from gemmaq.models.family import Family
 from gemmaq.models.roles import Role
 from gemmaq.planning.advice import advise
@@ -21,7 +21,7 @@ def make_plan(
     checkpoint: Checkpoint,
     recipe: Recipe,
     target: Format,
-    verdicts: Mapping[str, Verdict] | None = None,
+    verdicts: Mapping[str, GridFit] | None = None,
     portable: bool = False,
     shared: bool = False,
     scales: str = "bf16",
@@ -116,7 +116,7 @@ def _planned(
     checkpoint: Checkpoint,
     recipe: Recipe,
     target: Format,
-    verdict: Verdict | None,
+    verdict: GridFit | None,
     portable: Mapping[str, bool],
     scales: str,
 ) -> PlannedTensor:
@@ -138,7 +138,7 @@ def _planned(
     return PlannedTensor(tensor, name, encoding, pieces, Choice(method, portable[method]), shift, reason)
 
 
-def _method(asked: str, tensor: Tensor, encoding: Encoding, verdict: Verdict | None) -> str:
+def _method(asked: str, tensor: Tensor, encoding: Encoding, verdict: GridFit | None) -> str:
     """The method a tensor gets: not every one is for every tensor.
 
     Raises:

@@ -10,7 +10,7 @@ import numpy as np
 from gemmaq.checkpoint import Checkpoint, Tensor
 from gemmaq.checkpoint.rows import weights
 from gemmaq.files.span import Reader
-from gemmaq.methods.lattice import BLOCK, Verdict, judge
+from gemmaq.methods.lattice import BLOCK, GridFit, detect
 from gemmaq.planning.request import Request
 
 _PLACES = 3
@@ -18,7 +18,7 @@ _SAMPLE = 1 << 13
 """Weights read at each place."""
 
 
-def survey(checkpoint: Checkpoint) -> Mapping[str, Verdict]:
+def survey(checkpoint: Checkpoint) -> Mapping[str, GridFit]:
     """Tensor -> verdict, for the matrices that are stored as floats and whose rows divide into blocks.
 
     Raises:
@@ -26,7 +26,7 @@ def survey(checkpoint: Checkpoint) -> Mapping[str, Verdict]:
     """
     with Reader() as reader:
         return {
-            name: judge(_sample(tensor, reader))
+            name: detect(_sample(tensor, reader))
             for name, tensor in checkpoint.tensors.items()
             if tensor.place.role.is_quantizable and tensor.encoding.is_float and tensor.columns % BLOCK == 0
         }
@@ -39,7 +39,7 @@ def _sample(tensor: Tensor, reader: Reader) -> np.ndarray:
     return np.concatenate([weights(tensor, int(place), count, reader) for place in places])
 
 
-def grids(checkpoint: Checkpoint, request: Request) -> Mapping[str, Verdict]:
+def grids(checkpoint: Checkpoint, request: Request) -> Mapping[str, GridFit]:
     """The grid each matrix lies on, as far as the request asks; the tokenizer is read meanwhile.
 
     Raises:

@@ -19,7 +19,7 @@ from gemmaq.checkpoint import Checkpoint, Tensor
 from gemmaq.checkpoint.rows import read_rows, values_of
 from gemmaq.encodings import dequantize
 from gemmaq.files.span import Reader
-from gemmaq.methods.lattice import BLOCK, Verdict
+from gemmaq.methods.lattice import BLOCK, GridFit
 from gemmaq.planning.survey import survey
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ _FEW_BITS = 4
 """Steps of grids with so few bits are as wide as those of the grid to come: half the noise does."""
 
 
-def on_lattice(checkpoint: Checkpoint, verdicts: Mapping[str, Verdict] | None = None) -> dict[str, str]:
+def on_lattice(checkpoint: Checkpoint, verdicts: Mapping[str, GridFit] | None = None) -> dict[str, str]:
     """Which matrices of the layers lie on a lattice already: name -> what it is called, `Q5_0` or `absmax/7`.
 
     Args:

@@ -16,7 +16,7 @@ from gemmaq.encodings import ENCODINGS, dequantize
 from gemmaq.errors import InputError
 from gemmaq.files.span import Reader
 from gemmaq.methods import Choice, quantize
-from gemmaq.methods.lattice import judge
+from gemmaq.methods.lattice import detect
 from gemmaq.models.samples import SAMPLE
 from gemmaq.planning.survey import survey
 from gemmaq.sources.open import open_source
@@ -66,7 +66,7 @@ def test_a_grid_is_recovered_whole(rule: str, stored: str, scale: str, ordinary:
     scales, codes = RULES[rule](ordinary)
     scales = rounded(scales) if scale == "bf16" else scales.astype(np.float32)
     x = STORED[stored]((scales[:, None] * codes).astype(np.float32)).reshape(ordinary.shape)
-    verdict = judge(x)
+    verdict = detect(x)
     assert (verdict.rule, verdict.on_grid) == (rule, True)
     assert verdict.share > 0.99 and verdict.residual < 2e-3
     values = quantize(x, Q4_0, Choice("lattice"))
@@ -91,14 +91,14 @@ def test_ordinary_weights_are_told_from_a_grid(scale: float, ordinary: np.ndarra
         random.uniform(-1, 1, (64, 640)),
     ):
         for stored in (lambda x: x, rounded):
-            verdict = judge(stored((x * scale).astype(np.float32)))
+            verdict = detect(stored((x * scale).astype(np.float32)))
             assert verdict.rule is None and not verdict.on_grid and verdict.share < 0.01
 
 
 def test_too_little_to_tell() -> None:
     few = absmax_7(np.random.default_rng(4).standard_normal((1, 32 * 15)).astype(np.float32))
     for x in ((few[0][:, None] * few[1]).reshape(1, -1), np.zeros((64, 640))):
-        verdict = judge(x.astype(np.float32))
+        verdict = detect(x.astype(np.float32))
         assert verdict.rule is None and verdict.blocks < 16
 
 
@@ -117,7 +117,7 @@ def test_some_blocks_off_the_grid_do_not_cost_the_others(ordinary: np.ndarray) -
     scales, codes = absmax_7(ordinary)
     x = rounded(scales[:, None] * codes).reshape(ordinary.shape)
     x[:3] = ordinary[:3]
-    assert judge(x).on_grid
+    assert detect(x).on_grid
     assert error(x[3:], "lattice") < 2e-3
     assert error(x[:3], "lattice") <= 1.01 * error(x[:3], "nearest")
 

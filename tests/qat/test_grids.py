@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import oracles
 from gemmaq.encodings import ENCODINGS, dequantize
 from gemmaq.methods import Choice, nearest
-from gemmaq.methods.lattice import judge
+from gemmaq.methods.lattice import detect
 from runtimes import Require
 
 torch = pytest.importorskip("torch")
@@ -139,7 +139,7 @@ def test_surveys_recognise_both_grids() -> None:
     for name, rule in rules.items():
         stored = grids.stored(x, grids.GRIDS[name])
         in_file = torch.from_numpy(stored).bfloat16().float().numpy()
-        verdict = judge(in_file)
+        verdict = detect(in_file)
         assert (verdict.rule, verdict.share) == (rule, 1.0)
 
 

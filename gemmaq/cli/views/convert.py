@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from gemmaq.artifact.outcomes import OutcomeCounter
     from gemmaq.checkpoint import Checkpoint
     from gemmaq.convert.layout import Artifact
-    from gemmaq.methods.lattice import Verdict
+    from gemmaq.methods.lattice import GridFit
     from gemmaq.planning.plan import Plan
 
 
@@ -73,7 +73,7 @@ def report(
     return whole
 
 
-def grid(verdicts: Mapping[str, Verdict]) -> list[dict[str, Any]]:
+def grid(verdicts: Mapping[str, GridFit]) -> list[dict[str, Any]]:
     """The part of it that tells of grids."""
     return [
         {
@@ -92,7 +92,7 @@ def _peak_rss() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def summarize(artifacts: Sequence[Artifact], verdicts: Mapping[str, Verdict], seconds: float | None) -> None:
+def summarize(artifacts: Sequence[Artifact], verdicts: Mapping[str, GridFit], seconds: float | None) -> None:
     """Files on stdout, the rest on stderr."""
     for artifact in artifacts:
         for file in artifact.files:

@@ -170,6 +170,11 @@ class Checkpoint:
         """The norm behind the last layer."""
         return self.tensors[self.family.names.FINAL_NORM]
 
+    @property
+    def matrices(self) -> dict[str, Tensor]:
+        """The matrices of the decoder layers, which are multiplied with activations, by canonical name."""
+        return {name: tensor for name, tensor in self.tensors.items() if tensor.place.role.is_layer_matrix}
+
     def layer(self, index: int) -> dict[str, Tensor]:
         """The tensors of a decoder layer by their part."""
         return {tensor.place.part: tensor for tensor in self.tensors.values() if tensor.place.layer == index}
@@ -178,9 +183,8 @@ class Checkpoint:
     def body(self) -> Encoding:
         """Encoding of most bytes of the layer matrices."""
         sizes: Counter[Encoding] = Counter()
-        for tensor in self.tensors.values():
-            if tensor.place.role.is_layer_matrix:
-                sizes[tensor.encoding] += tensor.nbytes
+        for tensor in self.matrices.values():
+            sizes[tensor.encoding] += tensor.nbytes
         return sizes.most_common(1)[0][0]
 
     @property

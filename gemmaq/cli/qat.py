@@ -16,138 +16,201 @@ import typer
 
 from gemmaq.cli import console
 from gemmaq.cli.options import cores, opened
-from gemmaq.cli.views.training import training
+from gemmaq.cli.views import training as views
+from gemmaq.cli.views.training import Output
 from gemmaq.errors import UsageError
 from gemmaq.qat.settings import LEARNING_RATE, STEPS, VOCABULARY, Settings
 
 if TYPE_CHECKING:
     from gemmaq.checkpoint import Checkpoint
-    from gemmaq.inference.distributed import Ranks
-    from gemmaq.qat.data import Data
-    from gemmaq.qat.run import Order, Outcome
+    from gemmaq.inference.distributed import ProcessGroup
+    from gemmaq.qat.data import TokenDataset
+    from gemmaq.qat.job import Outcome, TrainingJob
 
 _EXITS = {signal.SIGINT: 130, signal.SIGTERM: 143}
+"""Signals that stop a training after the current step -> exit code."""
 
 
 def qat(
-    source: Annotated[str, typer.Argument(help="The model to train, which is also its own teacher: see convert.")],
+    *,
+    source: Annotated[str, typer.Argument(help="Model to train, also the teacher: anything that convert reads.")],
     text: Annotated[
         list[Path],
-        typer.Option("--text", metavar="FILE", help="Text to train on, again for more: plain, or chats as .jsonl."),
+        typer.Option("--text", metavar="FILE", help="Text to train on, plain or chats as .jsonl; can be repeated."),
     ],
     held_out: Annotated[
         list[Path] | None,
-        typer.Option("--held-out", metavar="FILE", help="Text to measure with. Default: the last 5 % of --text."),
+        typer.Option(
+            "--held-out", metavar="FILE", help="Text to measure with; can be repeated. Default: the last 5 % of --text."
+        ),
     ] = None,
     start: Annotated[
         str | None,
-        typer.Option("--start", metavar="SOURCE", help="Where the weights begin, if not at SOURCE: a GPTQ result."),
+        typer.Option(
+            "--start", metavar="SOURCE", help="Initial weights, if not those of SOURCE: for example a GPTQ artifact."
+        ),
     ] = None,
-    grid: Annotated[str, typer.Option("--grid", metavar="GRID", help="To train for: q4_0 or int4-channel.")] = "q4_0",
+    grid: Annotated[
+        str, typer.Option("--grid", metavar="GRID", help="Grid to train for: q4_0 or int4-channel.")
+    ] = "q4_0",
     activations: Annotated[
         str | None,
-        typer.Option("--activations", metavar="TYPE", help="Round inputs of matrices too: int8, as llama.cpp does."),
+        typer.Option(
+            "--activations", metavar="TYPE", help="Round the inputs of matrices too: int8, as llama.cpp does."
+        ),
     ] = None,
     steps: Annotated[
-        int | None, typer.Option("--steps", metavar="N", min=1, help=f"Of the optimizer. Default: {STEPS}.")
+        int | None,
+        typer.Option(
+            "--steps", metavar="N", min=1, help=f"Optimizer steps, per layer with --block-wise. Default: {STEPS}."
+        ),
     ] = None,
     minutes: Annotated[
         float | None,
-        typer.Option("--minutes", metavar="M", min=0.01, help="All of it may take; sets --steps if that is not said."),
+        typer.Option(
+            "--minutes",
+            metavar="M",
+            min=0.01,
+            help="Time budget of the whole command; decides on the steps unless --steps does.",
+        ),
     ] = None,
-    batch: Annotated[int, typer.Option("--batch", metavar="N", min=1, help="Sequences at a time.")] = 2,
-    accumulate: Annotated[int, typer.Option("--accumulate", metavar="N", min=1, help="Batches a step.")] = 1,
-    context: Annotated[int, typer.Option("--context", metavar="N", min=8, help="Tokens a sequence.")] = 128,
-    learning_rate: Annotated[float, typer.Option("--learning-rate", metavar="X", help="At most.")] = LEARNING_RATE,
-    warm_up: Annotated[int, typer.Option("--warm-up", metavar="N", min=1, help="Steps until it is there.")] = 4,
-    clip: Annotated[float, typer.Option("--clip", metavar="X", help="Norm that gradients are cut to.")] = 1.0,
-    seed: Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Of order, noise and samples.")] = 0,
+    batch: Annotated[int, typer.Option("--batch", metavar="N", min=1, help="Sequences per forward pass.")] = 2,
+    accumulate: Annotated[
+        int, typer.Option("--accumulate", metavar="N", min=1, help="Batches per optimizer step.")
+    ] = 1,
+    context: Annotated[int, typer.Option("--context", metavar="N", min=8, help="Tokens per sequence.")] = 128,
+    learning_rate: Annotated[
+        float, typer.Option("--learning-rate", metavar="X", help="Peak learning rate.")
+    ] = LEARNING_RATE,
+    warm_up: Annotated[
+        int, typer.Option("--warm-up", metavar="N", min=1, help="Steps until the learning rate reaches its peak.")
+    ] = 4,
+    clip: Annotated[float, typer.Option("--clip", metavar="X", help="Norm that gradients are clipped to.")] = 1.0,
+    seed: Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Seed of data order, noise and samples.")] = 0,
     vocabulary: Annotated[
         int,
-        typer.Option("--vocabulary", metavar="N", min=0, help="Most frequent tokens the loss is over; 0 for all."),
+        typer.Option(
+            "--vocabulary", metavar="N", min=0, help="Compute the loss over the N most frequent tokens; 0 for all."
+        ),
     ] = VOCABULARY,
     teacher_samples: Annotated[
         int,
         typer.Option(
-            "--teacher-samples", metavar="N", min=0, help="Draw N of the teacher's tokens beforehand, to disk."
+            "--teacher-samples",
+            metavar="N",
+            min=0,
+            help="Sample N teacher tokens per position to disk, then train without the teacher.",
         ),
     ] = 0,
     train_embedding: Annotated[bool, typer.Option("--train-embedding", help="Train the embedding too.")] = False,
     train_norms: Annotated[bool, typer.Option("--train-norms", help="Train the norms too.")] = False,
-    dtype: Annotated[str, typer.Option("--dtype", metavar="TYPE", help="Of the products: bf16 or f32.")] = "bf16",
+    dtype: Annotated[
+        str, typer.Option("--dtype", metavar="TYPE", help="Type of matrix products: bf16 or f32.")
+    ] = "bf16",
     checkpoint_activations: Annotated[
-        bool, typer.Option("--checkpoint-activations", help="Compute them twice instead of keeping them.")
+        bool,
+        typer.Option(
+            "--checkpoint-activations", help="Recompute activations instead of keeping them: less memory, more time."
+        ),
     ] = False,
-    no_dither: Annotated[bool, typer.Option("--no-dither", help="No noise for a quantized source.")] = False,
+    no_dither: Annotated[
+        bool, typer.Option("--no-dither", help="Add no noise to a source that was quantized before.")
+    ] = False,
     block_wise: Annotated[
-        bool, typer.Option("--block-wise", help="A layer at a time: for models larger than memory.")
+        bool, typer.Option("--block-wise", help="Train one layer at a time: for models larger than memory.")
     ] = False,
     save_steps: Annotated[
-        int | None, typer.Option("--save-steps", metavar="N", min=1, help="Save the state every N steps.")
+        int | None, typer.Option("--save-steps", metavar="N", min=1, help="Save the state every N steps, not by time.")
     ] = None,
     save_minutes: Annotated[
-        float, typer.Option("--save-minutes", metavar="M", min=0.01, help="Or every M minutes.")
+        float, typer.Option("--save-minutes", metavar="M", min=0.01, help="Save the state every M minutes.")
     ] = 10.0,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last state.")] = False,
-    device: Annotated[str | None, typer.Option("--device", metavar="NAME", help="cpu, cuda, mps.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue from the last saved state.")] = False,
+    device: Annotated[
+        str | None,
+        typer.Option("--device", metavar="NAME", help="Device to train on: cpu, cuda, mps. Default: the best one."),
+    ] = None,
     threads: Annotated[
-        int | None, typer.Option("--threads", metavar="N", min=1, envvar="GEMMAQ_THREADS", help="Of the CPU.")
+        int | None, typer.Option("--threads", metavar="N", min=1, envvar="GEMMAQ_THREADS", help="CPU threads.")
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", metavar="DIR", help="Folder to make. Default: ./MODEL-qat.")
+        Path | None, typer.Option("-o", "--output", metavar="DIR", help="Folder to write. Default: ./MODEL-qat.")
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace an earlier result.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be trained and written.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
-    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Only the folder's path.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing output.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be trained and written.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Print only the folder's path.")] = False,
 ) -> None:
     """Train weights to lie on an int4 grid, with the model itself as the teacher."""
     from gemmaq.inference.device import require_torch
 
-    begun = time.monotonic()
+    started = time.monotonic()
     gc.enable()  # graphs of gradients are full of cycles
     require_torch("qat")
     settings = Settings(
-        grid, _activations(activations), steps or STEPS, batch, accumulate, context, learning_rate, warm_up, clip, seed,
-        vocabulary, teacher_samples, train_embedding, train_norms, _dtype(dtype), checkpoint_activations, not no_dither,
-    )  # fmt: skip
+        grid=grid,
+        activations=_activations(activations),
+        batch=batch,
+        accumulate=accumulate,
+        context=context,
+        learning_rate=learning_rate,
+        warm_up=warm_up,
+        clip=clip,
+        seed=seed,
+        vocabulary=vocabulary,
+        samples=teacher_samples,
+        embedding=train_embedding,
+        norms=train_norms,
+        dtype=_dtype(dtype),
+        recompute=checkpoint_activations,
+        dither=not no_dither,
+    )
     _check(settings)
     import torch
 
-    from gemmaq.inference.distributed import ranks
-    from gemmaq.inference.tokenize import load_encoder
+    from gemmaq.inference.distributed import process_group
     from gemmaq.models.identity import identify
-    from gemmaq.qat import data as texts
-    from gemmaq.qat.run import Order
+    from gemmaq.qat import forecast, run, work
+    from gemmaq.qat.job import TrainingJob
 
     torch.set_num_threads(threads or cores())
-    with ranks(device, batch) as here:
-        hushed = quiet or as_json or not here.first
-        checkpoint = opened(source, False, hushed)
-        began = opened(start, False, hushed) if start else None
-        folder = output or Path(f"{identify(checkpoint.name).stem}-qat")
-        data = texts.load(text, held_out or [], load_encoder(checkpoint), context, batch, checkpoint.config.vocab_size)
-        order = Order(
-            checkpoint, began, settings, steps, minutes, folder, resume, force, save_steps, save_minutes,
-            threads or cores(),
-        )  # fmt: skip
+    with process_group(device, batch) as group:
+        shown = Output(as_json, quiet, group.main)
+        checkpoint = opened(source, False, shown.silent)
+        job = TrainingJob(
+            source=checkpoint,
+            start=opened(start, False, shown.silent) if start else None,
+            settings=settings,
+            out=output or Path(f"{identify(checkpoint.name).stem}-qat"),
+            steps=steps,
+            minutes=minutes,
+            block_wise=block_wise,
+            resume=resume,
+            force=force,
+            save_steps=save_steps,
+            save_minutes=save_minutes,
+            threads=threads or cores(),
+        )
+        run.check(job, group.size)
+        data = _dataset(job, text, held_out or [])
         if dry_run:
-            _foretell(order, data, block_wise, as_json, quiet)
+            work.check_output(job)
+            views.forecast(job, forecast.forecast(job, data), shown)
             return
-        outcome = _train(order, data, block_wise, here, hushed, begun)
-    if here.first:
-        _report(order, outcome, as_json, quiet)
+        outcome = _train(job, data, group, shown, started)
+    if group.main:
+        views.report(job, outcome, shown)
 
 
 def _activations(name: str | None) -> bool:
     if name not in (None, "int8"):
-        raise UsageError(f"unknown type of activations {name!r}", "known: int8")
+        raise UsageError(f"unknown type of activations {name!r}", "known types: int8")
     return name is not None
 
 
 def _dtype(name: str) -> str:
     if name not in ("bf16", "f32"):
-        raise UsageError(f"unknown type of products {name!r}", "known: bf16, f32")
+        raise UsageError(f"unknown type of matrix products {name!r}", "known types: bf16, f32")
     return name
 
 
@@ -161,111 +224,91 @@ def _check(settings: Settings) -> None:
         raise UsageError(f"--clip {settings.clip} is not above 0")
 
 
-def _train(order: Order, data: Data, block_wise: bool, here: Ranks, hushed: bool, begun: float) -> Outcome:
-    """Train under the eyes of the user, who may end it."""
-    from gemmaq.qat import blockwise
-    from gemmaq.qat import run as runs
+def _dataset(job: TrainingJob, text: list[Path], held_out: list[Path]) -> TokenDataset:
+    from gemmaq.inference.tokenize import load_encoder
+    from gemmaq.qat.data import load
+
+    settings, vocabulary = job.settings, job.source.config.vocab_size
+    tokenizer = load_encoder(job.source)
+    return load(text, held_out, tokenizer, length=settings.context, batch=settings.batch, vocabulary=vocabulary)
+
+
+def _train(job: TrainingJob, data: TokenDataset, group: ProcessGroup, shown: Output, started: float) -> Outcome:
+    """Train until the end or a signal; a stopped training prints the command that continues it."""
+    from gemmaq.qat import run
+    from gemmaq.qat import work as work_folder
     from gemmaq.qat.dither import on_lattice
-    from gemmaq.qat.train import Stopped
+    from gemmaq.qat.job import Callbacks
+    from gemmaq.qat.trainer import Stopped
 
-    work = runs.prepare_work(order, here)
-    here.wait()
-    lattices = on_lattice(order.source) if order.settings.dither else {}
-    if lattices:
-        order = replace(order, source=_dithered(order, work, lattices, here, hushed))
-    with _signals() as asked, training(hushed) as told:
-        watcher = runs.Watcher((lambda text: None) if hushed else console.say, told, asked)
-        try:
-            train = blockwise.run if block_wise else runs.run
-            return train(order, data, lattices, here, watcher, begun)
-        except Stopped as stopped:
-            if here.first:
-                console.say(f"stopped, {work} holds what is done" if runs.has_state(work) else "stopped")
-                console.say(f"go on with: {_command()}")
-            raise typer.Exit(_EXITS.get(signal.Signals(stopped.number), 1)) from None
-        finally:
-            if here.first and work.exists() and not runs.has_state(work):
-                runs.drop_work(work)
+    work = work_folder.prepare(job, group)
+    try:
+        with console.progress(None, shown.silent) as progress, _signals() as stop_signal:
+            say = _ignore if shown.silent else console.say
+            lattices: dict[str, str] = {}
+            if job.settings.dither:
+                say("looking for an earlier quantization of the weights")
+                lattices = on_lattice(job.source)
+            if lattices:
+                source = _dithered(job, work / f"dithered-{group.rank}.bf16", lattices, shown)
+                job = replace(job, source=source)
+            callbacks = Callbacks(say, progress, lambda metrics: progress(views.step(metrics)), stop_signal)
+            return run.run(job, data, lattices, group=group, callbacks=callbacks, started=started)
+    except Stopped as stopped:
+        if group.main:
+            console.say(f"stopped; {work} holds the saved state" if work_folder.has_state(work) else "stopped")
+            console.say(f"continue with: {_command()}")
+        raise typer.Exit(_EXITS.get(signal.Signals(stopped.number), 1)) from None
+    finally:
+        if group.main and work.exists() and not work_folder.has_state(work):
+            work_folder.remove(work)
 
 
-def _dithered(order: Order, work: Path, lattices: dict[str, str], here: Ranks, hushed: bool) -> Checkpoint:
-    """The source with noise, written where the training's states are."""
-    from collections import Counter
-
+def _dithered(job: TrainingJob, path: Path, lattices: dict[str, str], shown: Output) -> Checkpoint:
+    """The source with noise, its weights in the given file; warns of it."""
     from gemmaq.qat.dither import dithered
     from gemmaq.qat.export import spilled
 
+    if not shown.silent:
+        _warn_of_noise(lattices)
+    return spilled(job.source, dithered(job.source, job.settings.seed, lattices), path)
+
+
+def _warn_of_noise(lattices: dict[str, str]) -> None:
+    from collections import Counter
+
     kinds = ", ".join(f"{count} {name}" for name, count in Counter(lattices.values()).most_common())
-    if not hushed:
-        console.warn(
-            f"{len(lattices)} matrices were quantized before ({kinds}): training from a lattice explodes, so teacher "
-            "and student get noise of its step; a checkpoint that never was quantized gives a better result"
-        )
-    path = work / f"dithered-{here.rank}.bf16"
-    return spilled(order.source, dithered(order.source, order.settings.seed, lattices), path)
+    console.warn(
+        f"{len(lattices)} matrices were quantized before ({kinds}); noise is added to them so that training stays "
+        "stable. A checkpoint that was never quantized gives a better result"
+    )
+
+
+def _ignore(text: str) -> None:
+    """Say nothing."""
 
 
 @contextmanager
 def _signals() -> Iterator[Callable[[], int]]:
-    """Ctrl-C and SIGTERM ask for an end after the step; a second one ends at once."""
-    got: list[int] = []
+    """Let Ctrl-C and SIGTERM ask for a stop after the current step; a second signal ends at once."""
+    received: list[int] = []
 
-    def note(number: int, frame: Any) -> None:
-        if got:
+    def handle(number: int, frame: Any) -> None:
+        if received:
             raise KeyboardInterrupt
-        got.append(number)
-        console.say("ending after this step; again to end at once")
+        received.append(number)
+        console.say("stopping after this step; press again to stop at once")
 
-    before = {number: signal.signal(number, note) for number in _EXITS}
+    handlers = {number: signal.signal(number, handle) for number in _EXITS}
     try:
-        yield lambda: got[0] if got else 0
+        yield lambda: received[0] if received else 0
     finally:
-        for number, handler in before.items():
+        for number, handler in handlers.items():
             signal.signal(number, handler)
 
 
 def _command() -> str:
-    """The command that goes on."""
+    """The command line that resumes this training."""
     import shlex
 
     return shlex.join(["gemmaq", *(word for word in sys.argv[1:] if word not in ("--resume", "--force")), "--resume"])
-
-
-def _foretell(order: Order, data: Data, block_wise: bool, as_json: bool, quiet: bool) -> None:
-    from gemmaq.qat import forecast as plan
-
-    found = plan.foretell(order, data, block_wise)
-    if as_json:
-        console.emit_json("qat", found)
-    elif quiet:
-        console.out(str(order.out))
-    else:
-        for line in plan.lines(found, console.size):
-            console.out(line)
-        console.say("nothing was trained or written (dry run)")
-
-
-def _report(order: Order, outcome: Outcome, as_json: bool, quiet: bool) -> None:
-    from gemmaq.qat import report as record
-
-    before, after = outcome.before, outcome.after.document()
-    if as_json:
-        console.emit_json(
-            "qat",
-            {
-                "path": str(order.out),
-                "steps": outcome.state.step,
-                "evaluation": {"before": before, "after": after},
-            },
-        )
-        return
-    console.out(str(order.out))
-    if quiet:
-        return
-    console.say(f"{outcome.state.step} steps; on {before['tokens']:,.0f} tokens held out, teacher's perplexity "
-                f"{before['teacher_perplexity']:.2f}:")  # fmt: skip
-    for name, found in (("before", before), ("after", after)):
-        console.say(f"  {name:<7}perplexity {found['perplexity']:.2f}, KL {found['kl']:.4f}, top-1 {found['top1']:.1%}")
-    if not record.can_draw():
-        console.say("no loss.svg: drawing needs matplotlib, pip install 'gemmaq[plot]'")
-    console.say(f"next: gemmaq convert {order.out} --to gguf")

@@ -1,4 +1,4 @@
-"""One process, or several under torchrun that share model and batch: FSDP2, gloo on CPUs and nccl on GPUs."""
+"""One process, or several under torchrun that share a model and its batches: FSDP2, gloo on CPUs and nccl on GPUs."""
 
 from __future__ import annotations
 
@@ -20,52 +20,56 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Ranks:
-    """Who takes part.
+class ProcessGroup:
+    """The processes that compute together.
 
     Attributes:
-        rank: of this process.
-        count: of all.
-        device: this one computes on.
+        rank: number of this process, from 0.
+        size: number of processes.
+        device: torch device of this process.
     """
 
     rank: int
-    count: int
+    size: int
     device: torch.device
 
     @property
-    def first(self) -> bool:
-        """Whether this process writes and speaks."""
+    def main(self) -> bool:
+        """Whether this is the process that writes files and prints."""
         return self.rank == 0
 
-    def share(self, batch: Tokens) -> torch.Tensor:
-        """This process's part of a batch, on its device."""
+    def part(self, batch: Tokens) -> torch.Tensor:
+        """This process's rows of a batch, on its device."""
         import torch
 
-        return torch.from_numpy(np.array_split(batch, self.count)[self.rank]).to(self.device)
+        return torch.from_numpy(np.array_split(batch, self.size)[self.rank]).to(self.device)
 
-    def total(self, *values: float) -> list[float]:
-        """Sums over all processes."""
+    def sum(self, *values: float) -> list[float]:
+        """Sum each value over all processes."""
         import torch
         from torch import distributed
 
-        if self.count == 1:
+        if self.size == 1:
             return list(values)
         sums = torch.tensor(values, dtype=torch.float64, device=self.device)
         distributed.all_reduce(sums)
         return sums.tolist()
 
-    def agree(self, flag: bool) -> bool:
-        """Whether any process says so."""
-        return self.total(float(flag))[0] > 0
+    def mean(self, value: float) -> float:
+        """Average a value over all processes."""
+        return self.sum(value)[0] / self.size
 
-    def wait(self) -> None:
-        """Until all are here."""
-        self.total(0.0)
+    def any(self, flag: bool) -> bool:
+        """Whether the flag is set in any process."""
+        return self.sum(float(flag))[0] > 0
+
+    def barrier(self) -> None:
+        """Wait for all processes."""
+        self.sum(0.0)
 
     def shard(self, network: nn.Module) -> None:
         """Spread the parameters of a network over all processes, layer by layer."""
-        if self.count == 1:
+        if self.size == 1:
             return
         from torch.distributed.fsdp import fully_shard
 
@@ -74,59 +78,67 @@ class Ranks:
         fully_shard(network)
 
 
-def whole(tensor: torch.Tensor) -> torch.Tensor:
-    """All of a tensor that may be spread, f32 on the CPU; every process must ask."""
-    found: Any = tensor.detach()
-    if hasattr(found, "full_tensor"):
-        found = found.full_tensor()
-    gathered: torch.Tensor = found.float().cpu()
+def gather(tensor: torch.Tensor) -> torch.Tensor:
+    """The whole of a tensor that may be sharded, f32 on the CPU; every process must call this."""
+    full: Any = tensor.detach()
+    if hasattr(full, "full_tensor"):
+        full = full.full_tensor()
+    gathered: torch.Tensor = full.float().cpu()
     return gathered
 
 
-def put(target: torch.Tensor, values: torch.Tensor) -> None:
-    """Set a tensor that may be spread; every process has the values."""
+def assign(target: torch.Tensor, values: torch.Tensor) -> None:
+    """Overwrite a tensor that may be sharded; every process must pass all values."""
     import torch
 
     with torch.no_grad():
-        found: Any = target
-        if hasattr(found, "device_mesh"):
+        tensor: Any = target
+        if hasattr(tensor, "device_mesh"):
             from torch.distributed.tensor import distribute_tensor
 
-            spread = distribute_tensor(values.to(found.device), found.device_mesh, found.placements, src_data_rank=None)
-            found.to_local().copy_(spread.to_local())
+            values = values.to(tensor.device)
+            sharded = distribute_tensor(values, tensor.device_mesh, tensor.placements, src_data_rank=None)
+            tensor.to_local().copy_(sharded.to_local())
         else:
-            found.copy_(values)
+            tensor.copy_(values)
 
 
 @contextmanager
-def ranks(device: str | None, batch: int) -> Iterator[Ranks]:
-    """Join the others, if torchrun started this process.
+def process_group(device: str | None, batch: int) -> Iterator[ProcessGroup]:
+    """Join the other processes if torchrun started this one.
+
+    Args:
+        device: name of the device, None for the best one.
+        batch: sequences per batch, which the processes divide among themselves.
 
     Raises:
-        UsageError: there is no such device, or the batch does not divide.
+        UsageError: the device does not exist, or the batch does not divide by the number of processes.
     """
     import torch
     from torch import distributed
 
     from gemmaq.inference.device import open_device
 
-    count, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
-    if batch % count:
-        raise UsageError(f"a batch of {batch} sequences does not divide among {count} processes", "--batch")
+    size, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
+    if batch % size:
+        raise UsageError(
+            f"a batch of {batch} sequences does not divide among {size} processes",
+            f"choose a --batch that is a multiple of {size}",
+        )
     threads = torch.get_num_threads()
     name = device
-    if count > 1 and device in (None, "cuda") and torch.cuda.is_available():
+    if size > 1 and device in (None, "cuda") and torch.cuda.is_available():
         name = f"cuda:{os.environ.get('LOCAL_RANK', rank)}"
-    with open_device(name or (None if count == 1 else "cpu"), 1) as found:
-        place = found.torch_device
+    with open_device(name or (None if size == 1 else "cpu"), 1) as chosen:
+        torch_device = chosen.torch_device
     torch.set_num_threads(threads)
-    if count == 1:
-        yield Ranks(0, 1, place)
+    if size == 1:
+        yield ProcessGroup(0, 1, torch_device)
         return
-    if place.type == "cuda":
-        torch.cuda.set_device(place)
-    distributed.init_process_group("nccl" if place.type == "cuda" else "gloo")
+    if torch_device.type == "cuda":
+        torch.cuda.set_device(torch_device)
+    distributed.init_process_group("nccl" if torch_device.type == "cuda" else "gloo")
     try:
-        yield Ranks(rank, count, place)
+        yield ProcessGroup(rank, size, torch_device)
     finally:
         distributed.destroy_process_group()

@@ -1,9 +1,9 @@
-"""Weights off the lattice that an earlier quantization put them on.
+"""Dither: noise that takes weights off the lattice of an earlier quantization.
 
-A source that was quantized before has its weights at the middle between two values of the new grid, or close to it,
-half of them at a time: the smallest step of an optimizer moves all of these at once, and training explodes. Uniform
-noise of a step of the lattice they lie on makes them ordinary weights again. The model with the noise is then what
-is quantized: its own teacher.
+Where a source was quantized before, about half of its weights lie near the middle between two values of the new grid,
+so that the smallest optimizer step moves all of them to another code at once and training diverges. Uniform noise as
+wide as a step of the old lattice makes them ordinary weights again. The model with the noise is then both teacher and
+student.
 """
 
 from __future__ import annotations
@@ -27,45 +27,43 @@ if TYPE_CHECKING:
 
 _SLAB = 1 << 22
 _FEW_BITS = 4
-"""Steps of grids with so few bits are as wide as those of the grid to come: half the noise does."""
+"""Lattices of at most this many bits have steps as wide as the new grid's: half the noise is enough."""
 
 
 def on_lattice(checkpoint: Checkpoint, verdicts: Mapping[str, GridFit] | None = None) -> dict[str, str]:
-    """Which matrices of the layers lie on a lattice already: name -> what it is called, `Q5_0` or `absmax/7`.
+    """The matrices of the layers that lie on a lattice: canonical name -> its name, `Q5_0` or `absmax/7`.
 
     Args:
-        checkpoint: the source.
-        verdicts: of a survey, None to make one.
+        checkpoint: checkpoint to examine.
+        verdicts: grids that its float matrices lie on, None to detect them.
 
     Raises:
-        InputError: it cannot be read.
+        InputError: the checkpoint cannot be read.
     """
-    found = {}
-    judged = survey(checkpoint) if verdicts is None else verdicts
-    for name, tensor in checkpoint.tensors.items():
-        if not tensor.place.role.is_layer_matrix:
-            continue
-        verdict = judged.get(name)
+    lattices = {}
+    verdicts = survey(checkpoint) if verdicts is None else verdicts
+    for name, tensor in checkpoint.matrices.items():
+        verdict = verdicts.get(name)
         if not tensor.encoding.is_float:
-            found[name] = tensor.encoding.label
+            lattices[name] = tensor.encoding.label
         elif verdict is not None and verdict.rule is not None:
-            found[name] = verdict.rule
-    return found
+            lattices[name] = verdict.rule
+    return lattices
 
 
 def dithered(checkpoint: Checkpoint, seed: int, lattices: Mapping[str, str]) -> Iterator[tuple[str, F32]]:
-    """Matrices with uniform noise: half a step to either side, a quarter where the lattice has four bits.
+    """Add uniform noise to matrices: half a step to either side, or a quarter if the lattice has four bits.
 
     Args:
-        checkpoint: the source.
-        seed: of the noise; a tensor's does not depend on which others there are.
-        lattices: what `on_lattice` found.
+        checkpoint: checkpoint to read.
+        seed: seed of the noise; that of a tensor does not depend on the other tensors.
+        lattices: result of `on_lattice`.
 
     Yields:
-        name and weights, f32 in the tensor's shape.
+        Canonical name and weights, f32 in the tensor's shape.
 
     Raises:
-        InputError: the source cannot be read.
+        InputError: the checkpoint cannot be read.
     """
     with Reader() as reader:
         for name in lattices:
@@ -87,7 +85,7 @@ def dithered(checkpoint: Checkpoint, seed: int, lattices: Mapping[str, str]) -> 
 
 
 def _steps(tensor: Tensor, stored: Values, weights: F32) -> tuple[F32, int]:
-    """The step of the lattice in every group of weights, f32 [rows, groups], and its bits."""
+    """The lattice's step for every group of weights, f32 [rows, groups], and its bits."""
     if not tensor.encoding.is_float:
         scales = stored.scales.reshape(len(weights), -1)
         if stored.supers is not None:
@@ -96,20 +94,20 @@ def _steps(tensor: Tensor, stored: Values, weights: F32) -> tuple[F32, int]:
     from gemmaq.methods.lattice_kernels import fit_blocks
 
     blocks = np.ascontiguousarray(weights).reshape(-1, BLOCK)
-    ks, found = np.empty(len(blocks), np.int32), np.empty(len(blocks), np.float32)
-    fit_blocks(blocks, 16, ks, found, np.empty(len(blocks), np.float32))
+    ks, steps = np.empty(len(blocks), np.int32), np.empty(len(blocks), np.float32)
+    fit_blocks(blocks, 16, ks, steps, np.empty(len(blocks), np.float32))
     fits = ks > 0
     bits = 5 if (ks[fits] > 8).mean() > 0.5 else 4
-    return np.where(fits, np.abs(found), np.float32(0)), bits
+    return np.where(fits, np.abs(steps), np.float32(0)), bits
 
 
 def dithered_folder(source: Checkpoint, out: Path, seed: int, threads: int = 2, force: bool = False) -> None:
-    """A BF16 Hugging Face folder of a quantized source, its weights off their lattice.
+    """Write a quantized checkpoint with noise, as a Hugging Face folder in BF16.
 
     Raises:
-        InputError: the source cannot be read.
+        InputError: the checkpoint cannot be read.
         OutputError: the folder exists, or cannot be written.
     """
     from gemmaq.qat.export import write_folder
 
-    write_folder(source, dithered(source, seed, on_lattice(source)), out, threads, force)
+    write_folder(source, dithered(source, seed, on_lattice(source)), out, threads=threads, force=force)

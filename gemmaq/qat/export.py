@@ -1,10 +1,10 @@
-"""Weights made here, as a checkpoint like any other, and as a BF16 folder by the ordinary container."""
+"""Trained weights as a checkpoint like any other, and as a BF16 folder in the safetensors container."""
 
 from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,53 +19,55 @@ if TYPE_CHECKING:
     from gemmaq.encodings import F32
 
 Weights = Iterable[tuple[str, "F32"]]
-"""Canonical name and weights as Hugging Face has them, f32 in the tensor's shape."""
+"""Canonical names and weights in the convention of Hugging Face, f32 in the tensor's shape."""
 
 _SOURCE = "trained-weights.bf16"
 
 
 def spilled(checkpoint: Checkpoint, weights: Weights, path: Path) -> Checkpoint:
-    """The checkpoint with some of its tensors replaced by others, which are written to a file in BF16.
+    """Replace tensors of a checkpoint, and write the new ones to a file in BF16.
 
     Raises:
         OutputError: the file cannot be written.
     """
     from gemmaq.encodings.bitstream import pack_floats
 
-    bf16, places, at = ENCODINGS["bf16"], {}, 0
+    bf16, offsets, end = ENCODINGS["bf16"], {}, 0
     try:
         with path.open("wb") as file:
             for name, values in weights:
-                places[name] = at
-                at += file.write(pack_floats(bf16, values.reshape(-1, values.shape[-1])).data)
+                offsets[name] = end
+                end += file.write(pack_floats(bf16, values.reshape(-1, values.shape[-1])).data)
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
         raise OutputError(f"{path} cannot be written: {error.strerror}", "free space, or choose another -o") from error
     span = FileSpan.of(path)
-    tensors = dict(checkpoint.tensors)
-    for name, at in places.items():
-        tensors[name] = plain(name, tensors[name].shape, bf16, span=span, offset=at, place=tensors[name].place)
-    return replace(checkpoint, tensors=tensors)
+    tensors = {}
+    for name, offset in offsets.items():
+        old = checkpoint.tensors[name]
+        tensors[name] = plain(name, old.shape, bf16, span=span, offset=offset, place=old.place)
+    return replace(checkpoint, tensors={**checkpoint.tensors, **tensors})
 
 
 def write_folder(
     checkpoint: Checkpoint,
     weights: Weights,
     out: Path,
+    *,
     threads: int,
     force: bool = False,
-    beside: Callable[[], Mapping[str, bytes]] = dict,
+    side_files: Mapping[str, bytes] | None = None,
 ) -> None:
-    """A Hugging Face folder in BF16, all of it or nothing: the checkpoint with some of its weights replaced.
+    """Write a checkpoint with some of its weights replaced, as a Hugging Face folder in BF16; all of it or nothing.
 
     Args:
         checkpoint: gives config, tokenizer and every weight that is not replaced.
-        weights: that are.
-        out: folder to be made.
-        threads: workers.
-        force: replace an earlier artifact.
-        beside: more files to lie in it.
+        weights: replacement weights.
+        out: folder to write.
+        threads: worker threads.
+        force: replace an existing artifact.
+        side_files: names and contents of further files to write.
 
     Raises:
         InputError: the checkpoint cannot be read.
@@ -81,5 +83,5 @@ def write_folder(
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", suffix=".partial", dir=out.parent) as room:
         changed = spilled(checkpoint, weights, Path(room) / _SOURCE)
-        options = Options(threads, force=force, extra_files=beside)
+        options = Options(threads, force=force, extra_files=lambda: side_files or {})
         run(Conversion(changed, request, out), make_plans(changed, request, {}), options)

@@ -1,7 +1,8 @@
-"""Quantization as training sees it: forward, the weights that will be stored; backward, straight through."""
+"""Fake quantization: the forward pass rounds, the backward pass is a straight-through estimator."""
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from gemmaq.qat import grids
@@ -12,20 +13,20 @@ if TYPE_CHECKING:
 
 
 def weights(latent: torch.Tensor, grid: Grid, dtype: torch.dtype, scales: torch.Tensor | None = None) -> torch.Tensor:
-    """The weights that a latent matrix stands for.
+    """Round a latent matrix to its grid.
 
     Args:
-        latent: f32 [rows, columns].
-        grid: they are to lie on.
-        dtype: to multiply in; the grid's values are exact in float32 and rounded otherwise.
-        scales: of blocks, where they are given.
+        latent: latent weights, f32 [rows, columns].
+        grid: grid to round to.
+        dtype: dtype of the result; the grid's values are exact in float32 and rounded otherwise.
+        scales: fixed scales of blocks, None to derive them by the grid's rule.
     """
-    found: torch.Tensor = _weights().apply(latent, grid, dtype, scales)
-    return found
+    rounded: torch.Tensor = _weights().apply(latent, grid, dtype, scales)
+    return rounded
 
 
 def activations(x: torch.Tensor) -> torch.Tensor:
-    """Inputs of a matrix as llama.cpp's kernels round them: blocks of 32 in eight bits.
+    """Round the inputs of a matrix as llama.cpp's kernels do: blocks of 32 in eight bits.
 
     The scale is the largest magnitude / 127 and kept in FP16, codes are rounded half away from zero; source:
     ggml-quants.c, quantize_row_q8_0_ref.
@@ -36,12 +37,12 @@ def activations(x: torch.Tensor) -> torch.Tensor:
     Returns:
         f32.
     """
-    found: torch.Tensor = _activations().apply(x)
-    return found
+    rounded: torch.Tensor = _activations().apply(x)
+    return rounded
 
 
 def q8_0(x: torch.Tensor) -> torch.Tensor:
-    """The rounding itself, f32 [..., columns] -> f32."""
+    """Round to Q8_0, f32 [..., columns] -> f32, without a straight-through estimator."""
     import torch
 
     blocks = x.float().reshape(-1, BLOCK)
@@ -53,42 +54,38 @@ def q8_0(x: torch.Tensor) -> torch.Tensor:
     return (whole * scales.to(torch.float16).float()).reshape(x.shape)
 
 
+@cache
 def _weights() -> Any:
-    """The class, made when torch is there."""
-    if "weights" not in _MADE:
-        import torch
+    """The autograd function of weights; it is created once torch is imported."""
+    import torch
 
-        class FakeQuantize(torch.autograd.Function):
-            @staticmethod
-            def forward(
-                ctx: Any, latent: torch.Tensor, grid: Grid, dtype: torch.dtype, scales: torch.Tensor | None
-            ) -> torch.Tensor:
-                return grids.values(grid, latent, scales).to(dtype)
+    class FakeQuantize(torch.autograd.Function):
+        @staticmethod
+        def forward(
+            ctx: Any, latent: torch.Tensor, grid: Grid, dtype: torch.dtype, scales: torch.Tensor | None
+        ) -> torch.Tensor:
+            return grids.values(grid, latent, scales).to(dtype)
 
-            @staticmethod
-            def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
-                return gradients[0].float(), None, None, None
+        @staticmethod
+        def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
+            return gradients[0].float(), None, None, None
 
-        _MADE["weights"] = FakeQuantize
-    return _MADE["weights"]
+    return FakeQuantize
 
 
+@cache
 def _activations() -> Any:
-    if "activations" not in _MADE:
-        import torch
+    """The autograd function of activations."""
+    import torch
 
-        class FakeActivations(torch.autograd.Function):
-            @staticmethod
-            def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
-                ctx.dtype = x.dtype
-                return q8_0(x)
+    class FakeActivations(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
+            ctx.dtype = x.dtype
+            return q8_0(x)
 
-            @staticmethod
-            def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
-                return gradients[0].to(ctx.dtype)
+        @staticmethod
+        def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
+            return gradients[0].to(ctx.dtype)
 
-        _MADE["activations"] = FakeActivations
-    return _MADE["activations"]
-
-
-_MADE: dict[str, Any] = {}
+    return FakeActivations

@@ -1,4 +1,4 @@
-"""What a training would do, before it does: parameters, tokens, memory."""
+"""Forecast of a training: parameters, tokens, memory and disk space."""
 
 from __future__ import annotations
 
@@ -6,81 +6,89 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from gemmaq.models.roles import Role
-from gemmaq.qat import model
+from gemmaq.qat import blockwise
 from gemmaq.qat.dither import on_lattice
 
 if TYPE_CHECKING:
-    from gemmaq.qat.data import Data
-    from gemmaq.qat.run import Order
+    from gemmaq.qat.data import TokenDataset
+    from gemmaq.qat.job import TrainingJob
 
 _LATENT = 16
-"""Bytes a trained weight takes: itself, its gradient and two moments, f32."""
+"""Bytes per trained weight: the weight, its gradient and two moments in f32."""
 _KEPT = 34
-"""Activations that a layer keeps for the backward pass, in f32 numbers of its hidden size a token; measured."""
+"""Activations that a layer keeps for the backward pass, as multiples of its hidden size per token; measured."""
 
 
-def foretell(order: Order, data: Data, block_wise: bool) -> dict[str, Any]:
-    """The facts, as `--json` has them.
+def forecast(job: TrainingJob, data: TokenDataset) -> dict[str, Any]:
+    """The forecast as JSON values.
 
     Raises:
-        InputError: teacher and student differ, or the source cannot be read.
+        InputError: the source cannot be read.
     """
-    from gemmaq.qat import grids
-
-    source, settings = order.source, order.settings
-    model.check_start(source, order.start or source, grids.find(settings.grid))
-    matrices = sum(source.tensors[name].elements for name in model.matrices(source))
-    norms = sum(t.elements for t in source.tensors.values() if t.place.role == Role.NORM) if settings.norms else 0
-    embedding = source.embedding.elements
-    trained = matrices + norms + (embedding if settings.embedding else 0)
-    steps = order.steps or (None if order.minutes is not None else settings.steps)
+    source, settings = job.source, job.settings
     return {
-        "path": str(order.out),
-        "trained": trained,
+        "path": str(job.out),
+        "trained": _trained(job),
         "parameters": source.parameters,
-        "steps": steps,
-        "minutes": order.minutes,
-        "tokens_per_step": settings.sequences * settings.context,
+        "steps": job.planned_steps,
+        "minutes": job.minutes,
+        "tokens_per_step": settings.tokens,
         "train_sequences": len(data.train),
         "held_out_sequences": len(data.held_out),
         "dithered": len(on_lattice(source)) if settings.dither else 0,
-        "block_wise": block_wise,
-        "memory_bytes": memory(order, data, block_wise),
-        "state_bytes": 12 * trained,
+        "block_wise": job.block_wise,
+        "memory_bytes": blockwise.memory(job, data) if job.block_wise else memory(job),
+        "state_bytes": 12 * _trained(job),
         "artifact_bytes": 2 * source.parameters,
     }
 
 
-def memory(order: Order, data: Data, block_wise: bool) -> int:
-    """Bytes that training takes, roughly: weights, gradients, moments, activations, logits."""
-    source, settings = order.source, order.settings
-    config = source.config
-    if block_wise:
-        from gemmaq.qat.blockwise import promise
-
-        return promise(order, data)
-    matrices = sum(source.tensors[name].elements for name in model.matrices(source))
+def _trained(job: TrainingJob) -> int:
+    """Number of trained weights."""
+    source, settings = job.source, job.settings
+    norms = sum(tensor.elements for tensor in source.tensors.values() if tensor.place.role == Role.NORM)
     embedding = source.embedding.elements
-    held = (_LATENT + 2) * matrices + (2 + (_LATENT if settings.embedding else 0)) * embedding
+    return _matrix_weights(job) + (norms if settings.norms else 0) + (embedding if settings.embedding else 0)
+
+
+def _matrix_weights(job: TrainingJob) -> int:
+    return sum(tensor.elements for tensor in job.source.matrices.values())
+
+
+def memory(job: TrainingJob) -> int:
+    """Peak bytes of training a whole model, roughly: weights, gradients, moments, activations, logits."""
+    settings, config = job.settings, job.source.config
+    weights = _matrix_weights(job)
+    embedding = job.source.embedding.elements
+    networks = (_LATENT + 2) * weights + (2 + (_LATENT if settings.embedding else 0)) * embedding
     tokens = settings.batch * settings.context
     wide = 3 * max(layer.ffn for layer in config.layers) / config.hidden_size
     layer = tokens * config.hidden_size * 4 * (_KEPT / 2 + wide * 2)
-    kept = layer * (1 if settings.recompute else config.num_hidden_layers)
+    activations = layer * (1 if settings.recompute else config.num_hidden_layers)
     width = min(settings.vocabulary or config.vocab_size, config.vocab_size)
     logits = 6 * 4 * min(tokens * width, 1 << 23)
-    return int(held + 2 * matrices + kept + logits + (1 << 29))
+    return int(networks + 2 * weights + activations + logits + (1 << 29))
 
 
-def lines(found: dict[str, Any], size: Callable[[float], str]) -> list[str]:
-    """The same for people."""
-    steps = f"{found['steps']:,} steps" if found["steps"] else f"as many steps as {found['minutes']:g} minutes allow"
-    seen = f", {found['steps'] * found['tokens_per_step']:,} tokens in all" if found["steps"] else ""
-    kind = "a layer at a time" if found["block_wise"] else "all layers together"
+def lines(facts: dict[str, Any], size: Callable[[float], str]) -> list[str]:
+    """The forecast as lines of text.
+
+    Args:
+        facts: result of `forecast`.
+        size: formats a number of bytes.
+    """
+    steps, each = facts["steps"], facts["tokens_per_step"]
+    planned = f"{steps:,} steps" if steps else f"as many steps as {facts['minutes']:g} minutes allow"
+    if facts["block_wise"]:
+        planned += " per layer"
+    total = f", {steps * each:,} tokens in all" if steps and not facts["block_wise"] else ""
+    mode = "one layer at a time" if facts["block_wise"] else "all layers together"
+    artifact, state = size(facts["artifact_bytes"]), size(2 * facts["state_bytes"])
     return [
-        f"trained   {found['trained']:,} of {found['parameters']:,} weights, {kind}",
-        f"steps     {steps} of {found['tokens_per_step']:,} tokens{seen}",
-        f"text      {found['train_sequences']:,} sequences to train on, {found['held_out_sequences']:,} held out",
-        *([f"dither    {found['dithered']} matrices were quantized before"] if found["dithered"] else []),
-        f"memory    about {size(found['memory_bytes'])}",
-        f"disk      {size(found['artifact_bytes'])} in {found['path']}, beside it twice {size(found['state_bytes'])}",
+        f"trained   {facts['trained']:,} of {facts['parameters']:,} weights, {mode}",
+        f"steps     {planned}, {each:,} tokens each{total}",
+        f"text      {facts['train_sequences']:,} sequences to train on, {facts['held_out_sequences']:,} held out",
+        *([f"dither    {facts['dithered']} matrices were quantized before"] if facts["dithered"] else []),
+        f"memory    about {size(facts['memory_bytes'])}",
+        f"disk      {artifact} in {facts['path']}, plus up to {state} while training",
     ]

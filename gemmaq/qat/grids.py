@@ -1,7 +1,7 @@
-"""The grids that weights are trained for: what a matrix becomes when it is stored, as values.
+"""The grids that weights are trained for: the values that a matrix has once it is stored.
 
-Each grid is written twice, as a compiled loop for the CPU and in torch's operations for any other device; both give
-the same bits, and those of the converter.
+Each grid is written twice, as a compiled loop for the CPU and in torch operations for any other device; both give the
+same bits as the converter.
 """
 
 from __future__ import annotations
@@ -25,30 +25,34 @@ BLOCK = 32
 _SLAB = 1 << 18
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Grid:
-    """What weights may be.
+    """A grid of int4 weights.
 
     Attributes:
-        name: as users say it.
-        says: what it is, for the record.
-        block: weights that share a scale, None for a whole row.
-        compiled: f32 [rows, columns] -> its values, f32, in the second array.
-        torch: the same on tensors.
+        name: name in options and records.
+        description: description for the record.
+        block: weights that share a scale, None for one scale per row.
+        compiled: loop for the CPU: weights f32 [rows, columns] -> values on the grid, written to the second array.
+        torch: torch operations for other devices: weights -> values on the grid.
+        finish: values on the grid -> values to store, None to store them as they are.
+        encoding: name of the encoding whose codes and scales a student can begin with, None if there is none.
     """
 
     name: str
-    says: str
+    description: str
     block: int | None
     compiled: Callable[[F32, F32], None]
     torch: Callable[[torch.Tensor], torch.Tensor]
+    finish: Callable[[F32], F32] | None = None
+    encoding: str | None = None
 
 
 def find(name: str) -> Grid:
-    """The grid of that name.
+    """Look up a grid by name.
 
     Raises:
-        UsageError: there is none.
+        UsageError: the name is unknown.
     """
     if name not in GRIDS:
         raise UsageError(f"unknown grid {name!r}", f"known grids: {', '.join(GRIDS)}")
@@ -56,20 +60,20 @@ def find(name: str) -> Grid:
 
 
 def values(grid: Grid, weights: torch.Tensor, scales: torch.Tensor | None = None) -> torch.Tensor:
-    """What weights, f32 [rows, columns], become when they are stored on a grid; f32.
+    """Round weights to a grid, f32 [rows, columns] -> f32 [rows, columns].
 
     Args:
-        grid: see there.
-        weights: to be stored.
-        scales: of blocks of 32, f32 [rows, blocks], where they do not follow the grid's rule but are given.
+        grid: grid to round to.
+        weights: weights to round.
+        scales: fixed scales of blocks of 32, f32 [rows, blocks]; None to derive them by the grid's rule.
     """
     import torch
 
     if weights.device.type != "cpu":
-        return grid.torch(weights) if scales is None else _given_torch(weights, scales)
-    given = weights.detach().contiguous()
-    out = torch.empty_like(given)
-    x, y = _seen(given), out.numpy()
+        return grid.torch(weights) if scales is None else _fixed_torch(weights, scales)
+    contiguous = weights.detach().contiguous()
+    out = torch.empty_like(contiguous)
+    x, y = _array(contiguous), out.numpy()
     step = max(1, _SLAB // x.shape[1])
     slabs = range(0, len(x), step)
     z = None if scales is None else scales.numpy()
@@ -79,7 +83,7 @@ def values(grid: Grid, weights: torch.Tensor, scales: torch.Tensor | None = None
         if z is None:
             grid.compiled(x[part], y[part])
         else:
-            _given_compiled(x[part], z[part], y[part])
+            _fixed_compiled(x[part], z[part], y[part])
 
     workers = torch.get_num_threads()
     if workers == 1 or len(slabs) == 1:
@@ -90,8 +94,8 @@ def values(grid: Grid, weights: torch.Tensor, scales: torch.Tensor | None = None
     return out
 
 
-def _seen(tensor: torch.Tensor) -> F32:
-    """The memory of a tensor as an array; `numpy()` would keep FSDP from freeing it afterwards."""
+def _array(tensor: torch.Tensor) -> F32:
+    """A tensor's memory as an array; `tensor.numpy()` would keep FSDP from freeing it afterwards."""
     import ctypes
 
     memory = (ctypes.c_float * tensor.numel()).from_address(tensor.data_ptr())
@@ -103,13 +107,13 @@ def _pool(workers: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(workers)
 
 
-def _given_compiled(x: F32, scales: F32, out: F32) -> None:
+def _fixed_compiled(x: F32, scales: F32, out: F32) -> None:
     from gemmaq.qat.kernels import values_on
 
     values_on(x.reshape(-1, BLOCK), scales.reshape(-1), out.reshape(-1, BLOCK))
 
 
-def _given_torch(weights: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
+def _fixed_torch(weights: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
     import torch
 
     d = scales.reshape(-1, 1)
@@ -124,7 +128,7 @@ def _q4_0_compiled(x: F32, out: F32) -> None:
 
 
 def _portable(scales: torch.Tensor) -> torch.Tensor:
-    """The nearest scales that BF16 and FP16 both hold; too large for FP16 stays as it is."""
+    """Round scales to the nearest number that both BF16 and FP16 hold; one too large for FP16 stays as it is."""
     import torch
 
     halves = scales.to(torch.bfloat16).to(torch.float16).float()
@@ -173,32 +177,14 @@ def _channel_torch(weights: torch.Tensor) -> torch.Tensor:
     return torch.round(weights * _inverses(scales)).clamp(-7, 7) * scales
 
 
-GRIDS = {
-    "q4_0": Grid(
-        "q4_0",
-        "Q4_0 with scales that BF16 and FP16 both hold: blocks of 32, scale = signed extremum / -8",
-        BLOCK,
-        _q4_0_compiled,
-        _q4_0_torch,
-    ),
-    "int4-channel": Grid(
-        "int4-channel",
-        "int4 per channel: a scale a row, largest magnitude / 7, codes -7 to 7",
-        None,
-        _channel_compiled,
-        _channel_torch,
-    ),
-}
-
-
 def pegged(values: F32) -> F32:
-    """Q4_0 values whose block extremes all have the code -8, so that every reader finds the scale again.
+    """Q4_0 values in which every block's extreme has the code -8, so that a converter derives the same scale again.
 
-    In FP16's subnormal range rounding a scale may move the code of the extreme weight away from -8. Such a block is put
-    on the grid of the scale that readers will find, its extreme at -8; weights that small count for nothing.
+    In FP16's subnormal range rounding a scale may move the extreme's code away from -8. Such a block is rounded to the
+    scale that the converter will derive, its extreme at -8; weights that small make no difference.
 
     Args:
-        values: f32, as `values` gives them; not changed.
+        values: values on the grid, f32; not changed.
     """
     from gemmaq.encodings.rounding import portable
 
@@ -215,9 +201,32 @@ def pegged(values: F32) -> F32:
 
 
 def stored(latent: torch.Tensor, grid: Grid, scales: torch.Tensor | None = None) -> F32:
-    """What a trained tensor is stored as: a matrix on its grid, a vector as it is."""
+    """The values to store for a trained tensor: a matrix on its grid, a vector unchanged."""
     latent = latent.float().cpu()
     if latent.ndim < 2:
         return latent.numpy()
-    found: F32 = values(grid, latent, None if scales is None else scales.cpu()).numpy()
-    return pegged(found) if grid.name == "q4_0" and scales is None else found
+    on_grid: F32 = values(grid, latent, None if scales is None else scales.cpu()).numpy()
+    return grid.finish(on_grid) if grid.finish and scales is None else on_grid
+
+
+GRIDS = {
+    grid.name: grid
+    for grid in (
+        Grid(
+            name="q4_0",
+            description="Q4_0 with scales that BF16 and FP16 both hold: blocks of 32, scale = signed extremum / -8",
+            block=BLOCK,
+            compiled=_q4_0_compiled,
+            torch=_q4_0_torch,
+            finish=pegged,
+            encoding="q4_0",
+        ),
+        Grid(
+            name="int4-channel",
+            description="int4 per channel: a scale a row, largest magnitude / 7, codes -7 to 7",
+            block=None,
+            compiled=_channel_compiled,
+            torch=_channel_torch,
+        ),
+    )
+}

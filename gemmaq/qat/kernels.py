@@ -1,4 +1,4 @@
-"""The compiled loop of training: what the converter makes of a block of weights, in one pass."""
+"""Compiled loops of training: round blocks of weights as the converter does, in one pass."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _FIFTEEN = np.float32(15)
 
 @compiled
 def values_q4_0(x: Any, out: Any) -> None:
-    """F32 [blocks, 32] -> what portable Q4_0 makes of them, f32 [blocks, 32]."""
+    """Round f32 [blocks, 32] to portable Q4_0, f32 [blocks, 32]."""
     lows = np.empty(x.shape[0], np.float32)
     highs = np.empty(x.shape[0], np.float32)
     ranges(x, lows, highs)
@@ -42,7 +42,7 @@ def values_q4_0(x: Any, out: Any) -> None:
 
 @compiled
 def values_on(x: Any, scales: Any, out: Any) -> None:
-    """F32 [blocks, 32] -> the nearest values of given scales, f32 [blocks], as `round_to_scales` chooses codes."""
+    """Round f32 [blocks, 32] to Q4_0 with fixed scales, f32 [blocks], as `round_to_scales` chooses codes."""
     for b in range(x.shape[0]):
         scale = scales[b]
         inverse = _inverse(scale)

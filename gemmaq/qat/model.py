@@ -1,38 +1,36 @@
-"""Teacher and student: the decoder layers of transformers with our own matrices in them."""
+"""Teacher and student networks: decoder layers of transformers with our own matrices in them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from gemmaq.checkpoint import Checkpoint
 from gemmaq.errors import InputError
 from gemmaq.inference.decoder import Decoder
-from gemmaq.models.gemma3 import names
-from gemmaq.qat import fake_quant as fake
-from gemmaq.qat import grids
+from gemmaq.models.family import Family
+from gemmaq.qat import fake_quant, grids
 from gemmaq.qat.settings import Settings
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from gemmaq.qat.warm_start import Begun
-
-_KINDS = ("sliding_attention", "full_attention")
+    from gemmaq.qat.warm_start import WarmStart
 
 
-@dataclass(frozen=True, slots=True)
-class Role:
-    """What a network is made for.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkSpec:
+    """How a network computes.
 
     Attributes:
-        grid: its matrices are put on in the forward pass, None for a teacher.
-        activations: whether inputs are rounded to eight bits.
-        dtype: of the matrix products.
-        norms: whether the norms are trained.
-        recompute: whether activations are computed a second time instead of kept.
+        grid: grid that the forward pass rounds matrices to, None for a teacher.
+        activations: whether the inputs of matrices are rounded to eight bits.
+        dtype: dtype of matrix products.
+        norms: whether the norm weights are trained.
+        recompute: whether the backward pass recomputes activations instead of keeping them.
     """
 
     grid: grids.Grid | None
@@ -42,51 +40,54 @@ class Role:
     recompute: bool = False
 
 
-def roles(settings: Settings) -> tuple[Role, Role]:
-    """Teacher's and student's."""
+def specs(settings: Settings) -> tuple[NetworkSpec, NetworkSpec]:
+    """The teacher and the student of a training."""
     import torch
 
     dtype = {"bf16": torch.bfloat16, "f32": torch.float32}[settings.dtype]
-    grid = grids.find(settings.grid)
-    student = Role(grid, settings.activations, dtype, settings.norms, settings.recompute)
-    return Role(None, False, dtype), student
+    student = NetworkSpec(
+        grid=grids.find(settings.grid),
+        activations=settings.activations,
+        dtype=dtype,
+        norms=settings.norms,
+        recompute=settings.recompute,
+    )
+    return NetworkSpec(grid=None, activations=False, dtype=dtype), student
 
 
-def matrices(checkpoint: Checkpoint) -> list[str]:
-    """Names of the matrices of the layers: what is quantized."""
-    return [
-        name
-        for name, tensor in checkpoint.tensors.items()
-        if len(tensor.shape) == 2 and name not in (names.EMBEDDING, names.HEAD)
-    ]
-
-
-def check_start(source: Checkpoint, start: Checkpoint, grid: grids.Grid) -> None:
-    """See to it that the student can begin where it is to begin, and lie on the grid.
+def check_models(source: Checkpoint, start: Checkpoint | None, settings: Settings) -> None:
+    """Fail early where teacher or student cannot be trained.
 
     Raises:
-        InputError: the models differ, or a row does not divide into blocks.
+        InputError: the head is not tied to the embedding, the models differ, or a row does not divide into blocks.
     """
+    for checkpoint in (source, start):
+        if checkpoint is not None and checkpoint.head is not None:
+            raise InputError(
+                f"{checkpoint.location} has an untied head, {checkpoint.head.name}; training needs a head that is tied "
+                "to the embedding",
+                "gemmaq convert quantizes it without training",
+            )
     for name, tensor in source.tensors.items():
-        other = start.tensors.get(name)
-        if other is None or other.shape != tensor.shape:
+        other = tensor if start is None else start.tensors.get(name)
+        if start is not None and (other is None or other.shape != tensor.shape):
             what = "lacks" if other is None else f"has the shape {list(other.shape)}, not {list(tensor.shape)}, for"
             raise InputError(
                 f"teacher and student are different models: {start.location} {what} {name} of {source.location}",
                 "--start takes the same model, quantized or not",
             )
-    block = grid.block or 1
-    for name in matrices(source):
-        if source.tensors[name].columns % block:
+    block = grids.find(settings.grid).block or 1
+    for name, tensor in source.matrices.items():
+        if tensor.columns % block:
             raise InputError(
-                f"tensor {name} has rows of {source.tensors[name].columns} weights, which do not divide into "
+                f"tensor {name} of {source.location} has rows of {tensor.columns} weights, which do not divide into "
                 f"blocks of {block}",
-                "--grid int4-channel has a scale a row",
+                "--grid int4-channel has one scale per row",
             )
 
 
-def layer(decoder: Decoder, index: int, role: Role, begun: Begun | None = None) -> nn.Module:
-    """A decoder layer in its role, from the weights of a checkpoint; some matrices may begin on a grid."""
+def layer(decoder: Decoder, index: int, spec: NetworkSpec, warm_start: WarmStart | None = None) -> nn.Module:
+    """A decoder layer with the weights of a checkpoint, its matrices and norms as specified."""
     import torch
     from torch import nn
 
@@ -94,10 +95,11 @@ def layer(decoder: Decoder, index: int, role: Role, begun: Begun | None = None) 
     for name, part in list(module.named_modules()):
         if isinstance(part, nn.Linear):
             parent, _, leaf = name.rpartition(".")
-            found = begun.matrix(f"model.layers.{index}.{name}.weight") if begun else None
-            weight, scales = (part.weight.detach(), None) if found is None else map(torch.from_numpy, found)
-            setattr(module.get_submodule(parent), leaf, _matrix(weight, role, scales))
-        elif hasattr(part, "weight") and not role.norms:
+            tensor_name = decoder.checkpoint.family.names.in_layer(index, name)
+            on_grid = warm_start.matrix(tensor_name) if warm_start else None
+            weight, scales = (part.weight.detach(), None) if on_grid is None else map(torch.from_numpy, on_grid)
+            setattr(module.get_submodule(parent), leaf, _matrix(weight, spec, scales))
+        elif hasattr(part, "weight") and not spec.norms:
             _freeze(part)
         elif hasattr(part, "weight"):
             part.weight.requires_grad_(True)
@@ -105,57 +107,59 @@ def layer(decoder: Decoder, index: int, role: Role, begun: Begun | None = None) 
 
 
 def _freeze(part: nn.Module) -> None:
-    """A weight that nobody trains, kept out of the optimizer's and of FSDP's way."""
+    """Turn a weight into a buffer, which neither the optimizer nor FSDP touches."""
     weight: Any = part.weight
     del part.weight
     part.register_buffer("weight", weight.detach())
 
 
-def _matrix(weight: torch.Tensor, role: Role, scales: torch.Tensor | None) -> nn.Module:
-    """The matrix in its role; the classes are made when torch is there."""
-    if not _CLASSES:
-        _CLASSES.update(_classes())
-    made: nn.Module = _CLASSES["Matrix"](weight, role, scales)
-    return made
+def _matrix(weight: torch.Tensor, spec: NetworkSpec, scales: torch.Tensor | None) -> nn.Module:
+    matrix: nn.Module = _classes()["Matrix"](weight, spec, scales)
+    return matrix
 
 
+@cache
 def _classes() -> dict[str, Any]:
+    """The module classes; they are created once torch is imported."""
     import torch
     from torch import nn
     from torch.nn import functional
     from torch.utils.checkpoint import checkpoint as recomputed
 
     class Matrix(nn.Module):
-        """A matrix without bias: a teacher's in the dtype of the products, or a student's f32 latents."""
+        """A matrix without bias: the teacher's weights in BF16, or the student's latent weights in f32."""
 
         scales: torch.Tensor | None
 
-        def __init__(self, weight: torch.Tensor, role: Role, scales: torch.Tensor | None) -> None:
+        def __init__(self, weight: torch.Tensor, spec: NetworkSpec, scales: torch.Tensor | None) -> None:
             super().__init__()
-            trained = role.grid is not None
-            self.role = role
+            trained = spec.grid is not None
+            self.spec = spec
             self.register_buffer("scales", scales, persistent=False)
             self.weight = nn.Parameter(weight.float() if trained else weight.to(torch.bfloat16), requires_grad=trained)
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            role = self.role
-            if role.grid is None:
-                weight = self.weight.to(role.dtype)
+            spec = self.spec
+            if spec.grid is None:
+                weight = self.weight.to(spec.dtype)
             else:
-                weight = fake.weights(self.weight, role.grid, role.dtype, self.scales)
-            given = fake.activations(x) if role.activations else x
-            return functional.linear(given.to(role.dtype), weight)
+                weight = fake_quant.weights(self.weight, spec.grid, spec.dtype, self.scales)
+            inputs = fake_quant.activations(x) if spec.activations else x
+            return functional.linear(inputs.to(spec.dtype), weight)
 
     class Network(nn.Module):
-        """Decoder layers and the last norm: tokens, or what the embedding makes of them -> what the head gets."""
+        """Embedding, decoder layers and final norm: tokens -> inputs of the head."""
 
-        def __init__(self, config: Any, layers: list[nn.Module], norm: torch.Tensor, rows: Any, role: Role) -> None:
-            from transformers.models.gemma3.modeling_gemma3 import Gemma3RotaryEmbedding
-
+        def __init__(self, decoder: Decoder, spec: NetworkSpec, layers: list[nn.Module], *, rows: Any) -> None:
             super().__init__()
-            self.config, self.role = config, role
+            checkpoint, self.config, self.spec = decoder.checkpoint, decoder.config, spec
+            self.family_modules = checkpoint.family.modules
+            self.kinds = self.family_modules.attention_kinds(decoder.config)
+            self.embedding_scale = self.family_modules.embedding_scale(checkpoint.config)
+            self.epsilon = checkpoint.config.rms_norm_eps
+            norm = torch.from_numpy(decoder.read(checkpoint.final_norm))
             self.layers = nn.ModuleList(layers)
-            if role.norms:
+            if spec.norms:
                 self.norm = nn.Parameter(norm)
             else:
                 self.register_buffer("norm", norm)
@@ -163,66 +167,49 @@ def _classes() -> dict[str, Any]:
                 self.embedding = rows
             else:
                 self.register_buffer("embedding", rows, persistent=False)
-            self.rotary = Gemma3RotaryEmbedding(config)
+            self.rotary = self.family_modules.rotary_embedding(decoder.config)
 
         def hidden(self, ids: torch.Tensor) -> torch.Tensor:
-            from transformers.masking_utils import create_causal_mask, create_sliding_window_causal_mask
-
-            hidden = functional.embedding(ids, self.embedding).float() * self.config.hidden_size**0.5
+            hidden = functional.embedding(ids, self.embedding).float() * self.embedding_scale
             positions = torch.arange(ids.shape[1], device=ids.device).unsqueeze(0)
-            given = {
-                "config": self.config,
-                "inputs_embeds": hidden,
-                "attention_mask": None,
-                "past_key_values": None,
-                "position_ids": positions,
-            }
-            masks = (create_sliding_window_causal_mask(**given), create_causal_mask(**given))
-            turns = tuple(self.rotary(hidden, positions, kind) for kind in _KINDS)
-            for index, module in enumerate(self.layers):
-                full = self.config.layer_types[index] == _KINDS[1]
-                call = (module, hidden, turns[full], masks[full], positions)
-                if self.role.recompute and torch.is_grad_enabled():
+            make_mask = self.family_modules.attention_mask
+            masks = {kind: make_mask(self.config, kind, hidden, positions) for kind in set(self.kinds)}
+            rotations = {kind: self.rotary(hidden, positions, kind) for kind in set(self.kinds)}
+            for kind, module in zip(self.kinds, self.layers, strict=True):
+                call = (module, hidden, rotations[kind], masks[kind], positions)
+                if self.spec.recompute and torch.is_grad_enabled():
                     hidden = recomputed(_run, *call, use_reentrant=False)
                 else:
                     hidden = _run(*call)
-            scale = torch.rsqrt(hidden.pow(2).mean(-1, keepdim=True) + self.config.rms_norm_eps)
+            scale = torch.rsqrt(hidden.pow(2).mean(-1, keepdim=True) + self.epsilon)
             normed: torch.Tensor = hidden * scale * (1 + self.norm)
             return normed
 
-        def forward(self, ids: torch.Tensor, then: Callable[[torch.Tensor, torch.Tensor], Any]) -> Any:
-            """What `then` makes of the head's input, f32 [batch, length, hidden], and the embedding."""
-            with torch.autocast(ids.device.type, self.role.dtype, enabled=self.role.dtype != torch.float32):
+        def forward(self, ids: torch.Tensor, head_fn: Callable[[torch.Tensor, torch.Tensor], Any]) -> Any:
+            """Apply `head_fn(hidden, embedding)` to the inputs of the head, f32 [batch, length, hidden]."""
+            with torch.autocast(ids.device.type, self.spec.dtype, enabled=self.spec.dtype != torch.float32):
                 hidden = self.hidden(ids)
-            return then(hidden, self.embedding)
+            return head_fn(hidden, self.embedding)
 
-    def _run(module: nn.Module, hidden: torch.Tensor, turn: Any, mask: Any, positions: torch.Tensor) -> torch.Tensor:
-        out = module(hidden, position_embeddings=turn, attention_mask=mask, position_ids=positions)
+    def _run(module: nn.Module, hidden: torch.Tensor, rotation: Any, mask: Any, positions: Any) -> torch.Tensor:
+        out = module(hidden, position_embeddings=rotation, attention_mask=mask, position_ids=positions)
         return out if isinstance(out, torch.Tensor) else out[0]
 
     return {"Matrix": Matrix, "Network": Network}
 
 
-_CLASSES: dict[str, Any] = {}
-
-
-def network(decoder: Decoder, role: Role, rows: torch.Tensor, begun: Begun | None = None) -> nn.Module:
+def network(decoder: Decoder, spec: NetworkSpec, rows: torch.Tensor, warm_start: WarmStart | None = None) -> nn.Module:
     """All layers of a model in memory.
 
     Args:
         decoder: gives the weights.
-        role: what for.
-        rows: of the embedding, [vocabulary, hidden]; a parameter if it is trained.
-        begun: matrices that begin on a grid.
+        spec: how the network computes.
+        rows: rows of the embedding, [vocabulary, hidden]; a parameter if it is trained.
+        warm_start: matrices that begin on the grid.
     """
-    import torch
-
-    if not _CLASSES:
-        _CLASSES.update(_classes())
-    layers = [layer(decoder, index, role, begun) for index in range(decoder.layers)]
-    norm = torch.from_numpy(decoder.read(decoder.checkpoint.tensors[names.FINAL_NORM])).to(decoder.device.torch_device)
-    made: nn.Module = _CLASSES["Network"](decoder.config, layers, norm, rows, role)
-    return made.to(decoder.device.torch_device)
+    layers = [layer(decoder, index, spec, warm_start) for index in range(decoder.layers)]
+    whole: nn.Module = _classes()["Network"](decoder, spec, layers, rows=rows)
+    return whole.to(decoder.device.torch_device)
 
 
 def embedding(decoder: Decoder) -> torch.Tensor:
@@ -231,7 +218,7 @@ def embedding(decoder: Decoder) -> torch.Tensor:
 
     from gemmaq.checkpoint.rows import weights
 
-    tensor = decoder.checkpoint.tensors[names.EMBEDDING]
+    tensor = decoder.checkpoint.embedding
     rows = torch.empty(tensor.shape, dtype=torch.bfloat16)
     step = max(1, (1 << 22) // tensor.columns)
     for first in range(0, tensor.rows, step):
@@ -240,20 +227,22 @@ def embedding(decoder: Decoder) -> torch.Tensor:
     return rows.to(decoder.device.torch_device)
 
 
-def parameters(student: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
-    """What is trained, by canonical name."""
-    for name, parameter in student.named_parameters():
-        if parameter.requires_grad:
-            yield canonical(name), parameter
+def trained(module: nn.Module) -> dict[str, nn.Parameter]:
+    """The trained parameters of a network or a layer, by their names in the module."""
+    return {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
 
 
-def canonical(name: str) -> str:
-    """The checkpoint's name of a parameter of a network."""
+def canonical(name: str, family: Family) -> str:
+    """The canonical name of a network's parameter."""
     name = name.replace("_checkpoint_wrapped_module.", "").replace("_orig_mod.", "")
-    return {"norm": names.FINAL_NORM, "embedding": names.EMBEDDING}.get(name, f"model.{name}")
+    layers, _, rest = name.partition(".")
+    if layers != "layers":
+        return {"norm": family.names.FINAL_NORM, "embedding": family.names.EMBEDDING}[name]
+    index, _, part = rest.partition(".")
+    return family.names.in_layer(int(index), part.removesuffix(".weight"))
 
 
-def scales(student: nn.Module) -> dict[str, torch.Tensor]:
-    """The scales of matrices that keep them, by canonical name."""
-    found = student.named_buffers()
-    return {canonical(name.removesuffix("scales") + "weight"): kept for name, kept in found if name.endswith(".scales")}
+def scales(module: nn.Module) -> dict[str, torch.Tensor]:
+    """The fixed scales of matrices with a warm start, by the names of their weights in the module."""
+    buffers = module.named_buffers()
+    return {name.removesuffix("scales") + "weight": buffer for name, buffer in buffers if name.endswith(".scales")}

@@ -1,4 +1,4 @@
-"""What lies beside trained weights: qat.json tells how they came about, loss.svg shows it. No time, host or path."""
+"""The files beside trained weights: qat.json records the training, loss.svg draws it. No time, host or path."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from gemmaq.containers.hf_folder import pretty
 from gemmaq.qat import grids
 
 if TYPE_CHECKING:
-    from gemmaq.qat.data import Data
-    from gemmaq.qat.run import Order, Outcome
+    from gemmaq.qat.data import TokenDataset
+    from gemmaq.qat.job import Outcome, TrainingJob
 
 NAME = "qat.json"
 CURVE = "loss.svg"
 SCHEMA = "gemmaq.qat/1"
 
 
-def document(order: Order, data: Data, outcome: Outcome) -> dict[str, Any]:
-    """The record of a training."""
-    settings = asdict(order.settings) | {"steps": outcome.state.step}
+def document(job: TrainingJob, data: TokenDataset, outcome: Outcome) -> dict[str, Any]:
+    """The record of a training, as JSON values."""
+    start = {"name": job.start.name, "fingerprint": outcome.state.identity["start"]} if job.start else None
     return {
         "schema": SCHEMA,
         "gemmaq": __version__,
-        "source": {"name": order.source.name, "fingerprint": outcome.state.identity["source"]},
-        "start": {"name": order.start.name, "fingerprint": outcome.state.identity["start"]} if order.start else None,
+        "source": {"name": job.source.name, "fingerprint": outcome.state.identity["source"]},
+        "start": start,
         "dithered": dict(Counter(outcome.lattices.values()).most_common()),
-        "grid": grids.find(order.settings.grid).says,
-        "settings": settings,
+        "grid": grids.find(job.settings.grid).description,
+        "settings": {"steps": outcome.steps, **asdict(job.settings)},
         "steps_changed": outcome.state.changes,
         "text": {"files": list(data.names), "sha256": data.digest, "sequences": len(data.train)},
         "held_out": {
@@ -38,26 +38,26 @@ def document(order: Order, data: Data, outcome: Outcome) -> dict[str, Any]:
             "sha256": data.held_out_digest,
             "sequences": len(data.held_out),
         },
-        "evaluation": {"before": outcome.before, "after": outcome.after.document()},
+        "evaluation": {"before": outcome.state.before, "after": outcome.after.document()},
         "losses": outcome.state.losses,
     }
 
 
-def files(order: Order, data: Data, outcome: Outcome) -> dict[str, bytes]:
-    """The record, and the curve where it can be drawn."""
-    made = {NAME: pretty(document(order, data, outcome))}
+def files(job: TrainingJob, data: TokenDataset, outcome: Outcome) -> dict[str, bytes]:
+    """Names and contents: the record, and the loss curve if matplotlib is installed."""
+    contents = {NAME: pretty(document(job, data, outcome))}
     if can_draw() and outcome.state.losses:
-        made[CURVE] = curve(outcome.state.losses)
-    return made
+        contents[CURVE] = curve(outcome.state.losses)
+    return contents
 
 
 def can_draw() -> bool:
-    """Whether matplotlib is there."""
+    """Whether matplotlib is installed."""
     return find_spec("matplotlib") is not None
 
 
 def curve(losses: list[float]) -> bytes:
-    """Losses of all steps and their running mean, as SVG; the same bytes for the same losses."""
+    """Loss of every step and its running mean, as SVG; the same bytes for the same losses."""
     import io
 
     import numpy as np

@@ -1,4 +1,4 @@
-"""Everything that decides what training does, in one record."""
+"""Hyperparameters: every setting that decides the result of a training."""
 
 from __future__ import annotations
 
@@ -7,35 +7,36 @@ from dataclasses import dataclass
 LEARNING_RATE = 1e-5
 STEPS = 500
 VOCABULARY = 16384
+_FINAL_SHARE = 0.05
+"""The learning rate at the end, as a share of its peak."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """How a model is trained.
+    """Hyperparameters of a training.
 
     Attributes:
-        grid: the weights are to lie on.
-        activations: whether inputs of matrices are rounded to eight bits too.
-        steps: of the optimizer.
-        batch: sequences that go through the model together, over all ranks.
-        accumulate: such batches a step.
-        context: tokens a sequence.
-        learning_rate: at its height.
-        warm_up: steps until it is there; it falls to 5 % at the end.
-        clip: norm that gradients are cut to.
-        seed: of the order of the text, of dither and of samples.
-        vocabulary: most frequent tokens of the text that the loss is over, 0 for all there are.
-        samples: tokens of the teacher's distribution that are drawn beforehand, 0 to have all of it at hand.
+        grid: name of the grid that the weights are trained for.
+        activations: whether the inputs of matrices are rounded to eight bits as well.
+        batch: sequences per forward pass, over all processes.
+        accumulate: batches per optimizer step.
+        context: tokens per sequence.
+        learning_rate: peak of the learning rate.
+        warm_up: steps until the learning rate reaches its peak.
+        clip: norm that gradients are clipped to.
+        seed: seed of the data order, the dither and the samples.
+        vocabulary: size of the loss's vocabulary, the most frequent tokens of the text; 0 for the whole vocabulary.
+        samples: tokens sampled from the teacher's distribution per position before training; 0 to run the teacher
+            beside the student.
         embedding: whether the embedding is trained.
-        norms: whether the norms are.
-        dtype: of the matrix products, `bf16` or `f32`.
-        recompute: whether activations are computed a second time instead of kept.
-        dither: whether a quantized source gets noise.
+        norms: whether the norm weights are trained.
+        dtype: dtype of matrix products, `bf16` or `f32`.
+        recompute: whether the backward pass recomputes activations instead of keeping them.
+        dither: whether a source that was quantized before gets noise.
     """
 
     grid: str = "q4_0"
     activations: bool = False
-    steps: int = STEPS
     batch: int = 2
     accumulate: int = 1
     context: int = 128
@@ -53,12 +54,24 @@ class Settings:
 
     @property
     def sequences(self) -> int:
-        """That a step sees."""
+        """Sequences per optimizer step."""
         return self.batch * self.accumulate
 
-    def rate(self, step: int) -> float:
-        """The learning rate of a step, counted from 0: a linear rise, then a linear fall to a twentieth."""
+    @property
+    def tokens(self) -> int:
+        """Tokens per optimizer step."""
+        return self.sequences * self.context
+
+    def rate(self, step: int, steps: int | None) -> float:
+        """The learning rate of a step: a linear rise to the peak, then a linear fall to a twentieth of it.
+
+        Args:
+            step: number of the step, from 0.
+            steps: steps of the training, None while the time budget has not decided: the rate stays at its peak.
+        """
         if step < self.warm_up:
             return self.learning_rate * (step + 1) / self.warm_up
-        left = (self.steps - step) / max(1, self.steps - self.warm_up)
-        return self.learning_rate * max(0.05, left)
+        if steps is None:
+            return self.learning_rate
+        left = (steps - step) / max(1, steps - self.warm_up)
+        return self.learning_rate * max(_FINAL_SHARE, left)

@@ -1,7 +1,7 @@
-"""The state of a training on disk: latents and moments by name, so that any number of processes can go on from it.
+"""Saved states of a training: trained weights and Adam's moments by canonical name, for any number of processes.
 
-A state is a folder `step-000100` beside the output, written under another name and renamed when all of it is on the
-disk; only then the one before it goes.
+A state is a folder `step-0000100` in the work folder. It is written under another name and renamed once all of it is
+on disk; only then is the previous state removed.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,35 +27,37 @@ if TYPE_CHECKING:
 
 SCHEMA = "gemmaq.qat-state/1"
 GROUPS = ("weights", "first", "second")
-"""Latents, and Adam's two moments."""
+"""Files of a state: the trained weights, and Adam's first and second moments."""
 
 Shape = tuple[int, ...]
 Fetch = Callable[[str, str], "torch.Tensor"]
-"""Group and name -> the whole tensor, f32 on the CPU; every process must ask in the same order."""
+"""(group, name) -> the whole tensor, f32 on the CPU; every process must call it in the same order."""
 
 
 @dataclass(slots=True)
 class State:
-    """How far a training is.
+    """Progress of a training.
 
     Attributes:
-        identity: settings, text and source: what must be the same to go on.
-        steps: it is to have.
-        step: that comes next.
-        losses: of the steps so far, nats a token.
-        before: what the model was worth before the first.
-        changes: of the number of steps, `[step, steps]`.
+        identity: settings, text and source; a training continues only where they are equal.
+        steps: steps that are planned, of the current layer if block-wise; None until the time budget has decided.
+        step: steps done, of the current layer if block-wise.
+        losses: loss of every step so far, nats per token.
+        before: held-out metrics before training.
+        changes: `[step, steps]` whenever the number of steps was changed.
+        layer: layer in training if block-wise, else 0.
     """
 
     identity: dict[str, Any]
-    steps: int
+    steps: int | None
     step: int = 0
     losses: list[float] = field(default_factory=list)
     before: dict[str, float] = field(default_factory=dict)
     changes: list[list[int]] = field(default_factory=list)
+    layer: int = 0
 
     def document(self) -> dict[str, Any]:
-        """As JSON has it."""
+        """The state as JSON values."""
         return {
             "schema": SCHEMA,
             "identity": self.identity,
@@ -64,35 +66,34 @@ class State:
             "losses": self.losses,
             "before": self.before,
             "changes": self.changes,
+            "layer": self.layer,
         }
 
-
-def work_folder(out: Path) -> Path:
-    """Where the states of a training lie."""
-    out = Path(os.path.abspath(out))
-    return out.with_name(f"{out.name}.work")
-
-
-def saved(work: Path) -> Path | None:
-    """The latest state in a folder, None if there is none."""
-    found = sorted(work.glob("step-[0-9]*"))
-    return found[-1] if found else None
+    def set_steps(self, steps: int) -> None:
+        """Change the number of steps, on record."""
+        self.changes.append([self.step, steps])
+        self.steps = steps
 
 
-def save(work: Path, state: State, shapes: dict[str, Shape], fetch: Fetch, writes: bool) -> None:
-    """Write a state and drop those before it.
+def latest(work: Path) -> Path | None:
+    """Folder of the last saved state, None if there is none."""
+    return max(work.glob("step-[0-9]*"), default=None)
+
+
+def save(work: Path, state: State, shapes: Mapping[str, Shape], fetch: Fetch, writes: bool) -> None:
+    """Save a state and remove the previous one; every process must call this.
 
     Args:
-        work: folder of the training.
-        state: how far it is.
-        shapes: of everything trained, by name.
+        work: folder of saved states.
+        state: progress of the training.
+        shapes: shapes of the trained tensors by name.
         fetch: gives the tensors.
-        writes: whether this process does; the others only take part in fetching.
+        writes: whether this process writes; the others only take part in fetching.
 
     Raises:
-        OutputError: there is no space, or the folder cannot be written; the state before is as it was.
+        OutputError: the disk is full or the folder cannot be written; the previous state is intact.
     """
-    stage, final = work / "next.partial", work / f"step-{state.step:07}"
+    stage, final = work / "next.partial", work / f"step-{len(state.losses):07}"
     problem: OSError | None = None
     if writes:
         try:
@@ -101,17 +102,14 @@ def save(work: Path, state: State, shapes: dict[str, Shape], fetch: Fetch, write
         except OSError as error:
             problem = error
     for group in GROUPS:
-        tensors = (fetch(group, name).numpy() for name in shapes)
-        if not writes or problem is not None:
-            for _ in tensors:
-                pass
-            continue
-        try:
-            write_tensors(stage / f"{group}.safetensors", shapes, tensors)
-        except OSError as error:
-            problem = error
-            for _ in tensors:
-                pass
+        arrays = (fetch(group, name).numpy() for name in shapes)
+        if writes and problem is None:
+            try:
+                write_tensors(stage / f"{group}.safetensors", shapes, arrays)
+            except OSError as error:
+                problem = error
+        for _ in arrays:  # the other processes wait for this one to fetch
+            pass
     if not writes:
         return
     try:
@@ -126,34 +124,33 @@ def save(work: Path, state: State, shapes: dict[str, Shape], fetch: Fetch, write
                 shutil.rmtree(old, ignore_errors=True)
     except OSError as error:
         shutil.rmtree(stage, ignore_errors=True)
-        raise no_room(error, work) from error
+        raise save_error(error, work) from error
 
 
-def no_room(error: OSError, work: Path) -> OutputError:
-    """What to say of a state that cannot be written."""
-    kept = saved(work)
-    rest = f"{kept.name} is intact: free space and go on from it with --resume" if kept else "no state was kept"
+def save_error(error: OSError, work: Path) -> OutputError:
+    """The error to raise for a state that cannot be saved."""
+    folder = latest(work)
+    hint = f"{folder.name} is intact: free space and continue with --resume" if folder else "no state was saved"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return OutputError(f"no space left while saving the training's state in {work}", rest)
-    return OutputError(f"the training's state cannot be saved in {work}: {error.strerror or error}", rest)
+        return OutputError(f"no space left while saving the training's state in {work}", hint)
+    return OutputError(f"the training's state cannot be saved in {work}: {error.strerror or error}", hint)
 
 
-def write_tensors(path: Path, shapes: dict[str, Shape], tensors: Iterable[np.ndarray]) -> None:
-    """A safetensors file of f32 arrays in the order of their shapes.
+def write_tensors(path: Path, shapes: Mapping[str, Shape], arrays: Iterable[np.ndarray]) -> None:
+    """Write a safetensors file of f32 arrays, given in the order of their shapes.
 
     Raises:
-        OSError: as it comes.
+        OSError: the file cannot be written.
     """
-    header, at = {}, 0
+    header, end = {}, 0
     for name, shape in shapes.items():
-        size = 4 * int(np.prod(shape))
-        header[name] = {"dtype": "F32", "shape": list(shape), "data_offsets": [at, at + size]}
-        at += size
+        start, end = end, end + 4 * int(np.prod(shape))
+        header[name] = {"dtype": "F32", "shape": list(shape), "data_offsets": [start, end]}
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     with path.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
-        for values in tensors:
+        for values in arrays:
             file.write(np.ascontiguousarray(values, np.float32).data)
         file.flush()
         os.fsync(file.fileno())
@@ -167,7 +164,7 @@ def _write_bytes(path: Path, content: bytes) -> None:
 
 
 def load(folder: Path) -> State:
-    """How far the training was.
+    """Read the progress of a saved training.
 
     Raises:
         InputError: the state is damaged.
@@ -178,28 +175,33 @@ def load(folder: Path) -> State:
             raise ValueError(value["schema"])
         return State(
             dict(value["identity"]),
-            int(value["steps"]),
+            None if value["steps"] is None else int(value["steps"]),
             int(value["step"]),
             [float(loss) for loss in value["losses"]],
             dict(value["before"]),
             [list(map(int, change)) for change in value["changes"]],
+            int(value.get("layer", 0)),
         )
     except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{folder} is no state that this gemmaq can go on from: {error}") from error
+        raise InputError(f"{folder} is not a state that this gemmaq can continue: {error}") from error
 
 
-def tensors(folder: Path, group: str, shapes: dict[str, Shape]) -> Iterator[tuple[str, torch.Tensor]]:
-    """The tensors of a group, f32, one at a time.
+def read_tensors(path: Path, shapes: Mapping[str, Shape] | None = None) -> Iterator[tuple[str, torch.Tensor]]:
+    """Read the tensors of a safetensors file, f32, one at a time.
+
+    Args:
+        path: file to read.
+        shapes: names and shapes that it must hold; None for all that it holds.
 
     Raises:
-        InputError: one is missing or damaged.
+        InputError: a tensor is missing or damaged.
     """
     import torch
 
-    span = FileSpan.of(folder / f"{group}.safetensors")
+    span = FileSpan.of(path)
     entries = {entry.name: entry for entry in parse(span)}
     with Reader() as reader:
-        for name, shape in shapes.items():
+        for name, shape in (shapes or {name: entry.shape for name, entry in entries.items()}).items():
             entry = entries.get(name)
             if entry is None or entry.shape != shape or entry.dtype != "F32":
                 raise InputError(f"{span} does not hold {name} as f32 {list(shape)}")

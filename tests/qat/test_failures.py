@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from gemmaq.qat import state as checkpoints
-from gemmaq.qat import train
+from gemmaq.qat import state as states
+from gemmaq.qat import trainer
 from inprocess import run
 from small import words
 
@@ -54,15 +54,15 @@ def test_teacher_and_student_must_be_one_model(source: Path, tiny: Path, text: P
 
 
 def test_a_loss_that_is_no_number(source: Path, text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real, calls = train.step, []
+    real, calls = trainer.step, []
 
     def step(*given: Any) -> float:
         calls.append(1)
         return real(*given) if len(calls) < 4 else float("nan")
 
-    monkeypatch.setattr(train, "step", step)
+    monkeypatch.setattr(trainer, "step", step)
     said = run(*words(source, text, tmp_path / "out", "--save-steps", 2), code=3).stderr
-    assert "the loss of step 4 is no number; step-0000002 is kept" in said
+    assert "the loss of step 4 is not finite; step-0000002 is intact" in said
     assert "--learning-rate" in said
     assert [path.name for path in (tmp_path / "out.work").iterdir()] == ["step-0000002"]
 
@@ -70,7 +70,7 @@ def test_a_loss_that_is_no_number(source: Path, text: Path, tmp_path: Path, monk
 def test_a_full_disk_leaves_the_state_before(
     source: Path, text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, calls = checkpoints.write_tensors, []
+    real, calls = states.write_tensors, []
 
     def full(*given: Any) -> None:
         calls.append(1)
@@ -79,12 +79,12 @@ def test_a_full_disk_leaves_the_state_before(
         real(*given)
 
     arguments = words(source, text, tmp_path / "out", "--save-steps", 2)
-    monkeypatch.setattr(checkpoints, "write_tensors", full)
+    monkeypatch.setattr(states, "write_tensors", full)
     said = run(*arguments, code=7).stderr
     assert "no space left" in said and "step-0000002 is intact" in said and "--resume" in said
     assert [path.name for path in (tmp_path / "out.work").iterdir()] == ["step-0000002"]
     monkeypatch.undo()
-    assert "going on from step 2" in run(*arguments, "--resume", "--steps", 3).stderr
+    assert "resuming from step 2" in run(*arguments, "--resume", "--steps", 3).stderr
     assert json.loads((tmp_path / "out" / "qat.json").read_text())["steps_changed"] == [[2, 3]]
 
 

@@ -17,8 +17,7 @@ from runtimes import Require
 
 torch = pytest.importorskip("torch")
 
-from gemmaq.qat import fake_quant as fake  # noqa: E402
-from gemmaq.qat import grids  # noqa: E402
+from gemmaq.qat import fake_quant, grids  # noqa: E402
 
 Q4_0 = ENCODINGS["q4_0"]
 GRID = grids.GRIDS["q4_0"]
@@ -59,7 +58,7 @@ def rows(draw: st.DrawFn) -> np.ndarray:
 def test_forward_is_what_the_converter_writes(x: np.ndarray) -> None:
     expected = converted(x)
     given_x = torch.from_numpy(x)
-    assert same(fake.weights(given_x, GRID, torch.float32).numpy(), expected)
+    assert same(fake_quant.weights(given_x, GRID, torch.float32).numpy(), expected)
     assert same(GRID.torch(given_x).numpy(), expected)
 
 
@@ -107,7 +106,7 @@ def test_gradients_are_those_of_the_surrogate() -> None:
         return torch.sin(20 * weights.double() * probe).sum()
 
     latent = start.clone().requires_grad_()
-    objective(fake.weights(latent, GRID, torch.float32)).backward()
+    objective(fake_quant.weights(latent, GRID, torch.float32)).backward()
     assert latent.grad is not None
     offset = (grids.values(GRID, start) - start).double()
     step = 1e-6
@@ -127,9 +126,9 @@ def test_activations_are_rounded_as_llama_cpp_does() -> None:
     values = nearest.quantize(x.numpy(), q8_0, Choice("nearest"))
     scales = np.repeat(values.scales.astype(np.float16).astype(np.float32), 32, axis=1)
     expected = scales * (values.codes.astype(np.float32) - 128)
-    assert np.array_equal(fake.q8_0(x).numpy(), expected)
+    assert np.array_equal(fake_quant.q8_0(x).numpy(), expected)
     given_x = x.clone().requires_grad_()
-    (fake.activations(given_x) * 3).sum().backward()
+    (fake_quant.activations(given_x) * 3).sum().backward()
     assert torch.equal(given_x.grad, torch.full_like(x, 3))
 
 

@@ -54,7 +54,7 @@ def test_killed_and_resumed_is_as_if_nothing_had_been(
     assert other.returncode == 2 and "seed differ" in other.stderr
     done = call([*arguments, "--resume"])
     assert done.returncode == 0, done.stderr
-    assert "going on from step" in done.stderr
+    assert "resuming from step" in done.stderr
     same(out, trained.folder)
     assert sorted(os.listdir(tmp_path)) == [out.name]
 
@@ -74,7 +74,7 @@ def test_two_processes_do_as_one_and_take_over_its_state(
     assert f"-o {out}" in said and "--resume" in said.splitlines()[-1]
     done = call([*arguments, "--resume"], ranks=2)
     assert done.returncode == 0, done.stderr
-    assert done.stderr.count("measuring what was trained") == 1
+    assert done.stderr.count("measuring after training") == 1
     assert record_of(out)["losses"] == pytest.approx(trained.record["losses"], abs=1e-4)
     assert record_of(out)["evaluation"]["after"]["kl"] == pytest.approx(
         trained.record["evaluation"]["after"]["kl"], rel=0.05

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -167,8 +166,8 @@ def test_a_dry_run_says_what_would_be_done(source: Path, text: Path, tmp_path: P
 def test_rates_rise_and_fall() -> None:
     from gemmaq.qat.settings import Settings
 
-    settings = replace(Settings(), steps=100, learning_rate=1.0)
-    rates = [settings.rate(step) for step in range(100)]
+    settings = Settings(learning_rate=1.0)
+    rates = [settings.rate(step, 100) for step in range(100)]
     assert rates[:4] == [0.25, 0.5, 0.75, 1.0]
     assert rates[4] == 1.0 and rates[-1] == 0.05
     assert sorted(rates[4:], reverse=True) == rates[4:]

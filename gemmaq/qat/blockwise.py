@@ -134,9 +134,7 @@ def _layer(session: Session, index: int, activations: _Activations, count: int) 
         state.layer, state.step, state.steps = index + 1, 0, session.job.planned_steps
         states.save(session.work, state, {}, loop.fetch, True)
     with torch.no_grad():
-        _advance(
-            forward, student, activations.student, session.callbacks.phase("running the trained layer")
-        )
+        _advance(forward, student, activations.student, session.callbacks.phase("running the trained layer"))
 
 
 def _train(session: Session, index: int, loop: Trainer, begun: float) -> None:

@@ -15,8 +15,8 @@ from gemmaq.qat.state import State
 if TYPE_CHECKING:
     from gemmaq.encodings import F32
     from gemmaq.inference.decoder import Decoder
-    from gemmaq.progress import ProgressCallback
     from gemmaq.inference.distributed import ProcessGroup
+    from gemmaq.progress import ProgressCallback
     from gemmaq.qat.data import TokenDataset
     from gemmaq.qat.evaluation import Evaluation
     from gemmaq.qat.trainer import StepMetrics

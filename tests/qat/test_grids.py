@@ -1,4 +1,4 @@
-"""What training sees is what the converter writes, bit for bit, and gradients pass straight through."""
+"""The grids: training rounds to what the converter writes, bit for bit."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from runtimes import Require
 
 torch = pytest.importorskip("torch")
 
-from gemmaq.qat import fake_quant, grids  # noqa: E402
+from gemmaq.qat import grids  # noqa: E402
 
 Q4_0 = ENCODINGS["q4_0"]
 GRID = grids.GRIDS["q4_0"]
@@ -58,7 +58,6 @@ def rows(draw: st.DrawFn) -> np.ndarray:
 def test_forward_is_what_the_converter_writes(x: np.ndarray) -> None:
     expected = converted(x)
     given_x = torch.from_numpy(x)
-    assert same(fake_quant.weights(given_x, GRID, torch.float32).numpy(), expected)
     assert same(GRID.torch(given_x).numpy(), expected)
 
 
@@ -95,41 +94,6 @@ def test_real_matrices(sample_bf16: Path) -> None:
             tensor = tensors[f"model.layers.7.{part}.weight"]
             x = weights(tensor, 0, tensor.rows, reader) * np.float32(1.0009)  # off the lattice of the source
             assert same(grids.values(GRID, torch.from_numpy(x)).numpy(), converted(x))
-
-
-def test_gradients_are_those_of_the_surrogate() -> None:
-    """The surrogate is x + (Q(x0) - x0) with the bracket held fast; f32 differences of a smooth function of it."""
-    torch.manual_seed(0)
-    start, probe = torch.randn(6, 64) * 0.05, torch.randn(6, 64, dtype=torch.float64)
-
-    def objective(weights: torch.Tensor) -> torch.Tensor:
-        return torch.sin(20 * weights.double() * probe).sum()
-
-    latent = start.clone().requires_grad_()
-    objective(fake_quant.weights(latent, GRID, torch.float32)).backward()
-    assert latent.grad is not None
-    offset = (grids.values(GRID, start) - start).double()
-    step = 1e-6
-    for row, column in [(0, 0), (2, 17), (5, 63), (3, 31)]:
-        at = torch.zeros(6, 64, dtype=torch.float64)
-        at[row, column] = step
-        up, down = (objective((start.double() + sign * at) + offset) for sign in (1, -1))
-        assert float((up - down) / (2 * step)) == pytest.approx(float(latent.grad[row, column]), rel=2e-4, abs=1e-4)
-
-
-def test_activations_are_rounded_as_llama_cpp_does() -> None:
-    x = torch.randn(5, 96) * 3
-    x[0, :32] = 0
-    x[1, 0], x[1, 1] = 127.0, 0.5  # a tie: away from zero
-    x[1, 2:32] = 0
-    q8_0 = ENCODINGS["q8_0"]
-    values = nearest.quantize(x.numpy(), q8_0, Choice("nearest"))
-    scales = np.repeat(values.scales.astype(np.float16).astype(np.float32), 32, axis=1)
-    expected = scales * (values.codes.astype(np.float32) - 128)
-    assert np.array_equal(fake_quant.q8_0(x).numpy(), expected)
-    given_x = x.clone().requires_grad_()
-    (fake_quant.activations(given_x) * 3).sum().backward()
-    assert torch.equal(given_x.grad, torch.full_like(x, 3))
 
 
 def test_surveys_recognise_both_grids() -> None:

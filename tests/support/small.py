@@ -11,9 +11,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from gemmaq.checkpoint.rows import read_rows, values_of
+from gemmaq.files.span import Reader
 from gemmaq.models.gemma3.config import pattern
 from gemmaq.models.samples import SAMPLE
 from gemmaq.sources.open import open_source
+from inprocess import run
 from synthetic import TINY
 
 SMALL = replace(TINY, vocab_size=4096, num_hidden_layers=2, layer_pattern=pattern(2, 2))
@@ -68,3 +73,19 @@ def environment() -> dict[str, str]:
 def record_of(folder: Path) -> dict[str, Any]:
     found: dict[str, Any] = json.loads((folder / "qat.json").read_text())
     return found
+
+
+def in_process(source: Path, text: Path, out: Path, *more: object) -> dict[str, Any]:
+    """A training of six steps in this process, and its record."""
+    run(*words(source, text, out, "--steps", 6, *more), "--json")
+    return record_of(out)
+
+
+def codes(path: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Codes and scales of the matrices of the layers in a GGUF file."""
+    result = {}
+    with Reader() as reader:
+        for name, tensor in open_source(str(path)).matrices.items():
+            values = values_of(tensor, read_rows(tensor, 0, tensor.rows, reader, bytearray()))
+            result[name] = values.codes, values.scales
+    return result

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from gemmaq.qat.job import Outcome, TrainingJob
     from gemmaq.qat.trainer import StepMetrics
 
+
 @dataclass(frozen=True, slots=True)
 class Output:
     """What the command prints.

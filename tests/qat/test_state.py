@@ -1,16 +1,21 @@
-"""A training that is broken off goes on as if it had not been, on any number of processes."""
+"""Saved states: a training that is interrupted continues as if it had not been, on any number of processes."""
 
 from __future__ import annotations
 
+import errno
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from gemmaq.qat import state as states
+from inprocess import run
 from small import Trained, call, environment, record_of, words
 
 pytestmark = pytest.mark.slow
@@ -81,9 +86,47 @@ def test_two_processes_do_as_one_and_take_over_its_state(
     )
 
 
-def test_two_processes_from_the_first_step(trained: Trained, source: Path, text: Path, tmp_path: Path) -> None:
-    out = tmp_path / "two"
-    done = call(words(source, text, out, "--train-norms"), ranks=2)
-    assert done.returncode == 0, done.stderr
-    assert len(record_of(out)["losses"]) == 20
-    assert record_of(out)["losses"] == pytest.approx(trained.record["losses"], abs=1e-4)
+def test_a_full_disk_leaves_the_state_before(
+    source: Path, text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, calls = states.write_tensors, []
+
+    def full(*given: Any) -> None:
+        calls.append(1)
+        if len(calls) > 4:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(*given)
+
+    arguments = words(source, text, tmp_path / "out", "--save-steps", 2)
+    monkeypatch.setattr(states, "write_tensors", full)
+    said = run(*arguments, code=7).stderr
+    assert "no space left" in said and "step-0000002 is intact" in said and "--resume" in said
+    assert [path.name for path in (tmp_path / "out.work").iterdir()] == ["step-0000002"]
+    monkeypatch.undo()
+    assert "resuming from step 2" in run(*arguments, "--resume", "--steps", 3).stderr
+    assert json.loads((tmp_path / "out" / "qat.json").read_text())["steps_changed"] == [[2, 3]]
+
+
+def test_a_layer_that_is_interrupted_continues_where_it_was(
+    source: Path, text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Block-wise: broken off within the second layer and resumed, the folder is that of a training without a break."""
+    from gemmaq.qat import trainer
+
+    whole, out = tmp_path / "whole" / "out", tmp_path / "out"
+    run(*words(source, text, whole, "--block-wise", "--steps", 6))
+    real, calls = trainer.step, []
+
+    def step(*arguments: Any) -> float:
+        calls.append(1)
+        return real(*arguments) if len(calls) < 10 else float("nan")
+
+    monkeypatch.setattr(trainer, "step", step)
+    said = run(*words(source, text, out, "--block-wise", "--steps", 6, "--save-steps", 2), code=3).stderr
+    assert "layer 2 of 2: the loss of step 4 is not finite; step-0000008 is intact" in said
+    monkeypatch.undo()
+    other = run(*words(source, text, out, "--steps", 6, "--resume"), code=2).stderr
+    assert "block_wise differ" in other
+    said = run(*words(source, text, out, "--block-wise", "--steps", 6, "--resume")).stderr
+    assert "resuming from step 2 of layer 2" in said
+    same(out, whole)

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from gemmaq.progress import ProgressCallback
     from gemmaq.qat.data import TokenDataset
     from gemmaq.qat.evaluation import Evaluation
-    from gemmaq.qat.trainer import StepMetrics
     from gemmaq.qat.warm_start import WarmStart
 
 
@@ -64,6 +63,25 @@ class TrainingJob:
     def planned_steps(self) -> int | None:
         """Steps of a training from the beginning, None if the time budget decides."""
         return self.steps or (None if self.minutes is not None else STEPS)
+
+
+@dataclass(frozen=True, slots=True)
+class StepMetrics:
+    """Metrics after an optimizer step.
+
+    Attributes:
+        step: number of the step, from 1.
+        steps: steps of the whole training, None while the time budget has not decided.
+        loss: nats per token, or the relative squared error of a layer.
+        rate: tokens per second, None after the first step.
+        left: seconds left, None while unknown.
+    """
+
+    step: int
+    steps: int | None
+    loss: float
+    rate: float | None
+    left: float | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """The teacher's distribution as samples on disk, so that training does without the teacher.
 
 For every position some tokens are drawn without replacement, with the teacher's probabilities; these are normalised
-over the drawn tokens. Source: Gemma 3 report, section 2.2 (256 logits per token, weighted by teacher probabilities).
+over the drawn tokens. Source: arXiv 2503.19786, section 2.2 (256 logits per token, weighted by teacher probabilities).
 """
 
 from __future__ import annotations

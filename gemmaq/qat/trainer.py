@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from gemmaq.errors import InputError, UsageError
 from gemmaq.inference.distributed import ProcessGroup, assign, gather
 from gemmaq.qat import state as states
-from gemmaq.qat.job import Callbacks
+from gemmaq.qat.job import Callbacks, StepMetrics
 from gemmaq.qat.settings import Settings
 from gemmaq.qat.state import State
 
@@ -25,25 +25,6 @@ MEASURED = 5
 _SAFETY = 1.05
 _MOMENTS = {"first": "exp_avg", "second": "exp_avg_sq"}
 """Files of a saved state -> names in AdamW's state."""
-
-
-@dataclass(frozen=True, slots=True)
-class StepMetrics:
-    """Metrics after an optimizer step.
-
-    Attributes:
-        step: number of the step, from 1.
-        steps: steps of the whole training, None while the time budget has not decided.
-        loss: nats per token, or the relative squared error of a layer.
-        rate: tokens per second, None after the first step.
-        left: seconds left, None while unknown.
-    """
-
-    step: int
-    steps: int | None
-    loss: float
-    rate: float | None
-    left: float | None
 
 
 class Stopped(Exception):

@@ -74,11 +74,11 @@ def test_an_untied_head_is_refused_before_anything_is_read(source: Path, tmp_pat
 
 def untie(source: Path, folder: Path) -> Path:
     """A copy of a checkpoint with a head of its own."""
-    from safetensors.numpy import load_file, save_file
+    from safetensors.torch import load_file, save_file
 
     shutil.copytree(source, folder)
     tensors = load_file(folder / "model.safetensors")
-    tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].copy()
+    tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"] * 2
     save_file(tensors, folder / "model.safetensors")
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"tie_word_embeddings": False}))

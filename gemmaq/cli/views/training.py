@@ -9,8 +9,7 @@ from gemmaq.cli import console
 from gemmaq.progress import Progress
 
 if TYPE_CHECKING:
-    from gemmaq.qat.job import Outcome, TrainingJob
-    from gemmaq.qat.trainer import StepMetrics
+    from gemmaq.qat.job import Outcome, StepMetrics, TrainingJob
 
 
 @dataclass(frozen=True, slots=True)

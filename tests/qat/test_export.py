@@ -19,6 +19,7 @@ from runtimes import Require
 from small import Trained, codes, in_process
 
 pytest.importorskip("torch")
+pytestmark = pytest.mark.slow
 
 
 def test_replaced_tensors_keep_their_place_in_the_model(source: Path, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from inprocess import run
 from small import Trained, record_of, words
 
 pytest.importorskip("torch")
+pytestmark = pytest.mark.slow
 
 
 def test_training_lowers_the_divergence(trained: Trained) -> None:

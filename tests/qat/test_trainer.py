@@ -14,6 +14,7 @@ from inprocess import run
 from small import words
 
 pytest.importorskip("torch")
+pytestmark = pytest.mark.slow
 
 MODES = pytest.mark.parametrize("mode", [[], ["--block-wise"]])
 

@@ -14,6 +14,7 @@ from inprocess import run
 from small import Trained, codes, in_process
 
 torch = pytest.importorskip("torch")
+pytestmark = pytest.mark.slow
 
 
 def test_the_start_may_be_another_folder(trained: Trained, source: Path, text: Path, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 from small import Trained, call, in_process, record_of, words
 
 pytest.importorskip("torch")
+pytestmark = pytest.mark.slow
 
 
 @pytest.mark.parametrize(

@@ -1,22 +1,96 @@
-"""Every failure a user can cause, each with the exit code scripts rely on."""
+"""Every failure a user can cause, each with the exit code that scripts rely on."""
 
 from __future__ import annotations
+
+from pathlib import Path, PurePath
+from typing import Self
+
+_PREDICATES = frozenset(
+    (
+        *(
+            "belongs",
+            "cannot",
+            "claims",
+            "contradicts",
+            "does",
+            "ends",
+            "exists",
+            "has",
+            "holds",
+            "is",
+            "lacks",
+            "lies",
+        ),
+        *("lists", "names", "needs", "overlaps", "places", "takes", "was"),
+    )
+)
+"""Verbs that turn what precedes them into the subject of a sentence: "model.gguf" + "is truncated"."""
 
 
 class GemmaqError(Exception):
     """An error shown to the user: what is wrong and where, then what to do next.
 
-    Args:
-        message: what is wrong, naming the file, tensor or key.
-        hint: what to do next, or None.
+    The sentence is put together here and nowhere else, so that a caller who knows a file under another name (in the
+    cache, in a temporary folder, in a repository) changes the fields with `at` or `relative_to`, never the text.
+
+    Attributes:
+        problem: What is wrong, without the places that the fields name.
+        hint: What to do next, or None.
+        path: File, folder or repository, or None.
+        tensor: Name of a tensor in it, or None.
+        key: Name of a metadata or configuration key in it, or None.
     """
 
     exit_code = 1
 
-    def __init__(self, message: str, hint: str | None = None) -> None:
-        super().__init__(message)
-        self.message = message
+    def __init__(
+        self,
+        problem: str,
+        hint: str | None = None,
+        *,
+        path: object = None,
+        tensor: str | None = None,
+        key: str | None = None,
+    ) -> None:
+        super().__init__(problem)
+        self.problem = problem
         self.hint = hint
+        self.path = None if path is None else str(path)
+        self.tensor = tensor
+        self.key = key
+
+    @property
+    def message(self) -> str:
+        """One sentence: `model.gguf: tensor blk.0.attn_q.weight has 5 dimensions`."""
+        places = [
+            self.path or "",
+            f"tensor {self.tensor}" if self.tensor else "",
+            f"key {self.key}" if self.key else "",
+        ]
+        where = ": ".join(place for place in places if place)
+        if not where:
+            return self.problem
+        return f"{where}{' ' if self.problem.partition(' ')[0] in _PREDICATES else ': '}{self.problem}"
+
+    def __str__(self) -> str:
+        return self.message
+
+    def at(self, *, path: object = None, tensor: str | None = None, key: str | None = None) -> Self:
+        """A copy with other places; those not given stay."""
+        return type(self)(
+            self.problem,
+            self.hint,
+            path=self.path if path is None else path,
+            tensor=tensor or self.tensor,
+            key=key or self.key,
+        )
+
+    def relative_to(self, folder: Path, name: str = "") -> Self:
+        """A copy whose path, if it lies in a folder, is spelled from there: `name/inner`, or `inner` without a name."""
+        if self.path is None or not PurePath(self.path).is_relative_to(folder):
+            return self
+        inner = PurePath(name) / PurePath(self.path).relative_to(folder)
+        return self.at(path=inner) if inner.name else self
 
 
 class UsageError(GemmaqError):
@@ -56,6 +130,6 @@ class OutputError(GemmaqError):
 
 
 class VerificationError(GemmaqError):
-    """Bytes are not those they were said to be."""
+    """Bytes differ from what a checksum or a record says."""
 
     exit_code = 8

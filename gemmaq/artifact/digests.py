@@ -41,7 +41,7 @@ def feed(path: Path, hashes: Sequence[Hash], on_read: OnRead | None = None) -> N
                 if on_read is not None:
                     on_read(count)
     except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+        raise InputError(f"cannot be read: {error.strerror}", path=path) from error
 
 
 def of_file(path: Path, on_read: OnRead | None = None) -> str:

@@ -180,11 +180,11 @@ def read(folder: Path) -> Provenance | None:
         return None
     value = read_json(path)
     if value.get("schema") != SCHEMA:
-        raise InputError(f"{path} has the schema {value.get('schema')!r:.60}", f"this gemmaq reads {SCHEMA}")
+        raise InputError(f"has the schema {value.get('schema')!r:.60}", f"this gemmaq reads {SCHEMA}", path=path)
     try:
         return _provenance(value)
     except (KeyError, TypeError, ValueError, AttributeError, UsageError) as error:
-        raise InputError(f"{path} is not what gemmaq writes: {type(error).__name__} {error}") from error
+        raise InputError(f"is not what gemmaq writes: {type(error).__name__} {error}", path=path) from error
 
 
 def _provenance(value: Mapping[str, Any]) -> Provenance:

@@ -42,9 +42,9 @@ def parse(data: bytes, where: str) -> dict[str, str]:
     try:
         lines = data.decode().split("\n")
     except UnicodeDecodeError as error:
-        raise InputError(f"{where} is not UTF-8") from error
+        raise InputError("is not UTF-8", path=where) from error
     if lines.pop():
-        raise InputError(f"{where} is cut short: its last line is incomplete")
+        raise InputError("is cut short: its last line is incomplete", path=where)
     digests: dict[str, str] = {}
     for number, line in enumerate(lines, 1):
         entry = _LINE.fullmatch(line)
@@ -54,7 +54,7 @@ def parse(data: bytes, where: str) -> dict[str, str]:
         if entry["escaped"]:
             name = re.sub(r"\\([\\nr])", lambda match: {"\\": "\\", "n": "\n", "r": "\r"}[match[1]], name)
         if name in digests:
-            raise InputError(f"{where} lists {name} twice")
+            raise InputError(f"lists {name} twice", path=where)
         digests[name] = entry["digest"]
     return digests
 
@@ -68,9 +68,9 @@ def read(folder: Path) -> dict[str, str] | None:
     path = folder / NAME
     try:
         if path.stat().st_size > _MAX_BYTES:
-            raise InputError(f"{path} is too large to be a list of files")
+            raise InputError("is too large to be a list of files", path=path)
         return parse(path.read_bytes(), str(path))
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+        raise InputError(f"cannot be read: {error.strerror}", path=path) from error

@@ -130,4 +130,4 @@ def _known(
     try:
         return gptq.feedback(hessian, settings, max(blocks), decoder.device)
     except InputError as error:
-        raise InputError(f"{where}: {error}", error.hint) from error
+        raise error.at(path=where) from error

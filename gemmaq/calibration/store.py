@@ -40,7 +40,7 @@ class Store:
         if loops.pack is not None and loops.read is not None:
             arrays: list[U8] = [loops.pack(values)]
             if not np.isfinite(dequantize(encoding, loops.read(arrays[0]))).all():
-                raise InputError(f"tensor {source.name} has weights too large for {encoding.label}", "bf16 holds them")
+                raise InputError(f"has weights too large for {encoding.label}", "bf16 holds them", tensor=source.name)
             dtypes, layout = ["U8"], "plain"
         else:
             assert values.minima is not None

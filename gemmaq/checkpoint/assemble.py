@@ -38,7 +38,7 @@ def text_tensors(
     rest: dict[str, Tensor] = {}
     for tensor in tensors:
         if tensor.name in rest:
-            raise InputError(f"{origin} has two tensors for {tensor.name}")
+            raise InputError(f"has two tensors for {tensor.name}", path=origin)
         rest[tensor.name] = replace(tensor, place=names.place(tensor.name))
     notes: list[str] = []
     result: dict[str, Tensor] = {}
@@ -47,7 +47,7 @@ def text_tensors(
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise InputError(
-            f"{origin} lacks tensor {missing[0]}{more}", "is this a whole model, with all shards and no adapter?"
+            f"lacks tensor {missing[0]}{more}", "is this a whole model, with all shards and no adapter?", path=origin
         )
     for name, shape in shapes.items():
         result[name] = _fitted(rest.pop(name), shape, origin)
@@ -77,7 +77,7 @@ def _fitted(tensor: Tensor, shape: tuple[int, ...], origin: str) -> Tensor:
         return replace(tensor, shape=shape)
     if tensor.shape != shape:
         raise InputError(
-            f"{origin}: tensor {tensor.name} has shape {list(tensor.shape)}, the config asks for {list(shape)}"
+            f"has shape {list(tensor.shape)}, the config asks for {list(shape)}", path=origin, tensor=tensor.name
         )
     return tensor
 

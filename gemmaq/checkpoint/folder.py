@@ -84,8 +84,9 @@ def _kind(document: Mapping[str, Any], folder: Path) -> str:
     if method == "compressed-tensors" and packing == "pack-quantized":
         return "compressed-tensors"
     raise InputError(
-        f"{folder} is quantized by {method} ({packing or 'no format given'}), which gemmaq cannot read",
+        f"is quantized by {method} ({packing or 'no format given'}), which gemmaq cannot read",
         "use the checkpoint that it was made from",
+        path=folder,
     )
 
 
@@ -104,7 +105,7 @@ def _modules(entries: _Arrays, family: Family) -> tuple[_Arrays, dict[str, _Arra
         if name is None:
             vision[entry] = place
         elif suffix in modules.setdefault(name, {}):
-            raise InputError(f"{place[0]} has two tensors for {name}")
+            raise InputError(f"has two tensors for {name}", path=place[0])
         else:
             modules[name][suffix] = place
     return vision, modules
@@ -123,7 +124,7 @@ def _vision(arrays: _Arrays, family: Family, folder: Path) -> dict[str, Tensor]:
             continue
         tensor = replace(_tensor(name, "safetensors", {"weight": place}, None), place=VISION)
         if name in tensors:
-            raise InputError(f"{folder} has two tensors for {name}")
+            raise InputError(f"has two tensors for {name}", path=folder)
         if family.vision.is_patch_kernel(name) and tensor.shape[3:] == (3,) and tensor.shape[1] != 3:
             rows, height, width, channels = tensor.shape
             shape, offset = (rows, channels, height, width), tensor.parts[0].offset
@@ -139,10 +140,10 @@ def _tensor(name: str, kind: str, arrays: _Arrays, shape: tuple[int, ...] | None
         ((span, entry),) = arrays.values()
         if entry.dtype not in _ENCODINGS:
             raise InputError(
-                f"{span}: tensor {entry.name} has dtype {entry.dtype}", f"supported: {', '.join(_ENCODINGS)}"
+                f"has dtype {entry.dtype}", f"supported: {', '.join(_ENCODINGS)}", path=span, tensor=entry.name
             )
         if not entry.shape or min(entry.shape) < 1:
-            raise InputError(f"{span}: tensor {entry.name} has the shape {list(entry.shape)}")
+            raise InputError(f"has the shape {list(entry.shape)}", path=span, tensor=entry.name)
         return plain(name, entry.shape, _ENCODINGS[entry.dtype], span=span, offset=entry.offset)
     return quantized_tensor(name, kind, arrays, shape)
 
@@ -158,12 +159,12 @@ def _entries(folder: Path) -> Iterator[tuple[str, tuple[FileSpan, safetensors_he
             if index.get(entry.name, shard) != shard:
                 continue
             if entry.name in present:
-                raise InputError(f"{folder}: tensor {entry.name} is in two files, and no index says which one counts")
+                raise InputError("is in two files, and no index says which one counts", path=folder, tensor=entry.name)
             present.add(entry.name)
             yield entry.name, (span, entry)
     lost = sorted(set(index) - present)
     if lost:
-        raise InputError(f"{folder / _INDEX} places tensor {lost[0]} in {index[lost[0]]}, which does not have it")
+        raise InputError(f"places tensor {lost[0]} in {index[lost[0]]}, which does not have it", path=folder / _INDEX)
 
 
 def weight_map(folder: Path, *, complete: bool = True) -> dict[str, str]:
@@ -182,12 +183,12 @@ def weight_map(folder: Path, *, complete: bool = True) -> dict[str, str]:
         return {}
     shards = index.get("weight_map")
     if not isinstance(shards, dict) or not all(isinstance(shard, str) for shard in shards.values()):
-        raise InputError(f"{folder / _INDEX} has no usable weight_map")
+        raise InputError("has no usable weight_map", path=folder / _INDEX)
     for shard in sorted(set(shards.values())):
         if Path(shard).name != shard or shard in ("", ".", "..") or "\\" in shard:
-            raise InputError(f"{folder / _INDEX} names the unsafe file {shard!r}")
+            raise InputError(f"names the unsafe file {shard!r}", path=folder / _INDEX)
         if complete and not os.path.isfile(folder / shard):
-            raise NotFoundError(f"{folder / shard} does not exist, the index names it", "download the missing shard")
+            raise NotFoundError("does not exist, the index names it", "download the missing shard", path=folder / shard)
     return shards
 
 
@@ -198,5 +199,5 @@ def _shards(folder: Path) -> list[str]:
         return ["model.safetensors"]
     if not shards:
         hint = "save the model as safetensors first" if list(folder.glob("*.bin")) else None
-        raise NotFoundError(f"{folder} holds no .safetensors file", hint)
+        raise NotFoundError("holds no .safetensors file", hint, path=folder)
     return shards

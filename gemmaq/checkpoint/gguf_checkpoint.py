@@ -44,13 +44,13 @@ def open_gguf(spans: Sequence[FileSpan], name: str, location: str, projectors: S
     keys = files[0].keys
     expected = keys.get("split.count", 1)
     if expected != len(files):
-        raise InputError(f"{spans[0]} is one of {expected} shards, {len(files)} were given")
+        raise InputError(f"is one of {expected} shards, {len(files)} were given", path=spans[0])
     for number, file in enumerate(files):
         if file.keys.get("split.no", 0) != number:
-            raise InputError(f"{file.span} is shard {file.keys.get('split.no')}, its name says {number}")
+            raise InputError(f"is shard {file.keys.get('split.no')}, its name says {number}", path=file.span)
     infos = [(file, info) for file in files for info in file.tensors]
     if keys.get("general.architecture") == "clip":
-        raise InputError(f"{spans[0]} is a vision projector (mmproj), not a model", "name the text model's GGUF")
+        raise InputError("is a vision projector (mmproj), not a model", "name the text model's GGUF", path=spans[0])
     family = families.of_gguf(keys)
     embedding = family.names.to_gguf(family.names.EMBEDDING)
     rows = next((info.shape[0] for _, info in infos if info.name == embedding), 1)
@@ -88,11 +88,10 @@ def _vision(
         file = gguf_reader.parse(span)
         width = file.keys.get("clip.vision.projection_dim")
         if file.keys.get("general.architecture") != "clip" or width != config.hidden_size:
-            return {}, None, (f"{span} lies beside the model but is not its vision projector: passed over",)
+            return {}, None, (f"{span.name} lies beside the model but is not its vision projector: passed over",)
         vision_config = family.gguf.to_vision(file.keys)
     except InputError as error:
-        where = "" if str(span) in error.message else f"{span}: "
-        return {}, None, (f"{where}{error.message}: no vision side",)
+        return {}, None, (f"{error.at(path=span.name).message}: no vision side",)
     tensors = {}
     for info in file.tensors:
         name = family.vision.from_gguf(info.name)
@@ -115,7 +114,7 @@ def _tensor(file: GgufFile, info: gguf_reader.TensorInfo, family: Family) -> Ten
 def _encoding(file: GgufFile, info: gguf_reader.TensorInfo) -> Encoding:
     encoding = by_ggml_type(info.type.number)
     if encoding is None:
-        raise InputError(f"{file.span}: tensor {info.name} has the type {info.type.name}, which cannot be read")
+        raise InputError(f"has the type {info.type.name}, which cannot be read", path=file.span, tensor=info.name)
     return encoding
 
 
@@ -158,11 +157,11 @@ def _tokenizer(keys: Mapping[str, Any], family: Family, origin: str, config: Tex
 
     pieces, scores, types = key("ggml.tokens"), key("ggml.scores"), key("ggml.token_type")
     if key("ggml.model") != family.vocabulary.GGUF_MODEL or not isinstance(pieces, list) or not pieces:
-        raise InputError(f"{origin} holds no SentencePiece-style tokenizer (its model is {key('ggml.model')!r})")
+        raise InputError(f"holds no SentencePiece-style tokenizer (its model is {key('ggml.model')!r})", path=origin)
     if not (
         isinstance(scores, np.ndarray) and isinstance(types, np.ndarray) and len(pieces) == len(scores) == len(types)
     ):
-        raise InputError(f"{origin}: tokens, scores and token types do not belong together")
+        raise InputError("tokens, scores and token types do not belong together", path=origin)
     spaced = [
         text.replace(" ", SPACE) if kind == USER_DEFINED and text.isspace() else text
         for text, kind in zip(pieces, types.tolist(), strict=True)

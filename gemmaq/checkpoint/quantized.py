@@ -36,19 +36,19 @@ def quantized_tensor(
     missing = [suffix for suffix in suffixes if suffix not in arrays]
     if missing or kind == "safetensors":
         present = ", ".join(sorted(arrays))
-        raise InputError(f"{span}: tensor {name} is stored as {present}, no quantization known here")
+        raise InputError(f"is stored as {present}, no quantization known here", path=span, tensor=name)
     if "weight_zero_point" in arrays:
-        raise InputError(f"{span}: tensor {name} is quantized asymmetrically", "only symmetric int4 and int8 are read")
+        raise InputError("is quantized asymmetrically", "only symmetric int4 and int8 are read", path=span, tensor=name)
     entries = [arrays[suffix][1] for suffix in suffixes]
     words, scales = entries[:2]
     if words.dtype not in ("U32", "I32") or any(len(e.shape) != 2 or e.shape[0] != words.shape[0] for e in entries):
-        raise InputError(f"{span}: the arrays of tensor {name} do not belong together")
+        raise InputError(f"the arrays of tensor {name} do not belong together", path=span)
     if any(e.dtype not in _SCALE_DTYPES or e.shape != scales.shape for e in entries[1:]):
-        raise InputError(f"{span}: the scales of tensor {name} are {scales.dtype} {list(scales.shape)}")
+        raise InputError(f"the scales of tensor {name} are {scales.dtype} {list(scales.shape)}", path=span)
     columns = shape[1] if shape is not None and len(shape) == 2 else 0
     groups, packed_bits = scales.shape[1], 32 * words.shape[1]
     if not columns or not groups or packed_bits % columns or columns % groups:
-        raise InputError(f"{span}: the arrays of tensor {name} do not fit {columns} columns")
+        raise InputError(f"the arrays of tensor {name} do not fit {columns} columns", path=span)
     layout = (packed_bits // columns, columns // groups)
     parts = tuple(
         Part(arrays[suffix][0], e.offset, e.shape[1] * ITEM_BYTES[e.dtype], e.dtype)
@@ -58,7 +58,7 @@ def quantized_tensor(
     if kind == "mlx" and (encoding is None or not _is_symmetric(parts, words.shape[0], encoding.zero or 0)):
         encoding = _stream_type(Kind.MINIMA, *layout)
     if encoding is None:
-        raise InputError(f"{span}: tensor {name} has {layout[0]} bits in groups of {layout[1]}, which cannot be read")
+        raise InputError(f"has {layout[0]} bits in groups of {layout[1]}, which cannot be read", path=span, tensor=name)
     return Tensor(name, (words.shape[0], columns), encoding, parts, kind)
 
 

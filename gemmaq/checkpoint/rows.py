@@ -74,8 +74,10 @@ def _mlx(tensor: Tensor, arrays: Sequence[U8]) -> Values:
         return Quantized(unpack_codes(tensor.encoding.bits, arrays[0]), scales, biases)
     if not np.array_equal(biases, -zero * scales):
         raise InputError(
-            f"tensor {tensor.name} of {tensor.span} is on the grid of {tensor.encoding.label} only in part",
+            f"is on the grid of {tensor.encoding.label} only in part",
             "convert the checkpoint that it was made of",
+            path=tensor.span,
+            tensor=tensor.name,
         )
     return Quantized(unpack_codes(tensor.encoding.bits, arrays[0]), scales)
 

@@ -107,11 +107,11 @@ def _pieces_of_json(path: Path, document: dict[str, Any], family: Family) -> sen
     vocabulary = model.get("vocab") if isinstance(model, dict) else None
     if not isinstance(vocabulary, dict) or not family.vocabulary.is_ours(vocabulary):
         raise InputError(
-            f"{path} does not hold {family.title}'s vocabulary", "copy the tokenizer files of the base model"
+            f"does not hold {family.title}'s vocabulary", "copy the tokenizer files of the base model", path=path
         )
     count = max(vocabulary.values()) + 1
     if count > 2 * len(vocabulary):
-        raise InputError(f"{path} has a vocabulary full of holes")
+        raise InputError("has a vocabulary full of holes", path=path)
     texts = [f"[PAD{at}]" for at in range(count)]
     scores = np.full(count, _PAD_SCORE, np.float32)
     types = np.full(count, UNUSED, np.int32)
@@ -149,7 +149,7 @@ def _templates(folder: Path, settings: Mapping[str, Any]) -> tuple[str | None, d
         named = {t["name"]: t["template"] for t in template if isinstance(t, dict) and {"name", "template"} <= set(t)}
         return named.pop("default", None), named
     if template is not None and not isinstance(template, str):
-        raise InputError(f"{folder / 'tokenizer_config.json'}: chat_template is not a text")
+        raise InputError("chat_template is not a text", path=folder / "tokenizer_config.json")
     return template, {}
 
 

@@ -115,14 +115,14 @@ class _Growing:
                     while done < self._ends[seen - 1] and not self._stop.is_set():
                         count = file.readinto(view[: min(BLOCK, self._ends[seen - 1] - done)])
                         if not count:
-                            raise InputError(f"{self.path} was cut short while being written")
+                            raise InputError("was cut short while being written", path=self.path)
                         made.update(view[:count])
                         done += count
                     if self._stop.is_set():
                         raise _Stopped
             self._digest.set_result(made.hexdigest())
         except OSError as error:
-            self._digest.set_exception(InputError(f"{self.path} cannot be read: {error.strerror}"))
+            self._digest.set_exception(InputError(f"cannot be read: {error.strerror}", path=self.path))
         except (InputError, _Stopped) as error:
             self._digest.set_exception(error)
 

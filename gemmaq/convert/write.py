@@ -207,7 +207,7 @@ def _check_finite(source: Tensor, stored: U8, weights: F32) -> bool:
         bits = np.uint32(largest_magnitude(weights.reshape(-1).view(np.uint32), np.uint32(0x7FFFFFFF)))
     largest = bits.view(np.float32)
     if not np.isfinite(largest):
-        raise InputError(f"tensor {source.name} of {source.span} holds NaN or infinite weights")
+        raise InputError("holds NaN or infinite weights", path=source.span, tensor=source.name)
     return bool(largest >= np.finfo(np.float16).max)
 
 
@@ -222,5 +222,5 @@ def _check_range(planned: PlannedTensor, values: Values) -> None:
         return  # MLX's own types have BF16 scales, which hold anything
     if not np.isfinite(dequantize(planned.encoding, loops.read(loops.pack(values)))).all():
         raise InputError(
-            f"tensor {planned.source.name} has weights too large for {planned.encoding.label}", "bf16 holds them"
+            f"has weights too large for {planned.encoding.label}", "bf16 holds them", tensor=planned.source.name
         )

@@ -32,13 +32,13 @@ def check_output(folder: Path, size: int, inputs: Iterable[Path], force: bool) -
     """
     if os.path.lexists(folder):
         if not force:
-            raise OutputError(f"{folder} exists", "choose another -o, or replace it with --force")
+            raise OutputError("exists", "choose another -o, or replace it with --force", path=folder)
         _check_replaceable(folder)
     if any(folder.resolve() in path.resolve().parents for path in inputs):
-        raise OutputError(f"{folder} holds the source itself", "choose another -o")
+        raise OutputError("holds the source itself", "choose another -o", path=folder)
     parent, free = free_space(folder)
     if size > free:
-        raise OutputError(f"{parent} has {free:,} bytes free, {size:,} are needed")
+        raise OutputError(f"has {free:,} bytes free, {size:,} are needed", path=parent)
 
 
 def free_space(folder: Path) -> tuple[Path, int]:
@@ -50,13 +50,13 @@ def free_space(folder: Path) -> tuple[Path, int]:
 def _check_replaceable(folder: Path) -> None:
     """--force replaces an artifact, never a folder with other things in it."""
     if folder.is_symlink() or not folder.is_dir():
-        raise OutputError(f"{folder} is not a folder", "choose another -o")
+        raise OutputError("is not a folder", "choose another -o", path=folder)
     if folder.resolve() in (Path.cwd(), *Path.cwd().parents):
-        raise OutputError(f"{folder} is the folder you are in", "choose another -o")
+        raise OutputError("is the folder you are in", "choose another -o", path=folder)
     for path in folder.rglob("*"):
         if path.is_file() and path.suffix not in _OURS and path.name not in _NAMED:
             raise OutputError(
-                f"{folder} holds {path.relative_to(folder)}, which gemmaq did not write", "choose another -o"
+                f"holds {path.relative_to(folder)}, which gemmaq did not write", "choose another -o", path=folder
             )
 
 
@@ -67,7 +67,7 @@ def write_file(path: Path, data: bytes, force: bool) -> None:
         OutputError: it exists and may not be replaced, or cannot be written.
     """
     if os.path.lexists(path) and not force:
-        raise OutputError(f"{path} exists", "choose another name, or replace it with --force")
+        raise OutputError("exists", "choose another name, or replace it with --force", path=path)
     part = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         part.write_bytes(data)
@@ -133,4 +133,4 @@ def _sync_folder(folder: Path) -> None:
 def _output_error(error: OSError, folder: Path) -> OutputError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return OutputError(f"no space left while writing {folder}", "nothing was kept; free space and run it again")
-    return OutputError(f"{folder} cannot be written: {error.strerror or error}")
+    return OutputError(f"cannot be written: {error.strerror or error}", path=folder)

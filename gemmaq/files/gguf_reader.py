@@ -113,8 +113,12 @@ class _Cursor:
     def position(self) -> int:
         return self.base + self.at
 
-    def fail(self, what: str) -> InputError:
-        return InputError(f"{self.span} is not a usable GGUF file: {what} (at byte {self.position})")
+    def fail(self, what: str, *, tensor: str | None = None, key: str | None = None) -> InputError:
+        """An error at the current position, of the header as a whole or of one of its entries."""
+        problem = f"{what} (at byte {self.position})"
+        if tensor is None and key is None:
+            problem = f"is not a usable GGUF file: {problem}"
+        return InputError(problem, path=self.span, tensor=tensor, key=key)
 
     def need(self, count: int) -> None:
         """Have the next `count` bytes in the buffer."""
@@ -123,7 +127,7 @@ class _Cursor:
             return
         end = self.base + len(self.buffer)
         if end + missing > self.span.size:
-            raise HeaderCut(self.fail("the header is cut short").message)
+            raise HeaderCut(self.fail("the header is cut short").problem, path=self.span)
         del self.buffer[: self.at]
         self.base, self.at = self.position, 0
         self.buffer += self.reader.bytes(self.span, end, min(max(missing, _STEP), self.span.size - end))
@@ -186,12 +190,12 @@ def parse(span: FileSpan) -> GgufFile:
     with Reader() as reader:
         cursor = _Cursor(span, reader)
         if span.size < 24 or cursor.raw(4) != MAGIC:
-            raise InputError(f"{span} is not a GGUF file")
+            raise InputError("is not a GGUF file", path=span)
         version = cursor.number("I")
         if version not in VERSIONS:
             swapped = int.from_bytes(version.to_bytes(4, "little"), "big")
             what = "it is big-endian" if swapped in VERSIONS else f"version {version} is not known"
-            raise InputError(f"{span} cannot be read: {what}", f"supported: little-endian GGUF {VERSIONS}")
+            raise InputError(f"cannot be read: {what}", f"supported: little-endian GGUF {VERSIONS}", path=span)
         tensor_count, key_count = cursor.number("Q"), cursor.number("Q")
         if tensor_count > _MAX_ENTRIES or key_count > _MAX_ENTRIES:
             raise cursor.fail(f"it claims {tensor_count} tensors and {key_count} keys")
@@ -203,10 +207,10 @@ def parse(span: FileSpan) -> GgufFile:
             keys[key] = value = cursor.value(cursor.number("I"))
             for pattern, what, is_good in _STANDARD:
                 if re.fullmatch(pattern, key) and not is_good(value):
-                    raise cursor.fail(f"{key} is {value!r:.60}, not {what}")
+                    raise cursor.fail(f"is {value!r:.60}, not {what}", key=key)
         alignment = keys.get("general.alignment", 32)
         if not isinstance(alignment, int) or alignment < 1 or alignment > 1 << 20 or alignment & (alignment - 1):
-            raise cursor.fail(f"general.alignment is {alignment!r:.60}")
+            raise cursor.fail(f"is {alignment!r:.60}", key="general.alignment")
         listed = [_tensor(cursor, alignment) for _ in range(tensor_count)]
         data_offset = -(-cursor.position // alignment) * alignment
     tensors = tuple(TensorInfo(t.name, t.shape, t.type, data_offset + t.offset) for t in listed)
@@ -219,16 +223,16 @@ def _tensor(cursor: _Cursor, alignment: int) -> TensorInfo:
     name = cursor.name()
     dimensions = cursor.number("I")
     if not 1 <= dimensions <= 4:
-        raise cursor.fail(f"tensor {name} has {dimensions} dimensions")
+        raise cursor.fail(f"has {dimensions} dimensions", tensor=name)
     shape = tuple(cursor.number("Q") for _ in range(dimensions))[::-1]
     number, offset = cursor.number("I"), cursor.number("Q")
     kind = TYPES.get(number)
     if kind is None:
-        raise cursor.fail(f"tensor {name} has the unknown type {number}")
+        raise cursor.fail(f"has the unknown type {number}", tensor=name)
     if min(shape) < 1 or max(shape) > 1 << 40 or shape[-1] % kind.block:
-        raise cursor.fail(f"tensor {name} of type {kind.name} cannot have the shape {list(shape)}")
+        raise cursor.fail(f"cannot have the shape {list(shape)} in type {kind.name}", tensor=name)
     if offset % alignment:
-        raise cursor.fail(f"tensor {name} is not aligned to {alignment} bytes")
+        raise cursor.fail(f"is not aligned to {alignment} bytes", tensor=name)
     return TensorInfo(name, shape, kind, offset)
 
 
@@ -237,13 +241,15 @@ def _check_extents(span: FileSpan, tensors: tuple[TensorInfo, ...]) -> None:
     end, before = 0, ""
     for tensor in sorted(tensors, key=lambda t: t.offset):
         if tensor.offset < end:
-            raise InputError(f"{span} is corrupt: tensor {tensor.name} overlaps {before}")
+            raise InputError(f"overlaps {before}: the file is corrupt", path=span, tensor=tensor.name)
         end, before = tensor.offset + tensor.nbytes, tensor.name
         if end > span.size:
             raise InputError(
-                f"{span} is truncated: tensor {tensor.name} ends at byte {end}, the file has {span.size}",
+                f"ends at byte {end}, but the file is truncated at {span.size}",
                 "download or copy it again",
+                path=span,
+                tensor=tensor.name,
             )
     twice = [name for name, count in Counter(tensor.name for tensor in tensors).items() if count > 1]
     if twice:
-        raise InputError(f"{span} is corrupt: it names the tensor {twice[0]} twice")
+        raise InputError(f"is corrupt: it names the tensor {twice[0]} twice", path=span)

@@ -53,11 +53,11 @@ def shards_of(path: Path) -> list[Path]:
     if this is None:
         return [path]
     if not 1 <= this.number <= this.count:
-        raise InputError(f"{path} is named shard {this.number} of {this.count}", "rename it as it was")
+        raise InputError(f"is named shard {this.number} of {this.count}", "rename it as it was", path=path)
     paths = [path.with_name(name) for name in this.siblings]
     for sibling in paths:
         if not sibling.exists():
-            raise NotFoundError(f"{sibling} does not exist, a shard of {path.name}", "download the missing shard")
+            raise NotFoundError(f"does not exist, a shard of {path.name}", "download the missing shard", path=sibling)
     return paths
 
 

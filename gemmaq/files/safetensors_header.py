@@ -40,23 +40,23 @@ def parse(span: FileSpan) -> list[Entry]:
     """
     with Reader() as reader:
         if span.size < 10:
-            raise InputError(f"{span} is not a safetensors file: it has {span.size} bytes")
+            raise InputError(f"is not a safetensors file: it has {span.size} bytes", path=span)
         length = int.from_bytes(reader.bytes(span, 0, 8), "little")
         if length > span.size - 8:
-            raise InputError(f"{span} is truncated or not safetensors: its header claims {length} bytes")
+            raise InputError(f"is truncated or not safetensors: its header claims {length} bytes", path=span)
         if length > _MAX_HEADER or reader.bytes(span, 8, 1) != b"{":
-            raise InputError(f"{span} is not a safetensors file: no header of {length} bytes begins at byte 8")
+            raise InputError(f"is not a safetensors file: no header of {length} bytes begins at byte 8", path=span)
         text = reader.bytes(span, 8, length)
     try:
         header = json.loads(text.decode(), object_pairs_hook=_no_duplicates)
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{span} has a broken header: {error}") from error
+        raise InputError(f"has a broken header: {error}", path=span) from error
     header.pop("__metadata__", None)
     entries = [_entry(span, name, value, 8 + length) for name, value in header.items()]
     end, before = 8 + length, "the header"
     for entry in sorted(entries, key=lambda e: (e.offset, e.nbytes)):
         if entry.offset < end:
-            raise InputError(f"{span} is corrupt: tensor {entry.name} overlaps {before}")
+            raise InputError(f"overlaps {before}: the file is corrupt", path=span, tensor=entry.name)
         end, before = entry.offset + entry.nbytes, entry.name
     return entries
 
@@ -70,7 +70,7 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _entry(span: FileSpan, name: str, value: Any, data: int) -> Entry:
     if len(name) > _MAX_NAME or not name.isprintable():  # half a surrogate pair is not printable either
-        raise InputError(f"{span} has a broken header: {name!r:.60} is no tensor name")
+        raise InputError(f"has a broken header: {name!r:.60} is no tensor name", path=span)
     try:
         dtype, shape, (begin, end) = value["dtype"], tuple(value["shape"]), value["data_offsets"]
         numbers = (*shape, begin, end)
@@ -79,19 +79,23 @@ def _entry(span: FileSpan, name: str, value: Any, data: int) -> Entry:
         if not all(isinstance(n, int) and not isinstance(n, bool) and 0 <= n < 1 << 62 for n in numbers):
             raise TypeError
     except (KeyError, TypeError, ValueError):
-        raise InputError(f"{span} has a broken header: the entry of tensor {name!r} is malformed") from None
+        raise InputError(f"has a broken header: the entry of tensor {name!r} is malformed", path=span) from None
     if dtype not in ITEM_BYTES:
-        raise InputError(f"{span}: tensor {name} has the unknown dtype {dtype!r:.60}")
+        raise InputError(f"has the unknown dtype {dtype!r:.60}", path=span, tensor=name)
     nbytes = ITEM_BYTES[dtype]
     for size in shape:
         nbytes *= size
     if end - begin != nbytes:
         raise InputError(
-            f"{span} is corrupt: tensor {name}, {dtype} {list(shape)}, takes {nbytes} bytes, not {end - begin}"
+            f"takes {nbytes} bytes as {dtype} {list(shape)}, not {end - begin}: the file is corrupt",
+            path=span,
+            tensor=name,
         )
     if data + end > span.size:
         raise InputError(
-            f"{span} is truncated: tensor {name} ends at byte {data + end}, the file has {span.size}",
+            f"ends at byte {data + end}, but the file is truncated at {span.size}",
             "download or copy it again",
+            path=span,
+            tensor=name,
         )
     return Entry(name, dtype, shape, data + begin, nbytes)

@@ -46,7 +46,7 @@ def read(data: bytes, name: str) -> Pieces:
             raise ValueError
         texts = decode(data, starts[:count], ends[:count])
     except ValueError:
-        raise InputError(f"{name} is not a SentencePiece model") from None
+        raise InputError("is not a SentencePiece model", path=name) from None
     return texts, scores[:count].view(np.float32), kinds[:count]
 
 

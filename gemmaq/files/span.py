@@ -40,13 +40,18 @@ class FileSpan:
             try:
                 size += path.stat().st_size
             except FileNotFoundError as error:
-                raise NotFoundError(f"{path} does not exist") from error
+                raise NotFoundError("does not exist", path=path) from error
             except OSError as error:
-                raise InputError(f"{path} cannot be read: {error.strerror}") from error
+                raise InputError(f"cannot be read: {error.strerror}", path=path) from error
         return cls(paths, tuple(starts), size)
 
     def __str__(self) -> str:
         return str(self.paths[0])
+
+    @property
+    def name(self) -> str:
+        """Name of the first file."""
+        return self.paths[0].name
 
 
 class Reader:
@@ -83,9 +88,9 @@ class Reader:
             try:
                 self._descriptors[path] = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
             except FileNotFoundError as error:
-                raise NotFoundError(f"{path} does not exist") from error
+                raise NotFoundError("does not exist", path=path) from error
             except OSError as error:
-                raise InputError(f"{path} cannot be read: {error.strerror}") from error
+                raise InputError(f"cannot be read: {error.strerror}", path=path) from error
         return self._descriptors[path]
 
     def into(self, span: FileSpan, offset: int, target: memoryview) -> None:
@@ -99,12 +104,12 @@ class Reader:
                 try:
                     count = os.preadv(self._open(path), [target[: stop - offset]], offset - start)
                 except OSError as error:
-                    raise InputError(f"{path} cannot be read: {error.strerror}") from error
+                    raise InputError(f"cannot be read: {error.strerror}", path=path) from error
                 if count == 0:
-                    raise InputError(f"{path} ends at byte {offset - start}; it was cut short while being read")
+                    raise InputError(f"ends at byte {offset - start}; it was cut short while being read", path=path)
                 target, offset = target[count:], offset + count
         if len(target):
-            raise InputError(f"{span} is truncated: {len(target)} more bytes are needed")
+            raise InputError(f"is truncated: {len(target)} more bytes are needed", path=span)
 
     def bytes(self, span: FileSpan, offset: int, length: int) -> bytearray:
         """The bytes `offset` to `offset + length`; see `into` for errors."""

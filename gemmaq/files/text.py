@@ -21,14 +21,14 @@ def read_text(path: Path) -> str:
     """
     try:
         if path.stat().st_size > _MAX_BYTES:
-            raise InputError(f"{path} is too large to be a text file")
+            raise InputError("is too large to be a text file", path=path)
         return path.read_text("utf-8")
     except FileNotFoundError as error:
-        raise NotFoundError(f"{path} does not exist") from error
+        raise NotFoundError("does not exist", path=path) from error
     except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+        raise InputError(f"cannot be read: {error.strerror}", path=path) from error
     except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8") from error
+        raise InputError("is not UTF-8", path=path) from error
 
 
 def read_json(path: Path, default: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -48,9 +48,9 @@ def read_json(path: Path, default: dict[str, Any] | None = None) -> dict[str, An
         ):  # escapes may spell half a surrogate pair, which no file can be written with
             json.dumps(value, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is not valid JSON: {error}") from error
+        raise InputError(f"is not valid JSON: {error}", path=path) from error
     if not isinstance(value, dict):
-        raise InputError(f"{path} does not hold a JSON object")
+        raise InputError("does not hold a JSON object", path=path)
     return value
 
 

@@ -94,7 +94,7 @@ class Decoder:
             count = min(step, tensor.rows - first)
             whole[first : first + count] = weights(tensor, first, count, self.reader)
         if not np.isfinite(whole).all():
-            raise InputError(f"tensor {tensor.name} of {tensor.span} holds NaN or infinite weights")
+            raise InputError("holds NaN or infinite weights", path=tensor.span, tensor=tensor.name)
         if tensor.shift:
             whole += np.float32(tensor.shift)
         return whole.reshape(tensor.shape)
@@ -135,8 +135,9 @@ class Decoder:
         """
         if not bool(hidden.isfinite().all()):
             raise InputError(
-                f"{self.checkpoint.location}: the activations after layer {index} are not finite",
+                f"the activations after layer {index} are not finite",
                 "the weights are damaged, or not those of this configuration",
+                path=self.checkpoint.location,
             )
         return hidden
 

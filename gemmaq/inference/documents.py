@@ -69,7 +69,7 @@ def read(paths: Sequence[Path]) -> Text:
         try:
             text = content.decode("utf-8-sig")
         except UnicodeDecodeError as error:
-            raise InputError(f"{path} is not UTF-8 text: byte {error.start}") from error
+            raise InputError(f"is not UTF-8 text: byte {error.start}", path=path) from error
         if path.suffix.lower() in JSON_LINES:
             documents += _lines(path, text)
         elif text.strip():
@@ -83,9 +83,9 @@ def _content(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except FileNotFoundError as error:
-        raise NotFoundError(f"{path} does not exist") from error
+        raise NotFoundError("does not exist", path=path) from error
     except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+        raise InputError(f"cannot be read: {error.strerror}", path=path) from error
 
 
 def _lines(path: Path, text: str) -> Iterable[Document]:
@@ -95,7 +95,7 @@ def _lines(path: Path, text: str) -> Iterable[Document]:
         try:
             entry = json.loads(line)
         except (ValueError, RecursionError) as error:  # of numbers with thousands of digits no JSONDecodeError
-            raise InputError(f"{path}, line {number} is not JSON: {error}") from error
+            raise InputError(f"is not JSON: {error}", path=f"{path}, line {number}") from error
         yield _document(path.name, entry if isinstance(entry, dict) else {"messages": entry}, f"{path}, line {number}")
 
 
@@ -108,20 +108,22 @@ def _document(name: str, entry: dict[str, Any], where: str) -> Document:
     try:
         document.text.encode()
     except UnicodeEncodeError as error:
-        raise InputError(f"{where} holds half a character: \\u{ord(document.text[error.start]):04x}") from error
+        raise InputError(f"holds half a character: \\u{ord(document.text[error.start]):04x}", path=where) from error
     return document
 
 
 def _messages(value: Any, where: str) -> tuple[dict[str, str], ...]:
     if not isinstance(value, list) or not value:
-        raise InputError(f"{where} has neither text nor messages", '{"messages": [{"role": "user", "content": "..."}]}')
+        raise InputError(
+            "has neither text nor messages", '{"messages": [{"role": "user", "content": "..."}]}', path=where
+        )
     messages = []
     for message in value:
         content = message.get("content") if isinstance(message, dict) else None
         if isinstance(content, list):  # parts, as image processors take them: the text ones count
             content = "".join(str(part.get("text", "")) for part in content if isinstance(part, dict))
         if not isinstance(content, str) or message.get("role") not in ("system", "user", "assistant", "model"):
-            raise InputError(f"{where}: a message needs a role (user, assistant, system) and a content")
+            raise InputError("a message needs a role (user, assistant, system) and a content", path=where)
         role = "assistant" if message["role"] == "model" else message["role"]
         messages.append({"role": role, "content": content})
     return tuple(messages)

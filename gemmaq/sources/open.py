@@ -41,12 +41,12 @@ def open_source(source: str, *, tokenizer: bool = False) -> Checkpoint:
     if os.path.isfile(path):
         if path.suffix == ".gguf":
             return open_gguf_file(path, source)
-        raise InputError(f"{source} is neither a model folder nor a .gguf file", "name the folder with config.json")
+        raise InputError("is neither a model folder nor a .gguf file", "name the folder with config.json", path=source)
     if source.startswith("sample:"):
         return open_sample(source)
     ref = repository(source)
     if ref is None:
-        raise NotFoundError(f"{source} does not exist")
+        raise NotFoundError("does not exist", path=source)
     from gemmaq.hub import client
 
     if client.is_offline():

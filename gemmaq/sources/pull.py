@@ -259,7 +259,7 @@ def _check_header(file: RemoteFile, path: Path) -> None:
         try:
             import_module(module).parse(FileSpan.of(path))
         except InputError as error:
-            raise InputError(error.message.replace(str(path), file.path), error.hint) from error
+            raise error.at(path=file.path) from error
 
 
 def copy(snapshot: Path, files: Download, folder: Path) -> None:

@@ -54,8 +54,7 @@ def open_repository(ref: Ref, *, tokenizer: bool = False) -> Checkpoint:
             _read_headers(listing, folder)
             checkpoint = open_folder(folder, ref.repo.rpartition("/")[2], str(ref))
         except GemmaqError as error:
-            message = error.message.replace(f"{folder}/", f"{ref}/").replace(str(folder), str(ref))
-            raise type(error)(message, error.hint) from error
+            raise error.relative_to(folder, str(ref)) from error
     files = TokenizerFiles(_no_tokenizer)
     if tokenizer:
         small = tuple(select.small(listing))

@@ -176,6 +176,6 @@ def _unlike(path: Path, file: OutputFile) -> str | None:
     except FileNotFoundError:
         return f"{path.name} is missing"
     except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+        raise InputError(f"cannot be read: {error.strerror}", path=path) from error
     what = "its header is" if file.placements else "it is"
     return f"{path.name}: {what} not what gemmaq writes"

@@ -86,13 +86,13 @@ def examine(artifact: Path, progress: ProgressCallback | None = None) -> list[Re
             return [Report(artifact, "", model, None, None, {}, tuple(problems))]
         artifact = artifact.parent
     if not artifact.is_dir():
-        raise NotFoundError(f"{artifact} does not exist", "name the folder that gemmaq convert made")
+        raise NotFoundError("does not exist", "name the folder that gemmaq convert made", path=artifact)
     parts = parts_of(artifact)
     said = (provenance.NAME,) if parts else (provenance.NAME, sums.NAME)
     alone = has_model(artifact) or any((artifact / name).is_file() for name in said)
     names = [""] if alone else parts
     if not names:
-        raise NotFoundError(f"{artifact} holds no artifact", "name the folder that gemmaq convert made")
+        raise NotFoundError("holds no artifact", "name the folder that gemmaq convert made", path=artifact)
     files, odd = _files(artifact)
     folders = [_folder(artifact, name, files) for name in names]
     above = [] if alone else [_folder(artifact, "", files)]
@@ -116,8 +116,8 @@ def _report(folder: _Folder, digests: Mapping[str, str]) -> Report:
         try:
             found += structure.unlike(folder.known, structure.arrays(folder.place, folder.known.container))
         except GemmaqError as error:
-            found.append(error.message)
-    problems += [folder.inner + text.replace(f"{folder.place}/", "") for text in dict.fromkeys(found)]
+            found.append(error.relative_to(folder.place).message)
+    problems += [folder.inner + text for text in dict.fromkeys(found)]
     count = None if folder.listed is None else len(folder.listed)
     return Report(folder.place, folder.inner.rstrip("/"), model, folder.known, count, mine, tuple(problems))
 
@@ -130,7 +130,7 @@ def _folder(root: Path, name: str, files: Mapping[str, Path]) -> _Folder:
         try:
             return what(place)
         except GemmaqError as error:
-            problems.append(inner + error.message.replace(f"{place}/", ""))
+            problems.append(inner + error.relative_to(place).message)
             return None
 
     listed, known = read(sums.read), read(provenance.read)

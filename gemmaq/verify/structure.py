@@ -21,12 +21,12 @@ def opened(place: Path) -> tuple[Checkpoint | None, list[str]]:
     try:
         model = open_source(str(place))
     except GemmaqError as error:
-        return None, [error.message]
+        return None, [error.relative_to(place).message]
     problems = _projectors(place if place.is_dir() else place.parent, model) if model.format == "gguf" else []
     try:
         _ = model.tokenizer
     except GemmaqError as error:
-        problems.append(error.message)
+        problems.append(error.relative_to(place).message)
     return model, problems
 
 

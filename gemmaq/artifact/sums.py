@@ -49,7 +49,7 @@ def parse(data: bytes, where: str) -> dict[str, str]:
     for number, line in enumerate(lines, 1):
         entry = _LINE.fullmatch(line)
         if entry is None:
-            raise InputError(f"{where}, line {number}: {line!r:.80} is not in the format of sha256sum")
+            raise InputError(f"is not in the format of sha256sum: {line!r:.80}", path=f"{where}, line {number}")
         name = entry["name"]
         if entry["escaped"]:
             name = re.sub(r"\\([\\nr])", lambda match: {"\\": "\\", "n": "\n", "r": "\r"}[match[1]], name)

@@ -13,10 +13,10 @@ from damage import tree
 from gemmaq.artifact import sums
 from gemmaq.checkpoint import Checkpoint
 from gemmaq.convert.run import Conversion, Options, Reporters, artifacts, prepare, run
-from gemmaq.convert.workers import Progress
 from gemmaq.errors import InputError, OutputError, UsageError
 from gemmaq.planning.recipe import of
 from gemmaq.planning.request import Request
+from gemmaq.progress import ProgressCallback
 from gemmaq.sources.open import open_source
 
 
@@ -33,8 +33,8 @@ def test_plans_are_carried_out_and_finished(checkpoint: Checkpoint, tmp_path: Pa
     seen: list[tuple[int, int]] = []
 
     @contextmanager
-    def writing() -> Iterator[Progress]:
-        yield lambda done, total: seen.append((done, total))
+    def writing() -> Iterator[ProgressCallback]:
+        yield lambda progress: seen.append((progress.done, progress.total))
 
     job = conversion(checkpoint, tmp_path / "out")
     prepared = prepare(job)

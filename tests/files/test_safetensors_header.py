@@ -92,7 +92,7 @@ def test_a_header_that_claims_a_large_file_is_not_read(length: int, path: Path) 
     ("change", "words"),
     [
         ({"data_offsets": [0, 1000]}, "tensor a.* 12 bytes"),
-        ({"shape": [2, 300], "data_offsets": [0, 1200]}, "truncated: tensor a"),
+        ({"shape": [2, 300], "data_offsets": [0, 1200]}, "tensor a ends at byte 1\\d+, but the file is truncated"),
         ({"shape": [1 << 40, 1 << 40], "data_offsets": [0, 12]}, "tensor a"),
         ({"shape": [1 << 62], "data_offsets": [0, 12]}, "tensor 'a' is malformed"),
         ({"data_offsets": [12, 0]}, "tensor a"),

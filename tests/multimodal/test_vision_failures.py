@@ -75,7 +75,7 @@ def test_nan_in_the_tower(eye: Path, tmp_path: Path) -> None:
 
     folder = changed(eye, tmp_path / "gemma-3-eye", spoil)
     done = run("convert", folder, "-o", tmp_path / "out", code=3)
-    assert f"tensor {FC1} of" in done.stderr and "holds NaN" in done.stderr
+    assert f": tensor {FC1} holds NaN" in done.stderr
     assert not (tmp_path / "out").exists()
 
 

@@ -84,7 +84,6 @@ DEBTS: dict[str, tuple[str, ...]] = {
         "encodings/floats.py",
         "encodings/foreign.py",
         "encodings/legacy.py",
-        "errors.py",
         "evaluate/head.py",
         "evaluate/result.py",
         "hub/__init__.py",

@@ -1,4 +1,4 @@
-"""Where a source comes from: its repository and commit as far as they are on record, its files and their digests."""
+"""The origin of a source: its files, and the repository and commit they were downloaded from, as far as recorded."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from gemmaq.hub import parse
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _RECORDS = Path(".cache/huggingface/download")
-_SPOKEN = ("config.json", "generation_config.json", "model.safetensors.index.json", "README.md")
-"""Small files of a folder that say something of the result, beside those of tokenizer and image processor."""
+_DESCRIBING = ("config.json", "generation_config.json", "model.safetensors.index.json", "README.md")
+"""Small files of a folder that a conversion reads, apart from those of tokenizer and image processor."""
 _SLACK = 1.0
-"""Seconds that a file may be younger than its record, as the Hub's own tools have it."""
+"""Seconds that a file may be younger than its record; the Hub's own tools allow as much."""
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What is known of a file that was fetched from the Hub.
+    """The record of a file that was downloaded from the Hub.
 
     Attributes:
-        repo: `org/name`, None where nobody wrote it down.
-        commit: it is from.
-        sha256: of its content, None for a small file.
+        repo: `org/name`, None if the record does not name it.
+        commit: Commit of the repository.
+        sha256: Digest in hex, None for a small file.
     """
 
     repo: str | None
@@ -37,13 +37,13 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """A file that was read.
+    """A file of a source.
 
     Attributes:
-        name: within its repository or folder.
-        path: where it lies.
-        size: bytes.
-        record: where it comes from, None if that is not on record.
+        name: Path in its repository or folder.
+        path: Local file.
+        size: Bytes.
+        record: Record of its download, None if there is none.
     """
 
     name: str
@@ -54,15 +54,15 @@ class File:
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """A source, before its digests are known.
+    """The origin of a source.
 
     Attributes:
-        name: of the model.
-        repo: `org/name`, None if not on record.
-        commit: of which all weights are, None if not on record.
-        format: of the checkpoint.
-        files: weights first.
-        places: folders they lie in, as the user and as the system call them.
+        name: Name of the model.
+        repo: `org/name`, None if not recorded.
+        commit: Commit that all weights are from, None if not recorded.
+        format: Format of the checkpoint.
+        files: All files that were read, weights first.
+        folders: Their folders, as the user wrote them and with links resolved.
     """
 
     name: str
@@ -70,60 +70,61 @@ class Origin:
     commit: str | None
     format: str
     files: tuple[File, ...]
-    places: frozenset[str]
+    folders: frozenset[str]
 
 
 def of(checkpoint: Checkpoint, tensors: Sequence[Tensor]) -> Origin:
-    """The origin of those tensors of a checkpoint that are read."""
+    """The origin of a checkpoint of which these tensors are read."""
     weights = list(dict.fromkeys(path for tensor in tensors for part in tensor.parts for path in part.span.paths))
-    beside: list[Path] = []
+    small: list[Path] = []
     if checkpoint.format != "gguf":
-        spoken = [weights[0].parent / name for name in _SPOKEN]
-        beside = [*spoken, *checkpoint.tokenizer_files.verbatim, *checkpoint.processor_files]
-    small = [path for path in dict.fromkeys(beside) if path.is_file()]
-    files = tuple(_file(path) for path in (*weights, *small))
+        describing = [weights[0].parent / name for name in _DESCRIBING]
+        small = [*describing, *checkpoint.tokenizer_files.verbatim, *checkpoint.processor_files]
+    existing = [path for path in dict.fromkeys(small) if path.is_file()]
+    files = tuple(_file(path) for path in (*weights, *existing))
     records = [file.record for file in files[: len(weights)]]
-    places = {(record.repo, record.commit) if record else (None, None) for record in records}
-    repo, commit = places.pop() if len(places) == 1 else (None, None)
-    called = {str(path.parent) for path in weights} | {str(file.path.parent) for file in files}
-    return Origin(checkpoint.name, repo, commit, checkpoint.format, files, frozenset(called))
+    commits = {(record.repo, record.commit) if record else (None, None) for record in records}
+    repo, commit = commits.pop() if len(commits) == 1 else (None, None)
+    folders = {str(path.parent) for path in weights} | {str(file.path.parent) for file in files}
+    return Origin(checkpoint.name, repo, commit, checkpoint.format, files, frozenset(folders))
 
 
 def _file(path: Path) -> File:
-    place = path.parent.resolve() / path.name
-    size = place.stat().st_size
-    for root in place.parents:
-        name = place.relative_to(root).as_posix()
-        record = _in_cache(root, place) or _of_pull(root, name, place)
+    """A file with its record, its folder's links resolved."""
+    resolved = path.parent.resolve() / path.name
+    size = resolved.stat().st_size
+    for root in resolved.parents:
+        name = resolved.relative_to(root).as_posix()
+        record = _record_in_cache(root, resolved) or _record_of_pull(root, name, resolved)
         if record is not None:
-            return File(name, place, size, record)
-    return File(path.name, place, size, None)
+            return File(name, resolved, size, record)
+    return File(path.name, resolved, size, None)
 
 
-def _in_cache(root: Path, place: Path) -> Record | None:
-    """The record of a file in the Hub's cache, where `root` is a snapshot's folder and blobs are named by digest."""
+def _record_in_cache(root: Path, path: Path) -> Record | None:
+    """The record of a file in the Hub's cache if `root` is the folder of a snapshot; blobs are named by digest."""
     repository = root.parents[1].name if root.parent.name == "snapshots" else ""
     if not repository.startswith("models--") or not _COMMIT.fullmatch(root.name):
         return None
-    blob = Path(os.path.realpath(place))
-    named = blob.parent == root.parents[1] / "blobs" and _SHA256.fullmatch(blob.name)
+    blob = Path(os.path.realpath(path))
+    is_digest = blob.parent == root.parents[1] / "blobs" and _SHA256.fullmatch(blob.name)
     repo = repository.removeprefix("models--").replace("--", "/", 1)
-    return Record(repo, root.name, blob.name if named else None)
+    return Record(repo, root.name, blob.name if is_digest else None)
 
 
-def _of_pull(root: Path, name: str, place: Path) -> Record | None:
-    """The record that a file in a folder was fetched with, if it has not been written to since.
+def _record_of_pull(root: Path, name: str, path: Path) -> Record | None:
+    """The record of a file that was downloaded into the folder `root`, None if the file has changed since.
 
     Three lines, as the Hub's tools write them: commit, etag (SHA-256 of a large file), time; `gemmaq pull` adds a
     fourth, the repository.
     """
     try:
         lines = (root / _RECORDS / f"{name}.metadata").read_text("utf-8").splitlines()
-        commit, etag, fetched = lines[0].strip(), lines[1].strip(), float(lines[2])
-        young = place.stat().st_mtime - _SLACK > fetched
+        commit, etag, time = lines[0].strip(), lines[1].strip(), float(lines[2])
+        has_changed = path.stat().st_mtime - _SLACK > time
     except (OSError, ValueError, IndexError):
         return None
-    if young or not _COMMIT.fullmatch(commit):
+    if has_changed or not _COMMIT.fullmatch(commit):
         return None
     ref = parse(lines[3].strip()) if len(lines) > 3 else None
     return Record(ref.repo if ref else None, commit, etag if _SHA256.fullmatch(etag) else None)

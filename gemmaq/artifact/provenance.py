@@ -133,7 +133,7 @@ def _tensor(outcome: Outcome, planned: PlannedTensor) -> dict[str, Any]:
 
 def _without_paths(text: str, origin: Origin) -> str:
     """A sentence with files by their names: where they lie is nobody's business."""
-    for place in sorted(origin.places, key=len, reverse=True):
+    for place in sorted(origin.folders, key=len, reverse=True):
         text = re.sub(rf"(?<![\w./-]){re.escape(place)}/", "", text)
     return text
 

@@ -1,6 +1,7 @@
-"""Models on the Hugging Face Hub: what is meant, what is there, fetched, and sent.
+"""Models on the Hugging Face Hub: references, listings, downloads, uploads, and the cache on disk.
 
-`client` is the only importer of huggingface_hub; it is imported where it is needed, after the environment is settled.
+Only this room imports huggingface_hub, in `client`, `errors` and `retry`, which are imported where they are needed: the
+import takes long, and it reads the environment.
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ _UNSAFE = re.compile(r'[\\\x00-\x1f<>:"|?*]|^/|(^|/)\.{0,2}(/|$)')
 
 @dataclass(frozen=True, slots=True)
 class Ref:
-    """What a user means by `org/name@revision:part`.
+    """A reference to a repository or a part of it, written `org/name@revision:part`.
 
     Attributes:
         repo: `org/name`.
-        revision: branch, tag or commit; None for the default branch.
-        part: of a GGUF repository, the type (`Q4_0`) or the file's name; None for the whole.
+        revision: Branch, tag or commit, None for the default branch.
+        part: Type (`Q4_0`) or file name of a model in a GGUF repository, None for the repository as a whole.
     """
 
     repo: str
@@ -35,28 +36,28 @@ class Ref:
 
 
 def parse(text: str) -> Ref | None:
-    """The repository a source names, None if it is no repository's name."""
-    found = _REF.fullmatch(text)
+    """Read a reference, None if the text is not a valid one."""
+    match = _REF.fullmatch(text)
     if (
-        found is None
-        or ".." in found["repo"]
-        or "--" in found["repo"]
-        or re.search(r"\.\.|^/|/$", found["revision"] or "")
+        match is None
+        or ".." in match["repo"]
+        or "--" in match["repo"]
+        or re.search(r"\.\.|^/|/$", match["revision"] or "")
         or (text.endswith((".gguf", "/")) and ":" not in text)
     ):
         return None
-    return Ref(found["repo"], found["revision"], found["part"])
+    return Ref(match["repo"], match["revision"], match["part"])
 
 
 @dataclass(frozen=True, slots=True)
 class RemoteFile:
-    """A file of a repository.
+    """A file in a repository.
 
     Attributes:
-        path: within it.
-        size: bytes.
-        sha256: of a large file.
-        oid: git's id of a small one.
+        path: Path in the repository.
+        size: Bytes.
+        sha256: Digest in hex of a large file, None for a small one.
+        oid: git's id of a small file.
     """
 
     path: str
@@ -66,18 +67,18 @@ class RemoteFile:
 
     @property
     def etag(self) -> str:
-        """What its blob is called in the cache."""
+        """Name of its blob in the cache: the digest."""
         return self.sha256 or self.oid
 
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """A repository at one commit.
+    """The files of a repository at one commit.
 
     Attributes:
-        ref: as it was asked for.
-        commit: what the revision stands for.
-        files: all of them.
+        ref: Reference that the user gave.
+        commit: Commit of its revision.
+        files: All files.
     """
 
     ref: Ref
@@ -85,7 +86,7 @@ class Listing:
     files: tuple[RemoteFile, ...]
 
     def find(self, path: str) -> RemoteFile | None:
-        """The file of that name."""
+        """The file with that path, None if there is none."""
         return next((file for file in self.files if file.path == path), None)
 
 
@@ -93,7 +94,7 @@ def check_name(path: str, ref: Ref) -> None:
     """Refuse a file name that would leave its folder or upset a file system.
 
     Raises:
-        InputError: naming it.
+        InputError: The name is unsafe.
     """
     if _UNSAFE.search(path) or len(path) > 512:
         raise InputError(f"{ref} holds a file with the unsafe name {path!r:.80}", "do not trust this repository")

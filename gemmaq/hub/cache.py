@@ -1,4 +1,4 @@
-"""The Hub's cache on disk, in the layout all its tools read: blobs by digest, snapshots of links to them, refs."""
+"""The Hub's cache on disk: blobs named by digest, snapshots that link to them, and refs. All its tools share it."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ _PARTIAL = "gemmaq.incomplete"
 
 
 def snapshot(root: Path, commit: str) -> Path:
-    """The folder of a commit within a repository's cache."""
+    """Folder of a commit in the cache of a repository."""
     return root / "snapshots" / commit
 
 
-def held(root: Path, listed: Listing, file: RemoteFile) -> bool:
-    """Whether a file is there, whole."""
-    path = snapshot(root, listed.commit) / file.path
+def held(root: Path, listing: Listing, file: RemoteFile) -> bool:
+    """Whether the cache holds a file completely."""
+    path = snapshot(root, listing.commit) / file.path
     try:
         return path.stat().st_size == file.size
     except OSError:
@@ -28,39 +28,39 @@ def held(root: Path, listed: Listing, file: RemoteFile) -> bool:
 
 
 def blob(root: Path, file: RemoteFile) -> Path:
-    """Where its bytes belong."""
+    """Path of a file's bytes."""
     return root / "blobs" / file.etag
 
 
 def partial(root: Path, file: RemoteFile) -> Path:
-    """Where its bytes grow, under a name that the next run finds again."""
+    """Path of a file's bytes during the download; the next run continues it."""
     return root / "blobs" / f"{file.etag}.{_PARTIAL}"
 
 
 def adopt(root: Path, file: RemoteFile) -> Path:
-    """`partial`, grown out of what an interrupted run of another tool left if that is more; such leftovers go.
+    """`partial`, replaced by the unfinished file of another tool if that is longer; files of other tools are deleted.
 
-    To be called under the lock of the blob, which other tools hold while they write theirs.
+    Call it while holding the lock of the blob, which other tools hold while they write.
     """
-    mine = partial(root, file)
-    left = [path for path in mine.parent.glob(f"{file.etag}.*.incomplete") if path != mine and path.is_file()]
-    left += [path for path in (mine.parent / f"{file.etag}.incomplete",) if path.is_file()]
-    have = mine.stat().st_size if mine.is_file() else 0
-    best = max(left, key=lambda path: path.stat().st_size, default=None)
-    if best is not None and have < best.stat().st_size <= file.size:
-        best.replace(mine)
-    for path in left:
+    ours = partial(root, file)
+    others = [path for path in ours.parent.glob(f"{file.etag}.*.incomplete") if path != ours and path.is_file()]
+    others += [path for path in (ours.parent / f"{file.etag}.incomplete",) if path.is_file()]
+    size = ours.stat().st_size if ours.is_file() else 0
+    longest = max(others, key=lambda path: path.stat().st_size, default=None)
+    if longest is not None and size < longest.stat().st_size <= file.size:
+        longest.replace(ours)
+    for path in others:
         path.unlink(missing_ok=True)
-    return mine
+    return ours
 
 
-def link(root: Path, listed: Listing, file: RemoteFile) -> None:
-    """Make a blob appear in its snapshot, as a link or, where there are none, as a copy."""
-    target = snapshot(root, listed.commit) / file.path
+def link(root: Path, listing: Listing, file: RemoteFile) -> None:
+    """Link a blob into its snapshot; copy it where the file system has no links."""
+    target = snapshot(root, listing.commit) / file.path
     target.parent.mkdir(parents=True, exist_ok=True)
     source = blob(root, file)
     new = target.with_name(f".{target.name}.gemmaq")
-    new.unlink(missing_ok=True)  # of a run that was killed; the lock of the blob keeps others out
+    new.unlink(missing_ok=True)  # left by a killed run; the lock of the blob keeps others out
     try:
         new.symlink_to(os.path.relpath(source, target.parent))
     except OSError:
@@ -68,18 +68,18 @@ def link(root: Path, listed: Listing, file: RemoteFile) -> None:
     new.replace(target)
 
 
-def remember(root: Path, listed: Listing) -> None:
-    """Note what the revision stands for, so that it is found again offline."""
-    revision = listed.ref.revision or "main"
-    if revision == listed.commit:
+def remember(root: Path, listing: Listing) -> None:
+    """Store the commit of the revision, so that it can be found offline."""
+    revision = listing.ref.revision or "main"
+    if revision == listing.commit:
         return
     path = root / "refs" / revision
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(listed.commit)
+    path.write_text(listing.commit)
 
 
 def recall(root: Path, ref: Ref) -> Path | None:
-    """The snapshot of a revision, None if none was ever fetched."""
+    """Folder of the snapshot of a revision, None if it was never downloaded."""
     revision = ref.revision or "main"
     commit = revision
     if not _COMMIT.fullmatch(revision):

@@ -63,7 +63,7 @@ class Model:
     files: tuple[str, ...]
 
 
-def of_checkpoint(checkpoint: Checkpoint, folder: Path, name: str | None = None, repo: str | None = None) -> Model:
+def of_checkpoint(checkpoint: Checkpoint, folder: Path, *, name: str | None = None, repo: str | None = None) -> Model:
     """Describe a model on disk.
 
     Args:
@@ -90,7 +90,7 @@ def of_checkpoint(checkpoint: Checkpoint, folder: Path, name: str | None = None,
     )
 
 
-def of_plan(plan: Plan, source: Checkpoint, repo: str | None, files: Sequence[str]) -> Model:
+def of_plan(plan: Plan, source: Checkpoint, *, repo: str | None, files: Sequence[str]) -> Model:
     """Describe a model that a plan makes.
 
     Args:

@@ -98,7 +98,7 @@ def _files(folder: Path) -> list[Path]:
 def _describe(model: Checkpoint, folder: Path) -> card.Model:
     """A model for the card; its name and source are those in gemmaq.json, if there is one."""
     record = provenance.read(folder)
-    return card.of_checkpoint(model, folder, record.name if record else None, record.repo if record else None)
+    return card.of_checkpoint(model, folder, name=record.name if record else None, repo=record.repo if record else None)
 
 
 def _is_unchanged_card(path: Path) -> bool:

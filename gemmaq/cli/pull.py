@@ -46,7 +46,7 @@ def pull(
         client.set_offline()
     files = pull.plan(ref, include=include or (), exclude=exclude or ())
     if output is not None:
-        check_output(output, 0, (), force)
+        check_output(output, 0, inputs=(), force=force)
     if dry_run:
         _report_plan(files, as_json=as_json, quiet=quiet)
         return

@@ -104,10 +104,10 @@ def prepare(conversion: Conversion, *, force: bool = False, dry_run: bool = Fals
         InputError: a container cannot hold what is asked for, or the source is unusable.
     """
     checkpoint, request, folder = conversion.checkpoint, conversion.request, conversion.folder
-    check_output(folder, 0, checkpoint.files, force)
+    check_output(folder, 0, inputs=checkpoint.files, force=force)
     size = sum(tensor.nbytes for plan in make_plans(checkpoint, request, {}) for tensor in plan.everything)
     if not dry_run:
-        check_output(folder, size, checkpoint.files, force)
+        check_output(folder, size, inputs=checkpoint.files, force=force)
     verdicts = grids(checkpoint, request)
     plans = make_plans(checkpoint, request, verdicts)
     warnings = dict.fromkeys(warning for plan in plans for warning in plan.warnings)

@@ -78,7 +78,7 @@ def _provenance(written: Written) -> bytes:
 
 def _card(written: Written) -> bytes:
     names = [file.path for file in written.files]
-    model = card.of_plan(written.artifact.plan, written.checkpoint, written.origin.repo, names)
+    model = card.of_plan(written.artifact.plan, written.checkpoint, repo=written.origin.repo, files=names)
     files = sorted((file.path, file.size, file.sha256) for file in written.files)
     return card.text(None, [model], files, memory=memory_table).encode()
 

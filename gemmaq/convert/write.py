@@ -95,7 +95,7 @@ def write(
     """
     sources = {p.tensor.source.name: p.tensor.stored for a in artifacts for f in a.files for p in f.placements}
     inputs = {path for tensor in sources.values() for part in tensor.parts for path in part.span.paths}
-    check_output(folder, sum(artifact.size for artifact in artifacts), inputs, force)
+    check_output(folder, sum(artifact.size for artifact in artifacts), inputs=inputs, force=force)
     outcomes = OutcomeCounter()
     with staging(folder, force) as stage, Reader() as reader:
         places = {artifact.folder: stage / artifact.folder.relative_to(folder) for artifact in artifacts}

@@ -18,7 +18,7 @@ _NAMED = {"LICENSE", "Modelfile", "SHA256SUMS", "params"}
 """And the files that have none."""
 
 
-def check_output(folder: Path, size: int, inputs: Iterable[Path], force: bool) -> None:
+def check_output(folder: Path, size: int, *, inputs: Iterable[Path], force: bool) -> None:
     """Fail before any work on what would fail after it.
 
     Args:

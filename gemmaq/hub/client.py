@@ -82,7 +82,7 @@ def listing(ref: Ref) -> Listing:
 
 
 @contextmanager
-def content(listing: Listing, file: RemoteFile, start: int, end: int | None = None) -> Iterator[httpx2.Response]:
+def content(listing: Listing, file: RemoteFile, *, start: int, end: int | None = None) -> Iterator[httpx2.Response]:
     """The bytes of a file from `start` to before `end`, as a response to stream.
 
     Raises:
@@ -133,7 +133,7 @@ def pieces(response: httpx2.Response) -> Iterator[bytes]:
         yield piece
 
 
-def read(listing: Listing, file: RemoteFile, start: int, end: int) -> bytes:
+def read(listing: Listing, file: RemoteFile, *, start: int, end: int) -> bytes:
     """The bytes `start` to `end` of a file, held in memory.
 
     Raises:
@@ -141,7 +141,7 @@ def read(listing: Listing, file: RemoteFile, start: int, end: int) -> bytes:
     """
 
     def attempt() -> bytes:
-        with content(listing, file, start, end) as response:
+        with content(listing, file, start=start, end=end) as response:
             if response.status_code == 200:  # the server ignores ranges
                 data = bytearray()
                 for chunk in response.iter_raw():

@@ -144,7 +144,7 @@ def _grow(task: _Task, digest: _Digest) -> int:
         while size < file.size:
             before = size
             try:
-                with client.content(task.listing, file, size) as response:
+                with client.content(task.listing, file, start=size) as response:
                     _check_size(task, response, size)
                     size = _receive(task, response, out, digest=digest, size=size)
                 if size < file.size:

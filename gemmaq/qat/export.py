@@ -78,7 +78,7 @@ def write_folder(
     from gemmaq.planning import recipe
     from gemmaq.planning.request import Request
 
-    check_output(out, 0, checkpoint.files, force)
+    check_output(out, 0, inputs=checkpoint.files, force=force)
     request = Request(recipe.of("bf16", None, "nearest", ()), ("safetensors",))
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", suffix=".partial", dir=out.parent) as room:

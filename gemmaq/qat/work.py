@@ -33,7 +33,7 @@ def check_output(job: TrainingJob) -> None:
     """
     from gemmaq.files import atomic
 
-    atomic.check_output(job.out, 2 * job.source.parameters, job.source.files, job.force)
+    atomic.check_output(job.out, 2 * job.source.parameters, inputs=job.source.files, force=job.force)
     work = folder_of(job.out)
     if work.exists() and not (job.resume or job.force) and has_state(work):
         raise OutputError(

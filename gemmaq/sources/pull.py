@@ -137,7 +137,7 @@ def _index(listing: Listing) -> Mapping[str, str]:
     if cache.held(root, listing, index):
         return weight_map(cache.snapshot(root, listing.commit), complete=False)
     with tempfile.TemporaryDirectory(prefix="gemmaq-") as folder:
-        (Path(folder) / select.INDEX).write_bytes(client.read(listing, index, 0, index.size))
+        (Path(folder) / select.INDEX).write_bytes(client.read(listing, index, start=0, end=index.size))
         return weight_map(Path(folder), complete=False)
 
 

@@ -78,7 +78,9 @@ def _open_gguf(listing: Listing, folder: Path) -> Checkpoint:
 def _read_headers(listing: Listing, folder: Path) -> None:
     """Read the small files that describe a model, and the headers of its weights, into a folder."""
     small = [file for file in select.small(listing) if file.path in _NEEDED]
-    _in_parallel(lambda file: (folder / file.path).write_bytes(client.read(listing, file, 0, file.size)), small)
+    _in_parallel(
+        lambda file: (folder / file.path).write_bytes(client.read(listing, file, start=0, end=file.size)), small
+    )
     shards = sorted(set(weight_map(folder, complete=False).values())) if listing.find(select.INDEX) else None
     _in_parallel(lambda file: _sparse(listing, file, folder), select.weights(listing, shards))
 
@@ -97,16 +99,16 @@ def _sparse(listing: Listing, file: RemoteFile, folder: Path, *, first: int = _H
         size = 0
         while size < min(file.size, _MAX_HEADER):
             end = min(file.size, max(first, 2 * size))
-            _write_at(path, size, client.read(listing, file, size, end))
+            _write_at(path, size, client.read(listing, file, start=size, end=end))
             size = end
             if _has_header(path, size):
                 break
         return path
-    header = client.read(listing, file, 0, min(file.size, first))
+    header = client.read(listing, file, start=0, end=min(file.size, first))
     _write_at(path, 0, header)
     end = min(8 + int.from_bytes(header[:8], "little"), file.size)
     if len(header) < end <= _MAX_HEADER:
-        _write_at(path, len(header), client.read(listing, file, len(header), end))
+        _write_at(path, len(header), client.read(listing, file, start=len(header), end=end))
     return path
 
 

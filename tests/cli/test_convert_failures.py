@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+import inprocess
 from damage import add_tensor, contained, edit_header, edit_json, mounted, poison, small_model, stored, tree
 from gemmaq.models.gemma3.names import EMBEDDING, FINAL_NORM
 from inprocess import Done, run
@@ -29,21 +30,9 @@ def model(tmp_path: Path) -> Path:
     return small_model(tmp_path / "source/gemma-3-tiny")
 
 
-@pytest.fixture
-def out(tmp_path: Path) -> Path:
-    """Where to convert to; its parent is there and empty."""
-    (tmp_path / "results").mkdir()
-    return tmp_path / "results/out"
-
-
 def refused(code: int, words: tuple[str, ...], *arguments: object, under: Path) -> Done:
     """A conversion that fails with this code and these words, and changes nothing under a folder."""
-    before = tree(under)
-    done = run("convert", *arguments, code=code)
-    assert tree(under) == before
-    for word in words:
-        assert word in done.stderr
-    return done
+    return inprocess.refused(code, words, "convert", *arguments, under=under)
 
 
 DAMAGES: list[tuple[Callable[[Path], object], int, tuple[str, ...]]] = [

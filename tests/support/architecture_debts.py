@@ -63,7 +63,6 @@ DEBTS: dict[str, tuple[str, ...]] = {
         "checkpoint/assemble.py",
         "checkpoint/quantized.py",
         "checkpoint/rows.py",
-        "cli/app.py",
         "cli/calibration.py",
         "cli/imatrix.py",
         "cli/inspect.py",

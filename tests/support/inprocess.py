@@ -6,8 +6,10 @@ import io
 import sys
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from pathlib import Path
 from unittest.mock import patch
 
+from damage import tree
 from gemmaq.cli.app import main
 
 VERIFICATION = 8
@@ -40,4 +42,14 @@ def run(*arguments: object, code: int = 0) -> Done:
     if code:
         assert done.stderr.lower().count("error:") == 1
         assert done.stdout == "" or code == VERIFICATION
+    return done
+
+
+def refused(code: int, words: tuple[str, ...], *arguments: object, under: Path) -> Done:
+    """Run a command that fails with this code and these words, and changes nothing under a folder."""
+    before = tree(under)
+    done = run(*arguments, code=code)
+    assert tree(under) == before
+    for word in words:
+        assert word in done.stderr, (word, done.stderr)
     return done

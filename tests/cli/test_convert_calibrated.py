@@ -20,7 +20,7 @@ from gemmaq.inference.documents import DEFAULT, read
 from gemmaq.models.gemma3.config import pattern
 from gemmaq.models.gemma3.names import EMBEDDING, FINAL_NORM
 from gemmaq.sources.open import open_source
-from inprocess import Done, run
+from inprocess import refused, run
 from oracles import need
 from synthetic import bf16
 
@@ -86,23 +86,6 @@ def made(model: Path, text: Path, tmp_path_factory: pytest.TempPathFactory) -> d
         options = ("--method", method, "--text", text, *SHORT, "--threads", 2)
         run("convert", model, *options, *EVERYWHERE, "-q", "-o", root / method)
     return {method: root / method for method in METHODS}
-
-
-@pytest.fixture
-def out(tmp_path: Path) -> Path:
-    """Where to convert to; its parent is there and empty."""
-    (tmp_path / "results").mkdir()
-    return tmp_path / "results/out"
-
-
-def refused(code: int, words: tuple[str, ...], *arguments: object, under: Path) -> Done:
-    """A command that fails with this code and these words, and changes nothing under a folder."""
-    before = tree(under)
-    done = run(*arguments, code=code)
-    assert tree(under) == before
-    for word in words:
-        assert word in done.stderr, (word, done.stderr)
-    return done
 
 
 def said_of(folder: Path) -> dict[str, Any]:
@@ -386,8 +369,8 @@ def test_imatrix_says_what_it_did(model, text, tmp_path):
         (("--method", "gptq", "--device", "nope"), 2, ("nope",)),
         (("--method", "gptq", "--text", "absent.txt"), 5, ("absent.txt",)),
         (("--method", "gptq", "--text", "EMPTY"), 3, ("no text",)),
-        (("--method", "gptq", "--text", "TINY"), 3, ("not even 512 tokens", "--context")),
-        (("--method", "importance", "--text", "TINY"), 3, ("not even 512 tokens",)),
+        (("--method", "gptq", "--text", "TINY"), 3, ("fewer than 512 tokens", "shorter sequences")),
+        (("--method", "importance", "--text", "TINY"), 3, ("fewer than 512 tokens",)),
         (("--method", "gptq", "--calibration-context", 4096), 3, ("4096 is longer than the model's 2048",)),
         (("--method", "gptq", "--quant", "q4_k_m"), 3, ("gptq cannot write", "q4_0", "affine8-g64")),
         (("--method", "importance", "--quant", "q6_k"), 3, ("importance cannot write", "q5_1")),

@@ -1,4 +1,4 @@
-"""The upper factor of the inverse of a large matrix, by several workers, the same bits however many there are."""
+"""Cholesky factor and triangular inverse of a large matrix, by several workers, bit for bit the same with any number."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _ROWS = 256
 
 
 def cholesky(matrix: torch.Tensor, device: Device) -> bool:
-    """Replace the lower triangle of a symmetric matrix, f32 [n, n], by its Cholesky factor; what is above is lost.
+    """Replace the lower triangle of a symmetric matrix, f32 [n, n], by its Cholesky factor; the rest is lost.
 
     Returns:
-        Whether the matrix is positive definite; if it is not, it is destroyed.
+        Whether the matrix is positive definite; one that is not is left half overwritten.
     """
     import torch
 
@@ -45,7 +45,7 @@ def inverse(upper: torch.Tensor, device: Device) -> torch.Tensor:
     """The inverse of an upper triangular matrix, f32 [n, n], upper triangular too."""
     import torch
 
-    found = torch.zeros_like(upper)
+    inverted = torch.zeros_like(upper)
 
     def columns(at: int) -> None:
         """Block by block from the diagonal upwards: of a large triangle torch would make a copy for every worker."""
@@ -55,8 +55,8 @@ def inverse(upper: torch.Tensor, device: Device) -> torch.Tensor:
             if low == at:
                 right = torch.eye(end - at, dtype=upper.dtype, device=upper.device)
             else:
-                right = -(upper[low:high, high:end] @ found[high:end, at:end])
-            found[low:high, at:end] = torch.linalg.solve_triangular(upper[low:high, low:high], right, upper=True)
+                right = -(upper[low:high, high:end] @ inverted[high:end, at:end])
+            inverted[low:high, at:end] = torch.linalg.solve_triangular(upper[low:high, low:high], right, upper=True)
 
     device.map(columns, range(0, len(upper), _BLOCK))
-    return found
+    return inverted

@@ -205,6 +205,6 @@ def _solve(
 
     assert basis.text is not None
     tokens = sequences(checkpoint, basis.text, basis.calibration)
-    settings = Settings(basis.calibration.damping, basis.calibration.order)
+    settings = Settings(basis.calibration.damping, act_order=basis.calibration.order == "importance")
     with open_device(resources.device, resources.threads) as device, decoder(checkpoint, device) as model:
         return solve(model, tokens, planned, settings, store, progress)

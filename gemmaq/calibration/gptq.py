@@ -1,8 +1,10 @@
-"""Error feedback (GPTQ): every column's rounding error is made good, as far as possible, by the columns after it.
+"""GPTQ: every column's rounding error is made good, as far as possible, by the columns that follow.
 
-What is minimised is the error of a layer's output on calibration inputs X, |(W - Q) X|^2, which the Hessian X X^T of
-the inputs determines. Source: Frantar et al., GPTQ, arXiv 2210.17323. The scales of a group are chosen when its turn
-comes, for the weights as the feedback has left them, by a search weighted with the mean squares of the inputs.
+It minimises the error of a layer's output on calibration inputs X, |(W - Q) X|^2, which depends on X through the
+Hessian H = X X^T alone. Source: Frantar et al., GPTQ, arXiv 2210.17323, whose letters are used here: W the weights
+[rows, columns], H the Hessian, Hinv the upper Cholesky factor of its inverse, err the rounding errors divided by Hinv's
+diagonal. Unlike the paper, scales of a group are searched for when its turn comes, on the weights as corrected by
+then, each column weighed by its diagonal entry of H.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gemmaq.calibration import cholesky
-from gemmaq.encodings import Encoding, Quantized
+from gemmaq.encodings import Encoding, Kind, Quantized
 from gemmaq.errors import InputError
 
 if TYPE_CHECKING:
@@ -23,144 +25,144 @@ if TYPE_CHECKING:
     from gemmaq.inference.device import Device
 
 _PANEL = 256
-"""Columns that are corrected one by one before the rest gets their errors in one product."""
+"""Columns corrected one by one before all later columns get the errors of the panel in one matrix product."""
 _LANES = 64
-"""Rows that are worked off together, whatever the number of threads."""
+"""Rows quantized together by one worker, whatever the number of threads."""
 _STEPS = 9
+"""Candidate scales to either side of the first."""
 _RETRIES = 6
 _LEAST_RETRY = 1e-4
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How the feedback is kept in bounds.
+    """Settings of GPTQ.
 
     Attributes:
-        damping: added to the diagonal of the Hessian, as a share of its mean.
-        order: `importance` takes the groups of columns with the largest inputs first, `columns` as they lie.
+        dampening_frac: added to the diagonal of H, as a fraction of its mean.
+        act_order: quantize the groups of columns with the largest inputs first, instead of columns as they lie.
     """
 
-    damping: float = 0.01
-    order: str = "importance"
+    dampening_frac: float = 0.01
+    act_order: bool = True
 
 
 @dataclass(frozen=True, slots=True)
-class Feedback:
-    """What the Hessian of a layer's inputs says, worked out once for all matrices that share these inputs.
+class InverseHessian:
+    """The inverse Hessian of some inputs, factored once for all matrices that share these inputs.
 
     Attributes:
-        factor: f32 [columns, columns], upper triangular U with U^T U the inverse of the Hessian.
-        importance: f32 [columns], the diagonal of the Hessian.
-        order: i64 [columns], the order in which columns are taken.
-        damping: that it took.
+        Hinv: f32 [columns, columns], upper triangular, Hinv^T Hinv = H^-1 with columns in `order`.
+        diagonal: f32 [columns], diagonal of H without dampening, columns as they lie.
+        order: i64 [columns], the order in which columns are quantized.
+        dampening_frac: fraction that was needed for H to be positive definite.
     """
 
-    factor: torch.Tensor
-    importance: F32
+    Hinv: torch.Tensor
+    diagonal: F32
     order: np.ndarray
-    damping: float
+    dampening_frac: float
 
 
-def feedback(hessian: torch.Tensor, settings: Settings, group: int, device: Device) -> Feedback:
-    """Factor a Hessian.
+def invert(H: torch.Tensor, settings: Settings, *, group: int, device: Device) -> InverseHessian:
+    """Factor the inverse of a Hessian.
 
-    Where it is not positive definite the damping is raised tenfold, again and again.
+    While H is not positive definite, the dampening is raised tenfold, up to six times.
 
     Args:
-        hessian: f32 [columns, columns]; not kept, but overwritten.
-        settings: damping and order.
+        H: f32 [columns, columns]; overwritten.
+        settings: dampening and order of columns.
         group: columns that share a scale.
-        device: Device that computes.
+        device: to compute on.
 
     Raises:
-        InputError: it is not finite, or cannot be factored.
+        InputError: H is not finite, or stays indefinite.
     """
     import torch
 
-    importance = hessian.diagonal().clone()
-    if not bool(importance.isfinite().all()):
+    diagonal = H.diagonal().clone()
+    if not bool(diagonal.isfinite().all()):
         raise InputError("the inputs are not finite", "the weights are damaged, or not those of this configuration")
-    alive = importance > 0
-    order = _order(importance.cpu().numpy(), settings.order, group)
-    hessian.diagonal()[~alive] = 1.0  # no input ever: its codes do not matter, and correct nothing
-    mean = float(importance[alive].mean()) if bool(alive.any()) else 1.0
-    backwards = torch.from_numpy(order[::-1].copy()).to(hessian.device)
-    damping = settings.damping
+    used = diagonal > 0
+    order = _order(diagonal.cpu().numpy(), settings.act_order, group)
+    H.diagonal()[~used] = 1.0  # inputs always 0: the codes of these columns do not matter, and correct nothing
+    mean = float(diagonal[used].mean()) if bool(used.any()) else 1.0
+    backwards = torch.from_numpy(order[::-1].copy()).to(H.device)
+    dampening_frac = settings.dampening_frac
     for _ in range(_RETRIES):
-        lower = hessian[backwards][:, backwards]
-        lower.diagonal().add_(damping * mean)
+        lower = H[backwards][:, backwards]
+        lower.diagonal().add_(dampening_frac * mean)
         if cholesky.cholesky(lower, device):
             break
-        damping = max(damping * 10, _LEAST_RETRY)
+        dampening_frac = max(dampening_frac * 10, _LEAST_RETRY)
     else:
         raise InputError("the inputs do not determine their Hessian", "give more, and more varied, text")
-    upper = lower.flip(0, 1)  # H = V V^T with V upper, so that the inverse is U^T U with U = V^-1, upper too
+    upper = lower.flip(0, 1)  # H = V V^T with V upper, so that H^-1 = U^T U with U = V^-1, upper too
     del lower
-    return Feedback(cholesky.inverse(upper, device), importance.cpu().numpy(), order, damping)
+    return InverseHessian(cholesky.inverse(upper, device), diagonal.cpu().numpy(), order, dampening_frac)
 
 
-def _order(importance: F32, kind: str, group: int) -> np.ndarray:
-    """Columns in the order they are taken; groups stay together."""
-    if kind == "columns":
-        return np.arange(importance.size)
-    groups = np.argsort(-importance.reshape(-1, group).sum(axis=1), kind="stable")
+def _order(diagonal: F32, act_order: bool, group: int) -> np.ndarray:
+    """Columns in the order in which they are quantized; groups stay together."""
+    if not act_order:
+        return np.arange(diagonal.size)
+    groups = np.argsort(-diagonal.reshape(-1, group).sum(axis=1), kind="stable")
     return (groups[:, None] * group + np.arange(group)).reshape(-1)
 
 
-def solve(weights: F32, known: Feedback, encoding: Encoding, portable: bool, device: Device) -> Quantized:
+def quantize(W: F32, inverse: InverseHessian, encoding: Encoding, *, portable: bool, device: Device) -> Quantized:
     """Codes and scales of a matrix.
 
     Args:
-        weights: f32 [rows, columns].
-        known: of its inputs.
+        W: f32 [rows, columns].
+        inverse: inverse Hessian of its inputs.
         encoding: one that method gptq writes.
-        portable: scales that BF16 and FP16 both hold.
-        device: Device that computes.
+        portable: choose scales that BF16 and FP16 both hold.
+        device: to compute on.
     """
-    chunks = range(0, len(weights), _LANES)
-    parts = device.map(lambda at: _rows(weights[at : at + _LANES], known, encoding, portable), chunks)
+    starts = range(0, len(W), _LANES)
+    parts = device.map(lambda at: _rows(W[at : at + _LANES], inverse, encoding, portable), starts)
     codes, scales, minima = (np.concatenate(part) for part in zip(*parts, strict=True))
-    return Quantized(codes, scales, minima if encoding.zero is None else None)
+    return Quantized(codes, scales, minima if encoding.kind is Kind.MINIMA else None)
 
 
-def _rows(weights: F32, known: Feedback, encoding: Encoding, portable: bool) -> tuple[np.ndarray, F32, F32]:
-    """The same for some rows."""
+def _rows(W: F32, inverse: InverseHessian, encoding: Encoding, portable: bool) -> tuple[np.ndarray, F32, F32]:
+    """Codes, scales and minima of a few rows, f32 [rows, columns]."""
     import torch
 
     from gemmaq.calibration import gptq_kernels as kernels
     from gemmaq.inference.device import aligned
 
-    group, zero = encoding.block, encoding.zero
-    rows, columns = weights.shape
+    group, order, Hinv = encoding.block, inverse.order, inverse.Hinv
+    rows, columns = W.shape
     rest = aligned(columns, rows)
-    rest.copy_(torch.from_numpy(weights[:, known.order].T))
-    rest = rest.to(known.factor.device)
+    rest.copy_(torch.from_numpy(W[:, order].T))
+    rest = rest.to(Hinv.device)
     codes = np.empty((columns, rows), np.uint8)
     scales, minima = np.empty((2, columns // group, rows), np.float32)
-    importance = known.importance[known.order]
-    top = (1 << encoding.bits) - 1
-    kind = kernels.BF16 if encoding.scales == "bf16" else kernels.PORTABLE if portable else kernels.F16
+    diagonal = inverse.diagonal[order]
+    stored = kernels.BF16 if encoding.scales == "bf16" else kernels.PORTABLE if portable else kernels.F16
     for start in range(0, columns, _PANEL):
         end = min(start + _PANEL, columns)
-        x = rest[start:end].cpu().numpy()
-        errors = aligned(*x.shape)
-        kernels.solve_panel(
-            x,
-            known.factor[start:end, start:end].cpu().numpy(),
-            importance[start:end],
+        panel = rest[start:end].cpu().numpy()
+        err = aligned(*panel.shape)
+        kernels.quantize_panel(
+            panel,
+            Hinv[start:end, start:end].cpu().numpy(),
+            diagonal[start:end],
             group,
-            -1 if zero is None else zero,
-            top,
+            -1 if encoding.zero is None else encoding.zero,
+            (1 << encoding.bits) - 1,
             _STEPS if encoding.bits < 8 else 0,
-            kind,
+            stored,
             codes[start:end],
             scales[start // group : end // group],
             minima[start // group : end // group],
-            errors.numpy(),
+            err.numpy(),
         )
         if end < columns:
-            rest[end:].addmm_(known.factor[start:end, end:].T, errors.to(rest.device), alpha=-1)
-    lies = np.empty_like(known.order)
-    lies[known.order] = np.arange(columns)
-    at = lies[::group] // group
-    return codes[lies].T.copy(), scales[at].T.copy(), minima[at].T.copy()
+            rest[end:].addmm_(Hinv[start:end, end:].T, err.to(rest.device), alpha=-1)
+    places = np.empty_like(order)
+    places[order] = np.arange(columns)
+    at = places[::group] // group
+    return codes[places].T.copy(), scales[at].T.copy(), minima[at].T.copy()

@@ -1,7 +1,7 @@
-"""The compiled part of error feedback: scales of a group, codes of its weights, and what is left for later columns.
+"""Compiled loops of GPTQ: scales of a group, codes of its columns, and their errors for the columns that follow.
 
-Rows are independent of each other. A kernel takes some of them side by side, a lane each, so that every loop
-vectorises without changing the order of any sum.
+Rows are independent of each other: some of them are quantized side by side, a lane each, so that every loop vectorises
+without changing the order of any sum. Arrays of weights are transposed, [columns, lanes].
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ _TINY = np.float32(1e-30)
 _STEP = np.float32(0.1)
 
 EXACT, F16, PORTABLE, BF16 = 0, 1, 2, 3
-"""What scales are rounded to before codes are chosen for them."""
+"""Number types that scales and minima are rounded to before codes are chosen for them."""
 
 
 @compiled
 def _stored(value: Any, kind: Any) -> Any:
-    """A scale or minimum as it will be stored."""
+    """A scale or minimum as the container will hold it."""
     if kind == EXACT:
         return value
     if kind == F16:
@@ -138,45 +138,47 @@ def _affine_scales(x: Any, h: Any, top: Any, steps: Any, scales: Any, minima: An
 
 
 @compiled
-def _code(x: Any, u: Any, i: Any, zero: Any, top: Any, scales: Any, minima: Any, codes: Any, errors: Any) -> None:
-    """Codes of column i of all lanes, and their errors in units of the feedback."""
-    pivot = _ONE / u[i, i]
-    for g in range(x.shape[1]):
+def _quantize_column(
+    W: Any, Hinv: Any, i: Any, zero: Any, top: Any, scales: Any, minima: Any, codes: Any, err: Any
+) -> None:
+    """Codes of column i of all lanes, and their errors divided by Hinv[i, i]."""
+    pivot = _ONE / Hinv[i, i]
+    for g in range(W.shape[1]):
         inverse = _ONE / scales[g] if scales[g] != _ZERO else _ZERO
-        level = ((x[i, g] - minima[g]) * inverse + MAGIC) - MAGIC + zero
+        level = ((W[i, g] - minima[g]) * inverse + MAGIC) - MAGIC + zero
         level = level if level > _ZERO else _ZERO
         level = level if level < top else top
         codes[i, g] = np.uint8(np.int32(level))
-        errors[i, g] = (x[i, g] - (scales[g] * (level - zero) + minima[g])) * pivot
+        err[i, g] = (W[i, g] - (scales[g] * (level - zero) + minima[g])) * pivot
 
 
 @compiled
-def solve_panel(
-    x: Any, u: Any, h: Any, group: Any, zero: Any, top: Any, steps: Any, kinds: Any, codes: Any, scales: Any,
-    minima: Any, errors: Any,
+def quantize_panel(
+    W: Any, Hinv: Any, diagonal: Any, group: Any, zero: Any, top: Any, steps: Any, stored: Any, codes: Any, scales: Any,
+    minima: Any, err: Any,
 ) -> None:  # fmt: skip
-    """Choose scales and codes of the columns of a panel, one after the other, each correcting those that follow.
+    """Choose scales and codes of a panel's columns, one after the other, each correcting those that follow.
 
     Args:
-        x: f32 [columns, lanes], the weights of some rows, transposed; on return what the feedback made of them.
-        u: f32 [columns, columns], the panel's part of the upper factor of the inverse Hessian.
-        h: f32 [columns], importance of each for the choice of scales.
-        group: columns that share a scale; divides the columns.
+        W: f32 [columns, lanes], weights of some rows, transposed; overwritten with the corrected weights.
+        Hinv: f32 [columns, columns], the panel's block of the upper Cholesky factor of H^-1.
+        diagonal: f32 [columns], diagonal of H, weighs the columns in the search for scales.
+        group: columns that share a scale; a divisor of the columns.
         zero: the code of 0, or -1 for an encoding with minima.
         top: the largest code.
-        steps: of the search for scales to either side, 0 for none.
-        kinds: what scales and minima are rounded to.
-        codes: u8 like x, to be filled.
-        scales: f32 [columns / group, lanes], to be filled.
-        minima: the same.
-        errors: f32 like x, to be filled: what later panels get the product of with their part of u.
+        steps: candidate scales to either side of the first, 0 for no search.
+        stored: number type of scales and minima.
+        codes: u8 [columns, lanes], output.
+        scales: f32 [columns / group, lanes], output.
+        minima: f32 [columns / group, lanes], output, 0 for encodings without minima.
+        err: f32 [columns, lanes], output; later panels subtract the product of their block of Hinv with it.
     """
-    columns, lanes = x.shape
+    columns, lanes = W.shape
     affine = zero < 0
     offset = np.float32(0 if affine else zero)
     for start in range(0, columns, group):
         at = start // group
-        part, weights = x[start : start + group], h[start : start + group]
+        part, weights = W[start : start + group], diagonal[start : start + group]
         minima[at, :] = _ZERO
         if affine:
             _affine_scales(part, weights, np.float32(top), steps, scales[at], minima[at])
@@ -185,11 +187,11 @@ def solve_panel(
         else:
             _absmax_scales(part, zero, scales[at])
         for g in range(lanes):
-            scales[at, g] = _stored(scales[at, g], kinds)
-            minima[at, g] = _stored(minima[at, g], kinds)
+            scales[at, g] = _stored(scales[at, g], stored)
+            minima[at, g] = _stored(minima[at, g], stored)
         for i in range(start, start + group):
-            _code(x, u, i, offset, np.float32(top), scales[at], minima[at], codes, errors)
+            _quantize_column(W, Hinv, i, offset, np.float32(top), scales[at], minima[at], codes, err)
             for k in range(i + 1, columns):
-                factor = u[i, k]
+                factor = Hinv[i, k]
                 for g in range(lanes):
-                    x[k, g] -= factor * errors[i, g]
+                    W[k, g] -= factor * err[i, g]

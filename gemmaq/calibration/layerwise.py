@@ -81,7 +81,7 @@ def _layer(
 
 
 def _matrix(
-    weight: torch.Tensor, plan: PlannedTensor, known: gptq.Feedback | None, store: Store, decoder: Decoder
+    weight: torch.Tensor, plan: PlannedTensor, known: gptq.InverseHessian | None, store: Store, decoder: Decoder
 ) -> Tensor | None:
     """Give a matrix of a layer the weights it will have; the codes, if its method is gptq."""
     import torch
@@ -89,7 +89,7 @@ def _matrix(
     weights, encoding, choice = weight.cpu().numpy(), plan.encoding, plan.choice
     solved = None
     if known is not None and choice.method == "gptq":
-        values = gptq.solve(weights, known, encoding, choice.portable, decoder.device)
+        values = gptq.quantize(weights, known, encoding, portable=choice.portable, device=decoder.device)
         solved = store.put(plan.source, encoding, values)
     else:
         values = methods.quantize(weights, encoding, choice)
@@ -121,13 +121,13 @@ def _known(
     settings: gptq.Settings,
     decoder: Decoder,
     where: str,
-) -> gptq.Feedback | None:
+) -> gptq.InverseHessian | None:
     """What the Hessian of a site says, which is taken out; None if no matrix asks for it."""
     hessian = mirrored(hessians.pop(site))
     blocks = [plan.encoding.block for plan in wanted.values() if plan.choice.method == "gptq"]
     if not blocks:
         return None
     try:
-        return gptq.feedback(hessian, settings, max(blocks), decoder.device)
+        return gptq.invert(hessian, settings, group=max(blocks), device=decoder.device)
     except InputError as error:
         raise error.at(path=where) from error

@@ -264,8 +264,8 @@ def test_a_layer_is_calibrated_on_what_the_quantized_ones_before_it_give(method,
             for part in ("self_attn.q_proj", "mlp.gate_proj"):
                 name = f"model.layers.1.{part}.weight"
                 x = inputs[name]
-                known = gptq.feedback(_f32(x.T @ x), settings, 32, made.device)
-                codes = gptq.solve(dense(checkpoint, name), known, q4_0, False, made.device).codes
+                known = gptq.invert(_f32(x.T @ x), settings, group=32, device=made.device)
+                codes = gptq.quantize(dense(checkpoint, name), known, q4_0, portable=False, device=made.device).codes
                 alike = (codes == read_back(found[name]).codes).mean()
                 assert alike > 0.99 if other else alike < 0.98
 
@@ -282,8 +282,8 @@ def test_what_is_stored_is_read(name, checkpoint, tmp_path):
     source = checkpoint.tensors["model.layers.0.self_attn.q_proj.weight"]
     x = random.standard_normal(source.shape).astype(np.float32)
     with forward.open_device("cpu", 1) as device:
-        known = gptq.feedback(_f32(np.eye(source.columns)), gptq.Settings(), encoding.block, device)
-        values = gptq.solve(x, known, encoding, False, device)
+        known = gptq.invert(_f32(np.eye(source.columns)), gptq.Settings(), group=encoding.block, device=device)
+        values = gptq.quantize(x, known, encoding, portable=False, device=device)
     tensor = Store(tmp_path).put(source, encoding, values)
     assert (tensor.name, tensor.shape, tensor.encoding) == (source.name, source.shape, encoding)
     assert (

@@ -67,8 +67,8 @@ def solved(
     portable: bool = False,
     settings: Settings | None = None,
 ) -> Quantized:
-    known = gptq.feedback(hessian_of(inputs), settings or Settings(), encoding.block, device)
-    return gptq.solve(weights, known, encoding, portable, device)
+    known = gptq.invert(hessian_of(inputs), settings or Settings(), group=encoding.block, device=device)
+    return gptq.quantize(weights, known, encoding, portable=portable, device=device)
 
 
 def output_error(weights: np.ndarray, values: Quantized, encoding: Encoding, inputs: np.ndarray) -> float:
@@ -94,13 +94,13 @@ def threads(count: int) -> Iterator[Device]:
 # What it is for
 
 
-@pytest.mark.parametrize("order", ["importance", "columns"])
+@pytest.mark.parametrize("act_order", [True, False])
 @pytest.mark.parametrize("name", NAMES)
-def test_what_a_layer_gives_errs_less_than_with_other_methods(name, order, weights, inputs, device):
+def test_what_a_layer_gives_errs_less_than_with_other_methods(name, act_order, weights, inputs, device):
     encoding = ENCODINGS[name]
     importance = Importance(np.square(inputs).mean(axis=0).astype(np.float32))
     ours = output_error(
-        weights, solved(weights, inputs, encoding, device, False, Settings(0.01, order)), encoding, inputs
+        weights, solved(weights, inputs, encoding, device, False, Settings(0.01, act_order)), encoding, inputs
     )
     plain = output_error(weights, quantize(weights, encoding, Choice("nearest")), encoding, inputs)
     weighed = quantize(weights, encoding, Choice("importance", False, importance))
@@ -121,11 +121,11 @@ def test_groups_with_large_inputs_first_err_less(name, weights, inputs, device):
     first, lying = (
         output_error(
             weights,
-            solved(weights, skewed, ENCODINGS[name], device, False, Settings(0.01, order)),
+            solved(weights, skewed, ENCODINGS[name], device, False, Settings(0.01, act_order)),
             ENCODINGS[name],
             skewed,
         )
-        for order in ("importance", "columns")
+        for act_order in (True, False)
     )
     assert first < 0.95 * lying
 
@@ -155,14 +155,14 @@ def test_without_correlation_nothing_is_fed_back(name, weights, device):
     assert np.abs(values.codes - plainly(weights, values, encoding)).mean() < 1e-3
 
 
-@pytest.mark.parametrize("order", ["importance", "columns"])
+@pytest.mark.parametrize("act_order", [True, False])
 @pytest.mark.parametrize("name", NAMES)
-def test_the_first_column_is_rounded_plainly(name, order, weights, inputs, device):
+def test_the_first_column_is_rounded_plainly(name, act_order, weights, inputs, device):
     encoding = ENCODINGS[name]
-    known = gptq.feedback(hessian_of(inputs), Settings(0.01, order), encoding.block, device)
-    values = gptq.solve(weights, known, encoding, False, device)
+    known = gptq.invert(hessian_of(inputs), Settings(0.01, act_order), group=encoding.block, device=device)
+    values = gptq.quantize(weights, known, encoding, portable=False, device=device)
     first = known.order[0]
-    assert order == "importance" or first == 0
+    assert act_order or first == 0
     np.testing.assert_array_equal(values.codes[:, first], plainly(weights, values, encoding)[:, first])
     differ = (values.codes != plainly(weights, values, encoding)).mean(axis=0)
     assert (differ > 0).mean() > (0.5 if encoding.bits < 8 else 0.9)
@@ -172,7 +172,7 @@ def test_the_first_column_is_rounded_plainly(name, order, weights, inputs, devic
 def test_scales_of_the_first_group_are_searched_with_the_inputs_sizes(name, weights, inputs, device):
     encoding = ENCODINGS[name]
     group = slice(0, encoding.block)
-    values = solved(weights, inputs, encoding, device, settings=Settings(0.01, "columns"))
+    values = solved(weights, inputs, encoding, device, settings=Settings(0.01, act_order=False))
     importance = np.square(inputs).mean(axis=0)[group]
 
     def weighed(found: Quantized) -> np.ndarray:
@@ -192,7 +192,7 @@ def test_scales_of_the_first_group_are_searched_with_the_inputs_sizes(name, weig
 def test_feedback_is_that_of_the_paper(weights, inputs, device):
     """The same, plainly: H^-1 in f64, its upper Cholesky factor, a column at a time, with the scales chosen."""
     encoding = ENCODINGS["q4_0"]
-    values = solved(weights, inputs, encoding, device, settings=Settings(0.01, "columns"))
+    values = solved(weights, inputs, encoding, device, settings=Settings(0.01, act_order=False))
     scales = np.repeat(values.scales, 32, axis=1).astype(np.float64)
     hessian = inputs.T @ inputs
     hessian += 0.01 * np.diag(hessian).mean() * np.eye(COLUMNS)
@@ -212,24 +212,24 @@ def test_feedback_is_that_of_the_paper(weights, inputs, device):
 
 
 @pytest.mark.parametrize("columns", [64, 1312])
-@pytest.mark.parametrize("order", ["importance", "columns"])
-def test_the_factor_is_of_the_inverse_in_the_order_taken(columns, order, device):
+@pytest.mark.parametrize("act_order", [True, False])
+def test_the_factor_is_of_the_inverse_in_the_order_taken(columns, act_order, device):
     random = np.random.default_rng(2)
     x = random.standard_normal((2 * columns, columns)) * np.exp(0.5 * random.standard_normal(columns))
-    known = gptq.feedback(hessian_of(x), Settings(0.1, order), 32, device)
-    upper = known.factor.double().numpy()
+    known = gptq.invert(hessian_of(x), Settings(0.1, act_order), group=32, device=device)
+    upper = known.Hinv.double().numpy()
     hessian = x.T @ x
-    np.testing.assert_allclose(known.importance, np.diag(hessian), rtol=1e-5)
-    assert not np.tril(upper, -1).any() and known.damping == 0.1
+    np.testing.assert_allclose(known.diagonal, np.diag(hessian), rtol=1e-5)
+    assert not np.tril(upper, -1).any() and known.dampening_frac == 0.1
     hessian += 0.1 * np.diag(hessian).mean() * np.eye(columns)
     hessian = hessian[known.order][:, known.order]
     np.testing.assert_allclose(upper.T @ upper @ hessian, np.eye(columns), atol=2e-4)
     groups = known.order.reshape(-1, 32)
     assert sorted(known.order) == list(range(columns)) and (np.diff(groups, axis=1) == 1).all()
-    if order == "columns":
+    if not act_order:
         assert known.order.tolist() == list(range(columns))
     else:
-        assert (np.diff(known.importance[groups].sum(axis=1)) <= 0).all()
+        assert (np.diff(known.diagonal[groups].sum(axis=1)) <= 0).all()
 
 
 def test_columns_that_get_no_input_harm_nothing(weights, inputs, device):
@@ -248,19 +248,19 @@ def test_columns_that_get_no_input_harm_nothing(weights, inputs, device):
 
 def test_a_hessian_that_is_not_definite_gets_more_damping(weights, inputs, device):
     few = inputs[:20]
-    known = gptq.feedback(hessian_of(few), Settings(1e-9), 32, device)
-    assert known.damping > 1e-9
-    values = gptq.solve(weights, known, ENCODINGS["q4_0"], False, device)
+    known = gptq.invert(hessian_of(few), Settings(1e-9), group=32, device=device)
+    assert known.dampening_frac > 1e-9
+    values = gptq.quantize(weights, known, ENCODINGS["q4_0"], portable=False, device=device)
     assert output_error(weights, values, ENCODINGS["q4_0"], few) < 0.5 * output_error(
         weights, quantize(weights, ENCODINGS["q4_0"], Choice("nearest")), ENCODINGS["q4_0"], few
     )
     indefinite = hessian_of(inputs)
     indefinite[3, 200] = indefinite[200, 3] = 3 * (indefinite[3, 3] * indefinite[200, 200]).sqrt()
-    known = gptq.feedback(indefinite.clone(), Settings(), 32, device)
-    assert known.damping > 0.01 and bool(known.factor.isfinite().all())
+    known = gptq.invert(indefinite.clone(), Settings(), group=32, device=device)
+    assert known.dampening_frac > 0.01 and bool(known.Hinv.isfinite().all())
     indefinite[3, 200] = indefinite[200, 3] = 1e30
     with pytest.raises(InputError, match="do not determine their Hessian") as told:
-        gptq.feedback(indefinite, Settings(), 32, device)
+        gptq.invert(indefinite, Settings(), group=32, device=device)
     assert "text" in str(told.value.hint)
 
 
@@ -270,7 +270,7 @@ def test_inputs_that_are_not_finite_are_told(value, at, inputs, device):
     hessian = hessian_of(inputs)
     hessian[at] = hessian[at[::-1]] = value
     with pytest.raises(InputError, match=r"inputs (are not finite|do not determine)"):
-        gptq.feedback(hessian, Settings(), 32, device)
+        gptq.invert(hessian, Settings(), group=32, device=device)
 
 
 # What is stored
@@ -331,16 +331,23 @@ def test_scales_too_large_to_be_stored_are_told(name, weights, inputs, device, t
 @pytest.mark.parametrize("name", NAMES)
 def test_any_split_in_rows_gives_the_same(name, weights, inputs, device):
     encoding = ENCODINGS[name]
-    known = gptq.feedback(hessian_of(inputs), Settings(), encoding.block, device)
-    whole = gptq.solve(weights, known, encoding, False, device)
-    np.testing.assert_array_equal(whole.codes, gptq.solve(weights, known, encoding, False, device).codes)
+    known = gptq.invert(hessian_of(inputs), Settings(), group=encoding.block, device=device)
+    whole = gptq.quantize(weights, known, encoding, portable=False, device=device)
+    np.testing.assert_array_equal(
+        whole.codes, gptq.quantize(weights, known, encoding, portable=False, device=device).codes
+    )
     for start in (0, 64):  # rows that are worked off together
-        same(gptq.solve(weights[start : start + 64], known, encoding, False, device), rows_of(whole, start, start + 64))
+        same(
+            gptq.quantize(weights[start : start + 64], known, encoding, portable=False, device=device),
+            rows_of(whole, start, start + 64),
+        )
     narrow = np.ascontiguousarray(weights[:, :256])
-    known = gptq.feedback(hessian_of(inputs[:, :256]), Settings(), encoding.block, device)
-    whole = gptq.solve(narrow, known, encoding, False, device)
+    known = gptq.invert(hessian_of(inputs[:, :256]), Settings(), group=encoding.block, device=device)
+    whole = gptq.quantize(narrow, known, encoding, portable=False, device=device)
     for start, end in pairwise((0, 1, 8, 9, 77, ROWS)):
-        same(gptq.solve(narrow[start:end], known, encoding, False, device), rows_of(whole, start, end))
+        same(
+            gptq.quantize(narrow[start:end], known, encoding, portable=False, device=device), rows_of(whole, start, end)
+        )
 
 
 def rows_of(values: Quantized, start: int, end: int) -> Quantized:
@@ -361,13 +368,13 @@ def test_threads_and_alignment_do_not_change_a_bit(name, inputs):
     hessian, encoding = hessian_of(x), ENCODINGS[name]
     weights = (random.standard_normal((200, columns)) * 0.02).astype(np.float32)
     with threads(1) as one:
-        known = gptq.feedback(hessian.clone(), Settings(), encoding.block, one)
-        wanted = gptq.solve(weights, known, encoding, False, one)
+        known = gptq.invert(hessian.clone(), Settings(), group=encoding.block, device=one)
+        wanted = gptq.quantize(weights, known, encoding, portable=False, device=one)
     for count in (2, 3):
         for shift in (0, 1, 5):
             moved = np.empty(weights.size + shift, np.float32)[shift:].reshape(weights.shape)
             moved[:] = weights
             with threads(count) as several:
-                again = gptq.feedback(hessian.clone(), Settings(), encoding.block, several)
-                assert torch.equal(again.factor, known.factor)
-                same(gptq.solve(moved, again, encoding, False, several), wanted)
+                again = gptq.invert(hessian.clone(), Settings(), group=encoding.block, device=several)
+                assert torch.equal(again.Hinv, known.Hinv)
+                same(gptq.quantize(moved, again, encoding, portable=False, device=several), wanted)

@@ -1,4 +1,4 @@
-"""Cholesky factor and triangular inverse of a large matrix, by several workers, bit for bit the same with any number."""
+"""Cholesky factor and triangular inverse of a large matrix, by several workers, the same bits with any number."""
 
 from __future__ import annotations
 

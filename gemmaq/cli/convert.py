@@ -137,7 +137,7 @@ def convert(
 ) -> None:
     """Quantize a Gemma 3 checkpoint and write it for one runtime or several."""
     from gemmaq.convert.layout import lay_out
-    from gemmaq.convert.run import Conversion, Options, Reporters, prepare, run
+    from gemmaq.convert.run import Conversion, Options, prepare, run
     from gemmaq.planning.request import Request
 
     started = time.monotonic()
@@ -163,10 +163,8 @@ def convert(
     if dry_run:
         artifacts, outcomes = lay_out(checkpoint, prepared.plans, request, folder), None
     else:
-        reporters = Reporters(
-            lambda: console.progress(None, silent), lambda: console.progress(f"writing {folder}", silent)
-        )
-        result = run(conversion, prepared.plans, Options(threads or cores(), device, force), reporters)
+        with console.progress(None, silent) as progress:
+            result = run(conversion, prepared.plans, Options(threads or cores(), device, force), progress)
         artifacts, outcomes = result.artifacts, result.outcomes
         for artifact in artifacts:
             convert_views.warn_rounded(artifact.plan, result.outcomes)
@@ -175,13 +173,12 @@ def convert(
         report = convert_views.report(
             source, checkpoint, artifacts, counter=outcomes, warnings=prepared.warnings, seconds=seconds
         )
-        grids = prepared.verdicts
-        console.emit_json("convert", report | ({"grid": convert_views.grid(grids)} if grids else {}))
+        console.emit_json("convert", report | ({"grid": convert_views.grid(prepared.fits)} if prepared.fits else {}))
     elif quiet:
         for artifact in artifacts:
             console.out(str(artifact.folder))
     else:
-        convert_views.summarize(artifacts, prepared.verdicts, seconds)
+        convert_views.summarize(artifacts, prepared.fits, seconds)
 
 
 def _recipe(quant: str | None, embedding: str | None, method: str | None, recipe: str | None) -> Recipe:

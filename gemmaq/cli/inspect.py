@@ -45,10 +45,10 @@ def _facts(checkpoint: Checkpoint, with_tensors: bool) -> dict[str, Any]:
     """Everything there is to say, in bytes and counts."""
     from gemmaq.models.config import global_layers
     from gemmaq.models.families import size_label
-    from gemmaq.planning.survey import survey
+    from gemmaq.planning.survey import detect_grids
 
     config = checkpoint.config
-    verdicts = survey(checkpoint) if checkpoint.weights_here else {}
+    verdicts = detect_grids(checkpoint) if checkpoint.weights_here else {}
     counts = Counter(t.encoding.name for t in checkpoint.tensors.values())
     sizes: Counter[str] = Counter()
     for tensor in checkpoint.tensors.values():

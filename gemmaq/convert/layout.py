@@ -34,7 +34,8 @@ class Artifact:
 def make_plans(
     checkpoint: Checkpoint,
     request: Request,
-    verdicts: Mapping[str, GridFit],
+    fits: Mapping[str, GridFit],
+    *,
     only: Sequence[str] | None = None,
 ) -> list[Plan]:
     """Plan each container of a request.
@@ -42,7 +43,7 @@ def make_plans(
     Args:
         checkpoint: the source.
         request: types, methods and containers.
-        verdicts: tensor -> the grid it lies on.
+        fits: canonical name -> the grid that the weights lie on.
         only: containers to plan for; None for all of the request. The others still count for the choice of scales.
 
     Raises:
@@ -50,16 +51,7 @@ def make_plans(
     """
     shared = any(containers.writer(name).FORMAT.portable for name in request.to)
     return [
-        make_plan(
-            checkpoint,
-            request.recipe,
-            containers.writer(name).FORMAT,
-            verdicts,
-            request.portable,
-            shared,
-            request.scales,
-            request.mmproj,
-        )
+        make_plan(checkpoint, request, containers.writer(name).FORMAT, fits=fits, shared=shared)
         for name in only or request.to
     ]
 

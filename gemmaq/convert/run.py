@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from gemmaq.files.atomic import check_output, free_space
 from gemmaq.methods.lattice import GridFit
 from gemmaq.planning.plan import Plan
 from gemmaq.planning.request import Request
-from gemmaq.planning.survey import grids
+from gemmaq.planning.survey import fits_for
 from gemmaq.progress import ProgressCallback, ignore
 
 
@@ -56,30 +56,18 @@ class Options:
     extra_files: Callable[[], Mapping[str, bytes]] = no_extra_files
 
 
-def _silent() -> AbstractContextManager[ProgressCallback]:
-    return nullcontext(ignore)
-
-
-@dataclass(frozen=True, slots=True)
-class Reporters:
-    """Open a progress display for a phase when it begins; nothing is shown by default."""
-
-    calibrating: Callable[[], AbstractContextManager[ProgressCallback]] = _silent
-    writing: Callable[[], AbstractContextManager[ProgressCallback]] = _silent
-
-
 @dataclass(frozen=True, slots=True)
 class Prepared:
     """Plans before calibration.
 
     Attributes:
         plans: one for each container.
-        verdicts: tensor -> the grid it lies on, as far as the request asks.
+        fits: canonical name -> the grid that the weights lie on, as far as the request asks.
         warnings: what the user should know, a sentence each.
     """
 
     plans: list[Plan]
-    verdicts: Mapping[str, GridFit]
+    fits: Mapping[str, GridFit]
     warnings: tuple[str, ...]
 
 
@@ -108,18 +96,18 @@ def prepare(conversion: Conversion, *, force: bool = False, dry_run: bool = Fals
     size = sum(tensor.nbytes for plan in make_plans(checkpoint, request, {}) for tensor in plan.everything)
     if not dry_run:
         check_output(folder, size, inputs=checkpoint.files, force=force)
-    verdicts = grids(checkpoint, request)
-    plans = make_plans(checkpoint, request, verdicts)
+    fits = fits_for(checkpoint, request)
+    plans = make_plans(checkpoint, request, fits)
     warnings = dict.fromkeys(warning for plan in plans for warning in plan.warnings)
     parent, free = free_space(folder)
     if size > free:
         warnings[f"{parent} has {free:,} bytes free, {size:,} are needed"] = None
-    return Prepared(plans, verdicts, tuple(warnings))
+    return Prepared(plans, fits, tuple(warnings))
 
 
 @contextmanager
 def artifacts(
-    conversion: Conversion, plans: Sequence[Plan], options: Options, reporters: Reporters | None = None
+    conversion: Conversion, plans: Sequence[Plan], options: Options, progress: ProgressCallback = ignore
 ) -> Iterator[list[Artifact]]:
     """Plans completed with what calibrated methods need, and laid out; calibrated codes are on disk until the end.
 
@@ -132,20 +120,19 @@ def artifacts(
         if needed(plans):
             if conversion.basis is None:
                 raise UsageError(f"nothing to calibrate method {needed(plans)[0]} on", "give text with --text FILE")
-            with (reporters or Reporters()).calibrating() as progress:
-                completing = complete(
-                    plans,
-                    conversion.checkpoint,
-                    conversion.basis,
-                    resources=Resources(options.device, options.threads),
-                    near=conversion.folder,
-                    progress=progress,
-                )
-                plans = stack.enter_context(completing)
+            completing = complete(
+                plans,
+                conversion.checkpoint,
+                conversion.basis,
+                resources=Resources(options.device, options.threads),
+                near=conversion.folder,
+                progress=progress,
+            )
+            plans = stack.enter_context(completing)
         yield lay_out(conversion.checkpoint, plans, conversion.request, conversion.folder)
 
 
-def run(conversion: Conversion, plans: Sequence[Plan], options: Options, reporters: Reporters | None = None) -> Result:
+def run(conversion: Conversion, plans: Sequence[Plan], options: Options, progress: ProgressCallback = ignore) -> Result:
     """Carry plans out: calibrate, lay out, write, and finish with the side files.
 
     All files appear under the conversion's folder together, or not at all.
@@ -155,11 +142,9 @@ def run(conversion: Conversion, plans: Sequence[Plan], options: Options, reporte
         OutputError: the folder exists, does not fit, or cannot be written.
     """
     checkpoint, request, folder = conversion.checkpoint, conversion.request, conversion.folder
-    reporters = reporters or Reporters()
     with (
-        artifacts(conversion, plans, options, reporters) as ready,
+        artifacts(conversion, plans, options, progress) as ready,
         finisher(checkpoint, request, ready, options.extra_files) as finishing,
-        reporters.writing() as progress,
     ):
         outcomes = write(
             ready,

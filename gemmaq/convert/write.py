@@ -109,7 +109,7 @@ def write(
                     slabs,
                     buffers=bytearray,
                     threads=threads,
-                    task="writing",
+                    task=f"writing {folder}",
                     progress=progress,
                 )
             sync(outputs)

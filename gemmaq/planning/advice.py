@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 from gemmaq.checkpoint import Checkpoint
 from gemmaq.methods.lattice import GridFit
-
-if TYPE_CHECKING:
-    from gemmaq.planning.plan import PlannedTensor
+from gemmaq.planning.plan import PlannedTensor
 
 
 def advise(
     checkpoint: Checkpoint,
     planned: tuple[PlannedTensor, ...],
-    verdicts: Mapping[str, GridFit],
+    *,
+    fits: Mapping[str, GridFit],
     with_vision: bool,
 ) -> list[str]:
     """What a user should know of a plan before it is carried out, a sentence each.
@@ -24,8 +22,8 @@ def advise(
     Args:
         checkpoint: the source.
         planned: the tensors of the text model.
-        verdicts: tensor -> the grid it lies on.
-        with_vision: whether the vision side is written too.
+        fits: canonical name -> the grid that the weights lie on.
+        with_vision: whether the vision tensors are written too.
     """
     warnings = list(checkpoint.notes)
     if checkpoint.vision and not with_vision:
@@ -40,17 +38,17 @@ def advise(
         )
     fallbacks = Counter(t.reason for t in planned if t.reason)
     warnings += [f"{_tensors(count)} {reason}" for reason, count in fallbacks.items()]
-    if verdicts:
-        warnings += _grid_warnings(checkpoint, planned, verdicts)
+    if fits:
+        warnings += _grid_warnings(checkpoint, planned, fits)
     return warnings
 
 
 def _grid_warnings(
-    checkpoint: Checkpoint, planned: tuple[PlannedTensor, ...], verdicts: Mapping[str, GridFit]
+    checkpoint: Checkpoint, planned: tuple[PlannedTensor, ...], fits: Mapping[str, GridFit]
 ) -> list[str]:
     """What the grids that the weights lie on mean for what was asked."""
     warnings = []
-    trained = {name for name, verdict in verdicts.items() if verdict.on_grid}
+    trained = {name for name, verdict in fits.items() if verdict.on_grid}
     lost = [t for t in planned if t.source.name in trained and not t.encoding.is_float and t.encoding.name != "q4_0"]
     body = [t for t in lost if not t.source.place.role.is_table]
     if body:
@@ -61,7 +59,7 @@ def _grid_warnings(
     forced = [t for t in planned if t.choice.method == "lattice" and t.source.name not in trained]
     if forced:
         warnings.append(f"{_tensors(len(forced))} on no int4 grid: method lattice gives them the closest it can find")
-    others = Counter(v.rule for v in verdicts.values() if v.rule is not None and not v.on_grid)
+    others = Counter(v.rule for v in fits.values() if v.rule is not None and not v.on_grid)
     for rule, count in others.items():
         warnings.append(f"{_tensors(count)} on the grid of {rule}: made from a quantized file, not trained for q4_0")
     if "qat" in checkpoint.name.lower() and not trained:

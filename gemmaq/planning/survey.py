@@ -18,7 +18,7 @@ _SAMPLE = 1 << 13
 """Weights read at each place."""
 
 
-def survey(checkpoint: Checkpoint) -> Mapping[str, GridFit]:
+def detect_grids(checkpoint: Checkpoint) -> Mapping[str, GridFit]:
     """Tensor -> verdict, for the matrices that are stored as floats and whose rows divide into blocks.
 
     Raises:
@@ -39,7 +39,7 @@ def _sample(tensor: Tensor, reader: Reader) -> np.ndarray:
     return np.concatenate([weights(tensor, int(place), count, reader) for place in places])
 
 
-def grids(checkpoint: Checkpoint, request: Request) -> Mapping[str, GridFit]:
+def fits_for(checkpoint: Checkpoint, request: Request) -> Mapping[str, GridFit]:
     """The grid each matrix lies on, as far as the request asks; the tokenizer is read meanwhile.
 
     Raises:
@@ -49,4 +49,4 @@ def grids(checkpoint: Checkpoint, request: Request) -> Mapping[str, GridFit]:
     wanted = recipe.method != "nearest" and not recipe.body.is_float and checkpoint.weights_here
     with ThreadPoolExecutor(1) as ahead:
         ahead.submit(lambda: checkpoint.tokenizer)  # an error shows again where the tokenizer is needed
-        return survey(checkpoint) if wanted else {}
+        return detect_grids(checkpoint) if wanted else {}

@@ -20,7 +20,7 @@ from gemmaq.checkpoint.rows import read_rows, values_of
 from gemmaq.encodings import dequantize
 from gemmaq.files.span import Reader
 from gemmaq.methods.lattice import BLOCK, GridFit
-from gemmaq.planning.survey import survey
+from gemmaq.planning.survey import detect_grids
 
 if TYPE_CHECKING:
     from gemmaq.encodings import F32, Values
@@ -41,7 +41,7 @@ def on_lattice(checkpoint: Checkpoint, verdicts: Mapping[str, GridFit] | None = 
         InputError: the checkpoint cannot be read.
     """
     lattices = {}
-    verdicts = survey(checkpoint) if verdicts is None else verdicts
+    verdicts = detect_grids(checkpoint) if verdicts is None else verdicts
     for name, tensor in checkpoint.matrices.items():
         verdict = verdicts.get(name)
         if not tensor.encoding.is_float:

@@ -17,7 +17,7 @@ from gemmaq.checkpoint import Checkpoint
 from gemmaq.checkpoint.rows import read_rows, values_of, weights
 from gemmaq.encodings import ENCODINGS
 from gemmaq.methods import Choice, quantize
-from gemmaq.planning.survey import survey
+from gemmaq.planning.survey import detect_grids
 
 if TYPE_CHECKING:
     from gemmaq.encodings import F32, Encoding, Quantized
@@ -81,7 +81,7 @@ def find(teacher: Decoder, initial: Decoder, encoding_name: str | None, seed: in
 
 def on_grid(checkpoint: Checkpoint, encoding: Encoding) -> list[str]:
     """Matrices of the decoder layers in an encoding, or stored as floats on its grid."""
-    verdicts = survey(checkpoint)
+    verdicts = detect_grids(checkpoint)
     return [
         name
         for name, tensor in checkpoint.matrices.items()

@@ -18,7 +18,7 @@ from gemmaq.encodings import ENCODINGS
 from gemmaq.errors import InputError
 from gemmaq.methods import METHODS
 from gemmaq.planning.plan import PlannedTensor
-from gemmaq.planning.survey import grids
+from gemmaq.planning.survey import fits_for
 from gemmaq.progress import ProgressCallback
 from gemmaq.verify.structure import arrays
 
@@ -63,11 +63,11 @@ def with_recipe(
         InputError: the source is unusable, or cannot be made into such an artifact.
     """
     source = replace(source, name=known.name)
-    plans = make_plans(source, known.request, grids(source, known.request), only=[known.container])
+    plans = make_plans(source, known.request, fits_for(source, known.request), only=[known.container])
     if basis is None:
         (artifact,) = lay_out(source, plans, known.request, folder)
         return _compared(folder, known, artifact, source=source, threads=options.threads, progress=progress)
-    with artifacts(Conversion(source, known.request, folder, basis), plans, options) as (artifact,):
+    with artifacts(Conversion(source, known.request, folder, basis), plans, options, progress) as (artifact,):
         return _compared(folder, known, artifact, source=source, threads=options.threads, progress=progress)
 
 

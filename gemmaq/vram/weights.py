@@ -19,6 +19,7 @@ from gemmaq.planning import recipe
 from gemmaq.planning.containers import CONTAINERS
 from gemmaq.planning.plan import Format
 from gemmaq.planning.planner import make_plan
+from gemmaq.planning.request import Request
 from gemmaq.vram import Model
 
 _DEFAULT = ("bf16", "q4_0")
@@ -69,7 +70,7 @@ def _as_it_is(checkpoint: Checkpoint, target: Format) -> Build:
 
 def _planned(checkpoint: Checkpoint, target: Format, quant: str, embedding: str | None) -> Build:
     wanted = recipe.of(quant, embedding, method="nearest")
-    plan = make_plan(checkpoint, wanted, target)
+    plan = make_plan(checkpoint, Request(wanted, (target.name,), mmproj=None), target)
     table = next(tensor for tensor in plan.tensors if tensor.source.place.role == Role.EMBEDDING)
     model = _model(checkpoint, target, plan.tensor_bytes, table.nbytes)
     return Build(plan.label.lower(), table.encoding.name, model)

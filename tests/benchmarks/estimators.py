@@ -39,6 +39,7 @@ from gemmaq.models.gemma3.config import TextConfig
 from gemmaq.planning.plan import Plan
 from gemmaq.planning.planner import make_plan
 from gemmaq.planning.recipe import Recipe
+from gemmaq.planning.request import Request
 from gemmaq.vram.weights import checkpoint_of
 from synthetic import write_checkpoint
 
@@ -128,7 +129,7 @@ def _file(work: Path, model: Model, body: str) -> Path:
 def _plan(label: str, body: str) -> Plan:
     embedding = find("f16") if body == "q4_0" else None
     recipe = Recipe(find(body), embedding=embedding, method="nearest")
-    return make_plan(checkpoint_of(require(label)), recipe, gguf.FORMAT)
+    return make_plan(checkpoint_of(require(label)), Request(recipe, ("gguf",), mmproj=None), gguf.FORMAT)
 
 
 def _truth(work: Path, model: Model, body: str) -> Iterator[tuple[float, float]]:

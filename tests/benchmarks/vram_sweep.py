@@ -28,6 +28,7 @@ from gemmaq.models.gemma3.sizes import SIZES
 from gemmaq.models.size import Size
 from gemmaq.planning import recipe
 from gemmaq.planning.planner import make_plan
+from gemmaq.planning.request import Request
 from gemmaq.vram.weights import checkpoint_of
 
 Away = tuple[float, float]
@@ -81,7 +82,9 @@ def sweep(size: Size, share: int, odd: int) -> Iterator[tuple[Setting, Away | No
     settings = grid(longest)
     if share > 1:
         settings = chance.sample(settings, len(settings) // share)
-    plan = make_plan(checkpoint_of(size), recipe.of("q4_0", None, method="nearest"), gguf.FORMAT)
+    plan = make_plan(
+        checkpoint_of(size), Request(recipe.of("q4_0", None, method="nearest"), ("gguf",), mmproj=None), gguf.FORMAT
+    )
     with TemporaryDirectory() as folder, load(sparse_gguf(Path(folder) / "model.gguf", size.config, plan)) as model:
         for setting in itertools.chain(settings, itertools.islice(scattered(longest, chance), odd)):
             theirs, ours = model.allocate(setting), setting.estimate(size.config)

@@ -23,6 +23,7 @@ from gemmaq.models.gemma3.config import pattern
 from gemmaq.planning import recipe
 from gemmaq.planning.mixtures import MIXTURES
 from gemmaq.planning.planner import make_plan
+from gemmaq.planning.request import Request
 from gemmaq.sources.open import open_source
 from oracles import FILE_TYPES, llama_quantize, need_ggml, read_gguf, reference_converter
 from synthetic import TINY, write_checkpoint
@@ -189,7 +190,7 @@ def test_mixtures_give_the_layers_of_any_model_the_types_of_llama_quantize(
     for name in MIXTURES:
         llama_quantize(as_bf16(folder), scratch / "theirs.gguf", name)
         theirs = {tensor: by_ggml_type(kind) for tensor, (kind, *_) in read_gguf(scratch / "theirs.gguf")[1].items()}
-        plan = make_plan(checkpoint, recipe.of(name), gguf.FORMAT)
+        plan = make_plan(checkpoint, Request(recipe.of(name), ("gguf",), mmproj=None), gguf.FORMAT)
         assert {tensor.name: tensor.encoding for tensor in plan.tensors} == theirs
 
 

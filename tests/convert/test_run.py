@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -12,11 +10,11 @@ import pytest
 from damage import tree
 from gemmaq.artifact import sums
 from gemmaq.checkpoint import Checkpoint
-from gemmaq.convert.run import Conversion, Options, Reporters, artifacts, prepare, run
+from gemmaq.convert.run import Conversion, Options, artifacts, prepare, run
 from gemmaq.errors import InputError, OutputError, UsageError
 from gemmaq.planning.recipe import of
 from gemmaq.planning.request import Request
-from gemmaq.progress import ProgressCallback
+from gemmaq.progress import Progress
 from gemmaq.sources.open import open_source
 
 
@@ -30,19 +28,14 @@ def conversion(checkpoint: Checkpoint, folder: Path, quant: str = "q4_0", method
 
 
 def test_plans_are_carried_out_and_finished(checkpoint: Checkpoint, tmp_path: Path) -> None:
-    seen: list[tuple[int, int]] = []
-
-    @contextmanager
-    def writing() -> Iterator[ProgressCallback]:
-        yield lambda progress: seen.append((progress.done, progress.total))
-
+    reports: list[Progress] = []
     job = conversion(checkpoint, tmp_path / "out")
     prepared = prepare(job)
-    assert tree(tmp_path) == {} and prepared.verdicts == {}
+    assert tree(tmp_path) == {} and prepared.fits == {}
     options = Options(2, extra_files=lambda: {"notes.txt": b"mine"})
-    result = run(job, prepared.plans, options, Reporters(writing=writing))
+    result = run(job, prepared.plans, options, reports.append)
     assert [artifact.plan for artifact in result.artifacts] == prepared.plans
-    assert seen[-1][0] == seen[-1][1] == max(done for done, _ in seen)
+    assert reports[-1].done == reports[-1].total and {report.task for report in reports} == {f"writing {job.folder}"}
     for artifact in result.artifacts:
         assert (artifact.folder / "notes.txt").read_bytes() == b"mine"
         listed = sums.read(artifact.folder)

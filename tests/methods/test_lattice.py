@@ -18,7 +18,7 @@ from gemmaq.files.span import Reader
 from gemmaq.methods import Choice, quantize
 from gemmaq.methods.lattice import detect
 from gemmaq.models.samples import SAMPLE
-from gemmaq.planning.survey import survey
+from gemmaq.planning.survey import detect_grids
 from gemmaq.sources.open import open_source
 from grids import RULES, absmax_7, wide
 from synthetic import bf16
@@ -105,7 +105,7 @@ def test_too_little_to_tell() -> None:
 def test_the_real_270m_lies_on_no_int4_grid(sample_bf16: Path) -> None:
     """Its matrices were Q4_K, Q5_0, Q6_K and Q8_0 once; those of Q5_0 are on that grid still."""
     once = {name: tensor.encoding.name for name, tensor in open_source(SAMPLE.source).tensors.items()}
-    verdicts = survey(open_source(str(sample_bf16)))
+    verdicts = detect_grids(open_source(str(sample_bf16)))
     assert len(verdicts) == 127
     assert not any(verdict.on_grid for verdict in verdicts.values())
     named = {name for name, verdict in verdicts.items() if verdict.rule is not None}

@@ -20,6 +20,7 @@ from gemmaq.planning.mixtures import MIXTURES
 from gemmaq.planning.plan import Plan
 from gemmaq.planning.planner import make_plan
 from gemmaq.planning.recipe import TYPES, Recipe, Rule, folder, load, of
+from gemmaq.planning.request import Request
 from gemmaq.vram.weights import checkpoint_of
 from inprocess import run
 
@@ -36,7 +37,7 @@ def plan_of(name: str, size: str, container: str = "gguf") -> Plan:
     assert published is not None and file.quant is not None
     recipe = of(file.quant, file.embedding, file.method or "auto", file.rules)
     text = replace(checkpoint_of(published), vision={})
-    return make_plan(text, recipe, containers.writer(container).FORMAT)
+    return make_plan(text, Request(recipe, (container,), mmproj=None), containers.writer(container).FORMAT)
 
 
 def planned(source: Path, *options: object) -> dict[str, Any]:
@@ -81,7 +82,9 @@ def test_rules_come_before_a_mixture() -> None:
     published = by_name("4b")
     assert published is not None
     recipe = of("q4_k_m", rules=(Rule("*.v_proj.weight", ENCODINGS["q8_0"], None),))
-    plan = make_plan(checkpoint_of(published), recipe, containers.writer("gguf").FORMAT)
+    plan = make_plan(
+        checkpoint_of(published), Request(recipe, ("gguf",), mmproj=None), containers.writer("gguf").FORMAT
+    )
     assert plan.label == "Q4_K_M" and plan.body == ENCODINGS["q4_k"]
     widened = 4 + 5 + 8  # of 34 layers: the first and the last eighth, and every third between
     matrices = {"q8_0": 34, "q6_k": 1 + widened, "q4_k": 34 * 6 - widened}

@@ -12,6 +12,7 @@ from gemmaq.models.gemma3.names import EMBEDDING, shapes
 from gemmaq.models.gemma3.sizes import SIZES
 from gemmaq.planning.planner import make_plan
 from gemmaq.planning.recipe import Recipe
+from gemmaq.planning.request import Request
 from gemmaq.vram.weights import checkpoint_of
 
 LABELS = ("270M", "1B", "4B", "12B", "27B")
@@ -45,7 +46,7 @@ GGML_ORG = {
 
 def q4_0_plan(label: str, embedding: str | None):
     recipe = Recipe(find("q4_0"), find(embedding) if embedding else None, method="nearest")
-    return make_plan(checkpoint_of(require_size(label)), recipe, gguf.FORMAT)
+    return make_plan(checkpoint_of(require_size(label)), Request(recipe, ("gguf",), mmproj=None), gguf.FORMAT)
 
 
 @pytest.mark.parametrize("label", LABELS)

@@ -18,6 +18,7 @@ from gemmaq.models.gemma3.sizes import SIZES
 from gemmaq.models.size import Size
 from gemmaq.planning import recipe
 from gemmaq.planning.planner import make_plan
+from gemmaq.planning.request import Request
 from gemmaq.sources.open import open_source
 from gemmaq.vram.weights import builds, checkpoint_of
 from oracles import need_ggml
@@ -38,7 +39,11 @@ def _llama_cpp(require: Callable[[bool, str], None]) -> None:
 
 
 def file_of(size: Size, path: Path, quant: str = "q4_0", embedding: str | None = None) -> Path:
-    plan = make_plan(checkpoint_of(size), recipe.of(quant, embedding, method="nearest"), gguf.FORMAT)
+    plan = make_plan(
+        checkpoint_of(size),
+        Request(recipe.of(quant, embedding, method="nearest"), ("gguf",), mmproj=None),
+        gguf.FORMAT,
+    )
     return sparse_gguf(path, size.config, plan)
 
 

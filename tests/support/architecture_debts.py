@@ -45,7 +45,6 @@ DEBTS: dict[str, tuple[str, ...]] = {
         "cli/push.py push",
         "cli/verify.py verify",
         "evaluate/__init__.py evaluate",
-        "planning/planner.py make_plan",
         "vram/engines/mlx.py peak_bytes",
     ),
     "a test file of the same path": (

@@ -405,6 +405,7 @@ def killed_again_and_again(folder: Path, seed: int) -> tuple[int, int]:
     return kills, again
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments(tmp_path: Path) -> None:
     """SIGKILL: at most a batch of each file under way, and what lies in sockets, comes again."""
     with ThreadPoolExecutor(3) as pool:

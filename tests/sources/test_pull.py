@@ -44,6 +44,7 @@ def test_pull_convert_push_pull(hub: FakeHub, settle: Settle, tiny: Path, tmp_pa
     assert (back / "model.safetensors").read_bytes() == (tmp_path / "direct/model.safetensors").read_bytes()
 
 
+@pytest.mark.slow
 def test_round_trip_of_the_sample_size(hub: FakeHub, settle: Settle, sample_q4_0: Path, tmp_path: Path) -> None:
     hub.add("acme/gemma-3-270m-GGUF", {sample_q4_0.name: sample_q4_0})
     here = settle(hub, "hf_write")

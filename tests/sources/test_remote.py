@@ -279,6 +279,7 @@ def gemmaq(*arguments: object, env: Mapping[str, str], cwd: Path | None = None) 
     return subprocess.run(command, capture_output=True, text=True, env=dict(env), cwd=cwd, timeout=60)
 
 
+@pytest.mark.slow
 def test_environment(hub: FakeHub, tmp_path: Path) -> None:
     """HF_HOME and HF_HUB_CACHE say where, HF_TOKEN and the file of `hf auth login` who, HF_HUB_OFFLINE whether."""
     files = shards(2, 1000)

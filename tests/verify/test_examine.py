@@ -83,6 +83,7 @@ def test_one_flipped_bit_anywhere_is_found(kind: str, copy: Callable[[str], Path
     assert check(artifact) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_missing_file_is_found(kind: str, copy: Callable[[str], Path], tmp_path: Path) -> None:
     artifact = copy(kind)

@@ -105,7 +105,7 @@ NARROW = replace(CUT, sliding_window=512, head_dim=128, query_pre_attn_scalar=12
 @pytest.mark.parametrize("config", [TINY, CUT, NARROW], ids=["tiny", "of fewer layers", "of a narrow window"])
 def test_models_of_other_shapes(config: TextConfig, tmp_path: Path) -> None:
     """Heads of 32 numbers are not rotated before they are quantized."""
-    size = Size("a model", "4B", 4e9, 0, config)
+    size = replace(require("4b"), name="a model", config=config, vision=0, projector=0, vision_config=None)
     chance = random.Random(1)
     settings = chance.sample(grid(config.max_position_embeddings), 20)
     with load(file_of(size, tmp_path / "model.gguf")) as model:

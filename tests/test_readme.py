@@ -23,14 +23,27 @@ def commands() -> list[list[str]]:
     return [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("gemmaq ")]
 
 
-def paths() -> list[str]:
+def named_in_readme() -> list[str]:
     """Files and folders of the project that the README names."""
-    return sorted(set(re.findall(r"`((?:recipes|tests|\.ci)/[\w./-]*)`", README.read_text())))
+    text = README.read_text()
+    links = re.findall(r"\]\(([^):]+)\)", text)
+    return sorted({*re.findall(r"`((?:recipes|tests|\.ci)/[\w./-]*)`", text), *links})
 
 
-@pytest.mark.parametrize("path", paths())
-def test_every_file_named_is_there(path):
+def named_in_contributing() -> list[str]:
+    """Files and rooms that CONTRIBUTING names, those with a placeholder aside."""
+    text = (README.parent / ".github/CONTRIBUTING.md").read_text()
+    return sorted(set(re.findall(r"`([\w./]*\w/[\w./]*|\w+\.py)`", text)))
+
+
+@pytest.mark.parametrize("path", named_in_readme())
+def test_every_file_named_in_the_readme_is_there(path):
     assert (README.parent / path).exists()
+
+
+@pytest.mark.parametrize("path", named_in_contributing())
+def test_every_file_named_in_contributing_is_there(path):
+    assert any((README.parent / root / path).exists() for root in (".", "gemmaq", "gemmaq/encodings", "tests/planning"))
 
 
 @pytest.mark.slow

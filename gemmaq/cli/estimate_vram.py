@@ -9,96 +9,103 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from gemmaq import vram
 from gemmaq.cli import console
 from gemmaq.errors import UsageError
+from gemmaq.models.families import sizes
 
 if TYPE_CHECKING:
     from gemmaq.checkpoint import Checkpoint
-    from gemmaq.vram import Engine, Estimate, Load
+    from gemmaq.vram import Engine, Load
     from gemmaq.vram.cards import Card
-    from gemmaq.vram.fit import Fit
+    from gemmaq.vram.fit import Result
     from gemmaq.vram.weights import Build
 
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """One line of the answer: a model in one type at one context, and how it fits every card."""
-
-    engine: Engine
-    build: Build
-    load: Load
-    estimate: Estimate
-    fits: tuple[Fit, ...]
+_LARGEST = sizes()[-1]
+_SIZES = f"{_LARGEST.label.lower()}, {_LARGEST.name}"
 
 
 def estimate_vram(
     models: Annotated[
         list[str] | None,
-        typer.Argument(metavar="MODEL", help="Sizes (27b, gemma-3-27b), folders or .gguf files. Default: all sizes."),
+        typer.Argument(
+            metavar="MODEL",
+            help=f"Published sizes ({_SIZES}), folders, .gguf files or repositories. Default: all sizes.",
+        ),
     ] = None,
+    *,
     quants: Annotated[
         list[str] | None,
         typer.Option(
             "--quant",
             metavar="TYPE",
-            help="Type, again for more. Default: what a quantized file holds, for anything else bf16 and q4_0.",
+            help="Type of the weights; can be repeated. Default: that of a quantized file, else bf16 and q4_0.",
         ),
     ] = None,
     embeddings: Annotated[
         list[str] | None,
-        typer.Option("--embedding", metavar="TYPE", help="Type of the embedding, again for more. Default: as convert."),
+        typer.Option(
+            "--embedding", metavar="TYPE", help="Type of the embedding; can be repeated. Default: as in convert."
+        ),
     ] = None,
     contexts: Annotated[
-        list[int] | None, typer.Option("--context", metavar="N", help="Tokens, again for more. Default: 8192.")
+        list[int] | None,
+        typer.Option("--context", metavar="N", help="Tokens of context; can be repeated. Default: 8192."),
     ] = None,
     kv_type: Annotated[
         str | None,
-        typer.Option("--kv-type", metavar="K[,V]", help="Type of the KV cache, or of K and of V. Default: 16 bits."),
+        typer.Option(
+            "--kv-type", metavar="K[,V]", help="Type of the KV cache, or one for K and one for V. Default: 16 bits."
+        ),
     ] = None,
     engine: Annotated[
         str,
-        typer.Option(metavar="NAME", help="llama.cpp, libllama, ollama, lmstudio, mlx, transformers or vllm."),
+        typer.Option(metavar="NAME", help=f"Runtime: {', '.join(vram.NAMES[:-1])} or {vram.NAMES[-1]}."),
     ] = "llama.cpp",
-    parallel: Annotated[int, typer.Option(metavar="N", help="Sequences at a time.")] = 1,
+    parallel: Annotated[int, typer.Option(metavar="N", help="Sequences that run at a time.")] = 1,
     ubatch: Annotated[
-        int | None, typer.Option(metavar="N", help="Tokens computed at a time. Default: the engine's.")
+        int | None, typer.Option(metavar="N", help="Tokens that are computed at a time. Default: the runtime's.")
     ] = None,
     flash_attention: Annotated[
-        bool, typer.Option("--flash-attn/--no-flash-attn", help="Attention without storing its scores.")
+        bool, typer.Option("--flash-attn/--no-flash-attn", help="Compute attention without storing its scores.")
     ] = True,
     swa_full: Annotated[
         bool | None,
         typer.Option(
-            "--swa-full/--no-swa-full", help="The whole context in sliding-window layers too.", show_default=False
+            "--swa-full/--no-swa-full", help="Keep the whole context in sliding-window layers too.", show_default=False
         ),
     ] = None,
     unified: Annotated[
         bool | None,
-        typer.Option("--kv-unified/--no-kv-unified", help="One cache for all sequences.", show_default=False),
+        typer.Option("--kv-unified/--no-kv-unified", help="Share one cache among all sequences.", show_default=False),
     ] = None,
     vision: Annotated[
         bool | None,
         typer.Option(
             "--vision/--no-vision",
-            help="Count the vision side. Default: where the engine loads it.",
+            help="Count the vision side. Default: if the runtime loads it by itself.",
             show_default=False,
         ),
     ] = None,
     gpus: Annotated[
         list[str] | None,
-        typer.Option("--gpu", metavar="NAME", help="4090, 2x3090, 'm4 max 64gb', 24GB, or auto; again for more."),
+        typer.Option(
+            "--gpu", metavar="NAME", help="Card to fit: 4090, 2x3090, 'm4 max 64gb', 24GB or auto; can be repeated."
+        ),
     ] = None,
-    published: Annotated[bool, typer.Option("--published", help="Google's own figures beside the exact ones.")] = False,
+    published: Annotated[
+        bool, typer.Option("--published", help="Show the publisher's own figures and the exact ones.")
+    ] = False,
     plot: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Draw memory against context as .svg or .png.")
+        Path | None, typer.Option(metavar="FILE", help="Draw memory against context into an .svg or .png file.")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing plot.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
-    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Only the totals in bytes, one a line.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Print only the totals in bytes, one per line.")] = False,
 ) -> None:
-    """Say how much memory a model takes in a runtime, part by part, and which cards it fits.
+    """Estimate the memory that a model takes in a runtime, and the cards that it fits.
 
-    Weights, cache and compute buffer of llama.cpp are those of its own allocator, all layers on the GPU.
+    For llama.cpp, weights, cache and compute buffer are what its own allocator gives them, all layers on the GPU.
     """
     from gemmaq.cli.views import estimate_vram as views
 
@@ -107,8 +114,6 @@ def estimate_vram(
             raise UsageError("--published prints one fixed table", "leave out everything but --json")
         views.published(as_json)
         return
-    from gemmaq import vram
-
     runtime = vram.find(engine)
     if plot is not None:
         from gemmaq.charts import lines as charts
@@ -123,27 +128,37 @@ def estimate_vram(
         swa_full=swa_full,
         unified=unified,
     )
-    cards = _cards(gpus or [])
-    wanted = _Wanted(runtime, quants, embeddings, contexts or [8192], load, vision, cards, everything=not models)
-    results = [result for model in models or _all_sizes() for result in _results(model, wanted)]
+    request = _Request(
+        engine=runtime,
+        quants=quants,
+        embeddings=embeddings,
+        contexts=contexts or [8192],
+        load=load,
+        vision=vision,
+        cards=_cards(gpus or []),
+        all_sizes=not models,
+    )
+    results = [result for model in models or (size.name for size in sizes()) for result in _results(model, request)]
     if not results:
-        raise UsageError("no size of Gemma 3 can do that", f"contexts: {', '.join(map(str, wanted.contexts))}")
+        raise UsageError(
+            "no published size has so long a context", f"contexts: {', '.join(map(str, request.contexts))}"
+        )
     if plot is not None:
-        views.draw(plot, results, cards, force)
+        views.draw(plot, results, request.cards, force=force)
     if as_json:
         console.emit_json("estimate-vram", {"estimates": [views.entry(result) for result in results]})
     elif quiet:
         for result in results:
             console.out(str(result.estimate.total))
     else:
-        views.show(results, headlines=wanted.everything)
+        views.show(results, headlines=request.all_sizes)
     if plot is not None and not quiet:
-        console.say(f"drawn: {plot}")
+        console.say(f"written: {plot}")
 
 
 @dataclass(frozen=True, slots=True)
-class _Wanted:
-    """What was asked of every model; `everything` if none was named."""
+class _Request:
+    """Everything that was asked for but the models; `all_sizes` if none was named."""
 
     engine: Engine
     quants: list[str] | None
@@ -152,13 +167,7 @@ class _Wanted:
     load: Load
     vision: bool | None
     cards: list[Card]
-    everything: bool
-
-
-def _all_sizes() -> list[str]:
-    from gemmaq.models.families import sizes
-
-    return [size.name for size in sizes()]
+    all_sizes: bool
 
 
 def _kv_types(text: str) -> tuple[str, str]:
@@ -169,50 +178,50 @@ def _kv_types(text: str) -> tuple[str, str]:
 def _cards(names: list[str]) -> list[Card]:
     from gemmaq.vram import cards, detect
 
-    found: list[Card] = []
+    result: list[Card] = []
     for name in names:
         if name.lower() != "auto":
-            found.append(cards.find(name))
+            result.append(cards.find(name))
             continue
-        here = detect.cards()
-        if not here:
+        detected = detect.cards()
+        if not detected:
             console.warn("no card found by nvidia-smi, rocm-smi or sysctl; name one with --gpu")
-        found += here
-    return found
+        result += detected
+    return result
 
 
-def _results(name: str, wanted: _Wanted) -> Iterator[Result]:
-    """Every type and context of one model."""
-    from gemmaq import containers, vram
-    from gemmaq.vram.fit import fit
+def _results(name: str, request: _Request) -> Iterator[Result]:
+    """Results of one model in every type and context."""
+    from gemmaq import containers
+    from gemmaq.vram import fit
     from gemmaq.vram.weights import builds
 
     checkpoint = _open(name)
     for note in checkpoint.notes:
         console.warn(note)
-    target = containers.writer(wanted.engine.container).FORMAT
-    others = builds(checkpoint, target, wanted.engine.quants, wanted.embeddings) if wanted.cards else []
-    chosen = builds(checkpoint, target, wanted.quants, wanted.embeddings)
-    longest = vram.longest(chosen[0].model, wanted.load)
-    for context in wanted.contexts if wanted.everything else ():
-        if context > longest:
-            console.warn(f"{checkpoint.name} is left out at {context} tokens, its context ends at {longest}")
-    contexts = [context for context in wanted.contexts if context <= longest or not wanted.everything]
+    target = containers.writer(request.engine.container).FORMAT
+    others = builds(checkpoint, target, request.engine.quants, request.embeddings) if request.cards else []
+    chosen = builds(checkpoint, target, request.quants, request.embeddings)
+    longest = vram.longest(chosen[0].model, request.load)
+    contexts = request.contexts
+    if request.all_sizes:
+        for context in contexts:
+            if context > longest:
+                console.warn(f"{checkpoint.name} is left out at {context} tokens, its context ends at {longest}")
+        contexts = [context for context in contexts if context <= longest]
     for build in chosen:
         for context in contexts:
-            load = replace(wanted.load, context=context, vision=_sees(wanted, checkpoint, build))
-            estimate = vram.estimate(wanted.engine, build.model, load)
-            fits = tuple(fit(wanted.engine, build, load, card, others) for card in wanted.cards)
-            yield Result(wanted.engine, build, load, estimate, fits)
+            load = replace(request.load, context=context, vision=_loads_vision(request, checkpoint, build))
+            yield fit.result(request.engine, build, load, cards=request.cards, others=others)
 
 
-def _sees(wanted: _Wanted, checkpoint: Checkpoint, build: Build) -> bool:
-    """Whether the vision side is loaded: as asked for, else by the engine itself or since its mmproj lies there."""
-    has = bool(build.model.vision)
-    if wanted.vision is not None:
-        return wanted.vision and (has or not wanted.everything)
-    beside = wanted.engine.container == checkpoint.format == "gguf"
-    return has and (bool(wanted.engine.sees) or beside)
+def _loads_vision(request: _Request, checkpoint: Checkpoint, build: Build) -> bool:
+    """Whether the vision side is loaded: as asked for, else if the engine does or an mmproj file is in the folder."""
+    has_vision = build.model.vision_config is not None
+    if request.vision is not None:
+        return request.vision and (has_vision or not request.all_sizes)
+    has_mmproj = request.engine.supports_vision and request.engine.container == checkpoint.format == "gguf"
+    return has_vision and (request.engine.vision_by_default or has_mmproj)
 
 
 def _open(model: str) -> Checkpoint:

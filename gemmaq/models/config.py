@@ -58,6 +58,9 @@ class Rope:
 class TextConfig(Protocol):
     """Dimensions of a text model of any family, by the field names of transformers where it has them."""
 
+    def __hash__(self) -> int:
+        """Hash of a value that never changes."""
+
     @property
     def hidden_size(self) -> int:
         """Width of the residual stream."""

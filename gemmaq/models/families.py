@@ -66,12 +66,22 @@ def of_size(size: Size) -> Family:
     return next(family for family in FAMILIES if family.name == size.family)
 
 
+def short_name(name: str) -> str:
+    """Name of a model without the prefix that all sizes of its family share (`gemma-3-27b` -> `27b`)."""
+    for family in FAMILIES:
+        name = name.removeprefix(_prefix(family))
+    return name
+
+
+def _prefix(family: Family) -> str:
+    return family.sizes[0].name.removesuffix(family.sizes[0].label.lower())
+
+
 def size_by_name(name: str) -> Size | None:
     """The published size that a user means by `27b`, `gemma-3-27b` or `gemma3:27b`; None if there is none."""
     for family in FAMILIES:
-        prefix = family.sizes[0].name.removesuffix(family.sizes[0].label.lower())
         wanted = name.lower().removeprefix(f"{family.organization}/")
-        wanted = wanted.removeprefix(f"{family.name}:").removeprefix(prefix)
+        wanted = wanted.removeprefix(f"{family.name}:").removeprefix(_prefix(family))
         for size in family.sizes:
             if size.label.lower() == wanted:
                 return size

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from gemmaq.models.config import TextConfig
+from gemmaq.models.published import PublishedMemory
 from gemmaq.models.roles import Place
 from gemmaq.models.size import Size
 from gemmaq.models.vision_config import VisionConfig
@@ -226,6 +227,7 @@ class Family:
         sizes: Published sizes.
         official: Regular expression of the publisher's repository names.
         organization: The publisher's organization on the Hub.
+        published: The publisher's memory figures, None if there are none.
     """
 
     name: str
@@ -242,3 +244,4 @@ class Family:
     sizes: tuple[Size, ...]
     official: str
     organization: str
+    published: PublishedMemory | None = None

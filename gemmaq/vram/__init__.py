@@ -1,30 +1,32 @@
-"""How much memory a model takes: one memory model per engine, and Google's published figures.
+"""How much memory a model takes while it runs: one memory model per engine, and what publishers state.
 
-An engine module has one name, ENGINE; `find` gives it. What is to be run is a `Model`, how it is run a `Load`, and the
-answer an `Estimate`. Nothing here opens a file: `vram.weights` says what a checkpoint weighs.
+An engine is a file of `engines/` with one name, ENGINE, and an entry of `_MODULES`; `find` returns it. It turns a
+`Model` and a `Load`, the settings of a run, into an `Estimate`. Nothing here opens a file: `vram.weights` counts the
+bytes of a checkpoint.
 """
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 
 from gemmaq.errors import UsageError
-from gemmaq.models.gemma3.config import TextConfig
+from gemmaq.models.config import Layer, TextConfig
+from gemmaq.models.vision_config import VisionConfig
 
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """What is to be run.
+    """A model to run.
 
     Attributes:
-        name: what the user calls it.
-        config: of the text model.
-        weights: bytes of the text tensors as the engine holds them.
-        embedding: bytes of the embedding among them.
-        vision: bytes of the vision tower and projector as the engine holds them, 0 where there is none.
+        name: Name that the user calls it by.
+        config: Dimensions of the text model.
+        weights: Bytes of the text model's tensors as the engine holds them.
+        embedding: Bytes of the embedding, which are part of `weights`.
+        vision: Bytes of the vision tower and the projector as the engine holds them, 0 for a text-only model.
+        vision_config: Dimensions of the vision tower, None for a text-only model.
     """
 
     name: str
@@ -32,21 +34,32 @@ class Model:
     weights: int
     embedding: int
     vision: int = 0
+    vision_config: VisionConfig | None = None
+
+    @property
+    def global_layers(self) -> tuple[Layer, ...]:
+        """Layers that attend to the whole context."""
+        return tuple(layer for layer in self.config.layers if not layer.is_local)
+
+    @property
+    def local_layers(self) -> tuple[Layer, ...]:
+        """Layers with a sliding window."""
+        return tuple(layer for layer in self.config.layers if layer.is_local)
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """How it is run; None leaves a question to the engine's own default.
+    """Settings of a run; None stands for the engine's own default.
 
     Attributes:
-        context: tokens, as the engine's own option counts them.
-        kv_types: types of the K and the V cache.
-        parallel: sequences at a time.
-        ubatch: tokens computed at a time.
-        flash_attention: whether attention is computed without storing the scores.
-        swa_full: whether sliding-window layers keep the whole context (llama.cpp).
-        unified: whether all sequences share one cache (llama.cpp).
-        vision: whether the vision side is loaded.
+        context: Tokens of context, as the engine's own option counts them.
+        kv_types: Types of the K cache and of the V cache.
+        parallel: Sequences that run at a time.
+        ubatch: Tokens that are computed at a time.
+        flash_attention: Whether attention is computed without storing its scores.
+        swa_full: Whether sliding-window layers keep the whole context (llama.cpp).
+        unified: Whether all sequences share one cache (llama.cpp).
+        vision: Whether the vision side is loaded.
     """
 
     context: int
@@ -61,18 +74,18 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """Bytes a running model takes on the accelerator, and beside it.
+    """Bytes that a running model takes on the accelerator and in main memory.
 
     Attributes:
-        weights: the text tensors.
-        kv_global: cache of the layers that see the whole context.
-        kv_local: cache of the sliding-window layers.
-        compute: scratch of the text model for one batch, logits included.
-        vision_weights: vision tower and projector.
-        vision_compute: scratch for one image.
-        overhead: the driver's and the framework's own, a round figure and not the engine's to choose.
-        host: main memory beside the accelerator's; not part of the total.
-        notes: what the figures take for granted, a sentence each.
+        weights: Tensors of the text model.
+        kv_global: KV cache of the layers that attend to the whole context.
+        kv_local: KV cache of the sliding-window layers.
+        compute: Scratch memory of the text model for one batch, logits included.
+        vision_weights: Vision tower and projector.
+        vision_compute: Scratch memory for one image.
+        overhead: Memory of the driver and the framework, a round figure that the engine has no say in.
+        host: Main memory; not part of the total.
+        notes: Assumptions behind the figures, a sentence each.
     """
 
     weights: int
@@ -87,17 +100,17 @@ class Estimate:
 
     @property
     def vision(self) -> int:
-        """Everything the vision side takes."""
+        """Bytes of the vision side, weights and scratch memory."""
         return self.vision_weights + self.vision_compute
 
     @property
     def kv(self) -> int:
-        """The whole cache."""
+        """Bytes of the whole KV cache."""
         return self.kv_global + self.kv_local
 
     @property
     def total(self) -> int:
-        """All that is on the accelerator."""
+        """Bytes of everything on the accelerator."""
         return self.weights + self.vision + self.kv + self.compute + self.overhead
 
 
@@ -106,17 +119,18 @@ class Engine:
     """A runtime and its memory model.
 
     Attributes:
-        name: as users type it.
-        title: as its makers write it.
-        container: what it loads: `gguf`, `mlx` or `safetensors`.
-        quants: types worth comparing, from the largest to the smallest.
-        kv_types: types its cache can have, each for K and V.
-        kv_default: the type it takes if nothing is said.
-        sees: whether it loads the vision side of a multimodal model by itself; None where it cannot.
-        options: the fields of Load it knows beyond context, kv_types, parallel and vision.
-        estimate: the memory model; raises UsageError for what the runtime refuses.
-        share: of a card's memory it lets itself use.
-        kv_reason: why its cache has no other types, where that surprises.
+        name: Name as users type it.
+        title: Name as its makers write it.
+        container: Container that it loads: `gguf`, `mlx` or `safetensors`.
+        quants: Types worth comparing, from the largest to the smallest.
+        kv_types: Types that the K cache and the V cache can have.
+        kv_default: Type of the cache unless one is chosen.
+        supports_vision: Whether it can run the vision side of a model.
+        vision_by_default: Whether it loads the vision side without being asked to.
+        options: Fields of `Load` that it knows beyond context, kv_types, parallel and vision.
+        estimate: Memory model; raises UsageError for what the runtime refuses.
+        share: Part of a card's memory that it takes at most.
+        kv_reason: Reason why its cache has no other types, where that surprises.
     """
 
     name: str
@@ -125,7 +139,8 @@ class Engine:
     quants: tuple[str, ...]
     kv_types: tuple[str, ...]
     kv_default: str
-    sees: bool | None
+    supports_vision: bool
+    vision_by_default: bool
     options: frozenset[str]
     estimate: Callable[[Model, Load], Estimate]
     share: float = 1.0
@@ -141,18 +156,21 @@ _MODULES = {
     "transformers": "transformers",
     "vllm": "vllm",
 }
+"""Name of an engine -> its file in `engines/`."""
 NAMES = tuple(_MODULES)
 
 
 def find(name: str) -> Engine:
-    """The engine a user means.
+    """Engine that a user means.
 
     Raises:
-        UsageError: there is none of that name.
+        UsageError: There is no engine of that name.
     """
     wanted = name.lower().replace("_", "").replace(" ", "").removesuffix("-lm")
     wanted = {"llamacpp": "llama.cpp", "llama-server": "llama.cpp", "lm-studio": "lmstudio"}.get(wanted, wanted)
     if wanted not in _MODULES:
+        import difflib
+
         near = difflib.get_close_matches(wanted, NAMES, 1)
         hint = f"did you mean {near[0]}? " if near else ""
         raise UsageError(f"unknown engine {name!r}", f"{hint}engines: {', '.join(NAMES)}")
@@ -161,35 +179,39 @@ def find(name: str) -> Engine:
 
 
 def longest(model: Model, load: Load) -> int:
-    """The largest context: the model's own, as many times as there are sequences that share it out among them."""
+    """Largest context in tokens: the model's own, once for every sequence where each has a cache of its own."""
     return model.config.max_position_embeddings * (load.parallel if load.unified is False else 1)
 
 
 def estimate(engine: Engine, model: Model, load: Load) -> Estimate:
-    """Memory of a model in an engine.
+    """Memory that a model takes in an engine.
 
     Raises:
-        UsageError: the model or the engine cannot do what is asked.
+        UsageError: The model or the engine does not support these settings.
     """
+    _check(engine, model, load)
+    return engine.estimate(model, load)
+
+
+def _check(engine: Engine, model: Model, load: Load) -> None:
     if load.parallel < 1 or (load.ubatch is not None and load.ubatch < 1):
         raise UsageError("--parallel and --ubatch are at least 1")
     if not 1 <= load.context <= longest(model, load):
         raise UsageError(
-            f"a context of {load.context} tokens is impossible", f"{model.name} takes 1 to {longest(model, load)}"
+            f"{model.name} has no context of {load.context} tokens", f"choose 1 to {longest(model, load)} tokens"
         )
     for kind in load.kv_types:
         if kind not in engine.kv_types:
             raise UsageError(
-                f"{engine.title} has no KV cache of type {kind!r} for Gemma 3",
-                f"it has: {', '.join(engine.kv_types)}{engine.kv_reason and f' ({engine.kv_reason})'}",
+                f"{engine.title} has no KV cache of type {kind!r}",
+                f"choose one of {', '.join(engine.kv_types)}{engine.kv_reason and f' ({engine.kv_reason})'}",
             )
-    if load.vision and engine.sees is None:
+    if load.vision and not engine.supports_vision:
         raise UsageError(f"{engine.title} runs the text side only", "leave out --vision")
-    if load.vision and not model.vision:
+    if load.vision and model.vision_config is None:
         raise UsageError(f"{model.name} has no vision side", "leave out --vision")
     for field in ("ubatch", "swa_full", "unified"):
         if getattr(load, field) is not None and field not in engine.options:
             raise UsageError(f"{engine.title} has no option {field.replace('_', '-')}", "leave it out")
     if not load.flash_attention and "flash_attention" not in engine.options:
         raise UsageError(f"{engine.title} has no switch for flash attention", "leave it out")
-    return engine.estimate(model, load)

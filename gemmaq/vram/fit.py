@@ -1,11 +1,11 @@
-"""Whether a model fits a card: by how much, up to which context, and in which type at the most."""
+"""Whether a model fits a card: how much memory is left, up to which context, and in which type at most."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from gemmaq.vram import Engine, Load, estimate, longest
+from gemmaq.vram import Engine, Estimate, Load, estimate, longest
 from gemmaq.vram.cards import Card
 from gemmaq.vram.weights import Build
 
@@ -17,11 +17,11 @@ class Fit:
     """A model on a card.
 
     Attributes:
-        card: the card.
-        capacity: bytes of it that the engine lets itself use.
-        room: bytes left, negative where they are short.
-        max_context: most tokens that fit, in steps of 256; 0 where not even the weights do.
-        max_quant: largest type that fits at the context asked for, None where none does.
+        card: The card.
+        capacity: Bytes of it that the engine uses at most.
+        room: Bytes left, negative if the model does not fit.
+        max_context: Most tokens of context that fit, in steps of 256; 0 if not even the weights do.
+        max_quant: Largest type that fits at this context, None if none does.
     """
 
     card: Card
@@ -32,27 +32,48 @@ class Fit:
 
     @property
     def fits(self) -> bool:
-        """Whether it does at the context asked for."""
+        """Whether the model fits at this context."""
         return self.room >= 0
 
 
-def fit(engine: Engine, build: Build, load: Load, card: Card, others: Iterable[Build]) -> Fit:
-    """How a model fits a card.
+@dataclass(frozen=True, slots=True)
+class Result:
+    """Memory of a model in one type at one context, and how it fits every card."""
+
+    engine: Engine
+    build: Build
+    load: Load
+    estimate: Estimate
+    fits: tuple[Fit, ...]
+
+
+def result(engine: Engine, build: Build, load: Load, *, cards: Sequence[Card], others: Sequence[Build]) -> Result:
+    """Estimate a model's memory and fit it on cards.
 
     Args:
-        engine: that runs it.
-        build: the model in the types chosen.
-        load: how it is run.
-        card: or several cards, over which layers are spread.
-        others: the same model in other types, the largest first.
+        engine: Engine that runs it.
+        build: The model in the chosen types.
+        load: Settings of the run.
+        cards: Cards; layers are spread over several of a kind.
+        others: The same model in other types, the largest first.
+
+    Raises:
+        UsageError: The model or the engine does not support these settings.
     """
+    needed = estimate(engine, build.model, load)
+    fits = tuple(fit(engine, build, load, card=card, others=others) for card in cards)
+    return Result(engine, build, load, needed, fits)
+
+
+def fit(engine: Engine, build: Build, load: Load, *, card: Card, others: Sequence[Build]) -> Fit:
+    """How a model fits a card; the parameters are those of `result`."""
     room = _room(engine, build, load, card)
     largest = next((other.quant for other in others if _room(engine, other, load, card) >= 0), None)
     return Fit(card, _capacity(engine, card), room, _max_context(engine, build, load, card), largest)
 
 
 def _room(engine: Engine, build: Build, load: Load, card: Card) -> int:
-    """Bytes left; every card has a compute buffer and a context of its own."""
+    """Bytes left on a card, or on several: each has a compute buffer and a context of its own."""
     needed = estimate(engine, build.model, load)
     spare = (card.count - 1) * (needed.compute + needed.overhead)
     return _capacity(engine, card) - needed.total - spare

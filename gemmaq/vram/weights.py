@@ -1,4 +1,4 @@
-"""What a model weighs in an engine: as its files hold it, or as the plan of a conversion will write it."""
+"""Weight of a model in an engine: as its files hold it, or as the plan of a conversion would write it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from gemmaq.errors import InputError
 from gemmaq.files.span import FileSpan
 from gemmaq.models.config import TextConfig
 from gemmaq.models.families import of_size
-from gemmaq.models.gemma3.config import TextConfig as Gemma3
 from gemmaq.models.roles import VISION, Role
 from gemmaq.models.size import Size
 from gemmaq.planning import recipe
@@ -30,9 +29,9 @@ class Build:
     """A model in one choice of types.
 
     Attributes:
-        quant: type of the layers' matrices, as users type it.
-        embedding: type of the embedding.
-        model: with the bytes that follow.
+        quant: Type of the layers' matrices, as users type it.
+        embedding: Type of the embedding.
+        model: The model, with its bytes in these types.
     """
 
     quant: str
@@ -43,18 +42,18 @@ class Build:
 def builds(
     checkpoint: Checkpoint, target: Format, quants: Sequence[str] | None, embeddings: Sequence[str] | None
 ) -> list[Build]:
-    """The model in every choice of types that was asked for.
+    """Build of a model for every choice of types.
 
     Args:
-        checkpoint: of the model.
-        target: container that the engine loads.
-        quants: types of the layers' matrices; None for what the files hold if the engine loads them as they are, BF16
+        checkpoint: Checkpoint of the model.
+        target: Container that the engine loads.
+        quants: Types of the layers' matrices; None for what the files hold if the engine loads them as they are, BF16
             and Q4_0 otherwise.
-        embeddings: types of the embedding; None for the container's own choice.
+        embeddings: Types of the embedding; None for the container's own choice.
 
     Raises:
-        UsageError: an unknown type.
-        InputError: a type that the container or the model cannot have.
+        UsageError: A type is unknown.
+        InputError: The container or the model cannot have a type.
     """
     if quants is None and embeddings is None and checkpoint.format == CONTAINERS[target.name].formats[0]:
         return [_as_it_is(checkpoint, target)]
@@ -77,16 +76,16 @@ def _planned(checkpoint: Checkpoint, target: Format, quant: str, embedding: str 
 
 
 def _model(checkpoint: Checkpoint, target: Format, weights: int, embedding: int) -> Model:
-    seen = checkpoint.vision_bytes
-    if seen and target.gguf_names and checkpoint.format not in CONTAINERS[target.name].formats:
-        vision = checkpoint.family.vision
-        seen = vision.mmproj_bytes(checkpoint.config.hidden_size, checkpoint.vision_config or vision.DEFAULT)
-    assert isinstance(checkpoint.config, Gemma3)
-    return Model(checkpoint.name, checkpoint.config, weights, embedding, seen)
+    tower, vision = None, checkpoint.vision_bytes
+    if vision:
+        tower = checkpoint.vision_config or checkpoint.family.vision.DEFAULT
+    if tower and target.gguf_names and checkpoint.format not in CONTAINERS[target.name].formats:
+        vision = checkpoint.family.vision.mmproj_bytes(checkpoint.config.hidden_size, tower)
+    return Model(checkpoint.name, checkpoint.config, weights, embedding, vision=vision, vision_config=tower)
 
 
 def checkpoint_of(size: Size) -> Checkpoint:
-    """A published size as a BF16 checkpoint that exists on no disk, to make plans for."""
+    """Checkpoint of a published size in BF16, without files: enough to make plans for."""
     nowhere, family = FileSpan((), (), 0), of_size(size)
     bf16, hidden = ENCODINGS["bf16"], size.config.hidden_size
     tensors = {
@@ -111,4 +110,4 @@ def checkpoint_of(size: Size) -> Checkpoint:
 
 
 def _no_tokenizer(config: TextConfig) -> Tokenizer:
-    raise InputError("a published size by name has no tokenizer")
+    raise InputError("a published size that is given by name has no tokenizer")

@@ -1,4 +1,4 @@
-"""What `gemmaq estimate-vram` shows: tables, JSON entries and the plot."""
+"""Tables, JSON entries and the plot of `gemmaq estimate-vram`."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from gemmaq.cli import console
 from gemmaq.errors import UsageError
+from gemmaq.models.families import short_name, size_by_name
 
 if TYPE_CHECKING:
-    from gemmaq.cli.estimate_vram import Result
+    from gemmaq.models.published import PublishedMemory
+    from gemmaq.models.size import Size
     from gemmaq.vram.cards import Card
-    from gemmaq.vram.fit import Fit
+    from gemmaq.vram.fit import Fit, Result
+    from gemmaq.vram.published import Row
 
 _MIB = 1 << 20
 _GIB = 1 << 30
@@ -23,7 +26,7 @@ _MOST_LINES = 12
 
 def entry(result: Result) -> dict[str, Any]:
     """One estimate as JSON, sizes in bytes."""
-    found, load = result.estimate, result.load
+    estimate, load = result.estimate, result.load
     parts = ("weights", "vision", "kv_global", "kv_local", "compute", "overhead", "total")
     return {
         "model": result.build.model.name,
@@ -33,10 +36,10 @@ def entry(result: Result) -> dict[str, Any]:
         "context": load.context,
         "kv_type": _kv(load.kv_types),
         "parallel": load.parallel,
-        "bytes": {part: getattr(found, part) for part in parts},
-        "vision_weights": found.vision_weights,
-        "vision_compute": found.vision_compute,
-        "host": found.host,
+        "bytes": {part: getattr(estimate, part) for part in parts},
+        "vision_weights": estimate.vision_weights,
+        "vision_compute": estimate.vision_compute,
+        "host": estimate.host,
         "gpus": [
             {
                 "name": fit.card.name,
@@ -49,46 +52,59 @@ def entry(result: Result) -> dict[str, Any]:
             }
             for fit in result.fits
         ],
-        "notes": list(found.notes),
+        "notes": list(estimate.notes),
     }
 
 
-def show(results: Sequence[Result], headlines: bool) -> None:
-    """The parts of every estimate, the verdict on every card, and what is taken for granted."""
-    from gemmaq.models.families import size_by_name
-    from gemmaq.vram.published import headline
+def show(results: Sequence[Result], *, headlines: bool) -> None:
+    """Print the parts of every estimate, how it fits every card, and the assumptions.
+
+    Args:
+        results: Results in the order of the rows.
+        headlines: Whether the publisher's figures are shown beside the totals.
+    """
+    from gemmaq.vram.published import publishers
 
     first = results[0]
     names, leads = _leads(results)
     contexts = {result.load.context for result in results}
-    seen = any(result.estimate.vision for result in results)
-    columns = [*names, "weights", *(["vision"] if seen else []), "KV\nglobal", "KV\nlocal", "compute"]
-    columns += ["total\nGB", "\nGiB", *(["Google, GB\nBF16 → int4"] if headlines else [])]
+    vision = any(result.estimate.vision for result in results)
+    columns = [*names, "weights", *(["vision"] if vision else []), "KV\nglobal", "KV\nlocal", "compute"]
+    columns += ["total\nGB", "\nGiB", *([f"{publishers()}, GB\nBF16 → int4"] if headlines else [])]
     rows = []
     for lead, result in zip(leads, results, strict=True):
-        found, size = result.estimate, size_by_name(result.build.model.name)
-        parts = [found.weights, *([found.vision] if seen else []), found.kv_global, found.kv_local, found.compute]
-        cells = [*lead, *map(_mib, parts), f"{found.total / 1e9:.2f}", f"{found.total / _GIB:.2f}"]
-        if headlines:
-            cells.append((headline(size) if size and result.build.quant == "q4_0" else None) or "")
-        rows.append(cells)
-    where = "" if len(contexts) > 1 else f", {first.load.context:,} tokens"
-    title = f"Memory in {first.engine.title}, MiB{where}, {_kv(first.load.kv_types)} cache"
+        estimate = result.estimate
+        parts = [estimate.weights, *([estimate.vision] if vision else [])]
+        parts += [estimate.kv_global, estimate.kv_local, estimate.compute]
+        cells = [*lead, *map(_mib, parts), f"{estimate.total / 1e9:.2f}", f"{estimate.total / _GIB:.2f}"]
+        rows.append([*cells, *([_headline(result)] if headlines else [])])
+    context = "" if len(contexts) > 1 else f", {first.load.context:,} tokens"
+    title = f"Memory in {first.engine.title}, MiB{context}, {_kv(first.load.kv_types)} cache"
     console.table(title, columns, rows, left=len(names))
     if any(result.fits for result in results):
-        _verdicts(results, names, leads)
-    overhead = first.estimate.overhead
+        _show_fits(results, names, leads)
+    _show_notes(results)
+
+
+def _show_notes(results: Sequence[Result]) -> None:
+    overhead = results[0].estimate.overhead
     if overhead:
         console.out(f"Totals include {_mib(overhead)} MiB of overhead for the driver, a round figure.")
-    hidden = [r for r in results if r.build.model.vision and not r.load.vision and r.engine.sees is not None]
-    if hidden:
+    if any(r.build.model.vision_config and not r.load.vision and r.engine.supports_vision for r in results):
         console.say("Text only; --vision adds the vision side.")
     for note in dict.fromkeys(note for result in results for note in result.estimate.notes):
         console.say(f"Note: {note}.")
 
 
+def _headline(result: Result) -> str:
+    from gemmaq.vram.published import headline
+
+    size = size_by_name(result.build.model.name)
+    return (headline(size) if size and result.build.quant == "q4_0" else None) or ""
+
+
 def _leads(results: Sequence[Result]) -> tuple[list[str], list[list[str]]]:
-    """Titles and cells of the columns that tell results apart."""
+    """Titles and cells of the first columns, which tell results apart."""
     builds = [result.build for result in results]
     embeddings = len({(b.model.name, b.quant, b.embedding) for b in builds}) > len(
         {(b.model.name, b.quant) for b in builds}
@@ -97,7 +113,7 @@ def _leads(results: Sequence[Result]) -> tuple[list[str], list[list[str]]]:
     names = ["", "type", *(["embd"] if embeddings else []), *(["context"] if contexts else [])]
     leads = [
         [
-            result.build.model.name.removeprefix("gemma-3-"),
+            short_name(result.build.model.name),
             result.build.quant,
             *([result.build.embedding] if embeddings else []),
             *([f"{result.load.context:,}"] if contexts else []),
@@ -107,7 +123,7 @@ def _leads(results: Sequence[Result]) -> tuple[list[str], list[list[str]]]:
     return names, leads
 
 
-def _verdicts(results: Sequence[Result], names: list[str], leads: list[list[str]]) -> None:
+def _show_fits(results: Sequence[Result], names: list[str], leads: list[list[str]]) -> None:
     rows = [
         (
             *lead,
@@ -137,12 +153,12 @@ def _kv(kinds: tuple[str, str]) -> str:
     return kinds[0] if kinds[0] == kinds[1] else ",".join(kinds)
 
 
-def draw(path: Path, results: Sequence[Result], cards: Sequence[Card], force: bool) -> None:
-    """Memory against context, a line for every model and type, the cards as levels.
+def draw(path: Path, results: Sequence[Result], cards: Sequence[Card], *, force: bool) -> None:
+    """Draw memory against context, a line for every model and type, and the cards as levels.
 
     Raises:
-        UsageError: too many lines to be told apart.
-        OutputError: the file exists or cannot be written.
+        UsageError: There are too many lines to tell apart.
+        OutputError: The file exists or cannot be written.
     """
     from gemmaq import vram
     from gemmaq.charts import lines as charts
@@ -151,88 +167,94 @@ def draw(path: Path, results: Sequence[Result], cards: Sequence[Card], force: bo
     chosen = {(r.build.model.name, r.build.quant, r.build.embedding): r for r in results}
     if len(chosen) > _MOST_LINES:
         raise UsageError(
-            f"{len(chosen)} lines in one plot cannot be read", f"name models and types, {_MOST_LINES} at most"
+            f"{len(chosen)} lines are too many for one plot", f"name models and types, {_MOST_LINES} lines at most"
         )
     models = {name for name, *_ in chosen}
     embeddings = len(chosen) > len({(name, quant) for name, quant, _ in chosen})
     lines = []
     for (name, quant, embedding), result in chosen.items():
-        label = quant if len(models) == 1 else f"{name.removeprefix('gemma-3-')} {quant}"
+        label = quant if len(models) == 1 else f"{short_name(name)} {quant}"
         points = []
         for context in _contexts(vram.longest(result.build.model, result.load)):
-            found = vram.estimate(result.engine, result.build.model, replace(result.load, context=context))
-            points.append((float(context), found.total / 1e9))
+            estimate = vram.estimate(result.engine, result.build.model, replace(result.load, context=context))
+            points.append((float(context), estimate.total / _GIB))
         lines.append(charts.Line(f"{label} / {embedding}" if embeddings else label, tuple(points)))
     engine, kinds = results[0].engine, _kv(results[0].load.kv_types)
-    title = f"{models.pop() if len(models) == 1 else 'Gemma 3'} in {engine.title}, {kinds} KV cache"
-    levels = [
-        (f"{card.name}, {card.usable * engine.share / 1e9:.1f} GB", card.usable * engine.share / 1e9) for card in cards
-    ]
-    data = charts.draw(path.suffix.lower(), title, "context, tokens", "memory, GB", lines, levels)
+    title = f"{models.pop() if len(models) == 1 else 'Memory'} in {engine.title}, {kinds} KV cache"
+    usable = {card.name: card.usable * engine.share / _GIB for card in cards}
+    levels = [(f"{name}, {gib:.1f} GiB", gib) for name, gib in usable.items()]
+    data = charts.draw(path.suffix.lower(), title, "context, tokens", "memory, GiB", lines, levels)
     staging.write_file(path, data, force)
 
 
 def _contexts(longest: int) -> list[int]:
-    """From 2048 to the longest, two steps an octave; at least its last octave."""
-    found, at = [], min(_LEAST_PLOTTED, max(1, longest // 2))
-    while at < longest:
-        found += [at, at + at // 2] if at + at // 2 < longest else [at]
-        at *= 2
-    return [*found, longest]
+    """Contexts from 2048 to the longest, two an octave; at least the last octave."""
+    contexts, context = [], min(_LEAST_PLOTTED, max(1, longest // 2))
+    while context < longest:
+        contexts += [context, context + context // 2] if context + context // 2 < longest else [context]
+        context *= 2
+    return [*contexts, longest]
 
 
 def published(as_json: bool) -> None:
-    """Google's figures beside the exact ones."""
-    from gemmaq.vram import published as google
+    """Print the publishers' figures and the exact ones."""
+    from gemmaq.vram.published import reports
 
-    table = google.rows()
-    if as_json:
-        rows = [
+    if not as_json:
+        for figures, rows in reports():
+            _show_published(figures, rows)
+        return
+    report: list[dict[str, Any]] = []
+    load: list[dict[str, Any]] = []
+    mobile: dict[str, float] = {}
+    for figures, rows in reports():
+        report += (
             {
                 "model": row.size.name,
                 "weights_gb": row.weights_gb,
                 "weights_kv_32k_gb": row.weights_kv_32k_gb,
-                "computed": list(google.COMPUTED),
+                "computed": list(figures.computed),
                 "exact_gb": row.exact_gb,
             }
-            for row in table
-        ]
-        load = [
-            {"model": name, **dict(zip(google.LOAD_COLUMNS, cells, strict=True))}
-            for name, cells in google.LOAD_GB.items()
-        ]
-        quoted = {"documentation_load_gb": load, "mobile_int4_gb": google.MOBILE_INT4_GB}
-        console.emit_json("published-vram", {"rows": rows, "quoted": quoted})
-        return
-    names = [name if name in google.COMPUTED else name.replace("_", " ") + "*" for name in table[0].weights_gb]
+            for row in rows
+        )
+        load += (
+            {"model": name, **dict(zip(figures.load_columns, cells, strict=True))}
+            for name, cells in figures.load.items()
+        )
+        mobile |= figures.mobile
+    quoted = {"documentation_load_gb": load, "mobile_int4_gb": mobile}
+    console.emit_json("published-vram", {"rows": report, "quoted": quoted})
+
+
+def _show_published(figures: PublishedMemory, rows: Sequence[Row]) -> None:
+    publisher = figures.publisher
+    names = [name if name in figures.computed else name.replace("_", " ") + "*" for name in figures.widths]
     weights = [
         (row.size.name, *(f"{gb:.1f} ({row.exact_gb[name]:.2f})" for name, gb in row.weights_gb.items()))
-        for row in table
+        for row in rows
     ]
     cached = [
-        (row.size.name, *(f"{gb:.1f}" for gb in row.weights_kv_32k_gb.values()), _cache_32k(row.size.name))
-        for row in table
+        (row.size.name, *(f"{gb:.1f}" for gb in row.weights_kv_32k_gb.values()), _cache_32k(row.size)) for row in rows
     ]
-    load_rows = [
-        (name, *("" if gb is None else f"{gb:g}" for gb in cells), f"{google.MOBILE_INT4_GB.get(name, '')}")
-        for name, cells in google.LOAD_GB.items()
+    load = [
+        (name, *("" if gb is None else f"{gb:g}" for gb in cells), f"{figures.mobile.get(name, '')}")
+        for name, cells in figures.load.items()
     ]
-    console.table("Google's report: weights, GB (exact in brackets)", ("", *names), weights)
-    console.table("Google's report: weights and KV cache at 32K, GB*", ("", *names, "exact KV, f16"), cached)
-    console.table("Google's documentation: memory to load, GB*", ("", *google.LOAD_COLUMNS, "mobile int4"), load_rows)
+    console.table(f"{publisher}'s report: weights, GB (exact in brackets)", ("", *names), weights)
+    console.table(f"{publisher}'s report: weights and KV cache at 32K, GB*", ("", *names, "exact KV, f16"), cached)
+    columns = ("", *figures.load_columns, "mobile int4")
+    console.table(f"{publisher}'s documentation: memory to load, GB*", columns, load)
     for line in (
         "* quoted; the other columns follow the report's formula, nominal parameters and a vision tower in BF16.",
-        "Exact weights differ: 27B has 27.4 billion parameters, and so on; blocks of 32 carry a scale of 16 bits.",
-        "The report's KV cache is about six times llama.cpp's, which keeps only the window in five layers of six.",
-        "Google's own Q4_0 files are larger than all of these (27B: 17.2 GB), their embedding is F16.",
+        *figures.remarks,
     ):
         console.say(line)
 
 
-def _cache_32k(name: str) -> str:
+def _cache_32k(size: Size) -> str:
+    """GB of the cache that llama.cpp allocates."""
     from gemmaq import vram
-    from gemmaq.models.families import require_size
 
-    config: Any = require_size(name).config
-    model = vram.Model(name, config, 0, 0)
+    model = vram.Model(size.name, size.config, 0, 0)
     return f"{vram.estimate(vram.find('llama.cpp'), model, vram.Load(32768)).kv / 1e9:.2f}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gemmaq.models.family import Family
-from gemmaq.models.gemma3 import chat, config, gguf_keys, modules, names, sizes, vision, vocabulary
+from gemmaq.models.gemma3 import chat, config, gguf_keys, modules, names, published, sizes, vision, vocabulary
 
 FAMILY = Family(
     name="gemma3",
@@ -20,4 +20,5 @@ FAMILY = Family(
     sizes=sizes.SIZES,
     official=r"gemma-3-(270m|1b|4b|12b|27b)(-(it|pt))?(-qat-(q4_0|int4)(-unquantized)?)?",
     organization="google",
+    published=published.MEMORY,
 )

@@ -1,7 +1,7 @@
 """ggml's graph allocator, run on sizes alone: how large a buffer the tensors of a graph share.
 
 A tensor takes the smallest free block that holds it, the end of the buffer if there is none, or the place of an input
-that nothing else will read. It is given up once its last reader is done. Source of the rules: ggml-alloc.c; the tests
+that nothing else will read. It is freed once its last reader is done. Source of the rules: ggml-alloc.c; the tests
 compare the result with llama.cpp's own log.
 """
 
@@ -18,18 +18,18 @@ _ALIGNMENT = 32
 
 @dataclass(slots=True, eq=False)
 class Tensor:
-    """A tensor of a graph.
+    """A tensor of a graph; compared and hashed by identity.
 
     Attributes:
-        operation: that makes it, None for an input of the graph.
-        shape: numbers along each axis.
-        size: bytes, 0 for a view.
-        sources: what it is made of.
-        base: the tensor it is a view of, None if it has memory of its own.
-        outside: whether it lies in another buffer, as weights and the cache do.
-        readers: tensors still to be made of it.
-        views: of it, still in use.
-        offset: in the buffer, None while it has no place there.
+        operation: Operation that computes it, None for an input of the graph.
+        shape: Numbers along each axis.
+        size: Bytes, 0 for a view.
+        sources: Tensors that it is computed from.
+        base: Tensor that it is a view of, None if it has memory of its own.
+        outside: Whether it lies in another buffer, as weights and the cache do.
+        readers: Tensors that still have to be computed from it.
+        views: Views of it that are still in use.
+        offset: Offset in the buffer, None while it has no place there.
     """
 
     operation: str | None
@@ -48,40 +48,40 @@ OUTSIDE = Tensor(None, (), 0, outside=True)
 
 
 def leaf(*shape: int, width: int = 4) -> Tensor:
-    """An input of the graph, of numbers of `width` bytes."""
+    """Input of the graph, of numbers of `width` bytes."""
     return Tensor(None, shape, math.prod(shape) * width)
 
 
-def made(operation: str, shape: tuple[int, ...], *sources: Tensor, width: int = 4) -> Tensor:
-    """What an operation makes of others."""
+def result(operation: str, shape: tuple[int, ...], *sources: Tensor, width: int = 4) -> Tensor:
+    """Result of an operation, of numbers of `width` bytes."""
     return Tensor(operation, shape, math.prod(shape) * width, sources)
 
 
 def view(tensor: Tensor, *shape: int) -> Tensor:
-    """The same numbers in another shape or order."""
+    """View of a tensor's numbers in another shape or order."""
     return Tensor("view", shape, 0, (tensor,), tensor if tensor.base is None else tensor.base)
 
 
 @dataclass(slots=True)
 class Graph:
-    """Tensors in the order in which they are made."""
+    """Tensors in the order in which they are computed."""
 
     leaves: list[Tensor] = field(default_factory=list)
     nodes: list[Tensor] = field(default_factory=list)
-    _seen: set[int] = field(default_factory=set)
+    _tensors: set[Tensor] = field(default_factory=set)
 
     def expand(self, tensor: Tensor) -> None:
-        """Add a tensor, and before it everything it is made of."""
-        if id(tensor) in self._seen:
+        """Add a tensor, and before it everything that it is computed from."""
+        if tensor in self._tensors:
             return
-        self._seen.add(id(tensor))
+        self._tensors.add(tensor)
         for source in tensor.sources:
             self.expand(source)
         (self.leaves if tensor.operation is None else self.nodes).append(tensor)
 
 
 class _Buffer:
-    """The free blocks of a buffer without end, sorted, and how far it was ever used."""
+    """Free blocks [offset, size] of a buffer without end, sorted, and how far it has been used."""
 
     def __init__(self) -> None:
         self.free: list[list[int]] = [[0, 1 << 62]]
@@ -108,7 +108,7 @@ class _Buffer:
 
 
 def buffer_bytes(graph: Graph) -> int:
-    """Bytes of the buffer that holds the tensors of a graph while it is computed; to be called once for a graph."""
+    """Bytes of the buffer that holds a graph's tensors while it is computed; uses up the graph, so call it once."""
     buffer = _Buffer()
     for tensor in graph.nodes:
         if tensor.base is not None:
@@ -127,7 +127,7 @@ def buffer_bytes(graph: Graph) -> int:
             if base is not None:
                 base.views -= 1
             if base is None or not (base.views or base.readers):
-                _give_up(base or source, buffer)
+                _free(base or source, buffer)
     return buffer.used
 
 
@@ -146,7 +146,7 @@ def _place(tensor: Tensor, buffer: _Buffer) -> None:
     tensor.offset = buffer.take(_padded(tensor.size))
 
 
-def _give_up(tensor: Tensor, buffer: _Buffer) -> None:
+def _free(tensor: Tensor, buffer: _Buffer) -> None:
     if tensor.offset is not None:
         buffer.give(tensor.offset, _padded(tensor.size))
         tensor.offset = None

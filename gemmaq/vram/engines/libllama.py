@@ -1,7 +1,7 @@
 """Programs that use llama.cpp as a library and leave its defaults as they are.
 
-The library keeps logits of a whole batch and the whole context in every sliding-window layer, where llama-server and
-llama-cli ask for neither. Source: llama_context_default_params.
+The library stores logits of a whole batch and keeps the whole context in every sliding-window layer; llama-server and
+llama-cli turn both off. Source: llama_context_default_params.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from gemmaq.vram.engines import llama_cpp
 
 
 def _estimate(model: Model, load: Load) -> Estimate:
-    full = load.swa_full is not False
+    swa_full = load.swa_full is not False
     notes = ("the library's own defaults: swa_full unless --no-swa-full, logits of the whole batch",)
-    return llama_cpp.allocate(model, replace(load, swa_full=full), all_logits=True, notes=notes)
+    return llama_cpp.allocate(model, replace(load, swa_full=swa_full), all_logits=True, notes=notes)
 
 
 ENGINE = Engine(
@@ -25,7 +25,8 @@ ENGINE = Engine(
     quants=llama_cpp.QUANTS,
     kv_types=llama_cpp.KV_TYPES,
     kv_default="f16",
-    sees=False,
+    supports_vision=True,
+    vision_by_default=False,
     options=llama_cpp.OPTIONS,
     estimate=_estimate,
 )

@@ -1,6 +1,5 @@
-"""LM Studio with its llama.cpp engine: an mmproj file beside the model is loaded, parallel requests share one cache.
-
-For its MLX engine see `vram.mlx`.
+"""LM Studio with its llama.cpp engine: it loads an mmproj file in the model's folder, and parallel requests share one
+cache. Its MLX engine is `vram.engines.mlx`.
 """
 
 from __future__ import annotations
@@ -21,7 +20,8 @@ ENGINE = Engine(
     quants=llama_cpp.QUANTS,
     kv_types=tuple(kind for kind in llama_cpp.KV_TYPES if kind != "bf16"),
     kv_default="f16",
-    sees=True,
+    supports_vision=True,
+    vision_by_default=True,
     options=frozenset(("ubatch", "flash_attention", "unified")),
     estimate=_estimate,
 )

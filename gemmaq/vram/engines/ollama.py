@@ -1,7 +1,7 @@
-"""Ollama: llama-server under its own settings, the vision side loaded with the model.
+"""Ollama: llama-server with settings of its own, the vision side loaded with the model.
 
-Each of its parallel requests has the context to itself. Source: Ollama's llama-server runner (August 2026), which
-passes -c num_ctx x num_parallel, -np num_parallel, -b and -ub num_batch (512), and the type of OLLAMA_KV_CACHE_TYPE.
+Each parallel request has a whole context. Source: Ollama's llama-server runner (August 2026), which passes
+-c num_ctx x num_parallel, -np num_parallel, -b and -ub num_batch (512), and the type of OLLAMA_KV_CACHE_TYPE.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ ENGINE = Engine(
     quants=llama_cpp.QUANTS,
     kv_types=("f16", "q8_0", "q4_0"),
     kv_default="f16",
-    sees=True,
+    supports_vision=True,
+    vision_by_default=True,
     options=frozenset(("ubatch", "flash_attention")),
     estimate=_estimate,
 )

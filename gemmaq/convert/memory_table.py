@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from gemmaq import vram
 from gemmaq.artifact import card
 
@@ -14,9 +12,11 @@ _GB = 1e9
 def memory_table(model: card.Model) -> str:
     """A sentence and a table in Markdown, GB of every part at several contexts."""
     engine = vram.find(model.container.engine)
-    has_vision = bool(model.vision) and engine.sees is not None
-    config: Any = model.config
-    weights = vram.Model(model.name, config, model.weights, model.embedding, model.vision)
+    tower = model.family.vision.DEFAULT if model.vision else None
+    weights = vram.Model(
+        model.name, model.config, model.weights, model.embedding, vision=model.vision, vision_config=tower
+    )
+    has_vision = tower is not None and engine.supports_vision
     cache = (engine.kv_default, engine.kv_default)
     rows = []
     longest = model.config.max_position_embeddings

@@ -171,9 +171,9 @@ def find(name: str) -> Engine:
     if wanted not in _MODULES:
         import difflib
 
-        near = difflib.get_close_matches(wanted, NAMES, 1)
+        near = difflib.get_close_matches(wanted, _MODULES, 1)
         hint = f"did you mean {near[0]}? " if near else ""
-        raise UsageError(f"unknown engine {name!r}", f"{hint}engines: {', '.join(NAMES)}")
+        raise UsageError(f"unknown engine {name!r}", f"{hint}engines: {', '.join(_MODULES)}")
     engine: Engine = import_module(f"{__name__}.engines.{_MODULES[wanted]}").ENGINE
     return engine
 

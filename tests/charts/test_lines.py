@@ -35,16 +35,16 @@ def texts(path: Path) -> list[str]:
 def test_what_a_drawing_says(tmp_path: Path) -> None:
     path = tmp_path / "a.svg"
     said = draw(path, "27b", "--quant", "q4_0", "--quant", "q8_0", "--gpu", "4090", "--gpu", "m4 max 64gb")
-    assert f"drawn: {path}" in said
+    assert f"written: {path}" in said
     found = texts(path)
     for text in (
         "gemma-3-27b in llama.cpp, f16 KV cache",
         "context, tokens",
-        "memory, GB",
+        "memory, GiB",
         "q4_0",
         "q8_0",
-        "RTX 4090, 25.8 GB",
-        "M4 Max 64GB, 51.5 GB",
+        "RTX 4090, 24.0 GiB",
+        "M4 Max 64GB, 48.0 GiB",
         "2K",
         "8K",
         "128K",
@@ -55,7 +55,7 @@ def test_what_a_drawing_says(tmp_path: Path) -> None:
 def test_names_of_lines_tell_what_differs(tmp_path: Path) -> None:
     path = tmp_path / "a.svg"
     draw(path, "1b", "270m", "--quant", "q4_0", "--kv-type", "q8_0,f16", "--engine", "libllama")
-    assert {"Gemma 3 in llama.cpp as a library, q8_0,f16 KV cache", "1b q4_0", "270m q4_0"} <= set(texts(path))
+    assert {"Memory in llama.cpp as a library, q8_0,f16 KV cache", "1b q4_0", "270m q4_0"} <= set(texts(path))
     draw(path, "4b", "--quant", "q4_0", "--embedding", "f16", "--embedding", "q8_0", "--force")
     assert {"q4_0 / f16", "q4_0 / q8_0"} <= set(texts(path))
 
@@ -119,7 +119,7 @@ def test_a_model_of_a_short_context(tmp_path: Path) -> None:
 
 def test_a_card_far_above_is_left_out_unless_it_is_the_only_one(tmp_path: Path) -> None:
     draw(tmp_path / "a.svg", "270m", "--gpu", "4GB", "--gpu", "h200")
-    assert "4 GB, 4.3 GB" in texts(tmp_path / "a.svg")
+    assert "4 GB, 4.0 GiB" in texts(tmp_path / "a.svg")
     assert not any("H200" in text for text in texts(tmp_path / "a.svg"))
     draw(tmp_path / "b.svg", "270m", "--gpu", "h200")
     assert any("H200" in text for text in texts(tmp_path / "b.svg"))
@@ -127,7 +127,7 @@ def test_a_card_far_above_is_left_out_unless_it_is_the_only_one(tmp_path: Path) 
 
 def test_levels_are_what_the_engine_may_use(tmp_path: Path) -> None:
     draw(tmp_path / "a.svg", "27b", "--quant", "q4_0", "--engine", "vllm", "--gpu", "48GB")
-    assert f"48 GB, {48 * 1.073741824 * 0.9:.1f} GB" in texts(tmp_path / "a.svg")
+    assert f"48 GB, {48 * 0.9:.1f} GiB" in texts(tmp_path / "a.svg")
 
 
 @pytest.mark.parametrize("name", ["a.jpg", "a.pdf", "a", "svg", ".svg", "a.svg.txt"])

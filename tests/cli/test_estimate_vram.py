@@ -6,24 +6,16 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from gemmaq import vram
-from gemmaq.models.gemma3.sizes import SIZES
+from gemmaq.models.families import sizes
 from inprocess import run
+from memory import MIB, estimates
 
-MIB = 1 << 20
 PARTS = ["weights", "vision", "kv_global", "kv_local", "compute", "overhead", "total"]
-NAMES = [size.name for size in SIZES]
-
-
-def estimates(*arguments: object) -> list[dict[str, Any]]:
-    answer = json.loads(run("estimate-vram", *arguments, "--json").stdout)
-    assert list(answer) == ["schema", "estimates"] and answer["schema"] == "gemmaq.estimate-vram/1"
-    result: list[dict[str, Any]] = answer["estimates"]
-    return result
+NAMES = [size.name for size in sizes()]
 
 
 def test_estimates_as_json() -> None:
@@ -138,11 +130,6 @@ def test_lists_of_types_make_every_pair() -> None:
     assert found[2][2] - found[3][2] == found[0][2] - found[1][2]
     shown = run("estimate-vram", "27b", *["--quant", "q4_0", "--embedding", "f16", "--embedding", "q8_0"]).stdout
     assert "embd" in shown and "embd" not in run("estimate-vram", "27b").stdout
-
-
-def test_several_contexts_are_a_column() -> None:
-    shown = run("estimate-vram", "27b", "--quant", "q4_0", "--context", 4096, "--context", 131072).stdout
-    assert "context" in shown and "131,072" in shown and "tokens" not in shown.splitlines()[0]
 
 
 def test_who_sees_by_default() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from gemmaq.models.families import require_size as require
+from gemmaq.models.gemma3.published import MEMORY
 from gemmaq.vram import published
 from inprocess import run
 
@@ -55,11 +56,11 @@ def estimates(*arguments: object) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("name", GOOGLE)
-@pytest.mark.parametrize("column", published.COMPUTED)
+@pytest.mark.parametrize("column", MEMORY.computed)
 def test_a_computed_cell_of_googles_table(name: str, column: str) -> None:
     """Twelve cells in all, and of the formula itself, not of a rounded constant."""
     cell = GOOGLE[name][0][COLUMNS.index(column)]
-    assert round(published.weights_gb(require(name), published.COMPUTED[column]), 1) == cell
+    assert round(published.weights_gb(require(name), MEMORY.widths[column]), 1) == cell
 
 
 def test_published_as_json() -> None:

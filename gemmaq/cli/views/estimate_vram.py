@@ -191,7 +191,8 @@ def _contexts(longest: int) -> list[int]:
     """Contexts from 2048 to the longest, two an octave; at least the last octave."""
     contexts, context = [], min(_LEAST_PLOTTED, max(1, longest // 2))
     while context < longest:
-        contexts += [context, context + context // 2] if context + context // 2 < longest else [context]
+        between = context + context // 2
+        contexts += [context, between] if context < between < longest else [context]
         context *= 2
     return [*contexts, longest]
 

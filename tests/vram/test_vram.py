@@ -1,21 +1,19 @@
-"""Memory in every engine, by figures written down: llama.cpp's log, published designs, and how engines relate."""
+"""Memory in every engine: figures of llama.cpp's log, what is refused, and a new engine in the registry."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+import sys
+from types import ModuleType
 
 import pytest
 
 from gemmaq import vram
 from gemmaq.errors import UsageError
-from gemmaq.models.families import require_size as require
 from gemmaq.models.gemma3.sizes import SIZES
 from gemmaq.models.size import Size
-from gemmaq.vram import Estimate, Load, Model, estimate
-
-MIB = 1 << 20
-GIB = 1 << 30
-K = 1024
+from gemmaq.vram import Engine, Estimate, Load, Model
+from inprocess import run
+from memory import GIB, MIB, K, at, estimates
 
 KV_MIB = {
     ("270m", "f16"): ((2 * K, 6, 15), (8 * K, 24, 15), (32 * K, 96, 15)),
@@ -45,17 +43,6 @@ COMPUTE_MIB = {
 }
 """Model -> context and MiB of the compute buffer of llama.cpp's server, with and without flash attention."""
 
-LOGITS_MIB = {"270m": 514.5, "1b": 516.5, "4b": 522.13, "12b": 527.13, "27b": 533.13}
-"""Model -> MiB of the compute buffer at 8192 tokens where the logits of a whole batch are kept."""
-
-
-def at(model: str, context: int, engine: str = "llama.cpp", **options: object) -> Estimate:
-    """An estimate of a model that weighs a million bytes, a tenth of them embedding, and half a million to see with."""
-    size = require(model)
-    runtime = vram.find(engine)
-    load = replace(Load(context, (runtime.kv_default,) * 2), **options)  # type: ignore[arg-type]
-    return estimate(runtime, Model(size.name, size.config, 1_000_000, 100_000, 500_000 if size.vision else 0), load)
-
 
 @pytest.mark.parametrize(("model", "kv_type"), KV_MIB)
 def test_cache_is_what_llama_cpp_allocates(model: str, kv_type: str) -> None:
@@ -70,16 +57,6 @@ def test_compute_buffer_is_what_llama_cpp_allocates(model: str) -> None:
     for context, flash, scores in COMPUTE_MIB[model]:
         assert at(model, context).compute / MIB == pytest.approx(flash, abs=0.00501)
         assert at(model, context, flash_attention=False).compute / MIB == pytest.approx(scores, abs=0.00501)
-
-
-@pytest.mark.parametrize("model", LOGITS_MIB)
-def test_the_library_keeps_all_logits_and_the_whole_context(model: str) -> None:
-    got = at(model, 8 * K, "libllama", swa_full=False)
-    assert got.compute / MIB == pytest.approx(LOGITS_MIB[model], abs=0.00501)
-    assert got.kv_local == at(model, 8 * K).kv_local
-    by_default = at(model, 8 * K, "libllama")
-    assert by_default.kv_local == at(model, 8 * K, swa_full=True).kv_local > got.kv_local
-    assert by_default.notes
 
 
 def test_slots_windows_and_batches_of_llama_cpp() -> None:
@@ -116,36 +93,6 @@ def test_parts_and_total() -> None:
 def test_scratch_for_an_image(flash: bool, mib: int) -> None:
     """As users measured it on a real card."""
     assert round(at("12b", 8 * K, vision=True, flash_attention=flash).vision_compute / MIB) == mib
-
-
-def parts(got: Estimate) -> tuple[int, ...]:
-    return got.weights, got.kv_global, got.kv_local, got.compute, got.vision, got.overhead, got.host
-
-
-@pytest.mark.parametrize("size", SIZES, ids=lambda size: size.label)
-def test_engines_that_run_llama_cpp(size: Size) -> None:
-    """Ollama multiplies the context by the requests and gives each its share; LM Studio lets them share one."""
-    for kind in ("f16", "q8_0"):
-        options = {"parallel": 3, "kv_types": (kind, kind)}
-        assert parts(at(size.name, 2 * K, "ollama", **options)) == parts(at(size.name, 6 * K, **options, unified=False))
-        assert parts(at(size.name, 6 * K, "lmstudio", **options)) == parts(at(size.name, 6 * K, **options))
-    one = at(size.name, 2 * K, "ollama")
-    assert at(size.name, 2 * K, "ollama", parallel=3).kv == 3 * one.kv
-
-
-@pytest.mark.parametrize(
-    ("context", "options", "gib"),
-    (
-        (32 * K, {}, 3.91),
-        (128 * K, {}, 11.41),
-        (128 * K, {"ubatch": 8192}, 14.23),
-        (128 * K, {"kv_types": ("fp8", "fp8")}, 11.41 / 2),
-        (32 * K, {"parallel": 2}, 2 * 3.91),
-    ),
-)
-def test_pages_of_vllm(context: int, options: dict[str, object], gib: float) -> None:
-    """27B, by vLLM's notes on its hybrid cache: groups of ten layers, the last one padded."""
-    assert at("27b", context, "vllm", **options).kv / GIB == pytest.approx(gib, abs=0.01)
 
 
 @pytest.mark.parametrize("engine", vram.NAMES)
@@ -229,3 +176,38 @@ def test_quantized_keys_alone_need_no_flash_attention() -> None:
 def test_slots_with_a_cache_each_have_a_context_each() -> None:
     got = at("270m", 4 * 32 * K, parallel=4, unified=False)
     assert got.kv == 4 * at("270m", 32 * K).kv
+
+
+def _toy_estimate(model: Model, load: Load) -> Estimate:
+    return Estimate(model.weights, 10 * load.context, load.context, compute=1000, notes=("a toy",))
+
+
+TOY = Engine(
+    name="toy",
+    title="Toy runtime",
+    container="gguf",
+    quants=("q8_0", "q4_0"),
+    kv_types=("f16",),
+    kv_default="f16",
+    supports_vision=False,
+    vision_by_default=False,
+    options=frozenset(("ubatch",)),
+    estimate=_toy_estimate,
+)
+
+
+def test_a_new_engine_is_one_file_and_one_entry(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = ModuleType("gemmaq.vram.engines.toy")
+    module.ENGINE = TOY  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setitem(vram._MODULES, "toy", "toy")
+    (entry,) = estimates("1b", "--engine", "toy", "--quant", "q4_0", "--context", 2048, "--ubatch", 8, "--gpu", "4GB")
+    weights = entry["bytes"]["weights"]
+    assert entry["engine"] == "toy" and entry["notes"] == ["a toy"]
+    assert entry["bytes"]["total"] == weights + 11 * 2048 + 1000
+    assert entry["gpus"][0]["fits"] and entry["gpus"][0]["max_quant"] == "q8_0"
+    shown = run("estimate-vram", "1b", "--engine", "Toy").stdout
+    assert "Memory in Toy runtime" in shown and "8,192 tokens" in shown
+    assert "Toy runtime" in run("estimate-vram", "1b", "--engine", "toy", "--swa-full", code=2).stderr
+    assert "text side only" in run("estimate-vram", "4b", "--engine", "toy", "--vision", code=2).stderr
+    assert "did you mean toy?" in run("estimate-vram", "1b", "--engine", "toys", code=2).stderr

@@ -78,5 +78,6 @@ def memory(artifact: Artifact) -> int:
     checkpoint = artifact.checkpoint
     model = weights.builds(checkpoint, containers.writer(engine.container).FORMAT, None, None)[0].model
     context = min(_CONTEXT, checkpoint.config.max_position_embeddings)
-    load = vram.Load(context, (engine.kv_default, engine.kv_default), vision=bool(model.vision))
+    vision = bool(model.vision) and engine.supports_vision
+    load = vram.Load(context, (engine.kv_default, engine.kv_default), vision=vision)
     return vram.estimate(engine, model, load).total

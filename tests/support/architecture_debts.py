@@ -3,26 +3,12 @@
 from __future__ import annotations
 
 DEBTS: dict[str, tuple[str, ...]] = {
-    "no circle of files": (
-        "cli/estimate_vram.py <-> cli/views/estimate_vram.py",
-        "evaluate/__init__.py <-> evaluate/head.py",
-    ),
-    "only the app imports a command": ("cli/views/estimate_vram.py imports gemmaq.cli.estimate_vram",),
+    "no circle of files": ("evaluate/__init__.py <-> evaluate/head.py",),
     "only models/ names a family": (
         "cli/app.py",
         "cli/convert.py",
-        "cli/estimate_vram.py",
         "cli/imatrix.py",
         "cli/inspect.py",
-        "cli/views/estimate_vram.py",
-        "vram/__init__.py",
-        "vram/engines/gemma3_graph.py",
-        "vram/engines/llama_cpp.py",
-        "vram/engines/mlx.py",
-        "vram/engines/transformers.py",
-        "vram/engines/vllm.py",
-        "vram/published.py",
-        "vram/weights.py",
     ),
     "only models/ names a tensor": (
         "containers/safetensors.py",
@@ -30,14 +16,12 @@ DEBTS: dict[str, tuple[str, ...]] = {
         "planning/mixtures.py",
         "planning/recipe.py",
     ),
-    "nothing is keyed by id()": ("vram/engines/ggml_allocator.py",),
     "at most five positional parameters": (
         "calibration/layerwise.py solve",
         "charts/lines.py draw",
         "charts/svg.py lines",
         "charts/svg.py scatter",
         "cli/convert.py convert",
-        "cli/estimate_vram.py estimate_vram",
         "cli/evaluate.py evaluate",
         "cli/imatrix.py imatrix",
         "cli/install.py install",
@@ -45,7 +29,6 @@ DEBTS: dict[str, tuple[str, ...]] = {
         "cli/push.py push",
         "cli/verify.py verify",
         "evaluate/__init__.py evaluate",
-        "vram/engines/mlx.py peak_bytes",
     ),
     "a test file of the same path": (
         "artifact/modelfile.py",
@@ -71,7 +54,6 @@ DEBTS: dict[str, tuple[str, ...]] = {
         "cli/push.py",
         "cli/verify.py",
         "cli/views/convert.py",
-        "cli/views/estimate_vram.py",
         "containers/__init__.py",
         "containers/hf_folder.py",
         "containers/layout.py",
@@ -101,13 +83,5 @@ DEBTS: dict[str, tuple[str, ...]] = {
         "runtimes/model_yaml.py",
         "sources/open.py",
         "verify/structure.py",
-        "vram/__init__.py",
-        "vram/engines/gemma3_graph.py",
-        "vram/engines/ggml_allocator.py",
-        "vram/engines/libllama.py",
-        "vram/engines/lmstudio.py",
-        "vram/engines/ollama.py",
-        "vram/engines/vllm.py",
-        "vram/fit.py",
     ),
 }

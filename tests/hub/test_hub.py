@@ -1,0 +1,50 @@
+"""References to repositories, and file names that are not safe."""
+
+from __future__ import annotations
+
+import pytest
+
+from gemmaq.errors import InputError
+from gemmaq.hub import Listing, Ref, RemoteFile, check_name, parse
+
+
+@pytest.mark.parametrize(
+    ("text", "ref"),
+    [
+        ("org/name", Ref("org/name")),
+        ("org/na.me-1_2@main", Ref("org/na.me-1_2", "main")),
+        ("org/name@refs/pr/1", Ref("org/name", "refs/pr/1")),
+        ("org/name:Q4_0", Ref("org/name", None, "Q4_0")),
+        ("org/name@v1:folder/file.gguf", Ref("org/name", "v1", "folder/file.gguf")),
+    ],
+)
+def test_references(text: str, ref: Ref) -> None:
+    assert parse(text) == ref
+    assert str(ref) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["name", "a/b/c", "./a", "../a", "/a/b", "org/na..me", "org/na--me", "org/", "org/file.gguf", "org/name@../x",
+     "org/name@/x", "org/name@x/", "-a/b", "org/näme", "org/name ", ""],
+)  # fmt: skip
+def test_what_is_no_reference(text: str) -> None:
+    assert parse(text) is None
+
+
+@pytest.mark.parametrize("path", ["../x", "/x", "a/../b", "a//b", "a\\b", "a\nb", "C:x", "a/", ".", "x" * 513])
+def test_unsafe_names_are_refused(path: str) -> None:
+    with pytest.raises(InputError, match="unsafe name"):
+        check_name(path, Ref("org/name"))
+
+
+def test_safe_names() -> None:
+    for path in ("model.safetensors", "a/b.c", ".gitattributes", "a b"):
+        check_name(path, Ref("org/name"))
+
+
+def test_files_are_found_and_named_by_digest() -> None:
+    large, small = RemoteFile("a", 1, "sha", "oid"), RemoteFile("b", 1, None, "oid")
+    listing = Listing(Ref("org/name"), "c" * 40, (large, small))
+    assert listing.find("b") is small and listing.find("c") is None
+    assert (large.etag, small.etag) == ("sha", "oid")

@@ -1,0 +1,53 @@
+"""Devices: workers of the CPU, and names that lead nowhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from gemmaq.errors import UsageError
+from gemmaq.inference import device as devices
+from gemmaq.inference.device import open_device, require_torch
+from oracles import need
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _torch(require: Callable[[bool, str], None]) -> None:
+    need(require, "torch", "transformers")
+
+
+def test_workers_keep_the_order_and_take_one_thread_each() -> None:
+    import torch
+
+    before = torch.get_num_threads()
+    with open_device("cpu", 3) as device:
+        assert device.batch == 1
+        assert device.map(lambda n: (n, torch.get_num_threads(), torch.is_grad_enabled()), range(20)) == [
+            (n, 1, False) for n in range(20)
+        ]
+        assert not torch.is_grad_enabled()
+    assert torch.is_grad_enabled() and torch.get_num_threads() == before
+
+
+def test_a_failure_of_a_worker_is_raised() -> None:
+    def fail(n: int) -> int:
+        raise ZeroDivisionError(n)
+
+    with pytest.raises(ZeroDivisionError), open_device("cpu", 2) as device:
+        device.map(fail, range(3))
+
+
+@pytest.mark.parametrize("name", ["nope", "cpu:x", "cuda:99", "meta"])
+def test_a_device_that_is_not_there_is_told(name: str) -> None:
+    with pytest.raises(UsageError, match=name) as told, open_device(name, 1):
+        pass
+    assert told.value.hint == "--device cpu"
+
+
+def test_a_missing_package_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    require_torch("evaluate")
+    monkeypatch.setattr(devices, "find_spec", lambda name: None if name == "transformers" else object())
+    with pytest.raises(UsageError, match="evaluate needs transformers") as told:
+        require_torch("evaluate")
+    assert "pip install" in str(told.value.hint)

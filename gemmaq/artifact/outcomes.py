@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gemmaq.encodings import Quantized
+from gemmaq.methods import METHODS
 from gemmaq.planning.plan import Plan, PlannedTensor
 
 if TYPE_CHECKING:
@@ -34,6 +35,11 @@ class Outcome:
     scales: int
     rounded: int
 
+    @property
+    def is_chosen(self) -> bool:
+        """Whether a method chose the codes."""
+        return self.how not in ("exact", "rounded", "float")
+
 
 class OutcomeCounter:
     """Counts the scales that containers had to round, tensor by tensor, from any thread."""
@@ -44,7 +50,7 @@ class OutcomeCounter:
 
     def count(self, container: str, planned: PlannedTensor, values: Values) -> None:
         """Count the scales of some rows of a tensor in a container."""
-        if not isinstance(values, Quantized) or (planned.choice.method != "lattice" and not planned.keeps_codes):
+        if not isinstance(values, Quantized) or not (METHODS[planned.choice.method].keeps_grid or planned.keeps_codes):
             return
         stored = (values.scales, values.minima) if values.supers is None else (values.supers, values.super_minima)
         kinds = [numbers for numbers in stored if numbers is not None]
@@ -77,6 +83,6 @@ def _how(planned: PlannedTensor, rounded: int) -> str:
         return "rounded" if rounded else "exact"
     if planned.encoding.is_float:
         return "float"
-    if planned.choice.method == "lattice":
-        return "lattice"
+    if METHODS[planned.choice.method].keeps_grid:
+        return planned.choice.method
     return "quantized" if planned.source.encoding.is_float else "requantized"

@@ -22,9 +22,6 @@ from gemmaq.planning.request import Calibration, Request
 NAME = "gemmaq.json"
 SCHEMA = "gemmaq.artifact/1"
 
-_METHODS_OF = ("lattice", "quantized", "requantized")
-"""What became of a tensor whose codes a method chose."""
-
 
 @dataclass(frozen=True, slots=True)
 class Listed:
@@ -125,7 +122,7 @@ def _tensor(outcome: Outcome, planned: PlannedTensor) -> dict[str, Any]:
         "name": outcome.name,
         "shape": list(planned.shape),
         "type": outcome.encoding,
-        "method": planned.choice.method if outcome.how in _METHODS_OF else None,
+        "method": planned.choice.method if outcome.is_chosen else None,
         "how": outcome.how,
         "rounded": outcome.rounded,
     }

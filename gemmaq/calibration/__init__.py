@@ -1,7 +1,7 @@
-"""Calibration: what a model's matrices are really multiplied with decides how their codes are chosen.
+"""Calibration: codes are chosen by the inputs that matrices have on real text.
 
-Ahead of writing, a plan is completed with what its methods need: the mean squared inputs of every matrix
-(`importance`), or the very codes (`gptq`), found layer by layer.
+Before anything is written, plans are completed with what their methods need: the mean squared inputs of every matrix
+(method importance), or the codes themselves (method gptq), chosen layer by layer.
 """
 
 from __future__ import annotations
@@ -9,14 +9,14 @@ from __future__ import annotations
 from gemmaq.models.config import TextConfig
 
 GATHERED = 2048
-"""Tokens whose inputs are held at a time."""
+"""Tokens whose inputs are in memory at a time."""
 
 
 def memory(config: TextConfig, tokens: int) -> int:
-    """Bytes that method gptq holds at most, beside the programs themselves.
+    """Bytes that method gptq takes at most, without the program itself.
 
-    One layer in f32, the Hessians of its inputs with two copies of the largest at work, what is gathered for them, and
-    the activations of all tokens before and after the layer.
+    One layer in f32, the Hessians of its inputs with two working copies of the largest, the inputs gathered for them,
+    and the activations of all tokens before and after the layer.
     """
     layer = max(config.layer_parameters)
     hidden, widest = config.hidden_size, max(config.layers, key=lambda layer: layer.query_width + layer.ffn)

@@ -1,4 +1,4 @@
-"""What the matrices of a layer are multiplied with: gathered on the way through it."""
+"""Inputs of the matrices of a layer, gathered while activations pass through it."""
 
 from __future__ import annotations
 
@@ -16,38 +16,38 @@ if TYPE_CHECKING:
 _PANEL = 512
 
 Take = Callable[[str, "torch.Tensor"], None]
-"""Called with a site and inputs f32 [tokens, columns], always in the same order."""
+"""Called with an input site and its inputs, f32 [tokens, columns], always in the same order."""
 
 
 def gather(
-    decoder: Decoder, module: torch.nn.Module, index: int, hidden: Sequence[torch.Tensor], take: Take
+    decoder: Decoder, index: int, hidden: Sequence[torch.Tensor], *, module: torch.nn.Module, take: Take
 ) -> list[torch.Tensor]:
-    """Send activations through a layer and show what its matrices get.
+    """Send activations through a layer and pass on the inputs of its matrices.
 
     Args:
-        decoder: of the model.
+        decoder: the model.
+        index: number of the layer.
+        hidden: activations before the layer, f32 [batch, length, hidden] each; they stay as they are.
         module: the layer.
-        index: its number.
-        hidden: f32 [batch, length, hidden] each.
-        take: is shown every input.
+        take: called with all inputs.
 
     Returns:
-        The activations after the layer; those before it stay as they are.
+        The activations after the layer.
 
     Raises:
-        InputError: they are not finite.
+        InputError: activations after the layer are not finite.
     """
     import torch
 
     sites = decoder.checkpoint.family.names.INPUT_SITES
-    here = threading.local()
+    local = threading.local()
 
     def hook(site: str) -> Callable[[Any, Any], None]:
-        return lambda _, inputs: here.found.__setitem__(site, inputs[0].reshape(-1, inputs[0].shape[-1]))
+        return lambda _, inputs: local.inputs.__setitem__(site, inputs[0].reshape(-1, inputs[0].shape[-1]))
 
     def run(batch: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        here.found = {}
-        return decoder.checked(index, decoder.forward(module, index, batch)), dict(here.found)
+        local.inputs = {}
+        return decoder.checked(index, decoder.forward(module, index, batch)), dict(local.inputs)
 
     after: list[torch.Tensor] = []
     step = max(1, GATHERED // (hidden[0].shape[0] * hidden[0].shape[1]))
@@ -57,7 +57,7 @@ def gather(
             parts = decoder.device.map(run, hidden[at : at + step])
             after += [out for out, _ in parts]
             for site in sites:
-                take(site, torch.cat([found.pop(site) for _, found in parts]))
+                take(site, torch.cat([inputs.pop(site) for _, inputs in parts]))
     finally:
         for handle in hooks:
             handle.remove()
@@ -65,7 +65,7 @@ def gather(
 
 
 def add_products(hessian: torch.Tensor, inputs: torch.Tensor, decoder: Decoder) -> None:
-    """Add X^T X of inputs X, f32 [tokens, columns], to the upper triangle of f32 [columns, columns]."""
+    """Add X^T X of inputs X, f32 [tokens, columns], to the upper triangle of a Hessian, f32 [columns, columns]."""
 
     def run(at: int) -> None:
         hessian[at : at + _PANEL, at:].addmm_(inputs[:, at : at + _PANEL].T, inputs[:, at:])
@@ -73,8 +73,8 @@ def add_products(hessian: torch.Tensor, inputs: torch.Tensor, decoder: Decoder) 
     decoder.device.map(run, range(0, len(hessian), _PANEL))
 
 
-def mirrored(hessian: torch.Tensor) -> torch.Tensor:
-    """The whole of a symmetric matrix of which the upper triangle is there; in place."""
+def mirror(hessian: torch.Tensor) -> torch.Tensor:
+    """Copy the upper triangle of a square matrix to its lower triangle, in place."""
     for at in range(0, len(hessian), _PANEL):
         end = at + _PANEL
         hessian[end:, at:end] = hessian[at:end, end:].T

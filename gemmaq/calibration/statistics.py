@@ -1,4 +1,4 @@
-"""Mean squares of what the matrices of a model are multiplied with."""
+"""Sums of the squared inputs of every matrix of the layers."""
 
 from __future__ import annotations
 
@@ -22,28 +22,28 @@ Sums = Mapping[str, "NDArray[np.float64]"]
 
 
 def squares(decoder: Decoder, tokens: Tokens, progress: ProgressCallback) -> Sums:
-    """Send sequences through the model as it is and add up the squares.
+    """Send sequences through the model and add up the squared inputs of its matrices.
 
     Args:
-        decoder: of the model.
+        decoder: the model.
         tokens: i64 [sequences, length].
         progress: called after every layer.
 
     Raises:
-        InputError: activations that are not finite.
+        InputError: activations are not finite.
     """
     names = decoder.checkpoint.family.names
-    hidden, found = decoder.embed(tokens), {}
+    hidden, squared = decoder.embed(tokens), {}
     for index in range(decoder.layers):
         module = decoder.layer(index)
         sums: dict[str, NDArray[np.float64]] = {}
 
-        def take(site: str, inputs: torch.Tensor, sums: dict[str, NDArray[np.float64]] = sums) -> None:
+        def add(site: str, inputs: torch.Tensor, sums: dict[str, NDArray[np.float64]] = sums) -> None:
             sums[site] = sums.get(site, 0.0) + inputs.double().square().sum(0).cpu().numpy()
 
-        hidden = gather(decoder, module, index, hidden, take)
-        for site, sharing in names.INPUT_SITES.items():
-            for part in sharing:
-                found[names.in_layer(index, part)] = sums[site]
+        hidden = gather(decoder, index, hidden, module=module, take=add)
+        for site, parts in names.INPUT_SITES.items():
+            for part in parts:
+                squared[names.in_layer(index, part)] = sums[site]
         progress(Progress("gathering statistics", index + 1, decoder.layers, "layers"))
-    return found
+    return squared

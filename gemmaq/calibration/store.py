@@ -1,4 +1,4 @@
-"""Codes and scales that have been chosen, kept on disk until they are written."""
+"""Calibrated codes and scales, on disk until an artifact is written."""
 
 from __future__ import annotations
 
@@ -22,19 +22,24 @@ _SCALES = "bf16"
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """A folder for them, a file for each tensor."""
+    """A folder with a file for each tensor."""
 
     folder: Path
 
     def put(self, source: Tensor, encoding: Encoding, values: Quantized) -> Tensor:
-        """Keep what was chosen for a tensor; scales must be numbers that the encoding's own layout holds.
+        """Store codes and scales of a tensor.
+
+        Args:
+            source: the tensor that they were chosen for.
+            encoding: their encoding.
+            values: codes, and scales that the encoding's own layout holds exactly.
 
         Returns:
-            The tensor as it lies there now.
+            The stored tensor.
 
         Raises:
-            InputError: its scales are larger than any that the layout holds.
-            OSError: it cannot be written.
+            InputError: scales are too large for the layout.
+            OSError: the file cannot be written.
         """
         loops = codec(encoding)
         if loops.pack is not None and loops.read is not None:

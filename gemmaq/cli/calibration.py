@@ -1,4 +1,4 @@
-"""Options of calibration, the same wherever they occur, and what they ask for."""
+"""Options of calibration, the same for every command that has them, and reading what they name."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ Texts = Annotated[
     typer.Option(
         "--text",
         metavar="FILE",
-        help="Text to calibrate on, again for more: plain, or .jsonl with a conversation (messages) or text a line. "
-        "Default: conversations that come with gemmaq.",
+        help="Text to calibrate on; can be repeated. Plain text, or .jsonl with a conversation (messages) or a text on "
+        "each line. Default: conversations that come with gemmaq.",
     ),
 ]
 Tokens = Annotated[
@@ -36,35 +36,44 @@ Tokens = Annotated[
         metavar="N",
         min=16,
         envvar=_TOKENS,
-        help="Tokens of it to use at most. Default: 16384.",
+        help="Maximum tokens of text to calibrate on. Default: 16384.",
     ),
 ]
 Context = Annotated[
     int | None,
-    typer.Option("--calibration-context", metavar="N", min=16, help="Tokens of a sequence. Default: 512."),
+    typer.Option("--calibration-context", metavar="N", min=16, help="Tokens in a sequence. Default: 512."),
 ]
 Device = Annotated[
     str | None,
-    typer.Option("--device", metavar="NAME", help="Where to compute: cpu, cuda, cuda:1, mps. Default: the best."),
+    typer.Option(
+        "--device", metavar="NAME", help="Device to compute on: cpu, cuda, cuda:1, mps. Default: the best there is."
+    ),
 ]
 _FLAGS = {
     "tokens": "--calibration-tokens", "context": "--calibration-context", "damping": "--damping", "order": "--order",
 }  # fmt: skip
+_HESSIAN_SETTINGS = ("damping", "order")
 _ORDERS = ("importance", "columns")
 
 
 def read(recipe: Recipe, text: list[Path] | None, imatrix: Path | None, settings: Mapping[str, Any]) -> Basis | None:
-    """What the methods of a recipe are calibrated on; None if none of them is.
+    """Read what the methods of a recipe are calibrated on; None if none of them is calibrated.
+
+    Args:
+        recipe: types and methods.
+        text: files of `--text`.
+        imatrix: file of `--imatrix`.
+        settings: fields of `Calibration`; None for those that were not given.
 
     Raises:
-        UsageError: options without a method that they serve, or that contradict each other.
+        UsageError: an option has no method that uses it, or two options contradict each other.
         NotFoundError: a file is missing.
-        InputError: one is not what it should be.
+        InputError: a file is unusable.
     """
-    from gemmaq.methods import calibrated
+    from gemmaq.methods import METHODS, Needs, calibrated
 
-    asked = {recipe.method, *(rule.method for rule in recipe.rules)}
-    methods = [method for method in calibrated() if method in asked]
+    names = {recipe.method, *(rule.method for rule in recipe.rules)}
+    methods = [METHODS[name] for name in calibrated() if name in names]
     given = {name: value for name, value in settings.items() if value is not None}
     flags = [flag for flag, value in (("--text", text), ("--imatrix", imatrix)) if value]
     flags += [_FLAGS[name] for name in given if name != "tokens" or _TOKENS not in os.environ]
@@ -72,82 +81,89 @@ def read(recipe: Recipe, text: list[Path] | None, imatrix: Path | None, settings
         if flags:
             raise UsageError(f"{flags[0]} is for methods {' and '.join(calibrated())}", "add --method gptq")
         return None
+    inverting = [method.name for method in methods if method.needs is Needs.HESSIAN]
     if imatrix is not None:
-        if "gptq" in methods:
-            raise UsageError("--imatrix serves method importance alone", "gptq calibrates on --text FILE")
+        if inverting:
+            weighing = [name for name in calibrated() if METHODS[name].needs is Needs.IMPORTANCE]
+            raise UsageError(
+                f"--imatrix is for method {' and '.join(weighing)} only",
+                f"{inverting[0]} is calibrated on text: --text FILE",
+            )
         if len(flags) > 1:
-            raise UsageError(f"--imatrix and {next(f for f in flags if f != '--imatrix')} cannot go together")
-        return _of_imatrix(imatrix)
-    if "gptq" not in methods:
-        for name in ("damping", "order"):
-            if name in given:
-                raise UsageError(f"{_FLAGS[name]} is for method gptq")
-    return of_text(f"method {' and '.join(methods)}", text, given)
+            other = next(flag for flag in flags if flag != "--imatrix")
+            raise UsageError(f"--imatrix and {other} exclude each other", "give one of them")
+        return _from_imatrix(imatrix)
+    for name in _HESSIAN_SETTINGS:
+        if name in given and not inverting:
+            raise UsageError(f"{_FLAGS[name]} is for method gptq only", "leave it out, or add --method gptq")
+    return from_text(f"method {' and '.join(method.name for method in methods)}", text, given)
 
 
-def of_text(what: str, text: Sequence[Path] | None, given: Mapping[str, Any]) -> Basis:
-    """Text as a basis, gemmaq's own where none is given; see `read`.
+def from_text(purpose: str, text: Sequence[Path] | None, settings: Mapping[str, Any]) -> Basis:
+    """Read text to calibrate on, gemmaq's own if there are no files; errors as in `read`.
 
     Args:
-        what: it is for.
+        purpose: what needs the text, for an error if torch is missing.
         text: files.
-        given: settings other than the default ones.
+        settings: fields of `Calibration` that differ from the defaults.
     """
     from gemmaq.calibration.complete import Basis
-    from gemmaq.inference import documents as texts
+    from gemmaq.inference import documents
     from gemmaq.inference.device import require_torch
     from gemmaq.planning.request import Calibration
 
-    require_torch(what)
-    if not 0 < given.get("damping", 0.01) <= 1:
-        raise UsageError(f"--damping {given['damping']} is no share", "0.01 is usual")
-    if given.get("order", "importance") not in _ORDERS:
-        raise UsageError(f"unknown order {given['order']!r}", f"known orders: {', '.join(_ORDERS)}")
-    found = texts.read(text or [texts.DEFAULT])
-    return Basis(Calibration(found.names, found.digest, **given), found, None)
+    require_torch(purpose)
+    if not 0 < settings.get("damping", 0.01) <= 1:
+        raise UsageError(f"--damping {settings['damping']} is not between 0 and 1", "0.01 is usual")
+    if settings.get("order", "importance") not in _ORDERS:
+        raise UsageError(f"unknown order {settings['order']!r}", f"known orders: {', '.join(_ORDERS)}")
+    content = documents.read(text or [documents.DEFAULT])
+    return Basis(Calibration(content.names, content.digest, **settings), content, None)
 
 
-def again(known: Calibration, text: Sequence[Path] | None, imatrix: Path | None) -> Basis:
-    """What codes are on record to have been calibrated on.
+def from_record(record: Calibration, text: Sequence[Path] | None, imatrix: Path | None) -> Basis:
+    """Read again what an artifact was calibrated on.
 
     Raises:
-        InputError: this is something else.
+        InputError: the files are others than those on record.
     """
     from dataclasses import asdict
 
     from gemmaq.calibration.complete import Basis
 
-    settings = {name: value for name, value in asdict(known).items() if name not in ("texts", "digest")}
-    found = _of_imatrix(imatrix) if imatrix else of_text("verify --against", text, settings)
-    if found.calibration.digest != known.digest:
+    settings = {name: value for name, value in asdict(record).items() if name not in ("texts", "digest")}
+    basis = _from_imatrix(imatrix) if imatrix else from_text("verify --against", text, settings)
+    if basis.calibration.digest != record.digest:
         names = ", ".join(map(str, [imatrix] if imatrix else text or ()))
         raise InputError(
-            f"the artifact was calibrated on something else than {names}",
-            f"it was {', '.join(known.texts) or 'an importance matrix'} with SHA-256 {known.digest}",
+            f"the artifact was not calibrated on {names}",
+            f"it was calibrated on {', '.join(record.texts) or 'an importance matrix'} with SHA-256 {record.digest}",
         )
-    return Basis(known, found.text, found.imatrix)
+    return Basis(record, basis.text, basis.imatrix)
 
 
-def _of_imatrix(path: Path) -> Basis:
+def _from_imatrix(path: Path) -> Basis:
     from hashlib import sha256
 
     from gemmaq.calibration.complete import Basis
-    from gemmaq.calibration.imatrix import read as read_matrix
+    from gemmaq.calibration.imatrix import read as read_imatrix
     from gemmaq.planning.request import Calibration
 
-    found = read_matrix(path)
-    return Basis(Calibration((), sha256(path.read_bytes()).hexdigest()), None, found)
+    imatrix = read_imatrix(path)
+    return Basis(Calibration((), sha256(path.read_bytes()).hexdigest()), None, imatrix)
 
 
 def described(checkpoint: Checkpoint, plans: Sequence[Plan], basis: Basis) -> str:
-    """What calibration will do, in a sentence."""
+    """One sentence about the calibration to come."""
     from gemmaq.calibration import memory
-    from gemmaq.calibration.complete import needed
+    from gemmaq.methods import Needs
 
-    how = basis.calibration
-    if not how.texts:
-        return "codes are chosen by an importance matrix"
-    text = f"calibrated on at most {how.tokens:,} tokens of {', '.join(how.texts)}, {how.context} at a time"
-    if "gptq" not in needed(plans):
+    settings = basis.calibration
+    if not settings.texts:
+        return "codes are chosen with an importance matrix"
+    text = (
+        f"calibrating on up to {settings.tokens:,} tokens of {', '.join(settings.texts)}, {settings.context} at a time"
+    )
+    if not any(tensor.needs is Needs.HESSIAN for plan in plans for tensor in plan.tensors):
         return text
-    return f"{text}; takes about {console.size(memory(checkpoint.config, how.tokens))} of memory beside torch's own"
+    return f"{text}; takes about {console.size(memory(checkpoint.config, settings.tokens))} of memory, besides torch"

@@ -36,7 +36,9 @@ def imatrix(
     from gemmaq.files.atomic import write_file
 
     settings = {"tokens": calibration_tokens, "context": calibration_context}
-    basis = calibration.of_text("imatrix", text, {name: value for name, value in settings.items() if value is not None})
+    basis = calibration.from_text(
+        "imatrix", text, {name: value for name, value in settings.items() if value is not None}
+    )
     assert basis.text is not None
     if output.exists() and not force:
         raise OutputError(f"{output} exists", "choose another -o, or replace it with --force")

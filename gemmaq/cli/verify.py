@@ -62,7 +62,7 @@ def verify(
     if against is None and (text or imatrix):
         raise UsageError(f"{'--text' if text else '--imatrix'} serves --against SOURCE alone")
     if text and imatrix:
-        raise UsageError("--text and --imatrix cannot go together", "give what gemmaq.json names")
+        raise UsageError("--text and --imatrix exclude each other", "give the one that gemmaq.json names")
     silent = quiet or as_json
     with console.progress(f"reading {artifact}", silent) as progress:
         reports = examine(artifact, progress)
@@ -103,7 +103,7 @@ def _basis(report: Report, text: list[Path] | None, imatrix: Path | None) -> Bas
         return None
     if not text and not imatrix and texts.read([texts.DEFAULT]).digest != known.digest:
         return None
-    return calibration.again(known, text, imatrix)
+    return calibration.from_record(known, text, imatrix)
 
 
 def _compare(

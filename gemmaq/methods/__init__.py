@@ -43,6 +43,8 @@ class Method:
         fallback: method for tensors in encodings that it does not write, None to refuse them.
         portable_when_shared: whether scales become portable as soon as any of the containers has BF16 scales; without
             it only --portable changes them.
+        keeps_grid: whether its scales are those of the grid that the weights lie on, so that it matters if a container
+            has to round them.
     """
 
     name: str
@@ -52,6 +54,7 @@ class Method:
     module: str | None = None
     fallback: str | None = None
     portable_when_shared: bool = True
+    keeps_grid: bool = False
 
     @property
     def is_calibrated(self) -> bool:
@@ -80,6 +83,7 @@ METHODS: dict[str, Method] = {
             module="gemmaq.methods.lattice",
             fallback="nearest",
             portable_when_shared=False,
+            keeps_grid=True,
         ),
         Method(
             "importance",

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 
 from gemmaq.checkpoint import Checkpoint
+from gemmaq.methods import METHODS
 from gemmaq.methods.lattice import GridFit
 from gemmaq.planning.plan import PlannedTensor
 
@@ -56,7 +57,7 @@ def _grid_warnings(
         warnings.append(f"{_tensors(len(body))} trained for an int4 grid but written as {kinds}: q4_0 keeps the grid")
     elif lost:
         warnings.append("the embedding lies on an int4 grid too: --embedding q4_0 loses nothing and is smaller")
-    forced = [t for t in planned if t.choice.method == "lattice" and t.source.name not in trained]
+    forced = [t for t in planned if METHODS[t.choice.method].keeps_grid and t.source.name not in trained]
     if forced:
         warnings.append(f"{_tensors(len(forced))} on no int4 grid: method lattice gives them the closest it can find")
     others = Counter(v.rule for v in fits.values() if v.rule is not None and not v.on_grid)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from gemmaq.checkpoint import Tensor
 from gemmaq.encodings import ENCODINGS, Encoding
-from gemmaq.methods import Choice
+from gemmaq.methods import METHODS, Choice, Needs
 from gemmaq.planning.recipe import Recipe
 
 MMPROJ = ("f16", "bf16", "f32")
@@ -130,6 +130,16 @@ class PlannedTensor:
     def stored(self) -> Tensor:
         """What is read to write it."""
         return self.solved or self.source
+
+    @property
+    def needs(self) -> Needs:
+        """What its method has to know besides the weights."""
+        return METHODS[self.choice.method].needs
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether its codes can be chosen: calibrated methods need importances, or codes chosen ahead."""
+        return self.needs is Needs.NOTHING or self.solved is not None or self.choice.importance is not None
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -16,7 +16,6 @@ from gemmaq.convert.layout import Artifact, lay_out, make_plans
 from gemmaq.convert.run import Conversion, Options, artifacts
 from gemmaq.encodings import ENCODINGS
 from gemmaq.errors import InputError
-from gemmaq.methods import METHODS
 from gemmaq.planning.plan import PlannedTensor
 from gemmaq.planning.survey import fits_for
 from gemmaq.progress import ProgressCallback
@@ -85,11 +84,7 @@ def _compared(
         made = _as_tensor(planned, target.layout, [array for array in there if array is not None])
         if made is None:
             problems.append(f"tensor {planned.name} is not there as {planned.encoding.label} {list(planned.shape)}")
-        elif (
-            METHODS[planned.choice.method].is_calibrated
-            and planned.solved is None
-            and planned.choice.importance is None
-        ):
+        elif not planned.is_complete:
             pairs.append(Pair(planned.name, planned.source, made))
             unknown += 1
         else:

@@ -156,7 +156,7 @@ def test_gemmaq_json_says_what_codes_were_calibrated_on(method, text, made):
 
 def test_what_is_shown_names_text_and_memory(model, text, out):
     done = run("convert", model, "--method", "gptq", "--text", text, *SHORT, "-o", out, "--dry-run")
-    assert "at most 640 tokens of letters.txt, 64 at a time" in done.stderr and "of memory" in done.stderr
+    assert "up to 640 tokens of letters.txt, 64 at a time" in done.stderr and "of memory" in done.stderr
     assert str(text.parent) not in done.stderr + done.stdout
     report = json.loads(run("convert", model, "--method", "gptq", "--text", text, *SHORT, "-o", out, "--json").stdout)
     assert report["artifacts"] and out.is_dir()
@@ -279,10 +279,10 @@ def test_verify_refuses_what_serves_nothing(model, text, matrix, made, out, tmp_
     words = ("was not calibrated on anything",)
     refused(2, words, "verify", out, "--against", model, "--text", text, under=tmp_path)
     both = ("--text", text, "--imatrix", matrix)
-    refused(2, ("cannot go together",), "verify", made["gptq"], "--against", model, *both, under=tmp_path)
+    refused(2, ("exclude each other",), "verify", made["gptq"], "--against", model, *both, under=tmp_path)
     for flag, value in (("--text", text), ("--imatrix", matrix)):
         refused(2, (flag, "--against"), "verify", made["gptq"], flag, value, under=tmp_path)
-    refused(3, ("something else",), "verify", made["gptq"], "--against", model, "--imatrix", matrix, under=tmp_path)
+    refused(3, ("was not calibrated on",), "verify", made["gptq"], "--against", model, "--imatrix", matrix, under=tmp_path)
 
 
 def test_a_calibration_that_cannot_be_is_not_believed(model, made, tmp_path):
@@ -356,7 +356,7 @@ def test_imatrix_says_what_it_did(model, text, tmp_path):
         (("--imatrix", "MATRIX"), 2, ("--imatrix", "importance and gptq")),
         (("--calibration-context", 64), 2, ("--calibration-context", "importance and gptq")),
         (("--order", "columns"), 2, ("--order",)),
-        (("--method", "gptq", "--imatrix", "MATRIX"), 2, ("--imatrix serves method importance", "--text")),
+        (("--method", "gptq", "--imatrix", "MATRIX"), 2, ("--imatrix is for method importance", "--text")),
         (("--method", "importance", "--imatrix", "MATRIX", "--text", "TEXT"), 2, ("--imatrix", "--text")),
         (("--method", "importance", "--imatrix", "MATRIX", "--calibration-tokens", 64), 2, ("--calibration-tokens",)),
         (("--method", "importance", "--damping", 0.1), 2, ("--damping", "gptq")),
@@ -371,7 +371,7 @@ def test_imatrix_says_what_it_did(model, text, tmp_path):
         (("--method", "gptq", "--text", "EMPTY"), 3, ("no text",)),
         (("--method", "gptq", "--text", "TINY"), 3, ("fewer than 512 tokens", "shorter sequences")),
         (("--method", "importance", "--text", "TINY"), 3, ("fewer than 512 tokens",)),
-        (("--method", "gptq", "--calibration-context", 4096), 3, ("4096 is longer than the model's 2048",)),
+        (("--method", "gptq", "--calibration-context", 4096), 3, ("4096 tokens is longer than the model's 2048",)),
         (("--method", "gptq", "--quant", "q4_k_m"), 3, ("gptq cannot write", "q4_0", "affine8-g64")),
         (("--method", "importance", "--quant", "q6_k"), 3, ("importance cannot write", "q5_1")),
     ],

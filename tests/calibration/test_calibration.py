@@ -1,0 +1,15 @@
+"""Memory that calibration takes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from damage import SMALL
+from gemmaq.calibration import memory
+
+
+def test_memory_grows_with_the_model_and_the_tokens():
+    tiny = memory(SMALL, 1000)
+    assert memory(SMALL, 2000) - tiny >= 2 * 1000 * 4 * SMALL.hidden_size
+    assert memory(replace(SMALL, num_hidden_layers=99), 1000) == tiny
+    assert memory(replace(SMALL, intermediate_size=960), 1000) > tiny + 3 * 4 * (960**2 - 96**2)

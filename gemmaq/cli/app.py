@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import io
 import os
 import signal
 import sys
@@ -23,11 +24,13 @@ from gemmaq.cli.pull import pull
 from gemmaq.cli.push import push
 from gemmaq.cli.qat import qat
 from gemmaq.cli.verify import verify
-from gemmaq.errors import GemmaqError
+from gemmaq.errors import GemmaqError, UsageError
 
 INTERRUPTED = 130
 _PIPE_CLOSED = 141
 _TERMINATED = 143
+_CommandLineError: type[Exception] = typer.BadParameter.__bases__[0]
+"""What typer raises for any mistake on the command line; its module has moved, from click into typer."""
 
 
 class _Group(typer.core.TyperGroup):
@@ -36,12 +39,12 @@ class _Group(typer.core.TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         try:
             result = super().invoke(ctx)
-            sys.stdout.flush()
+            console.flush()
         except KeyboardInterrupt:
             console.say("interrupted, nothing half-written was kept")
             raise typer.Exit(INTERRUPTED) from None
         except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            console.discard_stdout()
             raise typer.Exit(_PIPE_CLOSED) from None
         return result
 
@@ -49,13 +52,13 @@ class _Group(typer.core.TyperGroup):
 app = typer.Typer(
     name="gemmaq",
     cls=_Group,
-    help="Quantize Gemma 3 for any local runtime.",
+    help="Quantize Gemma models for any local runtime.",
     epilog=(
         "Exit codes: 0 done, 1 bug, 2 usage, 3 input unusable, 4 authentication, 5 not found, 6 network, "
         "7 output exists or cannot be written, 8 verification failed, "
         "130 interrupted. GEMMAQ_DEBUG=1 shows the traceback of an unexpected error."
     ),
-    no_args_is_help=True,
+    invoke_without_command=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -71,11 +74,15 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def root(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """Options before any command."""
+    """Show the help if no command is given."""
+    if context.invoked_subcommand is None:
+        console.say(context.get_help())
+        raise typer.Exit(UsageError.exit_code)
 
 
 app.command("pull")(pull)
@@ -94,14 +101,26 @@ def main() -> None:
     """Run the command line; every way to fail has its exit code."""
     gc.disable()  # nothing here makes cycles, and collections would walk a quarter of a million tokens again and again
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(_TERMINATED))
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that cannot show a character shows ?
     try:
-        app()
+        sys.exit(app(standalone_mode=False) or 0)
     except GemmaqError as problem:
         console.error(problem)
         sys.exit(problem.exit_code)
+    except _CommandLineError as mistake:
+        console.error(_usage_error(mistake))
+        sys.exit(UsageError.exit_code)
     except Exception as bug:
         if os.environ.get("GEMMAQ_DEBUG"):
             raise
         console.say(f"error: {type(bug).__name__}: {bug}")
         console.say("this is a bug in gemmaq; GEMMAQ_DEBUG=1 shows where")
         sys.exit(1)
+
+
+def _usage_error(mistake: Any) -> UsageError:
+    """A mistake that typer found on the command line, in our own style."""
+    text = mistake.format_message().rstrip(".")
+    return UsageError(text[:1].lower() + text[1:], f"{mistake.ctx.command_path} --help" if mistake.ctx else None)

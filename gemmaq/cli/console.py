@@ -1,4 +1,4 @@
-"""The only place that prints. Results go to stdout, everything else to stderr."""
+"""Printing, which happens here alone: results on stdout, everything else on stderr."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from gemmaq.errors import GemmaqError
+from gemmaq.errors import GemmaqError, OutputError
 from gemmaq.progress import Progress, ProgressCallback, ignore
 
 if TYPE_CHECKING:
@@ -23,36 +23,119 @@ _NOTE_SECONDS = 15.0
 """Between two lines about a task with a note."""
 
 
+@dataclass(frozen=True, slots=True)
+class Output:
+    """The one result of a command, in the form that its flags ask for.
+
+    Attributes:
+        command: Name of the command, for the schema of its JSON.
+        as_json: Print one JSON object.
+        quiet: Print only the essential value.
+        main: Whether this process prints at all; of several that compute together only one does.
+    """
+
+    command: str
+    as_json: bool
+    quiet: bool
+    main: bool = True
+
+    @property
+    def silent(self) -> bool:
+        """Whether progress and remarks for people are left out."""
+        return self.as_json or self.quiet or not self.main
+
+    def say(self, text: str) -> None:
+        """Print a remark for people, on stderr."""
+        if not self.silent:
+            say(text)
+
+    def emit(
+        self,
+        document: Callable[[], Mapping[str, Any]],
+        *,
+        essential: Callable[[], Iterable[str]],
+        show: Callable[[], None],
+    ) -> None:
+        """Print the result.
+
+        Args:
+            document: Called for the JSON object.
+            essential: Called for the lines that are printed if quiet.
+            show: Prints the result for people.
+        """
+        if not self.main:
+            return
+        if self.as_json:
+            emit_json(self.command, document())
+        elif self.quiet:
+            for line in essential():
+                out(line)
+        else:
+            show()
+
+
 def out(text: str) -> None:
-    """A line of the result."""
-    sys.stdout.write(text + "\n")
+    """Print a line of the result, on stdout."""
+    with _stdout_checked():
+        sys.stdout.write(text + "\n")
 
 
-def emit_json(command: str, value: dict[str, Any]) -> None:
-    """The one JSON object of a command."""
-    out(json.dumps({"schema": f"gemmaq.{command}/1", **value}, ensure_ascii=False))
+def flush() -> None:
+    """Bring the result to its reader.
+
+    Raises:
+        OutputError: Stdout cannot be written, as on a full disk.
+    """
+    with _stdout_checked():
+        sys.stdout.flush()
+
+
+@contextmanager
+def _stdout_checked() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        discard_stdout()
+        raise OutputError(f"standard output cannot be written: {error.strerror}") from error
+
+
+def discard_stdout() -> None:
+    """Send the rest of the result nowhere, so that Python does not fail over it again at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def emit_json(command: str, value: Mapping[str, Any]) -> None:
+    """Print the one JSON object of a command, with its schema; escaped where stdout does not take all of Unicode."""
+    escaped = (sys.stdout.encoding or "utf-8").lower().replace("-", "") != "utf8"
+    out(json.dumps({"schema": f"gemmaq.{command}/1", **value}, ensure_ascii=escaped))
 
 
 def say(text: str) -> None:
-    """A line for the person watching."""
+    """Print a line for the person watching, on stderr."""
     sys.stderr.write(text + "\n")
 
 
 def warn(text: str) -> None:
-    """Something the user should know."""
+    """Print something that the user should know, on stderr."""
     say(_styled("warning:", "33") + " " + text)
 
 
 def error(problem: GemmaqError) -> None:
-    """What is wrong, and what to do next."""
+    """Print what is wrong and what to do next, on stderr."""
     say(_styled("error:", "31") + " " + problem.message)
     if problem.hint:
         say(_styled("  try:", "36") + " " + problem.hint)
 
 
 def _styled(text: str, color: str) -> str:
-    colored = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
-    return f"\033[1;{color}m{text}\033[0m" if colored else text
+    return f"\033[1;{color}m{text}\033[0m" if _draws() and not os.environ.get("NO_COLOR") else text
+
+
+def _draws() -> bool:
+    """Whether stderr is a terminal that can move its cursor and show colours."""
+    return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
 
 
 def _console(stderr: bool) -> Console:
@@ -69,11 +152,21 @@ def _console(stderr: bool) -> Console:
 
 
 def table(
-    title: str | None, columns: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1, fold: bool = False
+    title: str | None,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    left: int = 1,
+    fold: bool = False,
 ) -> None:
-    """A table on stdout; the first `left` columns are words, the others numbers.
+    """Print a table on stdout.
 
-    With `fold` words are broken where the terminal is too narrow, else whatever is too long is cut off.
+    Args:
+        title: Line above it, or None.
+        columns: Heads of the columns.
+        rows: Cells.
+        left: Number of columns, from the left, that hold words; the others hold numbers.
+        fold: Break words where the terminal is too narrow; otherwise cells that are too long are cut.
     """
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
@@ -89,7 +182,8 @@ def table(
         )
     for row in rows:
         grid.add_row(*row)
-    _console(stderr=False).print(grid)
+    with _stdout_checked():
+        _console(stderr=False).print(grid)
 
 
 @contextmanager
@@ -103,7 +197,7 @@ def progress(title: str | None, quiet: bool, total: int | None = None) -> Iterat
     """
     if quiet:
         yield ignore
-    elif not sys.stderr.isatty():
+    elif not _draws():
         if title is not None:
             say(title)
         yield _lines(titled=title is not None)

@@ -1,10 +1,14 @@
-"""Parts that several commands share: opening sources, counting workers."""
+"""Parts that several commands share: their common options, opening sources, counting workers."""
 
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from gemmaq.cli import console
 
@@ -12,6 +16,49 @@ if TYPE_CHECKING:
     from gemmaq.checkpoint import Checkpoint
     from gemmaq.progress import ProgressCallback
     from gemmaq.sources.pull import Download
+
+
+_NUMBER = re.compile(r"(\d+)(k?)", re.IGNORECASE)
+
+
+def count(least: int) -> Callable[[str], int]:
+    """A parser of whole numbers from `least` on, for options; `32k` is 32768."""
+
+    def parse(text: str | int) -> int:
+        match = _NUMBER.fullmatch(str(text))
+        number = int(match[1]) * (1024 if match[2] else 1) if match else 0
+        if number < least:
+            raise typer.BadParameter(f"{text!r} is not a whole number from {least} on.")
+        return number
+
+    return parse
+
+
+def quiet_option(value: str) -> Any:
+    """The option `-q` of a command whose essential value is `value`."""
+    return typer.Option("-q", "--quiet", help=f"Print only {value}.")
+
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+Device = Annotated[
+    str | None,
+    typer.Option(
+        "--device",
+        metavar="DEVICE",
+        envvar="GEMMAQ_DEVICE",
+        help="Device to compute on: cpu, cuda, cuda:1 or mps. Default: the best there is.",
+    ),
+]
+Threads = Annotated[
+    int | None,
+    typer.Option(
+        "--threads",
+        metavar="N",
+        parser=count(1),
+        envvar="GEMMAQ_THREADS",
+        help="Number of worker threads. Default: one for each core.",
+    ),
+]
 
 
 def opened(source: str, dry_run: bool, quiet: bool) -> Checkpoint:

@@ -7,6 +7,7 @@ import io
 import os
 import signal
 import sys
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
@@ -49,6 +50,19 @@ class _Group(typer.core.TyperGroup):
         return result
 
 
+class _Command(typer.core.TyperCommand):
+    """Shows arguments in its help as SOURCE, where typer writes {SOURCE} and adds <str>."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        for parameter in self.params:
+            if parameter.param_type_name == "argument":
+                setattr(parameter, "display_type_rich", lambda ctx: "")  # noqa: B010 - mypy knows it as a method
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        return [piece.replace("{", "").replace("}", "") for piece in super().collect_usage_pieces(ctx)]
+
+
 app = typer.Typer(
     name="gemmaq",
     cls=_Group,
@@ -85,16 +99,22 @@ def root(
         raise typer.Exit(UsageError.exit_code)
 
 
-app.command("pull")(pull)
-app.command("inspect")(inspect)
-app.command("convert")(convert)
-app.command("imatrix")(imatrix)
-app.command("verify")(verify)
-app.command("estimate-vram")(estimate_vram)
-app.command("evaluate")(evaluate)
-app.command("qat")(qat)
-app.command("push")(push)
-app.command("install")(install)
+_COMMANDS: dict[str, Callable[..., None]] = {
+    "pull": pull,
+    "inspect": inspect,
+    "convert": convert,
+    "imatrix": imatrix,
+    "verify": verify,
+    "estimate-vram": estimate_vram,
+    "evaluate": evaluate,
+    "qat": qat,
+    "push": push,
+    "install": install,
+}
+"""In the order in which the help lists them."""
+
+for _name, _function in _COMMANDS.items():
+    app.command(_name, cls=_Command)(_function)
 
 
 def main() -> None:

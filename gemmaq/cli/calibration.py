@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gemmaq.cli import console
+from gemmaq.cli.options import count
 from gemmaq.errors import InputError, UsageError
 
 if TYPE_CHECKING:
@@ -34,20 +35,14 @@ Tokens = Annotated[
     typer.Option(
         "--calibration-tokens",
         metavar="N",
-        min=16,
+        parser=count(16),
         envvar=_TOKENS,
         help="Maximum tokens of text to calibrate on. Default: 16384.",
     ),
 ]
 Context = Annotated[
     int | None,
-    typer.Option("--calibration-context", metavar="N", min=16, help="Tokens in a sequence. Default: 512."),
-]
-Device = Annotated[
-    str | None,
-    typer.Option(
-        "--device", metavar="NAME", help="Device to compute on: cpu, cuda, cuda:1, mps. Default: the best there is."
-    ),
+    typer.Option("--calibration-context", metavar="N", parser=count(16), help="Tokens per sequence. Default: 512."),
 ]
 _FLAGS = {
     "tokens": "--calibration-tokens", "context": "--calibration-context", "damping": "--damping", "order": "--order",

@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from gemmaq.cli import calibration, console
-from gemmaq.cli.options import cores, opened
+from gemmaq.cli.console import Output
+from gemmaq.cli.options import Device, Json, Threads, cores, opened, quiet_option
 from gemmaq.cli.views import convert as convert_views
 from gemmaq.errors import UsageError
 
@@ -23,10 +24,12 @@ _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 1 << 10, "mi": 1 << 2
 
 
 def convert(
+    *,
     source: Annotated[
         str,
         typer.Argument(
-            help="A folder (Hugging Face, MLX or compressed-tensors), a .gguf file, or sample:gemma-3-270m."
+            metavar="SOURCE",
+            help="A folder (Hugging Face, MLX or compressed-tensors), a .gguf file, or sample:gemma-3-270m.",
         ),
     ],
     to: Annotated[
@@ -109,7 +112,7 @@ def convert(
             "lie. Default: importance.",
         ),
     ] = None,
-    device: calibration.Device = None,
+    device: Device = None,
     mmproj: Annotated[
         str,
         typer.Option(
@@ -123,19 +126,17 @@ def convert(
         str | None,
         typer.Option("--max-shard-size", metavar="SIZE", help="Split into files of at most this size: 2G, 500M, 4GiB."),
     ] = None,
-    threads: Annotated[
-        int | None, typer.Option("--threads", metavar="N", min=1, envvar="GEMMAQ_THREADS", help="Workers.")
-    ] = None,
+    threads: Threads = None,
     output: Annotated[
         Path | None,
         typer.Option("-o", "--output", metavar="DIR", help="Folder to make. Default: ./MODEL-TYPE-CONTAINER."),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier artifact.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be written, to the byte.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
-    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Only the artifacts' paths, one a line.")] = False,
+    as_json: Json = False,
+    quiet: Annotated[bool, quiet_option("the artifacts' paths, one a line")] = False,
 ) -> None:
-    """Quantize a Gemma 3 checkpoint and write it for one runtime or several."""
+    """Quantize a model into GGUF, MLX or safetensors files."""
     from gemmaq.convert.layout import lay_out
     from gemmaq.convert.run import Conversion, Options, prepare, run
     from gemmaq.planning.request import Request
@@ -151,34 +152,37 @@ def convert(
     request = Request(
         asked, names, portable, scales.lower(), _mmproj(mmproj), limit, basis.calibration if basis else None
     )
-    silent = quiet or as_json
-    checkpoint = opened(source, dry_run, silent)
+    shown = Output("convert", as_json, quiet)
+    checkpoint = opened(source, dry_run, shown.silent)
     folder = output or _folder(checkpoint, request)
     conversion = Conversion(checkpoint, request, folder, basis)
     prepared = prepare(conversion, force=force, dry_run=dry_run)
     for warning in prepared.warnings:
         console.warn(warning)
-    if basis is not None and not silent:
-        console.say(calibration.described(checkpoint, prepared.plans, basis))
+    if basis is not None:
+        shown.say(calibration.described(checkpoint, prepared.plans, basis))
     if dry_run:
         artifacts, outcomes = lay_out(checkpoint, prepared.plans, request, folder), None
     else:
-        with console.progress(None, silent) as progress:
+        with console.progress(None, shown.silent) as progress:
             result = run(conversion, prepared.plans, Options(threads or cores(), device, force), progress)
         artifacts, outcomes = result.artifacts, result.outcomes
         for artifact in artifacts:
             convert_views.warn_rounded(artifact.plan, result.outcomes)
     seconds = None if dry_run else time.monotonic() - started
-    if as_json:
+    grids = prepared.fits
+
+    def document() -> dict[str, Any]:
         report = convert_views.report(
             source, checkpoint, artifacts, counter=outcomes, warnings=prepared.warnings, seconds=seconds
         )
-        console.emit_json("convert", report | ({"grid": convert_views.grid(prepared.fits)} if prepared.fits else {}))
-    elif quiet:
-        for artifact in artifacts:
-            console.out(str(artifact.folder))
-    else:
-        convert_views.summarize(artifacts, prepared.fits, seconds)
+        return report | ({"grid": convert_views.grid(grids)} if grids else {})
+
+    shown.emit(
+        document,
+        essential=lambda: [str(artifact.folder) for artifact in artifacts],
+        show=lambda: convert_views.summarize(artifacts, grids, seconds),
+    )
 
 
 def _recipe(quant: str | None, embedding: str | None, method: str | None, recipe: str | None) -> Recipe:

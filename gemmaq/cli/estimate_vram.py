@@ -11,6 +11,8 @@ import typer
 
 from gemmaq import vram
 from gemmaq.cli import console
+from gemmaq.cli.console import Output
+from gemmaq.cli.options import Json, quiet_option
 from gemmaq.errors import UsageError
 from gemmaq.models.families import sizes
 
@@ -100,10 +102,10 @@ def estimate_vram(
         Path | None, typer.Option(metavar="FILE", help="Draw memory against context into an .svg or .png file.")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing plot.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Print only the totals in bytes, one per line.")] = False,
+    as_json: Json = False,
+    quiet: Annotated[bool, quiet_option("the totals in bytes, one per line")] = False,
 ) -> None:
-    """Estimate the memory that a model takes in a runtime, and the cards that it fits.
+    """Estimate the memory a model needs, and which cards it fits.
 
     For llama.cpp, weights, cache and compute buffer are what its own allocator gives them, all layers on the GPU.
     """
@@ -145,13 +147,11 @@ def estimate_vram(
         )
     if plot is not None:
         views.draw(plot, results, request.cards, force=force)
-    if as_json:
-        console.emit_json("estimate-vram", {"estimates": [views.entry(result) for result in results]})
-    elif quiet:
-        for result in results:
-            console.out(str(result.estimate.total))
-    else:
-        views.show(results, headlines=request.all_sizes)
+    Output("estimate-vram", as_json, quiet).emit(
+        lambda: {"estimates": [views.entry(result) for result in results]},
+        essential=lambda: [str(result.estimate.total) for result in results],
+        show=lambda: views.show(results, headlines=request.all_sizes),
+    )
     if plot is not None and not quiet:
         console.say(f"written: {plot}")
 

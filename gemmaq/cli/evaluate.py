@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gemmaq.cli import console
+from gemmaq.cli.console import Output
+from gemmaq.cli.options import Device, Json, Threads, cores, count, opened, quiet_option
 from gemmaq.errors import OutputError
 
 if TYPE_CHECKING:
@@ -24,10 +26,11 @@ _COLUMNS = ("model", "size", "bits/weight", "perplexity", "mean KL", "KL ±", "9
 
 
 def evaluate(
+    *,
     models: Annotated[
         list[str],
         typer.Argument(
-            metavar="MODEL...", help="Folders (Hugging Face, MLX or compressed-tensors), .gguf files or repositories."
+            metavar="MODEL", help="Folders (Hugging Face, MLX or compressed-tensors), .gguf files or repositories."
         ),
     ],
     reference: Annotated[
@@ -36,23 +39,23 @@ def evaluate(
     texts: Annotated[
         list[Path],
         typer.Option(
-            "--text", metavar="FILE", help="Text to predict, again for more: plain, or .jsonl of conversations."
+            "--text", metavar="FILE", help="Text to predict, plain or .jsonl of conversations; can be repeated."
         ),
     ],
     report: Annotated[
         Path | None, typer.Option(metavar="FILE.html", help="Write a page with charts, complete in itself.")
     ] = None,
-    context: Annotated[int, typer.Option(metavar="N", help="Tokens a chunk; the second half of each is scored.")] = 512,
+    context: Annotated[
+        int, typer.Option(metavar="N", parser=count(2), help="Tokens per chunk; the second half of each is scored.")
+    ] = 512,
     tokens: Annotated[
-        int, typer.Option(metavar="N", help="Tokens scored at most, in chunks spread evenly over the text.")
+        int,
+        typer.Option(
+            metavar="N", parser=count(1), help="Maximum number of scored tokens, spread evenly over the text."
+        ),
     ] = 8192,
-    device: Annotated[
-        str | None,
-        typer.Option(metavar="DEVICE", envvar="GEMMAQ_DEVICE", help="cpu, cuda, cuda:1 or mps. Default: the best."),
-    ] = None,
-    threads: Annotated[
-        int | None, typer.Option("--threads", metavar="N", min=1, envvar="GEMMAQ_THREADS", help="Workers.")
-    ] = None,
+    device: Device = None,
+    threads: Threads = None,
     cached: Annotated[
         bool,
         typer.Option(
@@ -61,15 +64,14 @@ def evaluate(
     ] = True,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing report.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything and say what would be scored.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
-    quiet: Annotated[
-        bool, typer.Option("-q", "--quiet", help="Only perplexity and mean KL, a line for each model.")
-    ] = False,
+    as_json: Json = False,
+    quiet: Annotated[bool, quiet_option("perplexity and mean KL, a line for each model")] = False,
 ) -> None:
-    """Measure what quantization costs: perplexity, KL divergence from a reference and agreement with it.
+    """Measure how much quality a quantization costs.
 
-    Texts are tokenized as they stand and cut in chunks as llama-perplexity cuts them, so that perplexities compare with
-    its; logits are those of the weights a model really holds, decoded to float32.
+    Every model is compared with a reference on the same text: perplexity, KL divergence of its predictions from the
+    reference's, and how often both predict the same token. Text is cut into chunks as llama-perplexity does it, so
+    that perplexities are comparable. Weights are decoded to float32 before they are used.
     """
     from gemmaq import evaluate as measure
     from gemmaq.evaluate import cache
@@ -77,35 +79,43 @@ def evaluate(
     from gemmaq.inference import device as forward
     from gemmaq.inference.documents import read
 
-    silent = quiet or as_json
+    shown = Output("evaluate", as_json, quiet)
     forward.require_torch("evaluate")
     measure.check(context, tokens)
     if report is not None:
         _check_report(report, force)
     text = read(texts)
-    opened = _opened([reference, *models], dry_run, silent)
+    opened = _opened([reference, *models], dry_run, shown.silent)
     chunks = _chunks(opened, text, context, tokens)
     if dry_run:
-        _dry(reference, models, chunks, report, as_json)
+
+        def show_plan() -> None:
+            console.out(f"{len(models)} model{'s' if len(models) > 1 else ''} against {reference}: {_scored(chunks)}")
+            if report is not None:
+                console.out(f"{report} would be written")
+            console.say("nothing was computed (dry run)")
+
+        shown.emit(lambda: _plan(reference, models, chunks), essential=tuple, show=show_plan)
         return
-    from gemmaq.cli.options import cores
 
     workers = threads or cores()
-    with forward.open_device(device, workers) as opened_device, console.progress(None, silent) as progress:
+    with forward.open_device(device, workers) as opened_device, console.progress(None, shown.silent) as progress:
         kept = cache.folder() if cached else None
         scores = measure.evaluate(opened[0], opened[1:], chunks, opened_device, progress, kept)
     found = described([reference, *models], opened, scores)
     if report is not None:
-        _write(report, opened, found, chunks, text, workers, force, silent)
-    if as_json:
-        console.emit_json("evaluate", _json(found, chunks))
-    elif quiet:
-        for model in found[1:]:
-            console.out(f"{model.score.perplexity:.6g}\t{model.score.kl_mean:.6g}")
-    else:
+        _write(report, opened, found, chunks, text, workers, force, shown.silent)
+
+    def show() -> None:
         _table(found, chunks)
         if report is not None:
-            console.say(f"written: {report}")
+            console.say(f"wrote {report}")
+
+    shown.emit(
+        lambda: _json(found, chunks),
+        essential=lambda: [f"{model.score.perplexity:.6g}\t{model.score.kl_mean:.6g}" for model in found[1:]],
+        show=show,
+    )
 
 
 def _check_report(report: Path, force: bool) -> None:
@@ -119,7 +129,6 @@ def _check_report(report: Path, force: bool) -> None:
 
 
 def _opened(sources: Sequence[str], dry_run: bool, quiet: bool) -> list[Checkpoint]:
-    from gemmaq.cli.options import opened
 
     known: dict[str, Checkpoint] = {}
     for source in sources:
@@ -139,23 +148,14 @@ def _chunks(opened: Sequence[Checkpoint], text: Text, context: int, tokens: int)
     return chunks(text, load_encoder(opened[0]), context, tokens)
 
 
-def _dry(reference: str, models: Sequence[str], chunks: Chunks, report: Path | None, as_json: bool) -> None:
-    """What would be done."""
-    if as_json:
-        console.emit_json(
-            "evaluate",
-            {
-                "reference": {"model": reference},
-                "tokens": chunks.scored,
-                "context": chunks.context,
-                "models": [{"model": model} for model in models],
-            },
-        )
-        return
-    console.out(f"{len(models)} model{'s' if len(models) > 1 else ''} against {reference}: {_scored(chunks)}")
-    if report is not None:
-        console.out(f"{report} would be written")
-    console.say("nothing was computed (dry run)")
+def _plan(reference: str, models: Sequence[str], chunks: Chunks) -> dict[str, Any]:
+    """The JSON object of a dry run."""
+    return {
+        "reference": {"model": reference},
+        "tokens": chunks.scored,
+        "context": chunks.context,
+        "models": [{"model": model} for model in models],
+    }
 
 
 def _scored(chunks: Chunks) -> str:

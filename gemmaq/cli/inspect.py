@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gemmaq.cli import console
+from gemmaq.cli.console import Output
+from gemmaq.cli.options import Json, quiet_option
 
 if TYPE_CHECKING:
     from gemmaq.checkpoint import Checkpoint
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 
 
 def inspect(
+    *,
     source: Annotated[
         str,
         typer.Argument(
@@ -26,19 +29,21 @@ def inspect(
         ),
     ],
     tensors: Annotated[bool, typer.Option("--tensors", help="List every tensor.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
-    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Only the model's name.")] = False,
+    as_json: Json = False,
+    quiet: Annotated[bool, quiet_option("the model's name")] = False,
 ) -> None:
-    """Say what a model file or folder is: architecture, sizes, types, tokenizer, anything odd."""
+    """Describe a model: architecture, sizes, types, tokenizer.
+
+    Also says whether its weights lie on an int4 grid, as those of a QAT checkpoint do, and what is odd about it.
+    """
     from gemmaq.sources.open import open_source
 
     checkpoint = open_source(source)
-    if as_json:
-        console.emit_json("inspect", _facts(checkpoint, tensors))
-    elif quiet:
-        console.out(checkpoint.name)
-    else:
-        _show(checkpoint, tensors)
+    Output("inspect", as_json, quiet).emit(
+        lambda: _facts(checkpoint, tensors),
+        essential=lambda: [checkpoint.name],
+        show=lambda: _show(checkpoint, tensors),
+    )
 
 
 def _facts(checkpoint: Checkpoint, with_tensors: bool) -> dict[str, Any]:

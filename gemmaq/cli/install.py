@@ -9,6 +9,8 @@ from typing import Annotated
 import typer
 
 from gemmaq.cli import console
+from gemmaq.cli.console import Output
+from gemmaq.cli.options import Json, quiet_option
 from gemmaq.errors import VerificationError
 from gemmaq.runtimes import RUNTIMES, Options, find, prepare
 
@@ -22,7 +24,10 @@ _NAME_FORMS = ", ".join(f"{runtime.name_form} for {runtime.title}" for runtime i
 
 
 def install(
-    artifact: Annotated[Path, typer.Argument(help="Folder that gemmaq convert made, or a .gguf file.")],
+    *,
+    artifact: Annotated[
+        Path, typer.Argument(metavar="ARTIFACT", help="Folder that gemmaq convert made, or a .gguf file.")
+    ],
     runtime: Annotated[
         str, typer.Option("--runtime", metavar="RUNTIME", help=f"Runtime to install into: {' or '.join(RUNTIMES)}.")
     ],
@@ -42,8 +47,8 @@ def install(
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace a model of that name.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
-    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Print only the model's name, or its folder.")] = False,
+    as_json: Json = False,
+    quiet: Annotated[bool, quiet_option("the model's name, or its folder")] = False,
 ) -> None:
     """Install an artifact into Ollama or LM Studio.
 
@@ -53,25 +58,27 @@ def install(
 
     entry = find(runtime)
     folder_of(artifact)
-    silent = quiet or as_json
+    shown = Output("install", as_json, quiet)
     plan = prepare(entry, Options(name, dest, model_yaml, force))
-    digests = _verify(artifact, silent)
+    digests = _verify(artifact, shown.silent)
     installation = plan(read_artifact(artifact), digests)
     report = dict(installation.report)
     if not dry_run:
         title = f"{installation.title}: {console.size(installation.size)}"
-        with console.progress(title, silent, installation.size) as progress:
-            report |= installation.run(progress, lambda line: None if silent else console.say(f"  {line}"))
-    if as_json:
-        console.emit_json("install", {"runtime": entry.name, "artifact": str(artifact), **report})
-    elif quiet:
-        console.out(installation.result)
-    elif not dry_run:
-        console.out(installation.next_step)
-    else:
-        for line in installation.files:
+        with console.progress(title, shown.silent, installation.size) as progress:
+            report |= installation.run(progress, lambda line: shown.say(f"  {line}"))
+
+    def show() -> None:
+        for line in installation.files if dry_run else [installation.next_step]:
             console.out(line)
-        console.say("nothing was done (dry run)")
+        if dry_run:
+            console.say("nothing was done (dry run)")
+
+    shown.emit(
+        lambda: {"runtime": entry.name, "artifact": str(artifact), **report},
+        essential=lambda: [installation.result],
+        show=show,
+    )
 
 
 def _verify(artifact: Path, quiet: bool) -> Mapping[str, str]:

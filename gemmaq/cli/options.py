@@ -26,7 +26,7 @@ def count(least: int) -> Callable[[str], int]:
 
     def parse(text: str | int) -> int:
         match = _NUMBER.fullmatch(str(text))
-        number = int(match[1]) * (1024 if match[2] else 1) if match else 0
+        number = int(match[1]) * (1024 if match[2] else 1) if match else -1
         if number < least:
             raise typer.BadParameter(f"{text!r} is not a whole number from {least} on.")
         return number

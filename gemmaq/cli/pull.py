@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gemmaq.cli import console
-from gemmaq.cli.options import download_bar
+from gemmaq.cli.console import Output
+from gemmaq.cli.options import Json, download_bar, quiet_option
 from gemmaq.errors import UsageError
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 
 def pull(
+    *,
     repo: Annotated[str, typer.Argument(metavar="REPO[@REV]", help="org/name, org/name@revision, or org/name:Q4_0.")],
     output: Annotated[
         Path | None, typer.Option("-o", "--output", metavar="DIR", help="Output folder. Default: the Hub's cache.")
@@ -28,8 +30,8 @@ def pull(
     offline: Annotated[bool, typer.Option("--offline", help="Use only the cache, like HF_HUB_OFFLINE=1.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Overwrite an existing DIR.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be downloaded.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
-    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Print only the folder.")] = False,
+    as_json: Json = False,
+    quiet: Annotated[bool, quiet_option("the folder")] = False,
 ) -> None:
     """Download a model from the Hugging Face Hub.
 
@@ -39,6 +41,7 @@ def pull(
     from gemmaq.hub import client, parse
     from gemmaq.sources import pull
 
+    shown = Output("pull", as_json, quiet)
     ref = parse(repo)
     if ref is None:
         raise UsageError(f"{repo!r} is not a valid repository name", "write org/name or org/name@revision")
@@ -48,31 +51,30 @@ def pull(
     if output is not None:
         check_output(output, 0, inputs=(), force=force)
     if dry_run:
-        _report_plan(files, as_json=as_json, quiet=quiet)
+        shown.emit(lambda: _document(files), essential=tuple, show=lambda: _show_plan(files))
         return
-    with download_bar(files, quiet=quiet or as_json) as progress:
+    with download_bar(files, quiet=shown.silent) as progress:
         folder, received = pull.download(files, progress)
     if output is not None:
         with staging(output, force) as stage:
             pull.copy(folder, files, stage)
         folder = output
-    if as_json:
-        console.emit_json("pull", _document(files) | {"path": str(folder), "fetched_bytes": received})
-        return
-    console.out(str(folder))
-    if not quiet:
+
+    def show() -> None:
+        console.out(str(folder))
         console.say(f"commit {files.listing.commit}, {console.size(received)} downloaded")
 
+    shown.emit(
+        lambda: _document(files) | {"path": str(folder), "fetched_bytes": received},
+        essential=lambda: [str(folder)],
+        show=show,
+    )
 
-def _report_plan(files: Download, *, as_json: bool, quiet: bool) -> None:
-    if as_json:
-        console.emit_json("pull", _document(files))
-    elif not quiet:
-        rows = [
-            (file.path, f"{file.size:,}", "to download" if file in files.missing else "cached") for file in files.files
-        ]
-        console.table(f"{files.listing.ref} at {files.listing.commit}", ("file", "bytes", ""), rows)
-        console.out(f"{console.size(files.missing_size)} of {console.size(files.size)} to download")
+
+def _show_plan(files: Download) -> None:
+    rows = [(file.path, f"{file.size:,}", "to download" if file in files.missing else "cached") for file in files.files]
+    console.table(f"{files.listing.ref} at {files.listing.commit}", ("file", "bytes", ""), rows)
+    console.out(f"{console.size(files.missing_size)} of {console.size(files.size)} to download")
 
 
 def _document(files: Download) -> dict[str, Any]:

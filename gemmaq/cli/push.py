@@ -5,11 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from gemmaq.cli import console
+from gemmaq.cli.console import Output
+from gemmaq.cli.options import Json, quiet_option
 from gemmaq.errors import UsageError
 
 if TYPE_CHECKING:
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 
 
 def push(
+    *,
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Artifact that gemmaq convert made.")],
     repo: Annotated[str, typer.Argument(metavar="REPO", help="org/name; created if it does not exist.")],
     revision: Annotated[
@@ -25,8 +28,8 @@ def push(
     ] = None,
     private: Annotated[bool, typer.Option("--private", help="Create a new repository as private.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be uploaded.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
-    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Print only the commit's page.")] = False,
+    as_json: Json = False,
+    quiet: Annotated[bool, quiet_option("the commit's page")] = False,
 ) -> None:
     """Publish an artifact on the Hugging Face Hub.
 
@@ -42,29 +45,34 @@ def push(
     if named is None or named.part or named.revision:
         raise UsageError(f"{repo!r} is not a valid repository name", "write org/name, and the branch with --revision")
     ref = Ref(named.repo, revision)
-    silent = quiet or as_json
-    with console.progress(f"reading {folder}", silent or dry_run) as progress:
+    shown = Output("push", as_json, quiet)
+    with console.progress(f"reading {folder}", shown.silent or dry_run) as progress:
         files = entries(folder, ref.repo, progress, memory=memory_table)
     missing = push.missing(ref, files)
     page = commit = None
     if missing and not dry_run:
-        if not silent:
-            console.say(f"uploading {len(missing)} files, {console.size(sum(entry.size for entry in missing))}")
-        commit, page = push.send(ref, missing, private=private, bars=sys.stderr.isatty() and not silent)
-    if as_json:
-        _report_json(ref, files, missing, commit=commit, page=page, dry_run=dry_run)
-    elif dry_run and not quiet:
-        rows = [
-            (entry.path, f"{entry.size:,}", "to upload" if entry in missing else "already there") for entry in files
-        ]
-        console.table(f"{ref.repo}, {ref.revision or 'main'}", ("file", "bytes", ""), rows)
-    elif page is not None:
-        console.out(page)
-    elif not quiet and not dry_run:
-        console.say(f"{ref.repo} has all files already, nothing was uploaded")
+        shown.say(f"uploading {len(missing)} files, {console.size(sum(entry.size for entry in missing))}")
+        commit, page = push.send(ref, missing, private=private, bars=sys.stderr.isatty() and not shown.silent)
+
+    def show() -> None:
+        if dry_run:
+            rows = [
+                (file.path, f"{file.size:,}", "to upload" if file in missing else "already there") for file in files
+            ]
+            console.table(f"{ref.repo}, {ref.revision or 'main'}", ("file", "bytes", ""), rows)
+        elif page is not None:
+            console.out(page)
+        else:
+            console.say(f"{ref.repo} has all files already, nothing was uploaded")
+
+    shown.emit(
+        lambda: _document(ref, files, missing, commit=commit, page=page, dry_run=dry_run),
+        essential=lambda: [page] if page else [],
+        show=show,
+    )
 
 
-def _report_json(
+def _document(
     ref: Ref,
     files: Sequence[Entry],
     missing: Sequence[Entry],
@@ -72,7 +80,8 @@ def _report_json(
     commit: str | None,
     page: str | None,
     dry_run: bool,
-) -> None:
+) -> dict[str, Any]:
+    """The JSON object of a push."""
     paths = {entry.path for entry in missing}
     rows = [
         {"path": entry.path, "bytes": entry.size, "sha256": entry.sha256, "sent": entry.path in paths and not dry_run}
@@ -80,4 +89,4 @@ def _report_json(
         for entry in files
     ]
     about = {"repo": ref.repo, "revision": ref.revision or "main", "commit": commit, "url": page}
-    console.emit_json("push", about | {"files": rows})
+    return about | {"files": rows}

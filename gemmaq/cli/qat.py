@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gemmaq.cli import console
-from gemmaq.cli.options import cores, opened
+from gemmaq.cli.console import Output
+from gemmaq.cli.options import Device, Json, Threads, cores, count, opened, quiet_option
 from gemmaq.cli.views import training as views
-from gemmaq.cli.views.training import Output
 from gemmaq.errors import UsageError
 from gemmaq.qat.settings import LEARNING_RATE, STEPS, VOCABULARY, Settings
 
@@ -33,7 +33,9 @@ _EXITS = {signal.SIGINT: 130, signal.SIGTERM: 143}
 
 def qat(
     *,
-    source: Annotated[str, typer.Argument(help="Model to train, also the teacher: anything that convert reads.")],
+    source: Annotated[
+        str, typer.Argument(metavar="SOURCE", help="Model to train, also the teacher: anything that convert reads.")
+    ],
     text: Annotated[
         list[Path],
         typer.Option("--text", metavar="FILE", help="Text to train on, plain or chats as .jsonl; can be repeated."),
@@ -62,7 +64,10 @@ def qat(
     steps: Annotated[
         int | None,
         typer.Option(
-            "--steps", metavar="N", min=1, help=f"Optimizer steps, per layer with --block-wise. Default: {STEPS}."
+            "--steps",
+            metavar="N",
+            parser=count(1),
+            help=f"Optimizer steps, per layer with --block-wise. Default: {STEPS}.",
         ),
     ] = None,
     minutes: Annotated[
@@ -74,23 +79,31 @@ def qat(
             help="Time budget of the whole command; decides on the steps unless --steps does.",
         ),
     ] = None,
-    batch: Annotated[int, typer.Option("--batch", metavar="N", min=1, help="Sequences per forward pass.")] = 2,
+    batch: Annotated[
+        int, typer.Option("--batch", metavar="N", parser=count(1), help="Sequences per forward pass.")
+    ] = 2,
     accumulate: Annotated[
-        int, typer.Option("--accumulate", metavar="N", min=1, help="Batches per optimizer step.")
+        int, typer.Option("--accumulate", metavar="N", parser=count(1), help="Batches per optimizer step.")
     ] = 1,
-    context: Annotated[int, typer.Option("--context", metavar="N", min=8, help="Tokens per sequence.")] = 128,
+    context: Annotated[int, typer.Option("--context", metavar="N", parser=count(8), help="Tokens per sequence.")] = 128,
     learning_rate: Annotated[
         float, typer.Option("--learning-rate", metavar="X", help="Peak learning rate.")
     ] = LEARNING_RATE,
     warm_up: Annotated[
-        int, typer.Option("--warm-up", metavar="N", min=1, help="Steps until the learning rate reaches its peak.")
+        int,
+        typer.Option("--warm-up", metavar="N", parser=count(1), help="Steps until the learning rate reaches its peak."),
     ] = 4,
     clip: Annotated[float, typer.Option("--clip", metavar="X", help="Norm that gradients are clipped to.")] = 1.0,
-    seed: Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Seed of data order, noise and samples.")] = 0,
+    seed: Annotated[
+        int, typer.Option("--seed", metavar="N", parser=count(0), help="Seed of data order, noise and samples.")
+    ] = 0,
     vocabulary: Annotated[
         int,
         typer.Option(
-            "--vocabulary", metavar="N", min=0, help="Compute the loss over the N most frequent tokens; 0 for all."
+            "--vocabulary",
+            metavar="N",
+            parser=count(0),
+            help="Compute the loss over the N most frequent tokens; 0 for all.",
         ),
     ] = VOCABULARY,
     teacher_samples: Annotated[
@@ -98,7 +111,7 @@ def qat(
         typer.Option(
             "--teacher-samples",
             metavar="N",
-            min=0,
+            parser=count(0),
             help="Sample N teacher tokens per position to disk, then train without the teacher.",
         ),
     ] = 0,
@@ -120,28 +133,24 @@ def qat(
         bool, typer.Option("--block-wise", help="Train one layer at a time: for models larger than memory.")
     ] = False,
     save_steps: Annotated[
-        int | None, typer.Option("--save-steps", metavar="N", min=1, help="Save the state every N steps, not by time.")
+        int | None,
+        typer.Option("--save-steps", metavar="N", parser=count(1), help="Save the state every N steps, not by time."),
     ] = None,
     save_minutes: Annotated[
         float, typer.Option("--save-minutes", metavar="M", min=0.01, help="Save the state every M minutes.")
     ] = 10.0,
     resume: Annotated[bool, typer.Option("--resume", help="Continue from the last saved state.")] = False,
-    device: Annotated[
-        str | None,
-        typer.Option("--device", metavar="NAME", help="Device to train on: cpu, cuda, mps. Default: the best one."),
-    ] = None,
-    threads: Annotated[
-        int | None, typer.Option("--threads", metavar="N", min=1, envvar="GEMMAQ_THREADS", help="CPU threads.")
-    ] = None,
+    device: Device = None,
+    threads: Threads = None,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", metavar="DIR", help="Folder to write. Default: ./MODEL-qat.")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing output.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be trained and written.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Print only the folder's path.")] = False,
+    as_json: Json = False,
+    quiet: Annotated[bool, quiet_option("the folder's path")] = False,
 ) -> None:
-    """Train weights to lie on an int4 grid, with the model itself as the teacher."""
+    """Train a model for int4 (QAT), with itself as the teacher."""
     from gemmaq.inference.device import require_torch
 
     started = time.monotonic()
@@ -175,7 +184,7 @@ def qat(
 
     torch.set_num_threads(threads or cores())
     with process_group(device, batch) as group:
-        shown = Output(as_json, quiet, group.main)
+        shown = Output("qat", as_json, quiet, group.main)
         checkpoint = opened(source, False, shown.silent)
         job = TrainingJob(
             source=checkpoint,
@@ -244,7 +253,7 @@ def _train(job: TrainingJob, data: TokenDataset, group: ProcessGroup, shown: Out
     work = work_folder.prepare(job, group)
     try:
         with console.progress(None, shown.silent) as progress, _signals() as stop_signal:
-            say = _ignore if shown.silent else console.say
+            say = shown.say
             lattices: dict[str, str] = {}
             if job.settings.dither:
                 say("looking for an earlier quantization of the weights")
@@ -282,10 +291,6 @@ def _warn_of_noise(lattices: dict[str, str]) -> None:
         f"{len(lattices)} matrices were quantized before ({kinds}); noise is added to them so that training stays "
         "stable. A checkpoint that was never quantized gives a better result"
     )
-
-
-def _ignore(text: str) -> None:
-    """Say nothing."""
 
 
 @contextmanager

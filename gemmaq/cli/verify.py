@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from gemmaq.cli import calibration, console
+from gemmaq.cli.console import Output
+from gemmaq.cli.options import Device, Json, Threads, cores, opened, quiet_option
 from gemmaq.errors import UsageError, VerificationError
 
 if TYPE_CHECKING:
@@ -24,8 +26,12 @@ _SHOWN = 20
 
 
 def verify(
+    *,
     artifact: Annotated[
-        Path, typer.Argument(help="The folder that gemmaq convert made, that of several, or a .gguf file.")
+        Path,
+        typer.Argument(
+            metavar="ARTIFACT", help="The folder that gemmaq convert made, that of several, or a .gguf file."
+        ),
     ],
     against: Annotated[
         str | None,
@@ -46,16 +52,15 @@ def verify(
     imatrix: Annotated[
         Path | None, typer.Option("--imatrix", metavar="FILE", help="With --against: the importance matrix likewise.")
     ] = None,
-    device: calibration.Device = None,
-    threads: Annotated[
-        int | None, typer.Option("--threads", metavar="N", min=1, envvar="GEMMAQ_THREADS", help="Workers.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
-    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Only what is wrong, one a line.")] = False,
+    device: Device = None,
+    threads: Threads = None,
+    as_json: Json = False,
+    quiet: Annotated[bool, quiet_option("what is wrong, one problem a line")] = False,
 ) -> None:
-    """Check that an artifact is what was made: digests, headers, tokenizer; with --against also what it was made of.
+    """Check an artifact, or compare it with its source.
 
-    An artifact without SHA256SUMS and gemmaq.json, someone else's, is checked as far as it can be.
+    Digests, headers, tokenizer and vision side are checked, without SHA256SUMS and gemmaq.json as far as possible.
+    With --against the weights are compared with a source, too.
     """
     from gemmaq.verify.examine import examine
 
@@ -63,26 +68,38 @@ def verify(
         raise UsageError(f"{'--text' if text else '--imatrix'} serves --against SOURCE alone")
     if text and imatrix:
         raise UsageError("--text and --imatrix exclude each other", "give the one that gemmaq.json names")
-    silent = quiet or as_json
-    with console.progress(f"reading {artifact}", silent) as progress:
+    shown = Output("verify", as_json, quiet)
+    with console.progress(f"reading {artifact}", shown.silent) as progress:
         reports = examine(artifact, progress)
     compared: dict[int, Comparison] = {}
     if against is not None:
-        from gemmaq.cli.options import cores, opened
-
-        source = opened(against, dry_run=False, quiet=silent)
+        source = opened(against, dry_run=False, quiet=shown.silent)
         for number, report in enumerate(reports):
             if report.model is not None:
                 basis = _basis(report, text, imatrix)
-                compared[number] = _compare(report, source, basis, device, threads or cores(), silent)
-    if as_json:
-        entries = [_entry(report, compared.get(number)) for number, report in enumerate(reports)]
-        good = not any(entry["problems"] for entry in entries)
-        console.emit_json("verify", {"path": str(artifact), "against": against, "ok": good, "artifacts": entries})
-    else:
-        for number, report in enumerate(reports):
-            _show(report, compared.get(number), quiet)
-    problems = [p for number, report in enumerate(reports) for p in _problems(report, compared.get(number))]
+                compared[number] = _compare(report, source, basis, device, threads or cores(), shown.silent)
+    checked = [(report, compared.get(number)) for number, report in enumerate(reports)]
+    problems = [problem for report, comparison in checked for problem in _problems(report, comparison)]
+
+    if not as_json:
+        for report, comparison in checked:
+            for note in comparison.notes if comparison is not None else ():
+                console.warn(f"{report.place}: {note}")
+
+    def show() -> None:
+        for report, comparison in checked:
+            _show(report, comparison)
+
+    shown.emit(
+        lambda: {
+            "path": str(artifact),
+            "against": against,
+            "ok": not problems,
+            "artifacts": [_entry(report, comparison) for report, comparison in checked],
+        },
+        essential=lambda: _first(problems),
+        show=show,
+    )
     if problems:
         more = f", and {len(problems) - 1} more" if len(problems) > 1 else ""
         raise VerificationError(f"{artifact} is not good: {problems[0]}{more}", "convert or fetch it again")
@@ -181,16 +198,17 @@ def _together(some: Sequence[Compared]) -> float:
     return relative(math.fsum(t.square_error for t in some), math.fsum(t.square for t in some))
 
 
-def _show(report: Report, compared: Comparison | None, quiet: bool) -> None:
-    problems = _problems(report, compared)
-    for problem in problems[:_SHOWN]:
-        console.out(problem)
+def _first(problems: Sequence[str]) -> Iterator[str]:
+    """The first problems, and how many more there are."""
+    yield from problems[:_SHOWN]
     if len(problems) > _SHOWN:
-        console.out(f"and {len(problems) - _SHOWN} more (--json lists all)")
-    for note in compared.notes if compared is not None else ():
-        console.warn(f"{report.place}: {note}")
-    if quiet:
-        return
+        yield f"and {len(problems) - _SHOWN} more (--json lists all)"
+
+
+def _show(report: Report, compared: Comparison | None) -> None:
+    problems = _problems(report, compared)
+    for line in _first(problems):
+        console.out(line)
     if compared is not None and compared.tensors:
         _table(report, compared)
     if not problems:

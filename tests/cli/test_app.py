@@ -1,150 +1,92 @@
-"""What scripts rely on: every command and flag, and an exit code for every way to fail."""
+"""The command line as a whole: its help, mistakes on it, and output that cannot be written."""
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
-import click
 import pytest
-import typer
 
-from gemmaq import __version__
-from gemmaq.cli.app import app
-from gemmaq.errors import (
-    AuthError,
-    GemmaqError,
-    InputError,
-    NetworkError,
-    NotFoundError,
-    OutputError,
-    UsageError,
-    VerificationError,
-)
-from gemmaq.sources import open as sources
+from gemmaq.cli.app import _COMMANDS, main
 from inprocess import run
 
-FLAGS = {
-    "pull": """
-        --dry-run --exclude --force --include --offline --output -o
-    """,
-    "inspect": """
-        --tensors
-    """,
-    "convert": """
-        --calibration-context --calibration-tokens --damping --device --dry-run --embedding --force
-        --imatrix --max-shard-size --method --mmproj --order --output --portable --quant --recipe --scales
-        --text --threads --to -o
-    """,
-    "imatrix": """
-        --calibration-context --calibration-tokens --device --dry-run --force --output --text --threads -o
-    """,
-    "verify": """
-        --against --device --imatrix --text --threads
-    """,
-    "estimate-vram": """
-        --context --embedding --engine --flash-attn --force --gpu --kv-type --kv-unified --no-flash-attn
-        --no-kv-unified --no-swa-full --no-vision --parallel --plot --published --quant --swa-full --ubatch
-        --vision
-    """,
-    "evaluate": """
-        --cache --context --device --dry-run --force --no-cache --reference --report --text --threads
-        --tokens
-    """,
-    "qat": """
-        --accumulate --activations --batch --block-wise --checkpoint-activations --clip --context --device
-        --dry-run --dtype --force --grid --held-out --learning-rate --minutes --no-dither --output --resume
-        --save-minutes --save-steps --seed --start --steps --teacher-samples --text --threads
-        --train-embedding --train-norms --vocabulary --warm-up -o
-    """,
-    "push": """
-        --dry-run --private --revision
-    """,
-    "install": """
-        --dest --dry-run --force --model-yaml --name --runtime
-    """,
-}
-"""Flags of every command, once published: none may go. All have --json and -q/--quiet."""
+WIDTH = 80
 
 
-class _Bug(Exception):
-    """No error that gemmaq knows."""
+def help_of(*command: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv("COLUMNS", str(WIDTH))
+    return run(*command, "--help").stdout
 
 
-def command(name: str) -> click.Command:
-    group = typer.main.get_command(app)
-    found: click.Command = group.commands[name]  # type: ignore[attr-defined]
-    return found
+def test_the_list_of_commands_shows_whole_sentences(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = help_of(monkeypatch=monkeypatch)
+    lines = {words[0]: words for line in shown.splitlines() if len(words := line.split(maxsplit=1)) == 2}
+    for name in _COMMANDS:
+        summary = lines[name][1]
+        assert summary.endswith(".") and not summary.endswith("..."), f"{name} is cut: {summary}"
+    assert all(len(line) <= WIDTH for line in shown.splitlines())
 
 
-@pytest.mark.parametrize("name", FLAGS)
-def test_no_flag_is_ever_lost(name: str) -> None:
-    flags = {flag for option in command(name).params for flag in (*option.opts, *option.secondary_opts)}
-    assert {*FLAGS[name].split(), "--json", "-q", "--quiet"} <= flags
-
-
-def test_every_command_is_listed_here() -> None:
-    assert list(typer.main.get_command(app).commands) == list(FLAGS)  # type: ignore[attr-defined]
-
-
-@pytest.mark.parametrize("name", FLAGS)
-def test_every_option_has_a_help_line(name: str) -> None:
-    for option in command(name).params:
-        assert getattr(option, "help", None), option.name
-
-
-def test_the_version() -> None:
-    assert run("--version").stdout == f"gemmaq {__version__}\n"
+@pytest.mark.parametrize("command", _COMMANDS)
+def test_help_shows_no_python_types(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = help_of(command, monkeypatch=monkeypatch)
+    assert not any(sign in shown for sign in ("{", "<str>", "<path>", "<list[str]>", "x>=1;", "[x>=1]")), shown
+    assert "--json" in shown and "-q, --quiet" in shown
+    assert all(len(line) <= WIDTH for line in shown.splitlines())
 
 
 @pytest.mark.parametrize(
-    ("kind", "code"),
+    ("arguments", "message", "hint"),
     [
-        (UsageError, 2),
-        (InputError, 3),
-        (AuthError, 4),
-        (NotFoundError, 5),
-        (NetworkError, 6),
-        (OutputError, 7),
-        (VerificationError, 8),
+        (["verify"], "missing argument 'ARTIFACT'", "verify --help"),
+        (["verify", "x", "--faster"], "no such option: --faster", "verify --help"),
+        (["verfy", "x"], "no such command 'verfy'", "--help"),
+        (["verify", "x", "--threads", "0"], "'0' is not a whole number from 1 on", "verify --help"),
+        (["verify", "x", "--threads", "many"], "'many' is not a whole number", "verify --help"),
+        (["verify", "x", "--text", "y"], "--text serves --against SOURCE alone", None),
     ],
 )
-def test_every_error_has_its_exit_code(monkeypatch: pytest.MonkeyPatch, kind: type[GemmaqError], code: int) -> None:
-    def fail(*_: object, **__: object) -> None:
-        raise kind("x.gguf is wrong", "mend it")
-
-    monkeypatch.setattr(sources, "open_source", fail)
-    done = run("inspect", "x.gguf", code=code)
-    assert "x.gguf is wrong" in done.stderr and "mend it" in done.stderr
+def test_mistakes_are_answered_in_one_style(arguments: list[str], message: str, hint: str | None) -> None:
+    first, *rest = run(*arguments, code=2).stderr.splitlines()
+    assert first.startswith("error: ") and message in first
+    assert [line.startswith("  try: ") and line.endswith(hint or "") for line in rest] == ([True] if hint else [])
 
 
-def test_a_bug_is_told_from_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    def fail(*_: object, **__: object) -> None:
-        raise _Bug("odd")
-
-    monkeypatch.setattr(sources, "open_source", fail)
-    done = run("inspect", tmp_path, code=1)
-    assert "_Bug: odd" in done.stderr and "GEMMAQ_DEBUG=1" in done.stderr
-    monkeypatch.setenv("GEMMAQ_DEBUG", "1")
-    with pytest.raises(_Bug):
-        run("inspect", tmp_path, code=1)
-
-
-def test_ctrl_c(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    def interrupt(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(sources, "open_source", interrupt)
-    monkeypatch.setattr("sys.argv", ["gemmaq", "inspect", str(tmp_path)])
-    from gemmaq.cli.app import INTERRUPTED, main
-
+def test_without_a_command_the_help_is_shown(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["gemmaq"])
     with pytest.raises(SystemExit) as ended:
         main()
-    assert ended.value.code == INTERRUPTED == 130
+    shown = capsys.readouterr()
+    assert ended.value.code == 2 and shown.out == "" and "estimate-vram" in shown.err
 
 
-@pytest.mark.parametrize(
-    "arguments", [["nonsense"], ["inspect"], ["inspect", "a", "b"], ["inspect", "a", "--nonsense"]]
-)
-def test_a_wrong_command_line_is_a_usage_error(arguments: list[str]) -> None:
-    done = run(*arguments, code=2)
-    assert done.stdout == ""
+def program(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "gemmaq", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment}, check=False)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("arguments", [["--version"], ["estimate-vram", "270m", "--gpu", "4090"]])
+def test_a_full_stdout_is_no_bug(arguments: list[str]) -> None:
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, "-m", "gemmaq", *arguments]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 7
+    assert done.stderr == "error: standard output cannot be written: No space left on device\n"
+
+
+def test_a_terminal_without_unicode_is_no_bug() -> None:
+    done = program("estimate-vram", "270m", "--gpu", "4090", PYTHONIOENCODING="ascii", PYTHONUTF8="0")
+    assert done.returncode == 0 and "bug" not in done.stderr, done.stderr
+    assert done.stdout.isascii() and "270m" in done.stdout
+
+
+def test_json_is_escaped_where_stdout_has_no_unicode(tmp_path: Path) -> None:
+    missing = tmp_path / "mödel"
+    missing.mkdir()
+    done = program("verify", str(missing), PYTHONIOENCODING="ascii", PYTHONUTF8="0")
+    assert done.returncode == 5 and "m?del holds no artifact" in done.stderr

@@ -1,4 +1,4 @@
-"""Progress as lines of a pipe and as bars of a terminal."""
+"""Results in every form; progress as lines of a pipe and as bars of a terminal."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import os
 import pty
 import subprocess
 import sys
+
+import pytest
 
 from gemmaq.cli import console
 from gemmaq.progress import Progress
@@ -65,6 +67,51 @@ def test_bars_on_a_terminal():
     for words in ("two files", "a.gguf", "1.00 MB of 4.00 MB", "1.00 MB of 3.00 MB", "1 of 26 layers"):
         assert words in text
     assert "4 of 9 steps  loss 0.25" in text
+
+
+_ERROR = """
+from gemmaq.cli import console
+from gemmaq.errors import InputError
+
+console.error(InputError("is not a GGUF file", "name another", path="a"))
+"""
+
+
+def test_errors_are_coloured_only_where_the_terminal_can():
+    assert "\033[1;31merror:\033[0m a is not a GGUF file" in _on_a_terminal(_ERROR)
+    for plain in ({"TERM": "dumb"}, {"NO_COLOR": "1"}):
+        assert _on_a_terminal(_ERROR, **plain).splitlines() == ["error: a is not a GGUF file", "  try: name another"]
+
+
+def test_a_dumb_terminal_gets_lines_for_bars():
+    assert _on_a_terminal(_BARS, TERM="dumb").splitlines() == [
+        "two files",
+        "calibrating",
+        "training: 4 of 9 steps  loss 0.25",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("flags", "out"),
+    [
+        ((False, False), "for people\n"),
+        ((False, True), "essential\n"),
+        ((True, False), '{"schema": "gemmaq.test/1", "é": 1}\n'),
+        ((True, True), '{"schema": "gemmaq.test/1", "é": 1}\n'),
+    ],
+)
+def test_one_result_in_the_form_asked_for(flags, out, capsys):
+    output = console.Output("test", *flags)
+    output.say("a remark")
+    output.emit(lambda: {"é": 1}, essential=lambda: ["essential"], show=lambda: console.out("for people"))
+    assert capsys.readouterr() == (out, "" if any(flags) else "a remark\n")
+
+
+def test_only_the_main_process_prints(capsys):
+    output = console.Output("test", False, False, main=False)
+    output.say("a remark")
+    output.emit(lambda: {}, essential=lambda: ["essential"], show=lambda: console.out("for people"))
+    assert capsys.readouterr() == ("", "")
 
 
 def _on_a_terminal(code: str, **environment: str) -> str:

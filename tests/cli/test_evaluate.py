@@ -110,7 +110,7 @@ def test_the_table_and_the_quiet_lines(tiny, text, made):
 def test_the_report(tiny, text, made, tmp_path):
     page = tmp_path / "report.html"
     done = run([made["exact"], made["mlx"]], tiny, text, "--report", page)
-    assert f"written: {page}" in done.stderr
+    assert f"wrote {page}" in done.stderr
     content = page.read_text()
     assert content.startswith("<!doctype html>")
     assert "All weights are the reference&#x27;s." in content or "All weights are the reference's." in content
@@ -189,7 +189,7 @@ def test_what_is_asked_for_wrongly(tiny, text, made):
     assert "even number" in run([model], tiny, text, "--context", "8", code=2).stderr
     assert "ends at 2048" in run([model], tiny, text, "--context", "4096", code=2).stderr
     assert "less than one chunk" in run([model], tiny, text, "--tokens", "3", code=2).stderr
-    assert "no device" in run([model], tiny, text, "--device", "tpu", code=2).stderr
+    assert "device 'tpu' is not available" in run([model], tiny, text, "--device", "tpu", code=2).stderr
 
 
 def test_texts_that_cannot_be_used(tiny, made, tmp_path):

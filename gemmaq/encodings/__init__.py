@@ -48,7 +48,7 @@ class Encoding:
         bits: bits of a code; 0 for floats.
         zero: code of the weight 0, None for types with minima or a codebook.
         codebook: the level of every code in units of the scale, for CODEBOOK types.
-        scales: type of the stored scales: `f16` in ggml's blocks, `bf16` in MLX's own types, empty for floats.
+        scales: number type of the stored scales: `f16` in ggml's blocks, `bf16` in MLX's own types, empty for floats.
         ggml_type: number of the type in GGUF tensor infos, None if GGUF has no such type.
         file_type: GGUF's general.file_type (llama.cpp's llama_ftype) of a model in this type, None if there is none.
         mlx: whether MLX folders hold it, as an affine type with the same bits and group.
@@ -80,6 +80,11 @@ class Encoding:
     def is_float(self) -> bool:
         """Whether weights are stored one by one as floating point numbers."""
         return self.kind is Kind.FLOAT
+
+    @property
+    def has_free_scales(self) -> bool:
+        """Whether every block has a scale of its own that can be any FP16 or BF16 number: calibrated methods ask it."""
+        return self.scales in ("f16", "bf16") and self.kind is not Kind.SUPER
 
     @property
     def holds_portable(self) -> bool:
@@ -136,14 +141,11 @@ class Codec:
         read: u8 [rows, row bytes] -> Values. None if no file holds it in this form.
         nearest: f32 [rows, columns] -> Values; ggml's own rule, or mlx's for affine types. None if it can be read only.
         pack: Values -> u8 [rows, row bytes]. None if it can be read only, or no file holds it in this form.
-        weighted: like nearest, with the importance of the columns, f32 [columns], by ggml's rule for an importance
-            matrix. None for kinds whose search method importance has itself.
     """
 
     read: Callable[[U8], Values] | None = None
     nearest: Callable[[F32], Values] | None = None
     pack: Callable[[Values], U8] | None = None
-    weighted: Callable[[F32, F32], Values] | None = None
 
 
 _SHARED_KINDS = frozenset((Kind.LINEAR, Kind.MINIMA, Kind.CODEBOOK))

@@ -88,14 +88,14 @@ METHODS: dict[str, Method] = {
         Method(
             "importance",
             "weigh errors with an importance matrix, as llama-quantize does",
-            lambda encoding: encoding.kind in (Kind.LINEAR, Kind.MINIMA, Kind.CODEBOOK),
+            lambda encoding: encoding.has_free_scales,
             needs=Needs.IMPORTANCE,
             module="gemmaq.methods.importance",
         ),
         Method(
             "gptq",
             "let later columns make good the rounding errors of earlier ones",
-            lambda encoding: encoding.kind in (Kind.LINEAR, Kind.MINIMA),
+            lambda encoding: encoding.has_free_scales and encoding.kind is not Kind.CODEBOOK,
             needs=Needs.HESSIAN,
         ),
     )

@@ -47,9 +47,10 @@ def quantize(x: F32, encoding: Encoding, choice: Choice) -> Values:
     if len(columns) != x.shape[1]:
         raise InputError(f"the importance of {len(columns)} columns does not fit rows of {x.shape[1]} weights")
     groups = x.reshape(-1, encoding.block)
-    weighted = codec(encoding).weighted
-    if weighted is not None:
-        values: Quantized = weighted(x, columns)
+    if encoding.kind is Kind.CODEBOOK:
+        from gemmaq.encodings import codebook_search
+
+        values = codebook_search.quantize(encoding, x, columns)
         return nearest.ported(x, values, encoding) if choice.portable else values
     weights = np.ascontiguousarray(columns, np.float32).reshape(-1, encoding.block)
     if encoding.scales == "bf16":

@@ -137,8 +137,10 @@ def _method(asked: str, tensor: Tensor, encoding: Encoding, fit: GridFit | None)
         on_grid = fit is not None and fit.on_grid and METHODS["lattice"].writes(encoding)
         return "lattice" if on_grid else "nearest"
     method = METHODS[asked]
-    if method.is_calibrated and (encoding.is_float or not tensor.place.role.is_layer_matrix):
-        return "nearest"  # nothing to choose, or rows that are looked up, so that there are no inputs to calibrate on
+    if encoding.is_float:
+        return "nearest"  # nothing to choose
+    if method.is_calibrated and not tensor.place.role.is_layer_matrix:
+        return "nearest"  # rows that are looked up have no inputs to calibrate on
     if method.writes(encoding):
         return asked
     if method.fallback is None:

@@ -1,0 +1,57 @@
+"""IQ4_NL: codes are the nearest levels, importance moves the error; test_blocks compares with ggml's bytes."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from gemmaq.encodings import ENCODINGS, codec, dequantize
+from gemmaq.encodings.codebook_search import quantize
+from gemmaq.methods import Choice
+from gemmaq.methods import quantize as by_method
+
+IQ4_NL = ENCODINGS["iq4_nl"]
+LEVELS = np.array(IQ4_NL.codebook, np.float32)
+
+
+def weights(rows: int = 70) -> np.ndarray:
+    return (np.random.default_rng(4).standard_normal((rows, 96)) * 0.02).astype(np.float32)
+
+
+def test_codes_are_the_nearest_levels_for_the_scale() -> None:
+    x = weights()
+    values = quantize(IQ4_NL, x)
+    blocks, scales = x.reshape(-1, 32), values.scales.reshape(-1, 1).astype(np.float64)
+    nearest = np.abs(blocks[:, :, None] / scales[:, :, None] - LEVELS).min(axis=2)
+    chosen = np.abs(blocks / scales - LEVELS[values.codes.reshape(-1, 32)])
+    assert np.allclose(chosen, nearest, atol=1e-5)
+
+
+def test_it_errs_less_than_q4_0() -> None:
+    x = weights()
+    errors = {}
+    for name in ("q4_0", "iq4_nl"):
+        values = by_method(x, ENCODINGS[name], Choice("nearest"))
+        errors[name] = np.square(dequantize(ENCODINGS[name], values) - x).sum()
+    assert errors["iq4_nl"] < 0.85 * errors["q4_0"]
+
+
+def test_importance_moves_the_error_to_columns_that_count_less() -> None:
+    x, columns = weights(), np.ones(96, np.float32)
+    columns[::4] = 100
+    plain, weighed = (np.square(dequantize(IQ4_NL, quantize(IQ4_NL, x, c)) - x) for c in (None, columns))
+    assert weighed[:, ::4].sum() < 0.9 * plain[:, ::4].sum()
+
+
+def test_blocks_that_do_not_count_are_zero() -> None:
+    x, columns = weights(), np.ones(96, np.float32)
+    columns[32:64] = 0
+    values = quantize(IQ4_NL, x, columns)
+    assert (values.scales[:, 1] == 0).all() and (values.scales[:, ::2] != 0).all()
+    assert (values.codes[:, 32:64] == 8).all()
+
+
+def test_any_number_of_blocks_gives_the_same() -> None:
+    x = weights()
+    whole = codec(IQ4_NL).pack(quantize(IQ4_NL, x))
+    parts = [codec(IQ4_NL).pack(quantize(IQ4_NL, x[a:b])) for a, b in ((0, 1), (1, 22), (22, 70))]
+    assert np.array_equal(np.concatenate(parts), whole)

@@ -61,7 +61,7 @@ def entries(folder: Path, repo: str, progress: ProgressCallback, *, memory: Call
     paths = _files(folder)
     model_folders = models_in(folder)
     if not model_folders:
-        raise NotFoundError(f"{folder} holds no model", "name the folder that gemmaq convert made")
+        raise NotFoundError("holds no model", "name the folder that gemmaq convert made", path=folder)
     local = [_of_file(path, path.relative_to(folder).as_posix(), progress) for path in paths]
     _check(folder, local)
     replaced = {sums.NAME} | ({card.NAME} if _is_unchanged_card(folder / card.NAME) else set())
@@ -87,11 +87,11 @@ def _files(folder: Path) -> list[Path]:
         InputError: A link leads out of it.
     """
     if not folder.is_dir():
-        raise NotFoundError(f"{folder} is not a folder", "name the folder that gemmaq convert made")
+        raise NotFoundError("is not a folder", "name the folder that gemmaq convert made", path=folder)
     present = sorted(path for path in folder.rglob("*") if not is_hidden(path, folder))
     for path in present:
         if path.is_symlink() and not (path.is_file() and folder.resolve() in path.resolve().parents):
-            raise InputError(f"{path} is a link that leads out of {folder} or nowhere", "publish real files")
+            raise InputError(f"is a link that leads out of {folder} or nowhere", "publish real files", path=path)
     return [path for path in present if path.is_file()]
 
 
@@ -117,10 +117,10 @@ def _check(folder: Path, files: Sequence[Entry]) -> None:
         listed = sums.read(folder / subfolder) or {}
         for name in sorted(listed.keys() - {card.NAME}):
             if digests.get(subfolder + name) != listed[name]:
-                what = f"differs from its entry in {sums.NAME}"
+                problem = f"does not match its entry in {sums.NAME}"
                 if subfolder + name not in digests:
-                    what = f"is missing, but {sums.NAME} lists it"
-                raise VerificationError(f"{folder / subfolder / name} {what}", f"see gemmaq verify {folder}")
+                    problem = f"is missing, but {sums.NAME} lists it"
+                raise VerificationError(problem, f"see gemmaq verify {folder}", path=folder / subfolder / name)
 
 
 def _of_file(path: Path, name: str, progress: ProgressCallback) -> Entry:

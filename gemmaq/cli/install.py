@@ -94,6 +94,6 @@ def _verify(artifact: Path, quiet: bool) -> Mapping[str, str]:
     if report.problems:
         more = f", and {len(report.problems) - 1} more" if len(report.problems) > 1 else ""
         raise VerificationError(
-            f"{artifact} failed verification: {report.problems[0]}{more}", f"see gemmaq verify {artifact}"
+            f"failed verification: {report.problems[0]}{more}", f"see gemmaq verify {artifact}", path=artifact
         )
     return report.files

@@ -1,1 +1,1 @@
-"""Bytes of files, without what they mean: GGUF, safetensors, SentencePiece, atomic writing."""
+"""File formats without what their content means: GGUF, safetensors, SentencePiece, JSON; and atomic writing."""

@@ -1,4 +1,4 @@
-"""A folder that appears whole under its final name, or not at all."""
+"""Atomic output: a file or folder appears complete under its final name, or not at all."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from pathlib import Path
 from gemmaq.errors import OutputError
 
 _OURS = {".gguf", ".safetensors", ".json", ".jinja", ".model", ".md", ".metadata", ".svg"}
-"""Endings of the files that artifacts are made of."""
-_NAMED = {"LICENSE", "Modelfile", "SHA256SUMS", "params"}
-"""And the files that have none."""
+"""Endings of the files of artifacts."""
+_WITHOUT_ENDING = {"LICENSE", "Modelfile", "SHA256SUMS", "params"}
+"""Files of artifacts without an ending."""
 
 
 def check_output(folder: Path, size: int, *, inputs: Iterable[Path], force: bool) -> None:
-    """Fail before any work on what would fail after it.
+    """Check an output folder before any work is done for it.
 
     Args:
-        folder: to be made.
-        size: bytes it will take.
-        inputs: files that are being read.
-        force: whether an earlier artifact may be replaced.
+        folder: Folder to create.
+        size: Bytes that it will take.
+        inputs: Files that will be read.
+        force: Whether an earlier artifact may be replaced.
 
     Raises:
-        OutputError: it exists, holds the source, or does not fit.
+        OutputError: It exists, holds an input, or does not fit on the disk.
     """
     if os.path.lexists(folder):
         if not force:
@@ -48,23 +48,23 @@ def free_space(folder: Path) -> tuple[Path, int]:
 
 
 def _check_replaceable(folder: Path) -> None:
-    """--force replaces an artifact, never a folder with other things in it."""
+    """Let --force replace an artifact, but no folder with other files in it."""
     if folder.is_symlink() or not folder.is_dir():
         raise OutputError("is not a folder", "choose another -o", path=folder)
     if folder.resolve() in (Path.cwd(), *Path.cwd().parents):
         raise OutputError("is the folder you are in", "choose another -o", path=folder)
     for path in folder.rglob("*"):
-        if path.is_file() and path.suffix not in _OURS and path.name not in _NAMED:
+        if path.is_file() and path.suffix not in _OURS and path.name not in _WITHOUT_ENDING:
             raise OutputError(
                 f"holds {path.relative_to(folder)}, which gemmaq did not write", "choose another -o", path=folder
             )
 
 
 def write_file(path: Path, data: bytes, force: bool) -> None:
-    """Write one file, whole or not at all.
+    """Write a file completely or not at all.
 
     Raises:
-        OutputError: it exists and may not be replaced, or cannot be written.
+        OutputError: It exists and may not be replaced, or cannot be written.
     """
     if os.path.lexists(path) and not force:
         raise OutputError("exists", "choose another name, or replace it with --force", path=path)
@@ -102,15 +102,15 @@ def staging(folder: Path, force: bool) -> Iterator[Path]:
 
 
 def _swap(stage: Path, folder: Path) -> None:
-    """Put the new folder in the old one's place; whatever happens between, one of the two stands there."""
+    """Replace a folder by the new one. Whatever happens meanwhile, one of the two is there."""
     old = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", suffix=".old", dir=folder.parent))
-    kept = old / folder.name
+    backup = old / folder.name
     try:
-        folder.rename(kept)
+        folder.rename(backup)
         stage.rename(folder)
     except BaseException:
-        if kept.exists() and not folder.exists():
-            kept.rename(folder)
+        if backup.exists() and not folder.exists():
+            backup.rename(folder)
         old.rmdir()
         raise
     shutil.rmtree(old)

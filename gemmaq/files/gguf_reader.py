@@ -1,4 +1,4 @@
-"""The GGUF file format, read: header, key-values and tensor infos, with every number checked before it is believed.
+"""Reads the header of GGUF files: keys and tensor infos. Every number is checked before it is used.
 
 Source of the layout: ggml's docs/gguf.md.
 """
@@ -23,13 +23,14 @@ MAGIC = b"GGUF"
 VERSIONS = (2, 3)
 STRING, ARRAY, BOOL = 8, 9, 7
 SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
-"""Value type number -> its struct letter."""
+"""Value type number -> letter of `struct`."""
 
 _MAX_NAME = 1 << 10
 _MAX_STRING = 1 << 22
 _MAX_STRINGS = 1 << 21
 _MAX_ENTRIES = 1 << 16
 _STEP = 1 << 20
+"""Bytes of the file that are read at a time."""
 
 
 def _is_whole(value: Any, limit: int) -> bool:
@@ -51,7 +52,7 @@ _STANDARD: tuple[tuple[str, str, Callable[[Any], bool]], ...] = (
     (r"\w+\.rope\.scaling\.type", "a text", lambda v: isinstance(v, str)),
     (r"\w+\.rope\.scaling\.factor", "a positive number", lambda v: _is_number(v) and v > 0),
 )
-"""Keys that the format itself defines, what they hold, and the test of it; readers of a model rely on these."""
+"""Keys that the format defines: a pattern of the name, the kind of value in words, and its test."""
 
 
 class HeaderCut(InputError):
@@ -82,14 +83,14 @@ class TensorInfo:
 
 @dataclass(frozen=True, slots=True)
 class GgufFile:
-    """A parsed header.
+    """The header of a file.
 
     Attributes:
-        span: the file.
-        version: of the format.
-        keys: key -> value; numeric arrays as numpy arrays, string arrays as lists.
-        tensors: in file order.
-        data_offset: where tensor data begins.
+        span: The file.
+        version: Version of the format.
+        keys: Key -> value; numeric arrays as numpy arrays, string arrays as lists.
+        tensors: Tensors in the order of the header.
+        data_offset: Position of the tensor data, in bytes.
     """
 
     span: FileSpan
@@ -100,14 +101,14 @@ class GgufFile:
 
 
 class _Cursor:
-    """A forward reader of the header that fetches the file a step at a time."""
+    """A position in the header that moves forward; the file is read a step at a time."""
 
     def __init__(self, span: FileSpan, reader: Reader) -> None:
         self.span = span
         self.reader = reader
         self.buffer = bytearray()
-        self.base = 0  # file offset of the buffer's first byte
-        self.at = 0  # position within the buffer
+        self.base = 0  # position of the buffer in the file
+        self.at = 0  # position in the buffer
 
     @property
     def position(self) -> int:
@@ -121,7 +122,7 @@ class _Cursor:
         return InputError(problem, path=self.span, tensor=tensor, key=key)
 
     def need(self, count: int) -> None:
-        """Have the next `count` bytes in the buffer."""
+        """Read ahead until the buffer holds the next `count` bytes."""
         missing = self.at + count - len(self.buffer)
         if missing <= 0:
             return
@@ -155,10 +156,10 @@ class _Cursor:
             raise self.fail("a string is not UTF-8") from error
 
     def name(self) -> str:
-        """The name of a key or tensor; what will be shown must not upset a terminal."""
+        """The name of a key or tensor. Unprintable names are refused: messages show them on a terminal."""
         name = self.string()
         if len(name) > _MAX_NAME or not name.isprintable():
-            raise self.fail(f"{name!r:.60} is no name")
+            raise self.fail(f"{name!r:.60} is not a valid name")
         return name
 
     def value(self, kind: int) -> Any:
@@ -185,7 +186,7 @@ def parse(span: FileSpan) -> GgufFile:
     """Read the header of a GGUF file.
 
     Raises:
-        InputError: not GGUF, an unknown version, or a header that contradicts itself or the file's size.
+        InputError: It is not GGUF, has an unknown version, or contradicts itself or the size of the file.
     """
     with Reader() as reader:
         cursor = _Cursor(span, reader)
@@ -210,16 +211,16 @@ def parse(span: FileSpan) -> GgufFile:
                     raise cursor.fail(f"is {value!r:.60}, not {what}", key=key)
         alignment = keys.get("general.alignment", 32)
         if not isinstance(alignment, int) or alignment < 1 or alignment > 1 << 20 or alignment & (alignment - 1):
-            raise cursor.fail(f"is {alignment!r:.60}", key="general.alignment")
-        listed = [_tensor(cursor, alignment) for _ in range(tensor_count)]
+            raise cursor.fail(f"is {alignment!r:.60}, not a power of two up to 2**20", key="general.alignment")
+        infos = [_tensor(cursor, alignment) for _ in range(tensor_count)]
         data_offset = -(-cursor.position // alignment) * alignment
-    tensors = tuple(TensorInfo(t.name, t.shape, t.type, data_offset + t.offset) for t in listed)
+    tensors = tuple(TensorInfo(t.name, t.shape, t.type, data_offset + t.offset) for t in infos)
     _check_extents(span, tensors)
     return GgufFile(span, version, keys, tensors, data_offset)
 
 
 def _tensor(cursor: _Cursor, alignment: int) -> TensorInfo:
-    """One tensor info, its offset still relative to the data."""
+    """One tensor info; its offset is still relative to the tensor data."""
     name = cursor.name()
     dimensions = cursor.number("I")
     if not 1 <= dimensions <= 4:
@@ -237,7 +238,7 @@ def _tensor(cursor: _Cursor, alignment: int) -> TensorInfo:
 
 
 def _check_extents(span: FileSpan, tensors: tuple[TensorInfo, ...]) -> None:
-    """Every tensor inside the file, none over another, no name twice."""
+    """Check that tensors lie inside the file, do not overlap, and have different names."""
     end, before = 0, ""
     for tensor in sorted(tensors, key=lambda t: t.offset):
         if tensor.offset < end:

@@ -1,4 +1,4 @@
-"""The GGUF file format, written: keys and tensor infos as bytes.
+"""Writes the header of GGUF files: keys and tensor infos.
 
 Source of the layout: ggml's docs/gguf.md.
 """
@@ -30,7 +30,7 @@ class Info:
 
 
 class Keys:
-    """The key-value section as it grows."""
+    """The keys of a header, one method for each kind of value."""
 
     def __init__(self) -> None:
         self.data = bytearray()
@@ -41,22 +41,22 @@ class Keys:
         self.count += 1
 
     def text(self, key: str, value: str) -> None:
-        """A text."""
+        """Add a string."""
         self._begin(key, STRING)
         self.data += _string(value)
 
     def number(self, key: str, value: float, kind: int) -> None:
-        """A number of type U16, U32, I32 or F32."""
+        """Add a number of type U16, U32, I32 or F32."""
         self._begin(key, kind)
         self.data += struct.pack("<" + {U16: "H", U32: "I", I32: "i", F32: "f"}[kind], value)
 
     def flag(self, key: str, value: bool) -> None:
-        """A truth value."""
+        """Add a boolean."""
         self._begin(key, BOOL)
         self.data += struct.pack("<?", value)
 
     def texts(self, key: str, values: Sequence[str]) -> None:
-        """A list of texts."""
+        """Add an array of strings."""
         from gemmaq.files.strings import length_prefixed
 
         self._begin(key, ARRAY)
@@ -64,12 +64,12 @@ class Keys:
         self.data += length_prefixed(values)
 
     def array(self, key: str, values: Any, kind: int) -> None:
-        """Numbers, an array of little-endian values of type `kind`."""
+        """Add an array of numbers; `values` are little-endian, of type `kind`."""
         self._begin(key, ARRAY)
         self.data += struct.pack("<IQ", kind, len(values)) + values.tobytes()
 
     def scalar(self, key: str, value: Any) -> None:
-        """Text, flag, flags, floats, float or unsigned integer, by the kind of the value."""
+        """Add a value by its type: str, bool, list of bool, tuple of float, float, else an unsigned integer."""
         match value:
             case str():
                 self.text(key, value)
@@ -91,19 +91,23 @@ def _string(text: str) -> bytes:
 
 
 def aligned(size: int) -> int:
-    """Bytes that tensor data of `size` bytes takes with its padding."""
+    """`size` rounded up to the alignment of tensor data."""
     return -(-size // ALIGNMENT) * ALIGNMENT
 
 
 def header(keys: Keys, tensors: Sequence[Info]) -> tuple[bytes, list[int]]:
-    """A file up to its tensor data, and where in that data every tensor begins; they lie in the order given."""
-    head = bytearray(MAGIC + struct.pack("<IQQ", _VERSION, len(tensors), keys.count) + keys.data)
+    """Encode the header of a file whose tensors lie in the order given.
+
+    Returns:
+        All bytes up to the tensor data, and the offset of each tensor in the tensor data.
+    """
+    data = bytearray(MAGIC + struct.pack("<IQQ", _VERSION, len(tensors), keys.count) + keys.data)
     offsets, at = [], 0
     for tensor in tensors:
         shape = tensor.shape
-        head += _string(tensor.name) + struct.pack(f"<I{len(shape)}Q", len(shape), *reversed(shape))
-        head += struct.pack("<IQ", tensor.ggml_type, at)
+        data += _string(tensor.name) + struct.pack(f"<I{len(shape)}Q", len(shape), *reversed(shape))
+        data += struct.pack("<IQ", tensor.ggml_type, at)
         offsets.append(at)
         at += aligned(tensor.nbytes)
-    head += bytes(aligned(len(head)) - len(head))
-    return bytes(head), offsets
+    data += bytes(aligned(len(data)) - len(data))
+    return bytes(data), offsets

@@ -1,4 +1,4 @@
-"""The compiled scan of a SentencePiece model: a quarter of a million small messages."""
+"""Scans a SentencePiece model with compiled code: it has a quarter of a million small messages."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _BROKEN = -1
 
 @compiled
 def _varint(data: Any, at: int, end: int) -> tuple[Any, Any]:
-    """The number at `at` and the position behind it, or -1 twice if it does not end before `end`."""
+    """The variable-length number at `at` and the position behind it; -1 twice if it does not end before `end`."""
     value = np.int64(0)
     for k in range(8):
         if at + k >= end:
@@ -31,10 +31,10 @@ def _varint(data: Any, at: int, end: int) -> tuple[Any, Any]:
 def scan_pieces(data: Any, starts: Any, ends: Any, scores: Any, kinds: Any) -> int:
     """Find the pieces of a model, data u8 [bytes].
 
-    Fills where the text of each begins and ends (i64), the bits of its score (u32) and its type (i32).
+    Fills in, for each piece, start and end of its text (i64), the bits of its score (u32) and its type (i32).
 
     Returns:
-        How many there are, -1 if the file is not well-formed.
+        Number of pieces, -1 if the file is not well-formed.
     """
     at, end, count = 0, data.size, 0
     while at < end:
@@ -43,7 +43,7 @@ def scan_pieces(data: Any, starts: Any, ends: Any, scores: Any, kinds: Any) -> i
         if at < 0 or tag & 7 != 2 or length > end - at:
             return _BROKEN
         stop = at + length
-        if tag == _TEXT:  # the first field of the model is its pieces
+        if tag == _TEXT:  # pieces are field 1 of the model
             starts[count] = ends[count] = at
             while at < stop:
                 field = data[at]

@@ -1,4 +1,4 @@
-"""The safetensors header, read with every number checked before it is believed.
+"""Reads the header of safetensors files. Every number is checked before it is used.
 
 Source of the layout: the format section of the safetensors README.
 """
@@ -23,7 +23,7 @@ _MAX_DIMENSIONS = 16
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A tensor as the header lists it; `offset` is within the file."""
+    """A tensor in the header; `offset` is the position of its data in the file, in bytes."""
 
     name: str
     dtype: str
@@ -36,7 +36,7 @@ def parse(span: FileSpan) -> list[Entry]:
     """Read the header of a safetensors file.
 
     Raises:
-        InputError: not safetensors, or a header that contradicts itself or the file's size.
+        InputError: It is not safetensors, or contradicts itself or the size of the file.
     """
     with Reader() as reader:
         if span.size < 10:
@@ -70,7 +70,7 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _entry(span: FileSpan, name: str, value: Any, data: int) -> Entry:
     if len(name) > _MAX_NAME or not name.isprintable():  # half a surrogate pair is not printable either
-        raise InputError(f"has a broken header: {name!r:.60} is no tensor name", path=span)
+        raise InputError(f"has a broken header: {name!r:.60} is not a valid tensor name", path=span)
     try:
         dtype, shape, (begin, end) = value["dtype"], tuple(value["shape"]), value["data_offsets"]
         numbers = (*shape, begin, end)

@@ -1,4 +1,4 @@
-"""tokenizer.model, SentencePiece's protobuf, read and written as far as a BPE vocabulary goes.
+"""Reads and writes the BPE vocabulary in a SentencePiece model (tokenizer.model), a protobuf message.
 
 Source of the field numbers: sentencepiece_model.proto.
 """
@@ -17,21 +17,21 @@ NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
 """Types of pieces, the same numbers in SentencePiece and GGUF."""
 
 SPACE = "\u2581"
-"""Stands for a space in pieces."""
+"""Character in place of a space in pieces."""
 
 Pieces = tuple[list[str], NDArray[np.float32], NDArray[np.int32]]
-"""Texts in id order, their scores and their types."""
+"""Texts in the order of their ids, their scores and their types."""
 
 
 def read(data: bytes, name: str) -> Pieces:
-    """The pieces of a model.
+    """Decode the pieces of a model.
 
     Args:
-        data: the file.
-        name: what to call it in an error.
+        data: Content of the file.
+        name: Name of the file in errors.
 
     Raises:
-        InputError: not a SentencePiece model.
+        InputError: It is not a SentencePiece model.
     """
     from gemmaq.files.protobuf import scan_pieces
     from gemmaq.files.strings import decode
@@ -68,11 +68,11 @@ def _integer(field: int, value: int) -> bytes:
 
 
 def write(pieces: Iterable[tuple[str, float, int]], count: int) -> bytes:
-    """A BPE model with byte fallback and no text normalisation, as Gemma's is.
+    """Encode a BPE model with byte fallback and without text normalisation, like Gemma's.
 
     Args:
-        pieces: text, score and type in id order.
-        count: how many there are.
+        pieces: Text, score and type of each piece in the order of their ids.
+        count: Number of pieces.
     """
     out = bytearray()
     for text, score, kind in pieces:

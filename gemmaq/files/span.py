@@ -1,4 +1,4 @@
-"""Bytes on disk that may span several files, read in place."""
+"""Positioned reads from files, and from files that are cut in pieces."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class FileSpan:
     """A file, or several that make one when joined (a GGUF that a package had to cut in pieces).
 
     Attributes:
-        paths: the files in order.
-        starts: the offset of each within the whole.
-        size: bytes of the whole.
+        paths: The files in order.
+        starts: Offset of each file in the whole.
+        size: Bytes of the whole.
     """
 
     paths: tuple[Path, ...]
@@ -28,11 +28,11 @@ class FileSpan:
 
     @classmethod
     def of(cls, *paths: Path) -> Self:
-        """The files joined in this order.
+        """The span of these files, in this order.
 
         Raises:
-            NotFoundError: one is missing.
-            InputError: one is out of reach.
+            NotFoundError: One is missing.
+            InputError: One cannot be read.
         """
         starts, size = [], 0
         for path in paths:
@@ -74,11 +74,11 @@ class Reader:
         self._descriptors.clear()
 
     def open(self, spans: Sequence[FileSpan]) -> None:
-        """Open files ahead, so that threads find them open.
+        """Open files ahead of reads by several threads.
 
         Raises:
-            NotFoundError: one is missing.
-            InputError: one cannot be read.
+            NotFoundError: One is missing.
+            InputError: One cannot be read.
         """
         for path in (path for span in spans for path in span.paths):
             self._open(path)
@@ -97,7 +97,7 @@ class Reader:
         """Fill `target` with the bytes from `offset` on.
 
         Raises:
-            InputError: the file ends before, or the disk fails.
+            InputError: The file ends early, or the disk fails.
         """
         for path, start, stop in zip(span.paths, span.starts, (*span.starts[1:], span.size), strict=True):
             while len(target) and start <= offset < stop:

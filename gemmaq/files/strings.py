@@ -1,4 +1,4 @@
-"""A quarter of a million short strings at once: loops over bytes instead of Python objects."""
+"""Converts a quarter of a million short strings at once, with compiled loops over bytes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _SEPARATOR = "\0"
 
 @compiled
 def _gather(data: Any, starts: Any, ends: Any, out: Any) -> None:
-    """Copy the ranges of data one after the other, a zero byte between two."""
+    """Copy ranges of data, with a zero byte between two of them."""
     at = 0
     for k in range(starts.size):
         for j in range(starts[k], ends[k]):
@@ -28,7 +28,7 @@ def _gather(data: Any, starts: Any, ends: Any, out: Any) -> None:
 
 @compiled
 def _prefix(data: Any, ends: Any, out: Any) -> None:
-    """Copy strings that one byte separates, each behind its length in eight bytes, lowest first."""
+    """Copy strings that are separated by one byte, each behind its length in eight bytes, little-endian."""
     at, begin = 0, 0
     for k in range(ends.size):
         length = ends[k] - begin
@@ -41,27 +41,27 @@ def _prefix(data: Any, ends: Any, out: Any) -> None:
 
 
 def decode(data: bytes, starts: NDArray[np.int64], ends: NDArray[np.int64]) -> list[str]:
-    """The UTF-8 strings at the given ranges of some bytes.
+    """Decode the UTF-8 strings at these ranges of `data`.
 
     Raises:
-        UnicodeDecodeError: one is not UTF-8.
+        UnicodeDecodeError: One is not UTF-8.
     """
     if not starts.size:
         return []
     joined = np.empty(int((ends - starts).sum()) + starts.size - 1, np.uint8)
     _gather(np.frombuffer(data, np.uint8), starts, ends, joined)
     texts = joined.tobytes().decode().split(_SEPARATOR)
-    if len(texts) != starts.size:  # a string holds the separator itself
+    if len(texts) != starts.size:  # a string contains the separator
         return [data[a:b].decode() for a, b in zip(starts.tolist(), ends.tolist(), strict=True)]
     return texts
 
 
 def length_prefixed(texts: Sequence[str]) -> bytes:
-    """Every string in UTF-8 behind its length in bytes, as a 64-bit little-endian number."""
+    """Encode strings in UTF-8, each behind its length in bytes as a 64-bit little-endian number."""
     joined = _SEPARATOR.join(texts).encode()
     data = np.frombuffer(joined, np.uint8)
     ends = np.append(np.flatnonzero(data == 0), data.size)
-    if len(ends) != len(texts):  # a string holds the separator itself, or there are none
+    if len(ends) != len(texts):  # a string contains the separator, or there are no strings
         encoded = [text.encode() for text in texts]
         return b"".join(len(text).to_bytes(8, "little") + text for text in encoded)
     out = np.empty(8 * len(ends) + data.size - len(ends) + 1, np.uint8)

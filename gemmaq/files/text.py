@@ -1,4 +1,4 @@
-"""Small JSON and text files of a checkpoint, with errors that name the file."""
+"""Small text, JSON and Markdown files."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from typing import Any
 from gemmaq.errors import InputError, NotFoundError
 
 _MAX_BYTES = 1 << 28
-_OF_FILES = ("tags", "pipeline_tag", "library_name")
+_ABOUT_FILES = ("tags", "pipeline_tag", "library_name")
+"""Metadata that describes the files of a repository rather than the model."""
 
 
 def read_text(path: Path) -> str:
     """The text of a file.
 
     Raises:
-        NotFoundError: it is missing.
-        InputError: it cannot be read, is not UTF-8, or is far too large to be what its name says.
+        NotFoundError: It is missing.
+        InputError: It cannot be read, is not UTF-8, or is far too large for a text.
     """
     try:
         if path.stat().st_size > _MAX_BYTES:
@@ -35,8 +36,8 @@ def read_json(path: Path, default: dict[str, Any] | None = None) -> dict[str, An
     """The object in a JSON file, or `default` if one is given and the file is missing.
 
     Raises:
-        NotFoundError: it is missing.
-        InputError: it is not JSON, or not an object.
+        NotFoundError: It is missing.
+        InputError: It is not JSON, or not an object.
     """
     if default is not None and not path.exists():
         return default
@@ -57,7 +58,7 @@ def read_json(path: Path, default: dict[str, Any] | None = None) -> dict[str, An
 def read_card(path: Path) -> dict[str, Any]:
     """The YAML front matter of a model card; empty if there is none or it is not YAML.
 
-    Of a card that gemmaq wrote, without what it says of the files rather than of the model.
+    From a card that gemmaq wrote, only metadata of the model are taken, not those of its files.
     """
     if not path.is_file():
         return {}
@@ -73,4 +74,4 @@ def read_card(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         return {}
     ours = value.get("quantized_by") == "gemmaq"
-    return {key: part for key, part in value.items() if not (ours and key in _OF_FILES)}
+    return {key: part for key, part in value.items() if not (ours and key in _ABOUT_FILES)}

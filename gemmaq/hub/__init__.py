@@ -97,4 +97,4 @@ def check_name(path: str, ref: Ref) -> None:
         InputError: The name is unsafe.
     """
     if _UNSAFE.search(path) or len(path) > 512:
-        raise InputError(f"{ref} holds a file with the unsafe name {path!r:.80}", "do not trust this repository")
+        raise InputError(f"holds a file with the unsafe name {path!r:.80}", "do not trust this repository", path=ref)

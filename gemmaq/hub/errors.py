@@ -65,24 +65,26 @@ def _page(ref: Ref) -> str:
 
 def _gated(error: Any, ref: Ref, path: str | None) -> GemmaqError:
     if has_token() and error.response is not None and error.response.status_code == 403:
-        return AuthError(f"{ref.repo} is gated and your account has no access", f"accept its terms at {_page(ref)}")
-    return AuthError(f"{ref.repo} is gated", f"accept its terms at {_page(ref)}, then `hf auth login` or set HF_TOKEN")
+        return AuthError("is gated and your account has no access", f"accept its terms at {_page(ref)}", path=ref.repo)
+    return AuthError(
+        "is gated", f"accept its terms at {_page(ref)}, then `hf auth login` or set HF_TOKEN", path=ref.repo
+    )
 
 
 def _no_repository(error: Any, ref: Ref, path: str | None) -> GemmaqError:
     if has_token():
-        return NotFoundError(f"{ref.repo} does not exist on {_host()}, or your token has no access to it")
+        return NotFoundError(f"does not exist on {_host()}, or your token has no access to it", path=ref.repo)
     return NotFoundError(
-        f"{ref.repo} does not exist on {_host()}, or is private", "check its name; for a private one set HF_TOKEN"
+        f"does not exist on {_host()}, or is private", "check its name; for a private one set HF_TOKEN", path=ref.repo
     )
 
 
 def _no_revision(error: Any, ref: Ref, path: str | None) -> GemmaqError:
-    return NotFoundError(f"{ref.repo} has no revision {ref.revision or 'main'}", f"see {_page(ref)}/tree/main")
+    return NotFoundError(f"has no revision {ref.revision or 'main'}", f"see {_page(ref)}/tree/main", path=ref.repo)
 
 
 def _no_file(error: Any, ref: Ref, path: str | None) -> GemmaqError:
-    return NotFoundError(f"{ref} has no file {path or ref.part}")
+    return NotFoundError(f"has no file {path or ref.part}", path=ref)
 
 
 def _refused(error: Any, ref: Ref, path: str | None) -> GemmaqError:
@@ -102,7 +104,9 @@ def _refused(error: Any, ref: Ref, path: str | None) -> GemmaqError:
 
 
 def _offline(error: Any, ref: Ref, path: str | None) -> GemmaqError:
-    return NetworkError(f"{ref} is not cached, and gemmaq is offline", "leave out --offline, or unset HF_HUB_OFFLINE")
+    return NetworkError(
+        "is not cached, and gemmaq is offline", "leave out --offline, or unset HF_HUB_OFFLINE", path=ref
+    )
 
 
 def _lost(error: Any, ref: Ref, path: str | None) -> GemmaqError:
@@ -127,7 +131,7 @@ def _bad_endpoint(error: Any, ref: Ref, path: str | None) -> GemmaqError:
 
 
 def _bad_name(error: Any, ref: Ref, path: str | None) -> GemmaqError:
-    return NotFoundError(f"{ref.repo} is not a valid repository name", "write org/name")
+    return NotFoundError("is not a valid repository name", "write org/name", path=ref.repo)
 
 
 def _bad_home(error: Any, ref: Ref, path: str | None) -> GemmaqError:

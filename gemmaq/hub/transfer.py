@@ -138,7 +138,7 @@ def _grow(task: _Task, digest: _Digest) -> int:
     try:
         out = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     except OSError as error:
-        raise OutputError(f"{path} cannot be written: {error.strerror}") from error
+        raise OutputError(f"cannot be written: {error.strerror}", path=path) from error
     failures = wrong_sizes = 0
     try:
         while size < file.size:

@@ -133,8 +133,9 @@ def prepare(runtime: Runtime, options: Options) -> Planner:
         if artifact.container not in runtime.containers:
             commands = [artifact.conversion(container) for container in runtime.containers]
             raise InputError(
-                f"{artifact.folder} is a {artifact.container} artifact, which {runtime.title} cannot load",
+                f"is a {artifact.container} artifact, which {runtime.title} cannot load",
                 f"convert it first: {' or '.join(commands)}",
+                path=artifact.folder,
             )
         return plan(artifact, digests)
 

@@ -68,12 +68,12 @@ def folder_of(artifact: Path) -> Path:
         InputError: The folder holds several artifacts.
     """
     if not artifact.exists():
-        raise NotFoundError(f"{artifact} does not exist", "name the folder that gemmaq convert or gemmaq pull made")
+        raise NotFoundError("does not exist", "name the folder that gemmaq convert or gemmaq pull made", path=artifact)
     if artifact.is_file():
         return artifact.parent
     parts = [artifact / part for part in parts_of(artifact)]
     if parts and not has_model(artifact):
-        raise InputError(f"{artifact} holds {len(parts)} artifacts", f"name one of them: {parts[0]}")
+        raise InputError(f"holds {len(parts)} artifacts", f"name one of them: {parts[0]}", path=artifact)
     return artifact
 
 

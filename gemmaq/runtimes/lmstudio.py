@@ -124,7 +124,7 @@ def _link_or_copy(path: Path, target: Path, progress: ProgressCallback) -> str:
         return "linked"
     free = shutil.disk_usage(target.parent).free
     if size > free:
-        raise OutputError(f"{target.parent.parent} has {free:,} bytes free, {path.name} takes {size:,}")
+        raise OutputError(f"has {free:,} bytes free, {path.name} takes {size:,}", path=target.parent.parent)
     done = 0
     with path.open("rb") as source, target.open("xb") as copy:
         while block := source.read(_BLOCK):
@@ -177,8 +177,9 @@ def _files(artifact: Artifact) -> tuple[Path, ...]:
     has_vision = "vision_config" in read_json(artifact.folder / "config.json")
     if has_vision and not artifact.checkpoint.vision:
         raise InputError(
-            f"{artifact.folder}/config.json has a vision_config, but LM Studio would find no vision weights",
+            "has a vision_config, but LM Studio would find no vision weights",
             "convert the model again: an artifact of gemmaq has both or neither",
+            path=artifact.folder / "config.json",
         )
     return (*artifact.weights, *artifact.others)
 
@@ -186,14 +187,16 @@ def _files(artifact: Artifact) -> tuple[Path, ...]:
 def _check_replaceable(folder: Path, artifact: Artifact, force: bool) -> None:
     """Let --force replace an earlier installation of the same artifact, but no folder with other models in it."""
     if not force:
-        raise OutputError(f"{folder} exists", "choose another --name, or replace it with --force")
+        raise OutputError("exists", "choose another --name, or replace it with --force", path=folder)
     if folder.is_symlink() or not folder.is_dir():
-        raise OutputError(f"{folder} is not a folder", "choose another --name")
+        raise OutputError("is not a folder", "choose another --name", path=folder)
     names = {path.name for path in (*artifact.tensor_files, *artifact.others)} | {model_yaml.FILE}
     for path in sorted(folder.iterdir()):
         if path.name not in names:
             raise OutputError(
-                f"{folder} holds {path.name}, which the artifact does not have", "remove it, or choose another --name"
+                f"holds {path.name}, which the artifact does not have",
+                "remove it, or choose another --name",
+                path=folder,
             )
 
 

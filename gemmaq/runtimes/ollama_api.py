@@ -151,7 +151,7 @@ def send_blob(at: Address, digest: str, path: Path, *, progress: ProgressCallbac
                 done += len(block)
                 progress(Progress("sending", done, size, "bytes", item=path.name))
             if done < size:
-                raise InputError(f"{path} became shorter while it was read", "leave it alone and run it again")
+                raise InputError("was cut short while it was read", "leave the file alone and run it again", path=path)
         except (BrokenPipeError, ConnectionResetError):
             pass  # the server may have answered early
         response = connection.getresponse()

@@ -87,7 +87,7 @@ def plan(ref: Ref, *, include: Sequence[str] = (), exclude: Sequence[str] = ()) 
     else:
         files = _needed(listing, exclude, lambda: _index(listing))
     if not files:
-        raise NotFoundError(f"{ref} has no file that matches")
+        raise NotFoundError("has no file that matches", path=ref)
     root = client.cache_folder(ref.repo)
     missing = tuple(file for file in files if not cache.held(root, listing, file))
     return Download(listing, tuple(files), missing)
@@ -114,7 +114,7 @@ def plan_cached(ref: Ref, include: Sequence[str] = (), exclude: Sequence[str] = 
         if not files:
             raise NotFoundError("no file matches")
     except NotFoundError as error:
-        raise NetworkError(f"{ref} is not completely cached: {error.message}", f"gemmaq pull {ref}") from error
+        raise NetworkError(f"is not completely cached: {error.message}", f"gemmaq pull {ref}", path=ref) from error
     return Download(listing, tuple(files), ())
 
 
@@ -149,7 +149,7 @@ def cached(ref: Ref) -> Path:
     """
     folder = cache.recall(client.cache_folder(ref.repo), ref)
     if folder is None:
-        raise NetworkError(f"{ref} is not cached, and gemmaq is offline", f"gemmaq pull {ref} while online")
+        raise NetworkError("is not cached, and gemmaq is offline", f"gemmaq pull {ref} while online", path=ref)
     return folder
 
 
@@ -174,7 +174,9 @@ def download(files: Download, progress: ProgressCallback) -> tuple[Path, int]:
         counts = _in_parallel(lambda file: _download_file(listing, file, progress, stop=stop), missing, stop)
         cache.remember(root, listing)
     except OSError as error:
-        raise OutputError(f"{root} cannot be written: {error.strerror}", "HF_HOME says where the cache is") from error
+        raise OutputError(
+            f"cannot be written: {error.strerror}", "HF_HOME says where the cache is", path=root
+        ) from error
     return cache.snapshot(root, listing.commit), sum(counts)
 
 
@@ -243,7 +245,9 @@ def _check_space(folder: Path, size: int) -> None:
     parent = next(path for path in (folder, *folder.parents) if path.exists())
     free = shutil.disk_usage(parent).free
     if size > free:
-        raise OutputError(f"{parent} has {free:,} bytes free, {size:,} are needed", "HF_HOME says where the cache is")
+        raise OutputError(
+            f"has {free:,} bytes free, {size:,} are needed", "HF_HOME says where the cache is", path=parent
+        )
 
 
 def _check_header(file: RemoteFile, path: Path) -> None:

@@ -41,7 +41,7 @@ def weights(listing: Listing, shards: Sequence[str] | None, exclude: Sequence[st
     required = [name for name in dict.fromkeys(shards) if not matches(name, exclude)]
     for name in required:
         if name not in by_name:
-            raise NotFoundError(f"{listing.ref} has no file {name}, which its index names")
+            raise NotFoundError(f"has no file {name}, which its index names", path=listing.ref)
     return [by_name[name] for name in required]
 
 
@@ -50,7 +50,7 @@ def _not_empty(files: list[RemoteFile], listing: Listing, exclude: Sequence[str]
     if not files and not matches("model.safetensors", exclude):
         endings = sorted({file.path.rpartition(".")[2] for file in listing.files if file.size > 1 << 26})
         hint = f"its large files are .{', .'.join(endings)}" if endings else None
-        raise NotFoundError(f"{listing.ref} holds neither safetensors nor GGUF files", hint)
+        raise NotFoundError("holds neither safetensors nor GGUF files", hint, path=listing.ref)
     return files
 
 
@@ -60,7 +60,7 @@ def _complete(files: list[RemoteFile], listing: Listing, exclude: Sequence[str])
         shard = names.shard(file.path)
         for name in shard.siblings if shard else ():
             if listing.find(name) is None and not matches(name, exclude):
-                raise NotFoundError(f"{listing.ref} has no file {name}")
+                raise NotFoundError(f"has no file {name}", path=listing.ref)
     return files
 
 
@@ -85,9 +85,11 @@ def gguf(listing: Listing, exclude: Sequence[str] = ()) -> list[RemoteFile]:
         available = ", ".join(f"{listing.ref.repo}:{_type(files) or files[0].path}" for files in models)
         if part and not matching:
             raise NotFoundError(
-                f"{listing.ref.repo} has no GGUF model {listing.ref.part}", f"it has {available}" if available else None
+                f"has no GGUF model {listing.ref.part}",
+                f"it has {available}" if available else None,
+                path=listing.ref.repo,
             )
-        raise InputError(f"{listing.ref} holds {len(chosen)} GGUF models", f"name one: {available}")
+        raise InputError(f"holds {len(chosen)} GGUF models", f"name one: {available}", path=listing.ref)
     folder = chosen[0][0].path.rpartition("/")[0]
     return [*_complete(chosen[0], listing, exclude), *_projector(listing, folder)]
 

@@ -61,23 +61,23 @@ def test_what_may_be_written_is_checked_before(tmp_path: Path, monkeypatch: pyte
     source = tmp_path / "source/model.safetensors"
     source.parent.mkdir()
     source.touch()
-    check_output(tmp_path / "new/out", 1, [source], False)
+    check_output(tmp_path / "new/out", 1, inputs=[source], force=False)
     with pytest.raises(OutputError, match="exists"):
-        check_output(source.parent, 1, [], False)
+        check_output(source.parent, 1, inputs=[], force=False)
     with pytest.raises(OutputError, match="source itself"):
-        check_output(source.parent, 1, [source], True)
-    check_output(source.parent, 1, [], True)
+        check_output(source.parent, 1, inputs=[source], force=True)
+    check_output(source.parent, 1, inputs=[], force=True)
     with pytest.raises(OutputError, match="bytes free"):
-        check_output(tmp_path / "out", 1 << 60, [], False)
+        check_output(tmp_path / "out", 1 << 60, inputs=[], force=False)
     with pytest.raises(OutputError, match="not a folder"):
-        check_output(source, 1, [], True)
+        check_output(source, 1, inputs=[], force=True)
     monkeypatch.chdir(source.parent)
     with pytest.raises(OutputError, match="the folder you are in"):
-        check_output(source.parent, 1, [], True)
+        check_output(source.parent, 1, inputs=[], force=True)
     monkeypatch.chdir(tmp_path)
     (source.parent / "thesis.doc").touch()
     with pytest.raises(OutputError, match=r"thesis\.doc, which gemmaq did not write"):
-        check_output(source.parent, 1, [], True)
+        check_output(source.parent, 1, inputs=[], force=True)
     assert free_space(tmp_path / "a/b/c")[0] == tmp_path
 
 

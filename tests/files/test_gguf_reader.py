@@ -95,8 +95,8 @@ def test_what_is_no_header_is_refused(content: bytes, word: str, path: Path) -> 
         (key("k", ARRAY, struct.pack("<IQ", STRING, 1 << 63)), f"claims {1 << 63} strings"),
         (key("k", ARRAY, struct.pack("<IQ", U8, 1 << 63)), f"claims {1 << 63} numbers"),
         (key("general.architecture", STRING, text("llama")), "key general.architecture twice"),
-        (key("k\n\x1b[2J", U32, bytes(4)), "is no name"),
-        (key("k" * 2000, U32, bytes(4)), "is no name"),
+        (key("k\n\x1b[2J", U32, bytes(4)), "is not a valid name"),
+        (key("k" * 2000, U32, bytes(4)), "is not a valid name"),
         *((key("general.alignment", U32, struct.pack("<I", n)), f"alignment is {n}") for n in (0, 24, 1 << 31)),
         (key("general.alignment", STRING, text("32")), "alignment is '32'"),
     ],
@@ -123,7 +123,7 @@ def test_no_claim_of_a_header_is_believed_for_the_size_of_the_file(path: Path) -
 @pytest.mark.parametrize(
     ("broken", "words"),
     [
-        (tensor("broken\n", [8], F32, 96), "is no name"),
+        (tensor("broken\n", [8], F32, 96), "is not a valid name"),
         (tensor("broken", [], F32, 96), "0 dimensions"),
         (tensor("broken", [1] * 5, F32, 96), "5 dimensions"),
         (tensor("broken", [8], 4, 96), "unknown type 4"),

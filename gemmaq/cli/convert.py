@@ -44,9 +44,9 @@ def convert(
             "--quant",
             metavar="TYPE",
             envvar="GEMMAQ_QUANT",
-            help="Type of the matrices: f32 f16 bf16 q8_0 q4_0 q4_1 q5_0 q5_1, for gguf also q4_k q5_k q6_k and "
-            "llama.cpp's mixtures q4_k_s q4_k_m q5_k_s q5_k_m, for mlx also affine4 affine8 affine4-g64 affine8-g64, "
-            "or auto: what a quantized source has. Default: q4_0.",
+            help="Type of the matrices: f32 f16 bf16 q8_0 q4_0 q4_1 q5_0 q5_1, for gguf also iq4_nl q4_k q5_k q6_k "
+            "and llama.cpp's mixtures q4_k_s q4_k_m q5_k_s q5_k_m, for mlx also affine4 affine8 affine4-g64 "
+            "affine8-g64, or auto: what a quantized source has. Default: q4_0.",
         ),
     ] = None,
     embedding: Annotated[

@@ -50,7 +50,11 @@ def _grid_warnings(
     """What the grids that the weights lie on mean for what was asked."""
     warnings = []
     trained = {name for name, verdict in fits.items() if verdict.on_grid}
-    lost = [t for t in planned if t.source.name in trained and not t.encoding.is_float and t.encoding.name != "q4_0"]
+    lost = [
+        t
+        for t in planned
+        if t.source.name in trained and not t.encoding.is_float and not METHODS["lattice"].writes(t.encoding)
+    ]
     body = [t for t in lost if not t.source.place.role.is_table]
     if body:
         kinds = ", ".join(sorted({t.encoding.label for t in body}))

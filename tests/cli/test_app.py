@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,9 @@ from pathlib import Path
 import pytest
 
 from gemmaq.cli.app import _COMMANDS, main
+from gemmaq.methods import METHODS
+from gemmaq.planning.containers import CONTAINERS
+from gemmaq.planning.recipe import TYPES
 from inprocess import run
 
 WIDTH = 80
@@ -35,6 +39,11 @@ def test_help_shows_no_python_types(command: str, monkeypatch: pytest.MonkeyPatc
     assert not any(sign in shown for sign in ("{", "<str>", "<path>", "<list[str]>", "x>=1;", "[x>=1]")), shown
     assert "--json" in shown and "-q, --quiet" in shown
     assert all(len(line) <= WIDTH for line in shown.splitlines())
+
+
+def test_help_of_convert_names_every_type_and_method(monkeypatch: pytest.MonkeyPatch) -> None:
+    words = set(re.findall(r"[\w-]+", help_of("convert", monkeypatch=monkeypatch)))
+    assert {*TYPES, *METHODS, *CONTAINERS, "auto"} <= words
 
 
 @pytest.mark.parametrize(

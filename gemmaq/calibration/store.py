@@ -17,8 +17,6 @@ from gemmaq.files.span import FileSpan
 if TYPE_CHECKING:
     from gemmaq.encodings import U8, Encoding, Quantized
 
-_SCALES = "bf16"
-
 
 @dataclass(frozen=True, slots=True)
 class Store:
@@ -48,14 +46,14 @@ class Store:
                 raise InputError(f"has weights too large for {encoding.label}", "bf16 holds them", tensor=source.name)
             dtypes, layout = ["U8"], "plain"
         else:
-            assert values.minima is not None
-            kind = ENCODINGS[_SCALES]
+            minima = values.minima if values.minima is not None else np.float32(-(encoding.zero or 0)) * values.scales
+            kinds = [ENCODINGS[encoding.scales], ENCODINGS[encoding.scales if encoding.zero is None else "f32"]]
             arrays = [
                 pack_codes(encoding.bits, values.codes),
-                pack_floats(kind, values.scales),
-                pack_floats(kind, values.minima),
+                pack_floats(kinds[0], values.scales),
+                pack_floats(kinds[1], minima),
             ]
-            dtypes, layout = ["U32", kind.label, kind.label], "mlx"
+            dtypes, layout = ["U32", *(kind.label for kind in kinds)], "mlx"
         path = self.folder / f"{source.name}.codes"
         with path.open("xb") as file:
             for array in arrays:

@@ -1,42 +1,63 @@
-"""Calibrated codes on disk: what is stored is read."""
+"""Calibrated codes on disk: every type comes back, one without a block layout of its own too."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from calibrating import as_f32, read_back
-from gemmaq.calibration import gptq
 from gemmaq.calibration.store import Store
+from gemmaq.checkpoint import plain
 from gemmaq.checkpoint.rows import read_rows, values_of
-from gemmaq.encodings import ENCODINGS
-from gemmaq.files.span import Reader
-from gemmaq.inference import device as forward
+from gemmaq.encodings import ENCODINGS, Codec, Encoding, Kind, Quantized
+from gemmaq.errors import InputError
+from gemmaq.files.span import FileSpan, Reader
 from gemmaq.methods import METHODS
 
-pytestmark = pytest.mark.usefixtures("torch_and_transformers")
+WIDE = Encoding("q4_w", Kind.LINEAR, 64, 34, "wide", bits=4, zero=8, scales="f16", mlx=True)
+
+
+def random_values(encoding: Encoding, scale: float = 1.0) -> Quantized:
+    random = np.random.default_rng(1)
+    codes = random.integers(0, 1 << encoding.bits, (3, 128), np.uint8)
+    scales = random.integers(1, 9, (3, 128 // encoding.block)).astype(np.float32) * np.float32(scale)
+    return Quantized(codes, scales, -scales * 2 if encoding.zero is None else None)
+
+
+def stored(encoding: Encoding, values: Quantized, folder: Path) -> Quantized:
+    (folder / "source").touch()
+    source = plain("a.weight", (3, 128), ENCODINGS["bf16"], span=FileSpan.of(folder / "source"), offset=0)
+    tensor = Store(folder).put(source, encoding, values)
+    assert (tensor.name, tensor.shape, tensor.encoding) == ("a.weight", (3, 128), encoding)
+    with Reader() as reader:
+        found: Quantized = values_of(tensor, read_rows(tensor, 0, 3, reader, bytearray()))
+    return found
+
+
+def check(values: Quantized, found: Quantized) -> None:
+    assert np.array_equal(values.codes, found.codes)
+    assert np.array_equal(values.scales, found.scales)
+    assert (values.minima is None) == (found.minima is None)
+    if values.minima is not None:
+        assert np.array_equal(values.minima, found.minima)
 
 
 @pytest.mark.parametrize("name", METHODS["gptq"].encodings)
-def test_what_is_stored_is_read(name, checkpoint, tmp_path):
-    encoding, random = ENCODINGS[name], np.random.default_rng(0)
-    source = checkpoint.tensors["model.layers.0.self_attn.q_proj.weight"]
-    x = random.standard_normal(source.shape).astype(np.float32)
-    with forward.open_device("cpu", 1) as device:
-        known = gptq.invert(as_f32(np.eye(source.columns)), gptq.Settings(), group=encoding.block, device=device)
-        values = gptq.quantize(x, known, encoding, portable=False, device=device)
-    tensor = Store(tmp_path).put(source, encoding, values)
-    assert (tensor.name, tensor.shape, tensor.encoding) == (source.name, source.shape, encoding)
-    assert (
-        tensor.nbytes == sum(path.stat().st_size for path in tmp_path.iterdir()) == source.rows * encoding.row_bytes(64)
-    )
-    found = read_back(tensor)
-    np.testing.assert_array_equal(found.codes, values.codes)
-    np.testing.assert_array_equal(found.scales, values.scales)
-    assert (found.minima is None) == (values.minima is None) == (encoding.zero is not None)
-    if values.minima is not None:
-        np.testing.assert_array_equal(found.minima, values.minima)
-    with Reader() as reader:  # any rows of it
-        np.testing.assert_array_equal(
-            values_of(tensor, read_rows(tensor, 5, 7, reader, bytearray())).codes, values.codes[5:12]
-        )
+def test_every_type_comes_back(name: str, tmp_path: Path) -> None:
+    values = random_values(ENCODINGS[name])
+    check(values, stored(ENCODINGS[name], values, tmp_path))
+
+
+def test_a_type_without_a_block_layout_comes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gemmaq.calibration.store.codec", lambda encoding: Codec())
+    values = random_values(WIDE, 2.0**-14)
+    check(values, stored(WIDE, values, tmp_path))
+    large = random_values(WIDE, 4096.0)
+    (tmp_path / "large").mkdir()
+    check(large, stored(WIDE, large, tmp_path / "large"))
+
+
+def test_scales_that_are_too_large_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="too large for Q4_0"):
+        stored(ENCODINGS["q4_0"], random_values(ENCODINGS["q4_0"], 1e5), tmp_path)

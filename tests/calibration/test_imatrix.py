@@ -276,6 +276,7 @@ def test_llama_cpp_reads_it(require, put):
             np.testing.assert_array_equal(sums[name], entry.sums)
 
 
+@pytest.mark.slow
 @pytest.mark.oracle
 def test_llama_cpp_quantizes_the_270m_to_the_same_bytes(require, gemmaq, sample_bf16, tmp_path):
     need_ggml(require)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,13 +14,6 @@ import pytest
 from fake_hub import FakeHub, Fault
 from hub_client import FILES, REPO, SHARD, ask_client, write_files
 from hub_store import git_oid
-
-
-@pytest.fixture
-def hub(tmp_path: Path) -> Iterator[FakeHub]:
-    with FakeHub(tmp_path / "hub") as hub:
-        yield hub
-        assert not hub.unknown
 
 
 @pytest.fixture

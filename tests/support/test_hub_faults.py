@@ -6,7 +6,6 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,13 +13,6 @@ import pytest
 import fake_hub
 from fake_hub import FakeHub, Fault
 from hub_client import FILES, REPO, SHARD, get, shard_url, write_files
-
-
-@pytest.fixture
-def hub(tmp_path: Path) -> Iterator[FakeHub]:
-    with FakeHub(tmp_path / "hub") as hub:
-        yield hub
-        assert not hub.unknown
 
 
 def test_ranges(hub: FakeHub) -> None:

@@ -39,7 +39,7 @@ def gather(
     """
     import torch
 
-    sites = decoder.checkpoint.family.names.INPUT_SITES
+    sites = decoder.checkpoint.family.names.input_sites(decoder.checkpoint.config, index)
     local = threading.local()
 
     def hook(site: str) -> Callable[[Any, Any], None]:

@@ -74,7 +74,7 @@ class _Run:
         decoder, solved = self.decoder, {}
         names, module = decoder.checkpoint.family.names, decoder.layer(index)
         hessians = _hessians(decoder, module, index, hidden)
-        for site, parts in names.INPUT_SITES.items():
+        for site, parts in names.input_sites(decoder.checkpoint.config, index).items():
             plans = {part: self.planned[names.in_layer(index, part)] for part in parts}
             where = names.in_layer(index, site).removesuffix(".weight")
             inverse = self.inverse(hessians.pop(site), plans, where)

@@ -42,7 +42,7 @@ def squares(decoder: Decoder, tokens: Tokens, progress: ProgressCallback) -> Sum
             sums[site] = sums.get(site, 0.0) + inputs.double().square().sum(0).cpu().numpy()
 
         hidden = gather(decoder, index, hidden, module=module, take=add)
-        for site, parts in names.INPUT_SITES.items():
+        for site, parts in names.input_sites(decoder.checkpoint.config, index).items():
             for part in parts:
                 squared[names.in_layer(index, part)] = sums[site]
         progress(Progress("gathering statistics", index + 1, decoder.layers, "layers"))

@@ -15,6 +15,7 @@ from gemmaq.containers.hf_folder import lay_out_shards, side_files, whole_config
 from gemmaq.containers.layout import OutputFile
 from gemmaq.encodings import ENCODINGS, Encoding
 from gemmaq.encodings.bitstream import pack_codes, pack_floats
+from gemmaq.models.family import Family
 from gemmaq.planning.plan import Constant, Format, PieceSpec, Plan, PlannedTensor
 
 if TYPE_CHECKING:
@@ -62,17 +63,18 @@ def lay_out(checkpoint: Checkpoint, plan: Plan, max_shard_bytes: int | None) -> 
     files, index = lay_out_shards(plan, FORMAT, max_shard_bytes, metadata={"format": "pt"}, always_index=False)
     config = whole_config(checkpoint, plan, _TORCH.get(plan.body.name, "bfloat16"))
     if any(not tensor.encoding.is_float for tensor in plan.tensors):
-        config["quantization_config"] = _quantization(plan)
+        config["quantization_config"] = _quantization(plan, checkpoint.family)
     side = index | side_files(checkpoint, config)
     return (*files, *(OutputFile(name, len(data), data) for name, data in side.items()))
 
 
-def _quantization(plan: Plan) -> dict[str, Any]:
+def _quantization(plan: Plan, family: Family) -> dict[str, Any]:
     """The quantization_config: a group for each number of bits, and every matrix that stays as it is."""
     by_bits: dict[int, list[str]] = {}
-    ignore = (
-        ["lm_head"] if plan.mmproj is None else ["re:.*lm_head", "re:.*vision_tower.*", "re:.*multi_modal_projector.*"]
-    )
+    head = family.names.HEAD.removesuffix(".weight")
+    ignore = [head]
+    if plan.mmproj is not None:
+        ignore = [f"re:.*{head}", *(f"re:.*{module}.*" for module in family.vision.MODULES)]
     for tensor in plan.tensors:
         module = tensor.name.removesuffix(".weight")
         if plan.mmproj is not None:

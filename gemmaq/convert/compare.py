@@ -34,6 +34,7 @@ class Compared:
     Attributes:
         name: in the artifact.
         kind: its kind (`Place.kind`).
+        layer: index of its decoder layer, None outside the layers.
         encoding: it is stored in.
         elements: weights.
         square_error: sum of the squares of its differences from the source.
@@ -45,6 +46,7 @@ class Compared:
 
     name: str
     kind: str
+    layer: int | None
     encoding: str
     elements: int
     square_error: float
@@ -204,6 +206,7 @@ def _compared(pair: Pair, parts: Sequence[_Part]) -> Compared:
     return Compared(
         pair.name,
         pair.source.place.kind,
+        pair.source.place.layer,
         pair.made.encoding.name,
         pair.source.elements,
         math.fsum(part.square_error for part in parts),

@@ -13,8 +13,9 @@ from gemmaq.charts import svg as drawing
 from gemmaq.convert.compare import Compared, by_kind, relative
 from gemmaq.evaluate import Chunks
 from gemmaq.evaluate.result import Model, number
+from gemmaq.models.roles import DOWN, GATE, KEY, OUTPUT, QUERY, UP, VALUE
 
-_MATRICES = {"q_proj": "q", "k_proj": "k", "v_proj": "v", "o_proj": "o", "gate": "gate", "up": "up", "down": "down"}
+_MATRICES = {QUERY: "q", KEY: "k", VALUE: "v", OUTPUT: "o", GATE: "gate", UP: "up", DOWN: "down"}
 _OTHERS = ("embedding", "head", "norm")
 _MOST_ROWS = 16
 
@@ -193,9 +194,8 @@ def _by_layer(apart: Sequence[Compared]) -> dict[str, list[float | None]]:
     """Kind -> relative error for each layer."""
     found: dict[str, dict[int, float]] = {}
     for tensor in apart:
-        if tensor.kind in _MATRICES:
-            layer = int(tensor.name.removeprefix("model.layers.").partition(".")[0])
-            found.setdefault(tensor.kind, {})[layer] = tensor.error
+        if tensor.kind in _MATRICES and tensor.layer is not None:
+            found.setdefault(tensor.kind, {})[tensor.layer] = tensor.error
     count = 1 + max((layer for row in found.values() for layer in row), default=0)
     return {kind: [row.get(layer) for layer in range(count)] for kind, row in found.items()}
 

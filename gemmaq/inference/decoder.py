@@ -145,9 +145,10 @@ class Decoder:
         """Input of the head: the last layer's output behind the final norm."""
         import torch
 
-        norm = torch.from_numpy(self.read(self.checkpoint.final_norm)).to(hidden.device)
-        scale = torch.rsqrt(hidden.pow(2).mean(-1, keepdim=True) + self.checkpoint.config.rms_norm_eps)
-        return hidden * scale * (1 + norm)
+        checkpoint = self.checkpoint
+        weight = torch.from_numpy(self.read(checkpoint.final_norm)).to(hidden.device)
+        normed: torch.Tensor = checkpoint.family.modules.rms_norm(hidden, weight, checkpoint.config.rms_norm_eps)
+        return normed
 
 
 @contextmanager

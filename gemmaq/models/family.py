@@ -25,8 +25,6 @@ class Names(Protocol):
     EMBEDDING: str
     HEAD: str
     FINAL_NORM: str
-    INPUT_SITES: Mapping[str, tuple[str, ...]]
-    """Matrix of a layer -> the matrices that get the same input, itself first."""
     KINDS: tuple[str, ...]
     """Kinds of tensors (`Place.kind`) in the order of a table."""
 
@@ -41,6 +39,9 @@ class Names(Protocol):
 
     def in_layer(self, layer: int, part: str, /) -> str:
         """Canonical name of a decoder layer's tensor."""
+
+    def input_sites(self, config: Any, layer: int, /) -> Mapping[str, tuple[str, ...]]:
+        """Parts of a layer that share an input, keyed by the first of them; calibration watches the key's input."""
 
     def place(self, name: str, /) -> Place:
         """Place of a canonical name in the model: its role, and its layer and part."""
@@ -94,6 +95,8 @@ class Vision(Protocol):
 
     DEFAULT: VisionConfig
     """Dimensions that the published models have."""
+    MODULES: tuple[str, ...]
+    """Modules of the vision side, by the beginning of their names."""
 
     def from_hf(self, config: Mapping[str, Any], preprocessor: Mapping[str, Any], /) -> VisionConfig:
         """Read config.json and preprocessor_config.json; raises InputError."""
@@ -171,6 +174,9 @@ class Modules(Protocol):
 
     def attention_mask(self, hf_config: Any, kind: str, hidden: Any, positions: Any, /) -> Any:
         """Mask of a kind of attention for sequences without padding, hidden f32 [batch, length, hidden]."""
+
+    def rms_norm(self, hidden: Any, weight: Any, epsilon: float, /) -> Any:
+        """RMS norm of f32 [..., hidden] with the weight as Hugging Face stores it."""
 
     def embedding_scale(self, config: Any, /) -> float:
         """Factor of the embedding's rows at the model's input."""

@@ -55,7 +55,8 @@ class Place:
         role: Role of the tensor.
         layer: Index of its decoder layer, None outside the layers.
         part: Its name inside a layer without `.weight` (`mlp.down_proj`), empty outside the layers.
-        kind: Short name that tables group tensors by (`down`, `norm`, `embedding`, `vision`).
+        kind: Kind of the tensor, which tables group by: one of the kinds of matrices below, or another word such as
+            `norm`, `embedding` or `vision`.
     """
 
     role: Role
@@ -63,6 +64,9 @@ class Place:
     part: str = ""
     kind: str = ""
 
+
+QUERY, KEY, VALUE, OUTPUT, GATE, UP, DOWN = "q_proj", "k_proj", "v_proj", "o_proj", "gate", "up", "down"
+"""Kinds of layer matrices (`Place.kind`) in every family: mixtures and reports look for them."""
 
 NOWHERE = Place(Role.SCALAR)
 """Place of a tensor before its family has given it one."""

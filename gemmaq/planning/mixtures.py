@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from gemmaq.encodings import ENCODINGS, Encoding
+from gemmaq.models.roles import DOWN, VALUE
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,20 +95,19 @@ def _four_share(spot: Spot) -> bool:
     return spot.sharing >= 4
 
 
-_VALUES, _DOWN = "v_proj", "down"
 _Q4_K, _Q5_K, _Q6_K = ENCODINGS["q4_k"], ENCODINGS["q5_k"], ENCODINGS["q6_k"]
-_HALF_IN_Q6_K = (Wider(_VALUES, _ends_and_every_third, _Q6_K), Wider(_DOWN, _ends_and_every_third, _Q6_K))
+_HALF_IN_Q6_K = (Wider(VALUE, _ends_and_every_third, _Q6_K), Wider(DOWN, _ends_and_every_third, _Q6_K))
 
 MIXTURES: dict[str, Mixture] = {
     m.name: m
     for m in (
-        Mixture("q4_k_s", 14, _Q4_K, (Wider(_VALUES, _first_four, _Q5_K), Wider(_DOWN, _first_eighth, _Q5_K))),
+        Mixture("q4_k_s", 14, _Q4_K, (Wider(VALUE, _first_four, _Q5_K), Wider(DOWN, _first_eighth, _Q5_K))),
         Mixture("q4_k_m", 15, _Q4_K, _HALF_IN_Q6_K),
         Mixture("q5_k_s", 16, _Q5_K),
         Mixture("q5_k_m", 17, _Q5_K, _HALF_IN_Q6_K),
         Mixture(
             "iq4_nl", 25, ENCODINGS["iq4_nl"],
-            (Wider(_VALUES, _four_share, _Q5_K), Wider(_DOWN, _first_eighth_unweighted, _Q5_K)),
+            (Wider(VALUE, _four_share, _Q5_K), Wider(DOWN, _first_eighth_unweighted, _Q5_K)),
         ),
     )
 }  # fmt: skip

@@ -204,7 +204,7 @@ def _rule(entry: dict[str, Any], path: Path) -> Rule:
     _check_keys(entry, ("match", "type", "method"), f"{path}, [[rules]]")
     pattern, kind, method = (_text(entry, key, path) for key in ("match", "type", "method"))
     if pattern is None:
-        raise UsageError(f"{path}: a rule has no match", 'write match = "*.mlp.down_proj.weight"')
+        raise UsageError(f"{path}: a rule has no match", 'write match = "*.layers.0.*", for example')
     if method is not None:
         methods.check(method)
     return Rule(pattern, find(kind) if kind else None, method)

@@ -181,8 +181,7 @@ def _classes() -> dict[str, Any]:
                     hidden = recomputed(_run, *call, use_reentrant=False)
                 else:
                     hidden = _run(*call)
-            scale = torch.rsqrt(hidden.pow(2).mean(-1, keepdim=True) + self.epsilon)
-            normed: torch.Tensor = hidden * scale * (1 + self.norm)
+            normed: torch.Tensor = self.family_modules.rms_norm(hidden, self.norm, self.epsilon)
             return normed
 
         def forward(self, ids: torch.Tensor, head_fn: Callable[[torch.Tensor, torch.Tensor], Any]) -> Any:

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from calibrating import MATRICES, naive_inputs, opened
+from damage import SMALL
 from gemmaq.calibration.activations import add_products, mirror
-from gemmaq.models.gemma3.names import INPUT_SITES as SITES
+from gemmaq.models.gemma3.names import input_sites
 
 pytestmark = pytest.mark.usefixtures("torch_and_transformers")
 
@@ -15,11 +16,11 @@ pytestmark = pytest.mark.usefixtures("torch_and_transformers")
 def test_sites_are_the_inputs_that_matrices_share(model, checkpoint, tokens):
     inputs = naive_inputs(model, tokens)
     assert len(inputs) == MATRICES
-    sharing = {part: site for site, parts in SITES.items() for part in parts}
+    sharing = {part: site for site, parts in input_sites(SMALL, 0).items() for part in parts}
     assert sorted(f"model.layers.{n}.{part}.weight" for n in range(2) for part in sharing) == sorted(inputs)
     for part, site in sharing.items():
         np.testing.assert_array_equal(inputs[f"model.layers.1.{part}.weight"], inputs[f"model.layers.1.{site}.weight"])
-    four = [inputs[f"model.layers.1.{site}.weight"] for site in SITES]
+    four = [inputs[f"model.layers.1.{site}.weight"] for site in input_sites(SMALL, 1)]
     assert all(a.shape != b.shape or (a != b).any() for n, a in enumerate(four) for b in four[:n])
 
 

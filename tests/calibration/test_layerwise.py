@@ -19,8 +19,7 @@ from gemmaq.errors import InputError
 from gemmaq.inference import device as forward
 from gemmaq.inference.decoder import Decoder
 from gemmaq.methods import Choice, Importance, quantize
-from gemmaq.models.gemma3.names import EMBEDDING
-from gemmaq.models.gemma3.names import INPUT_SITES as SITES
+from gemmaq.models.gemma3.names import EMBEDDING, input_sites
 from gemmaq.planning.recipe import Rule
 from gemmaq.progress import ignore
 from gemmaq.sources.open import open_source
@@ -106,7 +105,10 @@ def test_a_layer_is_calibrated_on_what_the_quantized_ones_before_it_give(method,
             for n, p in first.items()
         }
         assert set(found) == {
-            f"model.layers.{n}.{p}.weight" for n in range(bool(rules), 2) for s in SITES.values() for p in s
+            f"model.layers.{n}.{p}.weight"
+            for n in range(bool(rules), 2)
+            for s in input_sites(SMALL, n).values()
+            for p in s
         }
         for other in (before, {}):
             inputs = naive_inputs(model, tokens, other)

@@ -33,9 +33,9 @@ def test_matrices_of_a_layer_are_at_one_input_site_each(family: Family) -> None:
     names = family.names
     places = [names.place(name) for name, _ in names.shapes(family.sizes[0].config)]
     matrices = [place.part for place in places if place.layer == 0 and place.role.is_layer_matrix]
-    shared = [part for parts in names.INPUT_SITES.values() for part in parts]
+    shared = [part for parts in names.input_sites(family.sizes[0].config, 0).values() for part in parts]
     assert sorted(shared) == sorted(matrices)
-    assert all(parts[0] == site for site, parts in names.INPUT_SITES.items())
+    assert all(parts[0] == site for site, parts in names.input_sites(family.sizes[0].config, 0).items())
 
 
 @EVERY

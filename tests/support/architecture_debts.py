@@ -9,12 +9,6 @@ DEBTS: dict[str, tuple[str, ...]] = {
         "cli/imatrix.py",
         "cli/inspect.py",
     ),
-    "only models/ names a tensor": (
-        "containers/safetensors.py",
-        "evaluate/report.py",
-        "planning/mixtures.py",
-        "planning/recipe.py",
-    ),
     "at most five positional parameters": (
         "charts/lines.py draw",
         "charts/svg.py lines",

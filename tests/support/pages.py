@@ -46,12 +46,12 @@ def page_of(labels: list[str], divergences: list[float], layers: int = 18, chunk
 
 
 def _compared(random: np.random.Generator, mean: float, layers: int) -> list[Compared]:
-    found = [Compared("model.embed_tokens.weight", "embedding", "q8_0", 100, mean * 1e-4, 100.0)]
+    found = [Compared("model.embed_tokens.weight", "embedding", None, "q8_0", 100, mean * 1e-4, 100.0)]
     for layer in range(layers):
         for name, kind in KINDS.items():
             error = mean * random.uniform(0.5, 1.5)
-            found.append(Compared(f"model.layers.{layer}.{name}.weight", kind, "q4_0", 100, error, 100.0))
-        found.append(Compared(f"model.layers.{layer}.input_layernorm.weight", "norm", "f32", 100, 0.0, 100.0))
+            found.append(Compared(f"model.layers.{layer}.{name}.weight", kind, layer, "q4_0", 100, error, 100.0))
+        found.append(Compared(f"model.layers.{layer}.input_layernorm.weight", "norm", layer, "f32", 100, 0.0, 100.0))
     return found
 
 

@@ -45,6 +45,14 @@ def attention_mask(hf_config: Any, kind: str, hidden: Any, positions: Any) -> An
     return make(config=hf_config, inputs_embeds=hidden, attention_mask=None, position_ids=positions, **{cache: None})
 
 
+def rms_norm(hidden: Any, weight: Any, epsilon: float) -> Any:
+    """RMS norm of f32 [..., hidden], which multiplies with 1 + weight."""
+    import torch
+
+    scale = torch.rsqrt(hidden.pow(2).mean(-1, keepdim=True) + epsilon)
+    return hidden * scale * (1 + weight)
+
+
 def embedding_scale(config: TextConfig) -> float:
     """Factor of the embedding's rows at the model's input."""
     return float(config.hidden_size**0.5)

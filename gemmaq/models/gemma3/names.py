@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Mapping
 
 from gemmaq.models.gemma3.config import TextConfig
-from gemmaq.models.roles import Place, Role
+from gemmaq.models.roles import DOWN, GATE, KEY, OUTPUT, QUERY, UP, VALUE, Place, Role
 
 EMBEDDING = "model.embed_tokens.weight"
 FINAL_NORM = "model.norm.weight"
@@ -68,22 +68,20 @@ def from_gguf(name: str) -> str | None:
     return in_layer(int(match[1]), _LAYER_HF[match[2]])
 
 
-INPUT_SITES: Mapping[str, tuple[str, ...]] = {
+_INPUT_SITES: Mapping[str, tuple[str, ...]] = {
     "self_attn.q_proj": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
     "self_attn.o_proj": ("self_attn.o_proj",),
     "mlp.gate_proj": ("mlp.gate_proj", "mlp.up_proj"),
     "mlp.down_proj": ("mlp.down_proj",),
 }
-"""Matrix of a layer -> the matrices that get the same input, itself first."""
-
 _KINDS = {
-    "self_attn.q_proj": "q_proj",
-    "self_attn.k_proj": "k_proj",
-    "self_attn.v_proj": "v_proj",
-    "self_attn.o_proj": "o_proj",
-    "mlp.gate_proj": "gate",
-    "mlp.up_proj": "up",
-    "mlp.down_proj": "down",
+    "self_attn.q_proj": QUERY,
+    "self_attn.k_proj": KEY,
+    "self_attn.v_proj": VALUE,
+    "self_attn.o_proj": OUTPUT,
+    "mlp.gate_proj": GATE,
+    "mlp.up_proj": UP,
+    "mlp.down_proj": DOWN,
 }
 KINDS = (*_KINDS.values(), "embedding", "head", "norm", "vision")
 """Kinds of tensors in the order of a table."""
@@ -98,6 +96,11 @@ _PLACES = {
 def in_layer(layer: int, part: str) -> str:
     """Canonical name of a decoder layer's tensor."""
     return f"model.layers.{layer}.{part}.weight"
+
+
+def input_sites(config: TextConfig, layer: int) -> Mapping[str, tuple[str, ...]]:
+    """Parts of a layer that share an input, keyed by the first of them: alike in every layer."""
+    return _INPUT_SITES
 
 
 def place(name: str) -> Place:

@@ -15,6 +15,7 @@ from typing import Any
 from gemmaq.errors import InputError
 from gemmaq.models.vision_config import VisionConfig
 
+MODULES: tuple[str, ...] = ("vision_tower", "multi_modal_projector")
 PROJECTION = "multi_modal_projector.mm_input_projection_weight"
 PROJECTOR_NORM = "multi_modal_projector.mm_soft_emb_norm.weight"
 _TOWER = "vision_tower.vision_model."

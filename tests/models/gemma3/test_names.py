@@ -45,9 +45,9 @@ def test_every_tensor_has_its_place() -> None:
 
 def test_matrices_share_inputs_of_the_same_width() -> None:
     shapes = dict(names.shapes(TINY))
-    parts = [part for site in names.INPUT_SITES.values() for part in site]
+    parts = [part for site in names.input_sites(TINY, 0).values() for part in site]
     assert len(set(parts)) == 7
-    for site in names.INPUT_SITES.values():
+    for site in names.input_sites(TINY, 0).values():
         assert len({shapes[names.in_layer(0, part)][1] for part in site}) == 1
 
 

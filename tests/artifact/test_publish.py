@@ -1,0 +1,87 @@
+"""The files of an artifact as they are published."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from pathlib import Path
+
+import pytest
+
+from gemmaq.artifact import card, modelfile, sums
+from gemmaq.artifact.publish import Entry, changed, entries
+from gemmaq.errors import InputError, NotFoundError, VerificationError
+from gemmaq.progress import Progress, ignore
+from kinds import folders
+
+REPO = "acme/model-GGUF"
+
+
+def no_memory(model: card.Model) -> str:
+    return f"memory of {model.name}"
+
+
+@pytest.fixture
+def artifact(made: dict[str, Path], tmp_path: Path) -> Path:
+    (folder,) = folders(made["gguf"])
+    return Path(shutil.copytree(folder, tmp_path / "artifact"))
+
+
+def test_every_file_with_its_digest(artifact: Path) -> None:
+    reports: list[Progress] = []
+    files = {entry.path: entry for entry in entries(artifact, REPO, reports.append, memory=no_memory)}
+    assert set(files) == {path.name for path in artifact.iterdir()}
+    for name, entry in files.items():
+        data = entry.data or (entry.local or artifact / name).read_bytes()
+        assert (entry.size, entry.sha256) == (len(data), hashlib.sha256(data).hexdigest())
+        assert entry.oid == hashlib.sha1(f"blob {len(data)}\0".encode() + data).hexdigest()
+    listed = sums.parse(files[sums.NAME].data, "sums")
+    assert listed == {name: entry.sha256 for name, entry in files.items() if name != sums.NAME}
+    weights = {path.name: path.stat().st_size for path in artifact.glob("*.gguf")}
+    assert {name: size for name, size in weights.items()}.items() <= {r.item: r.done for r in reports}.items()
+
+
+def test_a_card_of_ours_names_the_repository_and_one_of_yours_stays(artifact: Path) -> None:
+    def published() -> bytes:
+        files = {entry.path: entry for entry in entries(artifact, REPO, ignore, memory=no_memory)}
+        entry = files[card.NAME]
+        return entry.data or (entry.local or Path()).read_bytes()
+
+    text = published().decode()
+    assert REPO in text and "memory of " in text and card.is_ours(text)
+    (artifact / card.NAME).write_text("# Mine\n")
+    assert published() == b"# Mine\n"
+    (artifact / card.NAME).unlink()
+    assert published().decode() == text
+
+
+def test_params_are_added_for_ollama(made: dict[str, Path], tmp_path: Path) -> None:
+    (folder,) = folders(made["mmproj"])
+    artifact = Path(shutil.copytree(folder, tmp_path / "chat"))
+    for name in (modelfile.PARAMS_FILE, sums.NAME):
+        (artifact / name).unlink()
+    files = {entry.path: entry for entry in entries(artifact, REPO, ignore, memory=no_memory)}
+    assert files[modelfile.PARAMS_FILE].local is None and files[modelfile.PARAMS_FILE].data.startswith(b"{")
+
+
+def test_what_is_not_published(artifact: Path, tmp_path: Path) -> None:
+    with pytest.raises(NotFoundError, match="is not a folder"):
+        entries(tmp_path / "none", REPO, ignore, memory=no_memory)
+    with pytest.raises(NotFoundError, match="holds no model"):
+        entries(tmp_path / "artifact" / "..", REPO, ignore, memory=no_memory)
+    (artifact / "link").symlink_to(tmp_path)
+    with pytest.raises(InputError, match="leads out of"):
+        entries(artifact, REPO, ignore, memory=no_memory)
+    (artifact / "link").unlink()
+    (artifact / "Modelfile").write_text("FROM elsewhere\n")
+    with pytest.raises(VerificationError, match="does not match its entry in SHA256SUMS"):
+        entries(artifact, REPO, ignore, memory=no_memory)
+    (artifact / "Modelfile").unlink()
+    with pytest.raises(VerificationError, match="is missing, but SHA256SUMS lists it"):
+        entries(artifact, REPO, ignore, memory=no_memory)
+
+
+def test_only_changed_files_are_sent() -> None:
+    files = [Entry("a", 1, "sha a", "oid a"), Entry("b", 1, "sha b", "oid b"), Entry("c", 1, "sha c", "")]
+    assert [entry.path for entry in changed(files, {"a": "oid a", "b": "oid x", "c": "sha c"})] == ["b"]
+    assert changed(files, {}) == files

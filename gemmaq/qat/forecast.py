@@ -48,17 +48,14 @@ def _trained(job: TrainingJob) -> int:
     source, settings = job.source, job.settings
     norms = sum(tensor.elements for tensor in source.tensors.values() if tensor.place.role == Role.NORM)
     embedding = source.embedding.elements
-    return _matrix_weights(job) + (norms if settings.norms else 0) + (embedding if settings.embedding else 0)
-
-
-def _matrix_weights(job: TrainingJob) -> int:
-    return sum(tensor.elements for tensor in job.source.matrices.values())
+    matrices = sum(source.config.layer_parameters)
+    return matrices + (norms if settings.norms else 0) + (embedding if settings.embedding else 0)
 
 
 def memory(job: TrainingJob) -> int:
     """Peak bytes of training a whole model, roughly: weights, gradients, moments, activations, logits."""
     settings, config = job.settings, job.source.config
-    weights = _matrix_weights(job)
+    weights = sum(config.layer_parameters)
     embedding = job.source.embedding.elements
     networks = (_LATENT + 2) * weights + (2 + (_LATENT if settings.embedding else 0)) * embedding
     tokens = settings.batch * settings.context

@@ -47,7 +47,7 @@ def files(job: TrainingJob, data: TokenDataset, outcome: Outcome) -> dict[str, b
     """Names and contents: the record, and the loss curve if matplotlib is installed."""
     contents = {NAME: pretty(document(job, data, outcome))}
     if can_draw() and outcome.state.losses:
-        contents[CURVE] = curve(outcome.state.losses)
+        contents[CURVE] = curve(outcome.state.losses, job.block_wise)
     return contents
 
 
@@ -56,8 +56,13 @@ def can_draw() -> bool:
     return find_spec("matplotlib") is not None
 
 
-def curve(losses: list[float]) -> bytes:
-    """Loss of every step and its running mean, as SVG; the same bytes for the same losses."""
+def curve(losses: list[float], block_wise: bool = False) -> bytes:
+    """Loss of every step and its running mean, as SVG; the same bytes for the same losses.
+
+    Args:
+        losses: loss of every step, of all layers in turn if block-wise.
+        block_wise: whether a loss is the relative squared error of a layer, not a divergence.
+    """
     import io
 
     import numpy as np
@@ -76,9 +81,10 @@ def curve(losses: list[float]) -> bytes:
         axes.plot(steps, losses, color="#56B4E9", linewidth=1, label="loss of a step")
         axes.plot(steps[width - 1 :], smooth, color="#0072B2", linewidth=2.2, label=f"mean of {width} steps")
         axes.set_ylim(0, float(np.quantile(losses, 0.99)) * 1.1 or 1.0)
-        axes.set_title("Divergence from the teacher while training", loc="left", fontweight="bold", pad=12)
+        title = "Error of each layer while training" if block_wise else "Divergence from the teacher while training"
+        axes.set_title(title, loc="left", fontweight="bold", pad=12)
         axes.set_xlabel("step")
-        axes.set_ylabel("KL, nats per token")
+        axes.set_ylabel("squared error, relative" if block_wise else "KL, nats per token")
         axes.grid(axis="y", color="#DDDDDD", linewidth=0.8)
         axes.legend(frameon=False)
         for side in ("top", "right"):

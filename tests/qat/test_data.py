@@ -18,7 +18,7 @@ def test_texts(source: Path, text: Path, tmp_path: Path) -> None:
     tiny.write_text("A short sentence.")
     out = tmp_path / "out"
     assert "there is no text in" in run(*words(source, empty, out), code=3).stderr
-    assert "not even 64 tokens of text" in run(*words(source, tiny, out), code=3).stderr
+    assert "fewer than 64 tokens of text" in run(*words(source, tiny, out), code=3).stderr
     assert "does not exist" in run(*words(source, tmp_path / "none.txt", out), code=5).stderr
     few = run(*words(source, text, out, "--batch", 4096), code=3).stderr
     assert "a batch is 4096" in few and "--batch" in few

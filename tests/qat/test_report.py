@@ -18,3 +18,4 @@ def test_the_same_losses_give_the_same_curve() -> None:
     losses = [1 / (step + 1) for step in range(50)]
     assert curve(losses) == curve(losses)
     assert b"mean of 2 steps" in curve(losses)
+    assert b"KL, nats per token" in curve(losses) and b"squared error" in curve(losses, block_wise=True)

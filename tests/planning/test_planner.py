@@ -1,0 +1,89 @@
+"""What every tensor becomes: its name, type, method and scales, by container and request."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from gemmaq.checkpoint import Checkpoint
+from gemmaq.errors import InputError
+from gemmaq.methods.lattice import FIVE_BITS, GridFit
+from gemmaq.models.roles import Role
+from gemmaq.planning.plan import Plan, PlannedTensor
+
+Planner = Callable[..., Plan]
+ON_GRID, OFF_GRID = GridFit("absmax/7", 1.0, 0.0, 99), GridFit(None, 0.0, 1.0, 99)
+
+
+def by_role(plan: Plan, role: Role) -> list[PlannedTensor]:
+    return [tensor for tensor in plan.tensors if tensor.source.place.role is role]
+
+
+@pytest.mark.parametrize(("container", "shift", "vector"), [("gguf", 1.0, "f32"), ("mlx", 0.0, "bf16")])
+def test_names_and_norms_are_those_of_the_container(
+    plan: Planner, checkpoint: Checkpoint, container: str, shift: float, vector: str
+) -> None:
+    planned = plan("q4_0", container)
+    assert len(planned.tensors) == len(checkpoint.tensors)
+    to_gguf = checkpoint.family.names.to_gguf
+    for tensor in planned.tensors:
+        name = tensor.source.name
+        assert tensor.name == (to_gguf(name) if container == "gguf" else name)
+    for norm in by_role(planned, Role.NORM):
+        assert (norm.shift, norm.encoding.name, norm.choice.method) == (shift, vector, "nearest")
+    assert all(tensor.shift == 0 for tensor in by_role(planned, Role.MATRIX))
+
+
+def test_auto_takes_lattice_for_tensors_on_a_grid(plan: Planner, checkpoint: Checkpoint) -> None:
+    matrices = [t.name for t in checkpoint.tensors.values() if t.place.role is Role.MATRIX]
+    fits = dict.fromkeys(matrices, OFF_GRID) | {
+        matrices[0]: ON_GRID,
+        matrices[1]: GridFit(FIVE_BITS, 1.0, 0.0, 99),
+    }
+    methods = {t.source.name: t.choice.method for t in plan("q4_0", fits=fits).tensors}
+    assert [name for name, method in methods.items() if method == "lattice"] == [matrices[0]]
+    assert {t.choice.method for t in plan("q5_0", fits=fits).tensors} == {"nearest"}
+
+
+def test_calibrated_methods_are_for_the_matrices_of_layers(plan: Planner) -> None:
+    planned = plan("q4_0", method="gptq")
+    assert {t.choice.method for t in by_role(planned, Role.MATRIX)} == {"gptq"}
+    assert {t.choice.method for t in planned.tensors if t.source.place.role is not Role.MATRIX} == {"nearest"}
+    assert not any(t.is_complete for t in by_role(planned, Role.MATRIX))
+    with pytest.raises(InputError, match="gptq cannot write"):
+        plan("iq4_nl", method="gptq")
+    assert {t.choice.method for t in plan("q8_0", method="lattice").tensors} == {"nearest"}
+
+
+def test_scales_are_portable_where_a_container_asks_for_it(plan: Planner) -> None:
+    def portable(planned: Plan) -> set[bool]:
+        return {t.choice.portable for t in by_role(planned, Role.MATRIX)}
+
+    assert portable(plan("q4_0")) == {False}
+    assert portable(plan("q4_0", "mlx")) == portable(plan("q4_0", shared=True)) == {True}
+    assert portable(plan("q4_0", method="lattice", shared=True)) == {False}  # those of a grid are kept
+    assert portable(plan("q4_0", method="lattice", portable=True)) == {True}
+
+
+def test_scales_in_arrays_of_their_own_may_be_f16(plan: Planner) -> None:
+    for scales in ("bf16", "f16"):
+        matrix = by_role(plan("q4_0", "mlx", scales=scales), Role.MATRIX)[0]
+        assert {piece.dtype for piece in matrix.pieces[1:]} == {scales.upper()}
+    assert len(by_role(plan("q4_0", "gguf", scales="f16"), Role.MATRIX)[0].pieces) == 1
+
+
+def test_types_that_a_container_cannot_hold_are_refused(plan: Planner) -> None:
+    with pytest.raises(InputError, match="mlx cannot hold IQ4_NL") as refused:
+        plan("iq4_nl", "mlx")
+    assert "q4_0" in str(refused.value.hint)
+    with pytest.raises(InputError, match="for the embedding"):
+        plan("q4_0", "safetensors", embedding="q4_0")
+
+
+def test_rows_that_do_not_divide_fall_back_and_say_so(plan: Planner) -> None:
+    planned = plan("q6_k")
+    matrices = by_role(planned, Role.MATRIX)
+    assert {t.encoding.name for t in matrices} == {"q8_0"}
+    assert all(t.reason for t in matrices)
+    assert any("Q8_0" in warning.upper() or "q8_0" in warning for warning in planned.warnings)

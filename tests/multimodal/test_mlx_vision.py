@@ -88,6 +88,7 @@ def test_mlx_lm_computes_what_the_gguf_says(require: Require, int4: Path, int4_m
     same(runtimes.mlx_logits(int4 / "mlx", IDS), seeing.logits(int4_model, IDS))
 
 
+@pytest.mark.slow
 @pytest.mark.oracle
 def test_mlx_vlm_computes_what_the_gguf_says_of_text_and_of_an_image(
     require: Require, int4: Path, int4_model: Any, processor: Any, tmp_path: Path
@@ -105,6 +106,7 @@ def test_mlx_vlm_computes_what_the_gguf_says_of_text_and_of_an_image(
     same(found["image"][0], seeing.logits(int4_model, inputs | back_only))
 
 
+@pytest.mark.slow
 @pytest.mark.oracle
 def test_mlx_vlm_answers_a_prompt_with_an_image(require: Require, int4: Path, tmp_path: Path) -> None:
     """The whole way: the processor it finds in the folder, and its own generation."""

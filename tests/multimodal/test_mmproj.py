@@ -81,6 +81,7 @@ def same_mmproj(ours: Path, theirs: Path) -> int:
     return len(mine)
 
 
+@pytest.mark.slow
 @pytest.mark.oracle
 @pytest.mark.parametrize(("model", "kind"), [("eye", "f32"), ("near", "bf16")])
 def test_it_is_that_of_the_reference_converter(
@@ -95,6 +96,7 @@ def test_it_is_that_of_the_reference_converter(
     assert scale == {"eye": 4, "near": 2}[model]
 
 
+@pytest.mark.slow
 @pytest.mark.oracle
 def test_the_text_beside_it_is_that_of_the_reference_converter(require: Require, eye: Path, scratch: Path) -> None:
     run("convert", eye, "--quant", "f16", "-o", scratch / "ours")
@@ -145,6 +147,7 @@ def full_tower(folder: Path, text: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.oracle
 def test_all_439_tensors_of_the_real_tower(require: Require, eye: Path, scratch: Path) -> None:
     folder = full_tower(scratch / "gemma-3-tower", eye)

@@ -118,6 +118,7 @@ def divergence(exact: np.ndarray, answer: dict[str, Any]) -> tuple[float, bool]:
     return kl, int(exact.argmax()) == int(ids[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("model", "kind"), [("eye", "f16"), ("eye", "bf16"), ("near", "f32")])
 def test_the_token_after_an_image_is_that_of_transformers(
     require: Require, request: pytest.FixtureRequest, tmp_path: Path, model: str, kind: str

@@ -10,24 +10,14 @@ from types import ModuleType
 import pytest
 
 from gemmaq.checkpoint import Checkpoint
-from gemmaq.containers import hf_folder, writer
+from gemmaq.containers import hf_folder
 from gemmaq.containers.layout import OutputFile
 from gemmaq.encodings import ENCODINGS
 from gemmaq.encodings.bitstream import pack_floats
 from gemmaq.errors import UsageError
-from gemmaq.planning.containers import CONTAINERS, Command, Container, check, of_checkpoint_format
+from gemmaq.planning.containers import CONTAINERS, Command, Container, check
 from gemmaq.planning.plan import Format, PieceSpec, Plan
 from inprocess import run
-
-
-def test_every_entry_has_its_module() -> None:
-    for name in CONTAINERS:
-        module = writer(name)
-        assert module.FORMAT.name == name
-        assert all(callable(part) for part in (module.lay_out, module.pack, module.arrays))
-    formats = [format for container in CONTAINERS.values() for format in container.formats]
-    assert len(set(formats)) == len(formats)
-    assert of_checkpoint_format("compressed-tensors").name == "safetensors"
 
 
 def test_names_are_checked() -> None:

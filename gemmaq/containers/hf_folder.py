@@ -64,9 +64,8 @@ def _lay_out(
     starts: list[list[int]] = []
     for tensor in tensors:
         rows, starts_here = tensor.source.rows, []
-        for piece in tensor.pieces:
+        for piece, array in zip(tensor.pieces, tensor.array_names, strict=True):
             shape = (*tensor.shape[:-1], piece.columns) if tensor.source.place.role.is_quantizable else tensor.shape
-            array = tensor.name.removesuffix("weight") + piece.suffix
             starts_here.append(enter(array, piece.dtype, shape, rows * piece.row_bytes))
         starts.append(starts_here)
     text = json.dumps(header, separators=(",", ":")).encode()

@@ -1,6 +1,4 @@
-"""Tensors of an artifact and of its source, a slab at a time: how far they are from each other, and whether the one is
-what gemmaq makes of the other.
-"""
+"""Compare tensors of an artifact with those of its source, slab by slab: errors, and whether bytes are as planned."""
 
 from __future__ import annotations
 
@@ -29,19 +27,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """A tensor of the artifact and its source.
+    """A tensor of an artifact, compared with the source.
 
     Attributes:
-        name: in the artifact.
-        kind: its kind (`Place.kind`).
+        name: name in the artifact.
+        kind: kind of tensor (`Place.kind`).
         layer: index of its decoder layer, None outside the layers.
-        encoding: it is stored in.
-        elements: weights.
-        square_error: sum of the squares of its differences from the source.
-        square: of the source's weights.
-        differing: codes (of floats: weights) that are not what gemmaq makes of the source; None if there is no recipe
-            to make them by.
-        equal: whether all its bytes are; None likewise.
+        encoding: name of its encoding.
+        elements: number of weights.
+        square_error: sum of the squared differences from the source's weights.
+        square: sum of the source's squared weights.
+        differing: number of codes (of weights, for floats) that differ from the plan; None without a plan.
+        equal: whether all bytes are as planned; None without a plan.
     """
 
     name: str
@@ -62,11 +59,11 @@ class Compared:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A tensor of the source and the same in the artifact, with what is to be made of it where that is known."""
+    """A tensor of the source and of the artifact, with its plan and the container that packs it if they are known."""
 
     name: str
     source: Tensor
-    made: Tensor
+    stored: Tensor
     planned: PlannedTensor | None = None
     container: Writer | None = None
 
@@ -88,10 +85,10 @@ class _Slab:
 
 @dataclass(frozen=True, slots=True)
 class _Buffers:
-    """Bytes that a worker reads into, again and again."""
+    """Reusable memory that a worker reads into."""
 
     source: bytearray = field(default_factory=bytearray)
-    made: bytearray = field(default_factory=bytearray)
+    stored: bytearray = field(default_factory=bytearray)
     solved: bytearray = field(default_factory=bytearray)
 
 
@@ -106,7 +103,7 @@ class _Part:
 
 
 def relative(square_error: float, square: float) -> float:
-    """Relative RMS error; 0 where there is no error, of a tensor of zeros too."""
+    """Relative RMS error; 0 without any error, even for a tensor of zeros."""
     return math.sqrt(square_error / square) if square else (math.inf if square_error else 0.0)
 
 
@@ -114,7 +111,7 @@ def compare(pairs: Sequence[Pair], *, threads: int, progress: ProgressCallback) 
     """Compare every pair, in order; a worker holds a slab of rows at a time.
 
     Args:
-        pairs: of tensors of the same shape.
+        pairs: tensors of equal shape.
         threads: number of workers.
         progress: called after every slab.
 
@@ -139,15 +136,15 @@ def compare(pairs: Sequence[Pair], *, threads: int, progress: ProgressCallback) 
 
 
 def _read(pair: Pair) -> list[Tensor]:
-    """All tensors that are read for a pair."""
+    """All tensors that are read to compare a pair."""
     solved = [pair.planned.solved] if pair.planned is not None and pair.planned.solved is not None else []
-    return [pair.source, pair.made, *solved]
+    return [pair.source, pair.stored, *solved]
 
 
 def _slabs(pair: Pair) -> Iterator[tuple[int, int]]:
-    """First row and count of rows; a kernel whose axes are moved is taken whole."""
+    """First row and number of rows of each slab; a kernel whose axes are permuted is one slab."""
     source = pair.source
-    whole = source.channels_last or pair.made.channels_last
+    whole = source.channels_last or pair.stored.channels_last
     step = source.rows if whole else max(1, SLAB_ELEMENTS // source.columns)
     for first in range(0, source.rows, step):
         yield first, min(step, source.rows - first)
@@ -156,34 +153,36 @@ def _slabs(pair: Pair) -> Iterator[tuple[int, int]]:
 def _rows(slab: _Slab, reader: Reader, buffers: _Buffers) -> _Part:
     """Compare some rows."""
     pair, first, count = slab.pair, slab.first, slab.count
-    stored = read_rows(pair.source, first, count, reader, buffers.source)
-    values = values_of(pair.source, stored)
+    raw = read_rows(pair.source, first, count, reader, buffers.source)
+    values = values_of(pair.source, raw)
     weights = dequantize(pair.source.encoding, values)
-    there = read_rows(pair.made, first, count, reader, buffers.made)
+    stored = read_rows(pair.stored, first, count, reader, buffers.stored)
     differing, equal = 0, True
     planned, container = pair.planned, pair.container
     if planned is not None and container is not None:
-        ready = read_rows(planned.solved, first, count, reader, buffers.solved) if planned.solved else stored
+        ready = read_rows(planned.solved, first, count, reader, buffers.solved) if planned.solved else raw
         if planned.copied:
             packed: tuple[U8, ...] = (ready[0],)
-            wanted = values_of(planned.stored, ready)
+            expected = values_of(planned.stored, ready)
         else:
-            wanted = chosen(planned, values_of(planned.stored, ready) if planned.solved else values, weights)
-            packed = container.pack(planned, wanted)
-        equal = all(np.array_equal(a.reshape(-1), b.reshape(-1)) for a, b in zip(packed, there, strict=True))
+            expected = chosen(planned, values_of(planned.stored, ready) if planned.solved else values, weights)
+            packed = container.pack(planned, expected)
+        equal = all(np.array_equal(a.reshape(-1), b.reshape(-1)) for a, b in zip(packed, stored, strict=True))
     try:
-        made = values_of(pair.made, there)
-    except InputError:  # its arrays contradict each other
+        actual = values_of(pair.stored, stored)
+    except InputError:  # the arrays of the tensor contradict each other
         return _Part(math.inf, 1.0, count * pair.source.columns, False)
     if not equal:
-        differing = _differing(wanted, made)
+        differing = _differing(expected, actual)
     reference = _as_torch(weights, pair.source) + np.float32(pair.source.shift)
-    distance = _as_torch(dequantize(pair.made.encoding, made), pair.made) + np.float32(pair.made.shift) - reference
+    distance = (
+        _as_torch(dequantize(pair.stored.encoding, actual), pair.stored) + np.float32(pair.stored.shift) - reference
+    )
     return _Part(_square(distance), _square(reference), differing, equal)
 
 
 def _differing(a: Values, b: Values) -> int:
-    """Codes or weights that are not the same."""
+    """Number of codes or weights that differ."""
     first, second = (values.codes if isinstance(values, Quantized) else values for values in (a, b))
     return int(np.count_nonzero(first != second))
 
@@ -193,7 +192,7 @@ def _square(values: F32) -> float:
 
 
 def _as_torch(weights: F32, tensor: Tensor) -> F32:
-    """Weights with their axes as the tensor's shape has them."""
+    """Weights in the order of axes that the tensor's shape has."""
     if not tensor.channels_last:
         return weights
     rows, channels, height, width = tensor.shape
@@ -202,17 +201,17 @@ def _as_torch(weights: F32, tensor: Tensor) -> F32:
 
 
 def _compared(pair: Pair, parts: Sequence[_Part]) -> Compared:
-    again = pair.planned is not None
+    has_plan = pair.planned is not None
     return Compared(
         pair.name,
         pair.source.place.kind,
         pair.source.place.layer,
-        pair.made.encoding.name,
+        pair.stored.encoding.name,
         pair.source.elements,
         math.fsum(part.square_error for part in parts),
         math.fsum(part.square for part in parts),
-        sum(part.differing for part in parts) if again else None,
-        all(part.equal for part in parts) if again else None,
+        sum(part.differing for part in parts) if has_plan else None,
+        all(part.equal for part in parts) if has_plan else None,
     )
 
 

@@ -132,6 +132,13 @@ class PlannedTensor:
         return self.solved or self.source
 
     @property
+    def array_names(self) -> tuple[str, ...]:
+        """Names of its arrays in the container, in the order of its pieces."""
+        if len(self.pieces) == 1:
+            return (self.name,)
+        return tuple(self.name.removesuffix("weight") + piece.suffix for piece in self.pieces)
+
+    @property
     def needs(self) -> Needs:
         """What its method has to know besides the weights."""
         return METHODS[self.choice.method].needs

@@ -1,4 +1,4 @@
-"""An artifact against the source it is said to be made of: every byte derived again, and how far it is from it."""
+"""Compare an artifact with its source: every byte is made again, and the errors of the weights are measured."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from gemmaq.verify.structure import arrays
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """An artifact and its source.
+    """Result of comparing an artifact with its source.
 
     Attributes:
-        tensors: that both have, in the order of the source.
-        problems: whatever is not as gemmaq makes it, a sentence each.
-        notes: what another version of gemmaq wrote otherwise beside the tensors.
+        tensors: tensors that both have, in the order of the source.
+        problems: a sentence for each difference from what gemmaq makes of the source.
+        notes: differences that another version of gemmaq may have made, and codes that were not checked.
     """
 
     tensors: tuple[Compared, ...]
@@ -39,119 +39,118 @@ class Comparison:
 
 def with_recipe(
     folder: Path,
-    known: Provenance,
+    record: Provenance,
     source: Checkpoint,
     *,
     options: Options,
     progress: ProgressCallback,
     basis: Basis | None = None,
 ) -> Comparison:
-    """Derive everything again from the source with the recorded recipe, a slab at a time, and compare.
-
-    Codes that were calibrated can be derived again only with what they were calibrated on.
+    """Convert the source again with the recorded recipe, a slab at a time in memory, and compare.
 
     Args:
-        folder: of the artifact.
-        known: what its gemmaq.json says.
-        source: that it is said to be made of.
+        folder: folder of the artifact.
+        record: content of its gemmaq.json.
+        source: checkpoint that it was made of.
         options: threads and device.
-        progress: called with source bytes done and in total.
+        progress: called after every slab and every layer.
         basis: text or importance matrix that codes were calibrated on; None to leave such codes unchecked.
 
     Raises:
         InputError: the source is unusable, or cannot be made into such an artifact.
     """
-    source = replace(source, name=known.name)
-    plans = make_plans(source, known.request, fits_for(source, known.request), only=[known.container])
+    source, request = replace(source, name=record.name), record.request
+    plans = make_plans(source, request, fits_for(source, request), only=[record.container])
     if basis is None:
-        (artifact,) = lay_out(source, plans, known.request, folder)
-        return _compared(folder, known, artifact, source=source, threads=options.threads, progress=progress)
-    with artifacts(Conversion(source, known.request, folder, basis), plans, options, progress) as (artifact,):
-        return _compared(folder, known, artifact, source=source, threads=options.threads, progress=progress)
+        (artifact,) = lay_out(source, plans, request, folder)
+        return _compare(folder, record, artifact, source=source, threads=options.threads, progress=progress)
+    with artifacts(Conversion(source, request, folder, basis), plans, options, progress) as (artifact,):
+        return _compare(folder, record, artifact, source=source, threads=options.threads, progress=progress)
 
 
-def _compared(
-    folder: Path, known: Provenance, artifact: Artifact, *, source: Checkpoint, threads: int, progress: ProgressCallback
+def _compare(
+    folder: Path,
+    record: Provenance,
+    artifact: Artifact,
+    *,
+    source: Checkpoint,
+    threads: int,
+    progress: ProgressCallback,
 ) -> Comparison:
-    """Compare every tensor and header of a folder with the artifact that gemmaq makes of the source."""
-    found = arrays(folder, known.container)
-    target = artifact.container.FORMAT
-    pairs, problems, unknown = [], [], 0
+    """Compare a folder with the artifact that gemmaq makes of the source."""
+    stored, target = arrays(folder, record.container), artifact.container.FORMAT
+    pairs, problems, unchecked = [], [], 0
     for planned in artifact.plan.everything:
-        there = [found.pop(name, None) for name in _names(planned)]
+        parts = [stored.pop(name, None) for name in planned.array_names]
         for constant in target.constants(planned.name, planned.shape, planned.encoding):
-            found.pop(constant.name, None)
-        made = _as_tensor(planned, target.layout, [array for array in there if array is not None])
-        if made is None:
+            stored.pop(constant.name, None)
+        tensor = _as_tensor(planned, target.layout, [part for part in parts if part is not None])
+        if tensor is None:
             problems.append(f"tensor {planned.name} is not there as {planned.encoding.label} {list(planned.shape)}")
         elif not planned.is_complete:
-            pairs.append(Pair(planned.name, planned.source, made))
-            unknown += 1
+            pairs.append(Pair(planned.name, planned.source, tensor))
+            unchecked += 1
         else:
-            pairs.append(Pair(planned.name, planned.source, made, planned, artifact.container))
-    problems += [f"tensor {name} is not made of {source.location}" for name in found]
+            pairs.append(Pair(planned.name, planned.source, tensor, planned, artifact.container))
+    problems += [f"tensor {name} is not made of {source.location}" for name in stored]
     compared = compare(pairs, threads=threads, progress=progress)
-    for tensor in compared:
-        if tensor.equal is False:
-            problems.append(f"tensor {tensor.name} is not what gemmaq makes of {source.location}: {_differs(tensor)}")
-    heads = (_unlike(folder / file.name, file) for file in artifact.files)
-    others = [problem for problem in heads if problem]
-    notes = [_calibrated(known, unknown)] if unknown else []
-    if known.version == __version__:
+    for tensors in compared:
+        if tensors.equal is False:
+            problems.append(
+                f"tensor {tensors.name} is not what gemmaq makes of {source.location}: {_difference(tensors)}"
+            )
+    differences = (_file_difference(folder / file.name, file) for file in artifact.files)
+    others = [difference for difference in differences if difference]
+    notes = [_unchecked(record, unchecked)] if unchecked else []
+    if record.version == __version__:
         return Comparison(tuple(compared), (*problems, *others), tuple(notes))
-    notes += (f"{other} (it is of gemmaq {known.version}, this is {__version__})" for other in others)
+    notes += (f"{other} (written by gemmaq {record.version}, this is {__version__})" for other in others)
     return Comparison(tuple(compared), tuple(problems), tuple(notes))
 
 
-def _calibrated(known: Provenance, count: int) -> str:
-    """What is to be said of codes that cannot be derived again."""
-    basis = known.request.calibration
-    names = ", ".join(basis.texts) if basis and basis.texts else "an importance matrix"
-    flag = "--text" if basis and basis.texts else "--imatrix"
-    return f"the codes of {count} tensors were calibrated on {names}: give it with {flag} to derive them again"
+def _unchecked(record: Provenance, count: int) -> str:
+    """A note about calibrated codes that could not be chosen again."""
+    calibration = record.request.calibration
+    names = ", ".join(calibration.texts) if calibration and calibration.texts else "an importance matrix"
+    flag = "--text" if calibration and calibration.texts else "--imatrix"
+    return f"the codes of {count} tensors were calibrated on {names} and are not checked: give it with {flag}"
 
 
-def _differs(tensor: Compared) -> str:
+def _difference(tensor: Compared) -> str:
     codes = "weights" if ENCODINGS[tensor.encoding].is_float else "codes"
     if tensor.differing:
         return f"{tensor.differing:,} of {tensor.elements:,} {codes} differ"
-    return "its codes are right, its scales are not"
+    return "codes are equal, scales are not"
 
 
 def without_recipe(model: Checkpoint, source: Checkpoint, *, threads: int, progress: ProgressCallback) -> Comparison:
-    """Compare the weights of a model that nothing is known of with those of a source; see `with_recipe`."""
+    """Compare the weights of a model without gemmaq.json with those of a source; arguments as for `with_recipe`."""
     pairs, problems = [], []
-    mine = {**model.tensors, **model.vision}
-    theirs = {**source.tensors, **source.vision}
-    for name, tensor in mine.items():
-        if name not in theirs:
+    tensors = {**model.tensors, **model.vision}
+    originals = {**source.tensors, **source.vision}
+    for name, tensor in tensors.items():
+        original = originals.get(name)
+        if original is None:
             problems.append(f"tensor {name} is not in {source.location}")
-        elif tensor.shape != theirs[name].shape:
-            shape = list(theirs[name].shape)
+        elif tensor.shape != original.shape:
+            shape = list(original.shape)
             problems.append(f"tensor {name} has the shape {list(tensor.shape)}, in {source.location} {shape}")
         else:
-            pairs.append(Pair(name, theirs[name], tensor))
-    problems += [f"tensor {name} of {source.location} is missing" for name in source.tensors if name not in mine]
+            pairs.append(Pair(name, original, tensor))
+    problems += [f"tensor {name} of {source.location} is missing" for name in source.tensors if name not in tensors]
     return Comparison(tuple(compare(pairs, threads=threads, progress=progress)), tuple(problems))
 
 
-def _names(planned: PlannedTensor) -> list[str]:
-    """What its arrays are called."""
-    if len(planned.pieces) == 1:
-        return [planned.name]
-    return [planned.name.removesuffix("weight") + piece.suffix for piece in planned.pieces]
-
-
-def _as_tensor(planned: PlannedTensor, layout: str, found: Sequence[StoredArray]) -> Tensor | None:
-    """The tensor as it lies in the artifact, to give the source's weights; None if its arrays are others."""
+def _as_tensor(planned: PlannedTensor, layout: str, arrays: Sequence[StoredArray]) -> Tensor | None:
+    """A tensor of the artifact that reads as the source's weights; None if its arrays are not as planned."""
     rows = planned.source.rows
     sizes = [rows * piece.row_bytes for piece in planned.pieces]
     dtypes = [piece.dtype for piece in planned.pieces]
-    if [(array.dtype, array.nbytes) for array in found] != list(zip(dtypes, sizes, strict=True)):
+    if [(array.dtype, array.nbytes) for array in arrays] != list(zip(dtypes, sizes, strict=True)):
         return None
     parts = tuple(
         Part(array.span, array.offset, piece.row_bytes, piece.dtype)
-        for array, piece in zip(found, planned.pieces, strict=True)
+        for array, piece in zip(arrays, planned.pieces, strict=True)
     )
     layout = "plain" if len(parts) == 1 else layout
     shift = planned.source.shift - planned.shift
@@ -160,8 +159,8 @@ def _as_tensor(planned: PlannedTensor, layout: str, found: Sequence[StoredArray]
     )
 
 
-def _unlike(path: Path, file: OutputFile) -> str | None:
-    """What is wrong with a file beside its tensors: its size, or all that precedes them."""
+def _file_difference(path: Path, file: OutputFile) -> str | None:
+    """Difference of a file outside its tensors: its size, or the bytes ahead of them."""
     try:
         if path.stat().st_size != file.size:
             return f"{path.name} has {path.stat().st_size:,} bytes, gemmaq writes {file.size:,}"

@@ -1,4 +1,4 @@
-"""Whether an artifact is what was made: every digest, and that headers, tokenizer and gemmaq.json agree."""
+"""Check an artifact against itself: digests, headers, tokenizer and gemmaq.json must agree."""
 
 from __future__ import annotations
 
@@ -18,141 +18,142 @@ from gemmaq.errors import GemmaqError, NotFoundError
 from gemmaq.progress import Progress, ProgressCallback
 from gemmaq.verify import structure
 
-_Read = TypeVar("_Read")
+_Content = TypeVar("_Content")
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What was found of an artifact.
+    """Result of the examination of one artifact.
 
     Attributes:
-        place: its folder, or the GGUF file that was named.
-        name: of the place within what was named, empty for that itself.
-        model: its headers, None if they cannot be read.
-        known: what its gemmaq.json says, None if it has none.
-        listed: how many files its SHA256SUMS lists, None if it has none.
-        files: digests of its files by path, of those that were read.
-        problems: a sentence each, none for a good artifact.
+        path: the artifact's folder, or the GGUF file that was named.
+        name: name of the folder within the one that was named; empty if they are the same.
+        model: the artifact as a checkpoint, None if its headers cannot be read.
+        record: content of its gemmaq.json, None if it has none.
+        listed: number of files in its SHA256SUMS, None if it has none.
+        files: path -> SHA-256 of each file that was read.
+        problems: a sentence for each; none for a good artifact.
     """
 
-    place: Path
+    path: Path
     name: str
     model: Checkpoint | None
-    known: Provenance | None
+    record: Provenance | None
     listed: int | None
     files: Mapping[str, str]
     problems: tuple[str, ...]
 
 
 def check(artifact: Path, progress: ProgressCallback | None = None) -> list[str]:
-    """What is wrong with an artifact, a sentence each; nothing if it is good.
+    """Problems of an artifact, a sentence for each; none for a good artifact.
 
     Args:
-        artifact: its folder, that of several in folders of their own, or a GGUF file.
-        progress: called after every block, with bytes.
+        artifact: its folder, the parent folder of several, or a GGUF file.
+        progress: called after every block that was read, in bytes.
 
     Raises:
-        NotFoundError: there is nothing of the kind.
+        NotFoundError: there is no artifact.
     """
     return [problem for report in examine(artifact, progress) for problem in report.problems]
 
 
 @dataclass(frozen=True, slots=True)
 class _Folder:
-    """A folder of which something is said.
+    """A folder with files that its SHA256SUMS or gemmaq.json names.
 
     Attributes:
-        place: where it is.
-        inner: how paths in what was named begin that lie in it.
-        files: paths within it -> where they lie.
-        listed: what its SHA256SUMS says, None if that is missing or broken.
-        known: what its gemmaq.json says, None likewise.
-        problems: of these two files.
+        path: path of the folder.
+        prefix: how its files' paths begin, relative to the folder that was named.
+        files: path within the folder -> path on disk.
+        listed: content of its SHA256SUMS, None if that is missing or broken.
+        record: content of its gemmaq.json, None if that is missing or broken.
+        problems: problems of these two files.
     """
 
-    place: Path
-    inner: str
+    path: Path
+    prefix: str
     files: Mapping[str, Path]
     listed: Mapping[str, str] | None
-    known: Provenance | None
+    record: Provenance | None
     problems: tuple[str, ...]
 
 
 def examine(artifact: Path, progress: ProgressCallback | None = None) -> list[Report]:
-    """Look at an artifact, or at each of several in folders of their own; see `check`."""
+    """Examine an artifact, or each of several in subfolders; arguments and errors as for `check`."""
     if artifact.is_file():
         if not (artifact.parent / provenance.NAME).is_file():
-            model, problems = structure.opened(artifact)
+            model, problems = structure.open_model(artifact)
             return [Report(artifact, "", model, None, None, {}, tuple(problems))]
         artifact = artifact.parent
     if not artifact.is_dir():
         raise NotFoundError("does not exist", "name the folder that gemmaq convert made", path=artifact)
     parts = parts_of(artifact)
-    said = (provenance.NAME,) if parts else (provenance.NAME, sums.NAME)
-    alone = has_model(artifact) or any((artifact / name).is_file() for name in said)
-    names = [""] if alone else parts
+    own_files = (provenance.NAME,) if parts else (provenance.NAME, sums.NAME)
+    is_one = has_model(artifact) or any((artifact / name).is_file() for name in own_files)
+    names = [""] if is_one else parts
     if not names:
         raise NotFoundError("holds no artifact", "name the folder that gemmaq convert made", path=artifact)
-    files, odd = _files(artifact)
+    files, problems = _files(artifact)
     folders = [_folder(artifact, name, files) for name in names]
-    above = [] if alone else [_folder(artifact, "", files)]
-    told = tuple(f.inner for f in (*folders, *above) if f.listed is not None or f.known is not None)
-    digests = _digests({name: path for name, path in files.items() if name.startswith(told)}, progress)
-    for root in above:
-        inner = tuple(folder.inner for folder in folders)
-        strays = [] if root.listed is not None else [name for name in files if not name.startswith(inner)]
-        odd += [*root.problems, *_unlike_list(root, digests)]
-        odd += [f"{stray} belongs to none of the artifacts beside it" for stray in strays]
+    parents = [] if is_one else [_folder(artifact, "", files)]
+    checkable = tuple(f.prefix for f in (*folders, *parents) if f.listed is not None or f.record is not None)
+    digests = _digests({name: path for name, path in files.items() if name.startswith(checkable)}, progress)
+    for parent in parents:
+        prefixes = tuple(folder.prefix for folder in folders)
+        strays = [] if parent.listed is not None else [name for name in files if not name.startswith(prefixes)]
+        problems += [*parent.problems, *_sums_problems(parent, digests)]
+        problems += [f"{stray} belongs to none of the artifacts beside it" for stray in strays]
     reports = [_report(folder, digests) for folder in folders]
-    return [replace(reports[0], problems=(*odd, *reports[0].problems)), *reports[1:]]
+    return [replace(reports[0], problems=(*problems, *reports[0].problems)), *reports[1:]]
 
 
-def _report(folder: _Folder, digests: Mapping[str, str]) -> Report:
-    """What is found in a folder, its files having been read."""
-    mine = {name: digests[folder.inner + name] for name in folder.files if folder.inner + name in digests}
-    problems = [*folder.problems, *_unlike_list(folder, digests), *_unlike_known(folder, mine)]
-    model, found = structure.opened(folder.place)
-    if folder.known is not None and all(file.path in folder.files for file in folder.known.files):
+def _report(folder: _Folder, all_digests: Mapping[str, str]) -> Report:
+    """Report on a folder whose files have been hashed."""
+    prefix, record = folder.prefix, folder.record
+    digests = {name: all_digests[prefix + name] for name in folder.files if prefix + name in all_digests}
+    problems = [*folder.problems, *_sums_problems(folder, all_digests), *_record_problems(folder, digests)]
+    model, inner = structure.open_model(folder.path)
+    if record is not None and all(file.path in folder.files for file in record.files):
         try:
-            found += structure.unlike(folder.known, structure.arrays(folder.place, folder.known.container))
+            inner += structure.header_problems(record, structure.arrays(folder.path, record.container))
         except GemmaqError as error:
-            found.append(error.relative_to(folder.place).message)
-    problems += [folder.inner + text for text in dict.fromkeys(found)]
+            inner.append(error.relative_to(folder.path).message)
+    problems += [prefix + problem for problem in dict.fromkeys(inner)]
     count = None if folder.listed is None else len(folder.listed)
-    return Report(folder.place, folder.inner.rstrip("/"), model, folder.known, count, mine, tuple(problems))
+    return Report(folder.path, prefix.rstrip("/"), model, record, count, digests, tuple(problems))
 
 
 def _folder(root: Path, name: str, files: Mapping[str, Path]) -> _Folder:
-    place, inner = root / name, f"{name}/" if name else ""
+    path, prefix = root / name, f"{name}/" if name else ""
     problems: list[str] = []
 
-    def read(what: Callable[[Path], _Read]) -> _Read | None:
+    def read(reader: Callable[[Path], _Content]) -> _Content | None:
         try:
-            return what(place)
+            return reader(path)
         except GemmaqError as error:
-            problems.append(inner + error.relative_to(place).message)
+            problems.append(prefix + error.relative_to(path).message)
             return None
 
-    listed, known = read(sums.read), read(provenance.read)
-    mine = {path.removeprefix(inner): files[path] for path in files if path.startswith(inner)}
-    return _Folder(place, inner, mine, listed, known, tuple(problems))
+    listed, record = read(sums.read), read(provenance.read)
+    inside = {file.removeprefix(prefix): files[file] for file in files if file.startswith(prefix)}
+    return _Folder(path, prefix, inside, listed, record, tuple(problems))
 
 
 def _files(folder: Path) -> tuple[dict[str, Path], list[str]]:
-    """All regular files, links to such among them; and what else there is, which is odd."""
+    """All regular files in a folder, and links to such files by relative path; and a problem for anything else."""
     files: dict[str, Path] = {}
-    odd: list[str] = []
-    for place, folders, names in os.walk(folder, onerror=lambda error: odd.append(str(error))):
-        for name in [*names, *(name for name in folders if os.path.islink(os.path.join(place, name)))]:
-            path = Path(place, name)
-            called = path.relative_to(folder).as_posix()
-            if is_left_behind(called):
+    problems: list[str] = []
+    for parent, folders, names in os.walk(folder, onerror=lambda error: problems.append(str(error))):
+        for name in [*names, *(name for name in folders if os.path.islink(os.path.join(parent, name)))]:
+            path = Path(parent, name)
+            relative = path.relative_to(folder).as_posix()
+            if is_left_behind(relative):
                 continue
             if path.is_file():
-                files[called] = path
+                files[relative] = path
             else:
-                odd.append(f"{called} is no regular file")
-    return dict(sorted(files.items())), odd
+                problems.append(f"{relative} is not a regular file")
+    return dict(sorted(files.items())), problems
 
 
 def _digests(files: Mapping[str, Path], progress: ProgressCallback | None) -> dict[str, str]:
@@ -160,40 +161,40 @@ def _digests(files: Mapping[str, Path], progress: ProgressCallback | None) -> di
         return of_files(files)
     total, done, lock = sum(path.stat().st_size for path in files.values()), 0, threading.Lock()
 
-    def told(count: int) -> None:
+    def add(count: int) -> None:
         nonlocal done
         with lock:
             done += count
             progress(Progress("reading", done, total, "bytes"))
 
-    return of_files(files, told)
+    return of_files(files, add)
 
 
-def _unlike_list(folder: _Folder, digests: Mapping[str, str]) -> list[str]:
-    """Where the files of a folder and its SHA256SUMS differ."""
+def _sums_problems(folder: _Folder, digests: Mapping[str, str]) -> list[str]:
+    """Differences between the files of a folder and its SHA256SUMS."""
     if folder.listed is None:
         return []
-    inner, files, listed = folder.inner, folder.files, folder.listed
-    problems = [f"{inner}{name} is missing" for name in sorted(listed.keys() - files.keys())]
-    problems += [f"{inner}{name} is not in {sums.NAME}" for name in sorted(files.keys() - listed.keys() - {sums.NAME})]
-    changed = [name for name in sorted(listed.keys() & files.keys()) if digests[inner + name] != listed[name]]
-    return problems + [f"{inner}{name} is not what {sums.NAME} says: it was changed" for name in changed]
+    prefix, files, listed = folder.prefix, folder.files, folder.listed
+    problems = [f"{prefix}{name} is missing" for name in sorted(listed.keys() - files.keys())]
+    problems += [f"{prefix}{name} is not in {sums.NAME}" for name in sorted(files.keys() - listed.keys() - {sums.NAME})]
+    changed = [name for name in sorted(listed.keys() & files.keys()) if digests[prefix + name] != listed[name]]
+    return problems + [f"{prefix}{name} is not what {sums.NAME} says: it was changed" for name in changed]
 
 
-def _unlike_known(folder: _Folder, digests: Mapping[str, str]) -> list[str]:
-    """Where the weights of a folder and its gemmaq.json differ, as far as SHA256SUMS does not say so already."""
-    if folder.known is None:
+def _record_problems(folder: _Folder, digests: Mapping[str, str]) -> list[str]:
+    """Differences between the weights of a folder and its gemmaq.json that SHA256SUMS does not show already."""
+    if folder.record is None:
         return []
-    inner, listed = folder.inner, folder.listed or {}
+    prefix, listed, weights = folder.prefix, folder.listed or {}, folder.record.files
     problems = []
     if sums.NAME not in folder.files:
-        problems.append(f"{inner}{sums.NAME} is missing: the artifact was not finished")
-    for file in folder.known.files:
+        problems.append(f"{prefix}{sums.NAME} is missing: the artifact was not finished")
+    for file in weights:
         if file.path not in folder.files:
-            problems += [] if file.path in listed else [f"{inner}{file.path} is missing"]
+            problems += [] if file.path in listed else [f"{prefix}{file.path} is missing"]
         elif (folder.files[file.path].stat().st_size, digests[file.path]) != (file.size, file.sha256):
-            told = file.path in listed and digests[file.path] != listed[file.path]
-            problems += [] if told else [f"{inner}{file.path} is not what {provenance.NAME} says"]
-    weights = {name for name in folder.files if name.endswith((".gguf", ".safetensors"))}
-    surplus = sorted(weights - {file.path for file in folder.known.files} - ({*folder.files} - {*listed}))
-    return problems + [f"{inner}{name} is no file that {provenance.NAME} names" for name in surplus]
+            is_reported = file.path in listed and digests[file.path] != listed[file.path]
+            problems += [] if is_reported else [f"{prefix}{file.path} is not what {provenance.NAME} says"]
+    present = {name for name in folder.files if name.endswith((".gguf", ".safetensors"))}
+    surplus = sorted(present - {file.path for file in weights} - ({*folder.files} - {*listed}))
+    return problems + [f"{prefix}{name} is not named in {provenance.NAME}" for name in surplus]

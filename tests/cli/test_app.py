@@ -54,7 +54,7 @@ def test_help_of_convert_names_every_type_and_method(monkeypatch: pytest.MonkeyP
         (["verfy", "x"], "no such command 'verfy'", "--help"),
         (["verify", "x", "--threads", "0"], "'0' is not a whole number from 1 on", "verify --help"),
         (["verify", "x", "--threads", "many"], "'many' is not a whole number", "verify --help"),
-        (["verify", "x", "--text", "y"], "--text serves --against SOURCE alone", None),
+        (["verify", "x", "--text", "y"], "--text needs --against SOURCE", None),
     ],
 )
 def test_mistakes_are_answered_in_one_style(arguments: list[str], message: str, hint: str | None) -> None:

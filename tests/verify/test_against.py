@@ -124,7 +124,7 @@ def test_what_another_version_wrote_beside_the_tensors_is_a_note(
     (artifact / sums.NAME).write_bytes(sums.text(of_files(files)))
     (entry,) = report(artifact, source)
     (note,) = entry["notes"]
-    assert note.startswith("config.json has") and "it is of gemmaq 0.0.1" in note
+    assert note.startswith("config.json has") and "written by gemmaq 0.0.1" in note
     assert note in run("verify", artifact, "--against", source).stderr
 
 

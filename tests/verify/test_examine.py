@@ -115,10 +115,10 @@ def test_an_added_file_is_found(name: str, copy: Callable[[str], Path]) -> None:
 def test_what_is_no_file_is_found(copy: Callable[[str], Path], tmp_path: Path) -> None:
     artifact = copy("mlx")
     os.mkfifo(artifact / "pipe")
-    bad(artifact, "pipe is no regular file")
+    bad(artifact, "pipe is not a regular file")
     (artifact / "pipe").unlink()
     (artifact / "link").symlink_to(tmp_path)
-    bad(artifact, "link is no regular file")
+    bad(artifact, "link is not a regular file")
 
 
 def test_what_fetching_leaves_is_passed_over(copy: Callable[[str], Path]) -> None:
@@ -175,7 +175,7 @@ EDITS: list[tuple[Callable[[dict[str, Any]], object], tuple[str, ...]]] = [
     (lambda said: said["files"][0].update(sha256="0" * 64), ("model.safetensors is not what gemmaq.json says",)),
     (lambda said: said["files"][0].update(bytes=1), ("model.safetensors is not what gemmaq.json says",)),
     (lambda said: said["files"][0].update(path="../other"), ("../other is missing",)),
-    (lambda said: said["files"].clear(), ("model.safetensors is no file that gemmaq.json names",)),
+    (lambda said: said["files"].clear(), ("model.safetensors is not named in gemmaq.json",)),
     (_tensor(name="model.layers.9.weight"), ("tensor model.layers.9.weight is missing",)),
     (_tensor(type="q8_0"), ("model.layers.0.self_attn.q_proj.weight is U32 [64, 8], gemmaq.json says U32 [64, 16]",)),
     (_tensor(shape=[64, 32]), ("model.layers.0.self_attn.q_proj", "gemmaq.json says")),
@@ -261,11 +261,11 @@ def test_several_in_one_folder(copy: Callable[[str], Path]) -> None:
 def test_what_is_of_others_is_read_as_far_as_it_can_be(made: dict[str, Path], source: Path, tmp_path: Path) -> None:
     assert check(source) == []
     said = run("verify", source).stdout
-    assert "neither SHA256SUMS nor gemmaq.json" in said
+    assert "without SHA256SUMS and gemmaq.json" in said
     run("convert", source, "-q", "-o", tmp_path / "out")
     plain = tmp_path / "plain.gguf"
     shutil.copy(next((tmp_path / "out").glob("*.gguf")), plain)
-    assert "neither SHA256SUMS nor gemmaq.json" in run("verify", plain).stdout
+    assert "without SHA256SUMS and gemmaq.json" in run("verify", plain).stdout
     report = json.loads(run("verify", plain, "--json").stdout)
     (entry,) = report["artifacts"]
     assert (entry["sums"], entry["recipe"], entry["format"], entry["gemmaq"]) == (False, False, "gguf", None)

@@ -22,7 +22,7 @@ mkdir -p "$work"
 [ -d "$work/nearest" ] || gemmaq convert "$source" --method nearest --to gguf -o "$work/nearest" -q
 [ -d "$work/gptq" ] || gemmaq convert "$source" --method gptq --portable --text "$text" --to gguf -o "$work/gptq" -q
 
-# 2. Training. An interrupted one left its state beside the folder: --resume goes on from it.
+# 2. Training. An interrupted run left its state next to the folder; --resume continues from it.
 if [ ! -d "$work/trained" ]; then
     [ -d "$work/trained.work" ] && set -- --resume || set --
     # shellcheck disable=SC2086
@@ -36,6 +36,6 @@ if [ ! -d "$work/runtimes" ]; then
 fi
 gemmaq verify "$work/runtimes" --against "$work/trained"
 
-# 4. What each costs.
+# 4. What each of them loses.
 gemmaq evaluate "$work/nearest" "$work/gptq" "$work/runtimes/gguf" --reference "$source" --text "$held" \
     --report "$work/quality.html" --force

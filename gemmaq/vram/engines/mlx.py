@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from gemmaq.errors import UsageError
 from gemmaq.vram import Engine, Estimate, Load, Model
-from gemmaq.vram.engines.mlx_allocator import METAL, peak_bytes, steps
+from gemmaq.vram.engines.mlx_allocator import METAL, Step, peak_bytes, steps
 
 CHUNK = 2048
 """Tokens of a prompt that are read at a time: prefill_step_size."""
 _TOGETHER = 8
 """Prompts that are read side by side: prefill_batch_size."""
 _WIDTHS = {"bf16": 2, "f16": 2, "f32": 4}
+_FIRST, _LAST = 64, 192
+"""Steps that are replayed of a prompt that takes more than both, to answer in seconds."""
 
 
 def _estimate(model: Model, load: Load) -> Estimate:
@@ -22,7 +24,7 @@ def _estimate(model: Model, load: Load) -> Estimate:
     bits = 8 * model.weights / config.parameters
     density = 1.0 if bits > 15 else round((bits + 1) / 32, 2)  # words of 32 bits, a scale and a minimum per 32 weights
     together = min(load.parallel, _TOGETHER)
-    peak = max(peak_bytes(config, step, sequences=together, width=width, density=density) for step in todo)
+    peak = max(peak_bytes(config, step, sequences=together, width=width, density=density) for step in _replayed(todo))
     kv_global, kv_local = (
         sum(2 * width * layer.kv_width * max(step.room(layer.window).after for step in todo) for layer in kind)
         for kind in (model.global_layers, model.local_layers)
@@ -35,6 +37,14 @@ def _estimate(model: Model, load: Load) -> Estimate:
         compute=max(0, peak - together * (kv_global + kv_local)),
         notes=(*_NOTES, _SCORES) if stored else _NOTES,
     )
+
+
+def _replayed(todo: list[Step]) -> list[Step]:
+    """Steps among which the peak is looked for.
+
+    It is not always in the last ones: the first chunk writes the caches anew, and a cache is copied when it grows.
+    """
+    return todo if len(todo) <= _FIRST + _LAST else todo[:_FIRST] + todo[-_LAST:]
 
 
 _NOTES = (

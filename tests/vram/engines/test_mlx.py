@@ -208,6 +208,10 @@ def test_the_first_chunk_counts_where_it_takes_the_most() -> None:
     assert short.compute - long.compute == long.kv - short.kv > 0
 
 
+def test_a_prompt_of_very_many_steps_is_answered_soon() -> None:
+    assert at("270m", 32_768, ubatch=1).total < at("270m", 32_768, ubatch=128).total
+
+
 @pytest.mark.parametrize("size", [size.name for size in SIZES])
 @pytest.mark.parametrize("quant_bits", [16, 5])
 def test_a_longer_context_takes_more_and_smaller_chunks_less(size: str, quant_bits: float) -> None:

@@ -1,8 +1,8 @@
 """Graphics cards and machines by name, with the memory they report.
 
-Megabytes are what the driver reports as total, which for cards with ECC is less than the nominal figure. Of memory that
-is shared with the system, only a part is for models: on a Mac what Metal recommends, two thirds up to 36 GB and three
-quarters above, as users observed it; elsewhere nine tenths, an assumption.
+Memory is what the driver reports as total, which for cards with ECC is less than the nominal figure. Of memory that is
+shared with the system, models get a part: on a Mac what Metal recommends, two thirds up to 36 GB and three quarters
+above, as users observed it; elsewhere nine tenths, an assumption.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ class Card:
     """A card, several of a kind, or a machine with shared memory.
 
     Attributes:
-        name: as its maker writes it.
-        bytes: of memory, all cards together.
-        usable: of these, for models.
-        count: how many cards.
+        name: Name as its maker writes it.
+        bytes: Bytes of memory, all cards together.
+        usable: Bytes of it that models can use.
+        count: Number of cards.
     """
 
     name: str
@@ -48,7 +48,7 @@ _CARDS_MIB = {
     "Arc A770": 16288, "Arc B580": 12216,
 }  # fmt: skip
 _SHARED_GIB = {"DGX Spark": 119.6, "Jetson Orin Nano": 7.4, "Jetson AGX Orin 32GB": 29.8, "Jetson AGX Orin 64GB": 61.3}
-"""Machines whose memory the system shares, with what Linux reports of it."""
+"""Machines that share their memory with the system -> GiB that Linux reports."""
 _APPLE_GB = {
     "M1": (8, 16), "M1 Pro": (16, 32), "M1 Max": (32, 64), "M1 Ultra": (64, 128), "M2": (8, 16, 24),
     "M2 Pro": (16, 32), "M2 Max": (32, 64, 96), "M2 Ultra": (64, 128, 192), "M3": (8, 16, 24), "M3 Pro": (18, 36),
@@ -61,7 +61,7 @@ _SEVERAL = re.compile(r"(\d{1,2})\s*x\s*(?=[a-z0-9])", re.ASCII)
 
 
 def apple(name: str, memory: int, wired: int = 0) -> Card:
-    """A Mac with so many bytes; `wired` is its iogpu.wired_limit_mb in bytes, if one is set."""
+    """A Mac with so many bytes of memory; `wired` is its iogpu.wired_limit_mb in bytes, 0 if none is set."""
     return Card(name, memory, wired or (memory * 2 // 3 if memory <= 36 * _GIB else memory * 3 // 4))
 
 
@@ -78,19 +78,19 @@ CARDS = _table()
 
 
 def find(text: str) -> Card:
-    """The card a user means: `4090`, `rtx-4090`, `NVIDIA GeForce RTX 4090`, `2x 3090`, `m4 max 64gb`, or `24GB`.
+    """Card that a user means by `4090`, `rtx-4090`, `NVIDIA GeForce RTX 4090`, `2x 3090`, `m4 max 64gb` or `24GB`.
 
     Raises:
-        UsageError: there is none of that name, or several; says which are near.
+        UsageError: No card has this name, or several have; the hint lists the nearest.
     """
-    wanted = text.lower()
+    name = text.lower()
     count = 1
-    several = _SEVERAL.match(wanted)
+    several = _SEVERAL.match(name)
     if several:
-        count, wanted = int(several[1]), wanted[several.end() :]
+        count, name = int(several[1]), name[several.end() :]
         if not 1 <= count <= 64:
-            raise UsageError(f"{text!r}: {count} cards are not 1 to 64")
-    card = _plain(wanted) or _named(wanted, text)
+            raise UsageError(f"{text!r} asks for {count} cards", "choose 1 to 64 of a kind")
+    card = _plain(name) or _named(name, text)
     if count == 1:
         return card
     return replace(
@@ -98,29 +98,30 @@ def find(text: str) -> Card:
     )
 
 
-def _plain(wanted: str) -> Card | None:
-    """A card of which only the size is given, in decimal GB as cards are sold: 24 GB are 24 GiB."""
-    found = _PLAIN.fullmatch(wanted.strip())
-    size = int(float(found[1]) * _GIB) if found else 0
-    return Card(f"{found[1]} GB", size, size) if found and size else None
+def _plain(name: str) -> Card | None:
+    """Card that is given by its memory alone, in GB as cards are sold: 24 GB are 24 GiB."""
+    match = _PLAIN.fullmatch(name.strip())
+    size = int(float(match[1]) * _GIB) if match else 0
+    return Card(f"{match[1]} GB", size, size) if match and size else None
 
 
-def _named(wanted: str, text: str) -> Card:
-    keys = {_key(name): card for name, card in CARDS.items()}
-    key = _key(wanted)
+def _named(name: str, text: str) -> Card:
+    """Card of this name, or of a name that ends with it; `text` is what the user wrote."""
+    keys = {_key(known): card for known, card in CARDS.items()}
+    key = _key(name)
     if key in keys:
         return keys[key]
     ends = [
         card
-        for name, card in keys.items()
-        if key and re.fullmatch(rf"(rtx|rx|rtxpro|arc|dgx|jetson)?{re.escape(key)}(\d+gb)?", name)
+        for known, card in keys.items()
+        if key and re.fullmatch(rf"(rtx|rx|rtxpro|arc|dgx|jetson)?{re.escape(key)}(\d+gb)?", known)
     ]
     if len(ends) == 1:
         return ends[0]
     if ends:
-        raise UsageError(f"{text!r} may be any of several cards", f"name one: {', '.join(card.name for card in ends)}")
-    near = difflib.get_close_matches(key, keys, 4, cutoff=0.5) or [name for name in keys if key and key in name][:4]
-    listed = ", ".join(keys[name].name for name in near)
+        raise UsageError(f"{text!r} fits several cards", f"name one: {', '.join(card.name for card in ends)}")
+    near = difflib.get_close_matches(key, keys, 4, cutoff=0.5) or [known for known in keys if key and key in known][:4]
+    listed = ", ".join(keys[known].name for known in near)
     raise UsageError(
         f"unknown card {text!r}",
         f"did you mean {listed}? Or give its memory: --gpu 24GB" if listed else "give its memory: --gpu 24GB",
@@ -128,5 +129,5 @@ def _named(wanted: str, text: str) -> Card:
 
 
 def _key(name: str) -> str:
-    """What is left of a name without maker, spaces and signs."""
+    """Name without its maker, spaces and signs."""
     return re.sub(r"[^a-z0-9]", "", _NOISE.sub("", name.lower().replace("-", " ")))

@@ -1,4 +1,4 @@
-"""The cards of this machine, as their own tools report them; nothing found is an answer, not an error."""
+"""Cards of this machine, as their own tools report them; to find none is an answer, not an error."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ _MOST_DIGITS = 18
 
 
 def cards() -> list[Card]:
-    """NVIDIA cards by nvidia-smi (NVML), AMD cards by rocm-smi, a Mac by sysctl."""
+    """NVIDIA cards from nvidia-smi, AMD cards from rocm-smi, a Mac from sysctl."""
     return _nvidia() + _amd() + _mac()
 
 
 def _ask(*command: str) -> str:
-    """What a tool prints; nothing if it is missing or fails."""
+    """Output of a tool, empty if it is missing or fails."""
     if shutil.which(command[0]) is None:
         return ""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS, errors="replace")
+        process = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS, errors="replace")
     except (OSError, subprocess.TimeoutExpired):
         return ""
-    return done.stdout if done.returncode == 0 else ""
+    return process.stdout if process.returncode == 0 else ""
 
 
 def _nvidia() -> list[Card]:
-    found = []
+    result = []
     for line in _ask("nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader,nounits").splitlines():
         name, _, mib = line.rpartition(",")
         size = _count(mib) * _MIB
         if size:
-            found.append(Card(name.strip().removeprefix("NVIDIA ").removeprefix("GeForce "), size, size))
-    return found
+            result.append(Card(name.strip().removeprefix("NVIDIA ").removeprefix("GeForce "), size, size))
+    return result
 
 
 def _amd() -> list[Card]:
@@ -46,13 +46,13 @@ def _amd() -> list[Card]:
         answer = json.loads(_ask("rocm-smi", "--showproductname", "--showmeminfo", "vram", "--json"))
     except (ValueError, RecursionError):
         return []
-    found = []
+    result = []
     for values in answer.values() if isinstance(answer, dict) else ():
         size = _count(values.get("VRAM Total Memory (B)")) if isinstance(values, dict) else 0
         if size:
             name = values.get("Card Series") or values.get("Card series") or values.get("Device Name") or "AMD card"
-            found.append(Card(str(name).removeprefix("AMD "), size, size))
-    return found
+            result.append(Card(str(name).removeprefix("AMD "), size, size))
+    return result
 
 
 def _mac(platform: str = sys.platform) -> list[Card]:
@@ -69,6 +69,6 @@ def _sysctl(key: str) -> str:
 
 
 def _count(answer: Any) -> int:
-    """A number of bytes as a tool prints it, 0 for anything else."""
+    """Number that a tool printed, 0 for anything else."""
     text = str(answer).strip()
     return int(text) if len(text) <= _MOST_DIGITS and text.isascii() and text.isdigit() else 0

@@ -1,4 +1,4 @@
-"""`gemmaq estimate-vram` on the command line: what it prints, in which shape, and what it refuses."""
+"""`gemmaq estimate-vram` on the command line: JSON, options and refusals."""
 
 from __future__ import annotations
 
@@ -55,14 +55,14 @@ def test_estimates_as_json() -> None:
         for gpu in entry["gpus"]:
             assert list(gpu) == list(card) and all(isinstance(gpu[key], kind) for key, kind in card.items())
         assert all(isinstance(note, str) and note for note in entry["notes"])
-    asked = {(e["model"], e["quant"], e["context"]): e for e in entries}
-    assert len(asked) == len(entries) == 8
-    large = asked["gemma-3-27b", "q4_0", 131072]
+    entry_of = {(e["model"], e["quant"], e["context"]): e for e in entries}
+    assert len(entry_of) == len(entries) == 8
+    large = entry_of["gemma-3-27b", "q4_0", 131072]
     assert (large["engine"], large["kv_type"], large["parallel"]) == ("llama.cpp", "q8_0", 1)
     expected = {"kv_global": 5440 * MIB, "kv_local": int(331.5 * MIB)}
     assert {part: large["bytes"][part] for part in expected} == expected
     assert (large["bytes"]["weights"], large["embedding"]) == (15_560_833_664, "q6_k")
-    assert asked["gemma-3-4b", "bf16", 8192]["bytes"]["weights"] == 2 * 3_880_263_168 + 2 * 368_128
+    assert entry_of["gemma-3-4b", "bf16", 8192]["bytes"]["weights"] == 2 * 3_880_263_168 + 2 * 368_128
 
 
 def test_no_model_means_all_sizes_with_no_file_at_hand(gemmaq, tmp_path: Path) -> None:
@@ -124,22 +124,22 @@ def test_the_note_on_slots_goes_where_they_were_chosen() -> None:
 
 def test_lists_of_types_make_every_pair() -> None:
     entries = estimates("27b", *["--quant", "q4_0", "--quant", "q8_0", "--embedding", "f16", "--embedding", "q8_0"])
-    found = [(e["quant"], e["embedding"], e["bytes"]["weights"]) for e in entries]
-    assert [names[:2] for names in found] == [("q4_0", "f16"), ("q4_0", "q8_0"), ("q8_0", "f16"), ("q8_0", "q8_0")]
-    assert found[0][2] == 17_223_756_800 and found[1][2] == 15_902_228_480
-    assert found[2][2] - found[3][2] == found[0][2] - found[1][2]
+    rows = [(e["quant"], e["embedding"], e["bytes"]["weights"]) for e in entries]
+    assert [names[:2] for names in rows] == [("q4_0", "f16"), ("q4_0", "q8_0"), ("q8_0", "f16"), ("q8_0", "q8_0")]
+    assert rows[0][2] == 17_223_756_800 and rows[1][2] == 15_902_228_480
+    assert rows[2][2] - rows[3][2] == rows[0][2] - rows[1][2]
     shown = run("estimate-vram", "27b", *["--quant", "q4_0", "--embedding", "f16", "--embedding", "q8_0"]).stdout
     assert "embd" in shown and "embd" not in run("estimate-vram", "27b").stdout
 
 
-def test_who_sees_by_default() -> None:
-    def seen(*options: object) -> set[bool]:
+def test_who_loads_vision_by_default() -> None:
+    def with_vision(*options: object) -> set[bool]:
         return {entry["bytes"]["vision"] > 0 for entry in estimates("4b", *options)}
 
-    assert seen() == {False} and seen("--vision") == {True}
+    assert with_vision() == {False} and with_vision("--vision") == {True}
     for engine in ("ollama", "lmstudio", "vllm"):
-        assert seen("--engine", engine) == {True}
-        assert seen("--engine", engine, "--no-vision") == {False}
+        assert with_vision("--engine", engine) == {True}
+        assert with_vision("--engine", engine, "--no-vision") == {False}
     done = run("estimate-vram", "4b")
     assert "--vision adds" in done.stderr and "vision" not in done.stdout
     done = run("estimate-vram", "4b", "--vision")
@@ -147,7 +147,7 @@ def test_who_sees_by_default() -> None:
     assert "--vision adds" not in run("estimate-vram", "1b").stderr
 
 
-def test_vision_for_all_sizes_means_those_that_see() -> None:
+def test_vision_for_all_sizes_means_those_that_have_it() -> None:
     entries = estimates("--vision", "--quant", "q4_0")
     assert [entry["vision_weights"] for entry in entries] == [0, 0, 851_226_048, 854_175_168, 857_714_112]
 
@@ -197,14 +197,14 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("command", REFUSED)
-def test_what_is_refused_with_a_word_on_why(command: str) -> None:
-    said = run("estimate-vram", *command.split(), code=2).stderr
+def test_refusals_say_why(command: str) -> None:
+    message = run("estimate-vram", *command.split(), code=2).stderr
     for word in REFUSED[command]:
-        assert word in said, said
+        assert word in message, message
 
 
 @pytest.mark.parametrize("command", ["27b --context many", "27b --nonsense", "27b --context"])
-def test_a_line_that_cannot_be_read(gemmaq, command: str) -> None:
+def test_a_command_line_that_is_wrong(gemmaq, command: str) -> None:
     assert command.split()[1] in gemmaq("estimate-vram", *command.split(), code=2).stderr
 
 

@@ -113,8 +113,8 @@ def test_shared_memory_is_not_all_for_models() -> None:
 def test_a_name_that_means_no_one_card(text: str, words: tuple[str, ...]) -> None:
     with pytest.raises(UsageError) as refusal:
         find(text)
-    said = f"{refusal.value.message} {refusal.value.hint}"
-    assert repr(text) in said and all(word in said for word in words), said
+    message = f"{refusal.value.message} {refusal.value.hint}"
+    assert repr(text) in message and all(word in message for word in words), message
 
 
 @settings(max_examples=60, deadline=None)

@@ -1,4 +1,4 @@
-"""The cards of this machine, as tools that are not there, that fail, hang or talk nonsense report them."""
+"""Cards of this machine, from tools that are missing, fail, hang or print nonsense."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def tool(folder: Path, name: str, output: str | bytes = b"", ends: str = "exit 0") -> None:
-    """A program that prints something and ends somehow."""
+    """A program that prints a text and exits with a code."""
     said = folder / f"{name}.out"
     said.write_bytes(output if isinstance(output, bytes) else output.encode())
     path = folder / name
@@ -51,7 +51,7 @@ def tool(folder: Path, name: str, output: str | bytes = b"", ends: str = "exit 0
 
 
 def auto(*options: object) -> tuple[list[dict[str, Any]], Done]:
-    """Verdicts on the cards that are found."""
+    """How a model fits the cards that are detected."""
     done = run("estimate-vram", "1b", "--quant", "q4_0", "--gpu", "auto", "--json", *options)
     (entry,) = json.loads(done.stdout)["estimates"]
     return entry["gpus"], done
@@ -168,7 +168,7 @@ def test_any_answer_is_cards_or_none(answer: str) -> None:
     ("wired", "usable"), (("0", 36 * GIB * 2 // 3), ("30000", 30000 * MIB), ("unknown oid", 36 * GIB * 2 // 3))
 )
 def test_a_mac(tools: Path, wired: str, usable: int) -> None:
-    """Its chip and memory by sysctl, and the limit that its owner may have set."""
+    """Chip and memory from sysctl, and the limit that an owner may have set."""
     (tools / "sysctl").write_text(
         f"#!/bin/sh\ncase $2 in machdep*) echo Apple M3 Max;; hw.memsize) echo {36 * GIB};; *) echo {wired};; esac\n"
     )

@@ -12,7 +12,7 @@ from memory import GIB, MIB, estimates
 
 
 def on(card: str, *options: object) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The one estimate asked for, and the verdict on a card."""
+    """The only estimate, and how it fits a card."""
     (entry,) = estimates(*options, "--gpu", card)
     (verdict,) = entry["gpus"]
     return entry, verdict

@@ -44,7 +44,7 @@ def in_time() -> Iterator[None]:
 
 
 def answer(*arguments: object) -> tuple[int, str]:
-    """Exit code and what is said on stderr, whichever way it ends."""
+    """Exit code and message on stderr, whichever way the command ends."""
     out, err = io.StringIO(), io.StringIO()
     command = ["gemmaq", "estimate-vram", *map(str, arguments)]
     with in_time(), patch.object(sys, "argv", command), redirect_stdout(out), redirect_stderr(err):
@@ -84,7 +84,7 @@ NUMBERS = {
 
 
 def keys_of_a_model(**changes: int) -> list[bytes]:
-    """What a header has to say of its model, with other numbers for some."""
+    """Keys of a header, some with other numbers."""
     numbers = {**NUMBERS, **changes}
     keys = [key(f"gemma3.{name}", 4, struct.pack("<I", number)) for name, number in numbers.items()]
     return [key("general.architecture", 8, text("gemma3")), *keys]
@@ -107,26 +107,26 @@ def many(first: int = 0) -> list[bytes]:
 def test_sixty_thousand_tensors_of_nothing_known(tmp_path: Path) -> None:
     path = tmp_path / "model.gguf"
     path.write_bytes(gguf_bytes(keys_of_a_model(), many(), 32 * MANY))
-    code, said = answer(path)
-    assert code == 3 and "lacks tensor" in said and len(said) < 1000
+    code, message = answer(path)
+    assert code == 3 and "lacks tensor" in message and len(message) < 1000
 
 
 def test_sixty_thousand_tensors_beside_a_model(tmp_path: Path) -> None:
-    """The model is found, the rest is left out with a word on it."""
+    """The model is read; a note names tensors that were left out."""
     infos, at = tensors_of_a_model()
     infos += [tensor(f"extra.{number}", (1,), 0, at + 32 * number) for number in range(MANY)]
     path = tmp_path / "model.gguf"
     path.write_bytes(gguf_bytes(keys_of_a_model(), infos, at + 32 * MANY))
-    code, said = answer(path, "--context", 1024, "--gpu", "24GB")
-    assert code == 0 and "extra.0" in said and str(MANY - 1) in said and len(said) < 1000
+    code, message = answer(path, "--context", 1024, "--gpu", "24GB")
+    assert code == 0 and "extra.0" in message and str(MANY - 1) in message and len(message) < 1000
 
 
 def test_more_tensors_than_are_there(tmp_path: Path) -> None:
     path = tmp_path / "model.gguf"
     for counts in ((1 << 63, 9), (MANY, 10), (5, 1 << 63), (1 << 20, 10)):
         path.write_bytes(gguf_bytes(keys_of_a_model(), [], counts=counts))
-        code, said = answer(path)
-        assert code == 3 and path.name in said
+        code, message = answer(path)
+        assert code == 3 and path.name in message
 
 
 def test_sixty_thousand_tensors_in_a_folder(folder: Path, tmp_path: Path) -> None:
@@ -134,8 +134,8 @@ def test_sixty_thousand_tensors_in_a_folder(folder: Path, tmp_path: Path) -> Non
     entries = {f"extra.{n}": {"dtype": "BF16", "shape": [1], "data_offsets": span} for n, span in spans}
     (tmp_path / "config.json").write_bytes((folder / "config.json").read_bytes())
     (tmp_path / "model.safetensors").write_bytes(safetensors_bytes(entries, bytes(2 * MANY)))
-    code, said = answer(tmp_path, "--context", 1024)
-    assert code == 3 and "lacks tensor" in said and len(said) < 1000
+    code, message = answer(tmp_path, "--context", 1024)
+    assert code == 3 and "lacks tensor" in message and len(message) < 1000
 
 
 def test_sixty_thousand_tensors_beside_those_of_a_folder(folder: Path, tmp_path: Path) -> None:
@@ -147,8 +147,8 @@ def test_sixty_thousand_tensors_beside_those_of_a_folder(folder: Path, tmp_path:
         header[f"extra.{number}"] = {"dtype": "BF16", "shape": [1], "data_offsets": [at, at + 2]}
     (tmp_path / "config.json").write_bytes((folder / "config.json").read_bytes())
     (tmp_path / "model.safetensors").write_bytes(safetensors_bytes(header, content[start:] + bytes(2 * MANY)))
-    code, said = answer(tmp_path, "--context", 1024, "--gpu", "24GB")
-    assert code == 0 and len(said) < 1000
+    code, message = answer(tmp_path, "--context", 1024, "--gpu", "24GB")
+    assert code == 0 and len(message) < 1000
 
 
 ODD = (0, 1, 3, 4097, (1 << 31) - 1, (1 << 32) - 1)
@@ -162,8 +162,8 @@ def test_a_header_with_an_odd_dimension(tmp_path: Path, name: str) -> None:
     for number in (NUMBERS[name], *ODD):
         path.write_bytes(gguf_bytes(keys_of_a_model(**{name: number}), infos, at))
         engine = ("llama.cpp", "vllm")[len(codes) % 2]
-        code, said = answer(path, "--context", 1, "--gpu", "8GB", "--engine", engine, "--quant", "bf16")
-        assert code in (0, 3), f"{name} = {number}: {code} {said}"
+        code, message = answer(path, "--context", 1, "--gpu", "8GB", "--engine", engine, "--quant", "bf16")
+        assert code in (0, 3), f"{name} = {number}: {code} {message}"
         codes.append(code)
     assert codes[0] == 0 and 3 in codes
 
@@ -174,9 +174,9 @@ def test_a_damaged_gguf_header(model: Path, data: st.DataObject) -> None:
     with tempfile.TemporaryDirectory() as place:
         path = Path(place) / "model.gguf"
         path.write_bytes(data.draw(corrupted(model.read_bytes()[:4000])) + model.read_bytes()[4000:])
-        code, said = answer(path, "--context", 1, "--gpu", "8GB")
-        assert code in (0, 3), said
-        assert len(said) < 2000
+        code, message = answer(path, "--context", 1, "--gpu", "8GB")
+        assert code in (0, 3), message
+        assert len(message) < 2000
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -188,6 +188,6 @@ def test_a_damaged_folder(folder: Path, data: st.DataObject) -> None:
         path = Path(place) / data.draw(st.sampled_from(("config.json", "model.safetensors")))
         content = path.read_bytes()
         path.write_bytes(data.draw(corrupted(content[:3000])) + content[3000:])
-        code, said = answer(place, "--context", 1, "--gpu", "8GB", "--engine", "vllm")
-        assert code in (0, 3), said
-        assert len(said) < 2000
+        code, message = answer(place, "--context", 1, "--gpu", "8GB", "--engine", "vllm")
+        assert code in (0, 3), message
+        assert len(message) < 2000

@@ -45,7 +45,7 @@ GOOGLE_GB = {"1b": "1.00", "4b": "3.16", "12b": "8.07", "27b": "17.2"}
 """Google's own Q4_0 QAT files, their embedding F16, in GB as the pages show them."""
 GOOGLE_1B = 1_003_541_152
 METADATA = range(6_526_000, 6_565_000)
-"""What the tokenizer and the list of tensors take of such a file."""
+"""Bytes of the tokenizer and the list of tensors in such a file."""
 MMPROJ = {"4b": 851_226_048, "12b": 854_175_168, "27b": 857_714_112}
 """Bytes of an F16 mmproj file's tensors, published as 851, 854 and 858 MB."""
 
@@ -79,15 +79,15 @@ def test_published_as_json() -> None:
     assert answer["quoted"]["mobile_int4_gb"] == {"gemma-3-1b": 0.529}
 
 
-def test_exact_figures_beside_googles() -> None:
+def test_exact_figures_next_to_published_ones() -> None:
     """The parameters that are really there, the vision side in BF16."""
     rows = json.loads(run("estimate-vram", "--published", "--json").stdout)["rows"]
     assert all(list(row["exact_gb"]) == list(COLUMNS) for row in rows)
-    found = {column: [row["exact_gb"][column] for row in rows] for column in COLUMNS}
-    assert found["bf16"] == [2.0, 8.6, 24.375, 54.865]
-    assert found["int4"] == [0.5, 2.78, 6.726, 14.351]
-    assert [round(gb, 2) for gb in found["sfp8"]] == [1.0, 4.72, 12.61, 27.86]
-    assert [round(gb, 2) for gb in found["int4_blocks_32"]] == [0.56, 3.02, 7.46, 16.04]
+    exact = {column: [row["exact_gb"][column] for row in rows] for column in COLUMNS}
+    assert exact["bf16"] == [2.0, 8.6, 24.375, 54.865]
+    assert exact["int4"] == [0.5, 2.78, 6.726, 14.351]
+    assert [round(gb, 2) for gb in exact["sfp8"]] == [1.0, 4.72, 12.61, 27.86]
+    assert [round(gb, 2) for gb in exact["int4_blocks_32"]] == [0.56, 3.02, 7.46, 16.04]
 
 
 def test_published_as_a_table() -> None:
@@ -103,12 +103,12 @@ def test_published_as_a_table() -> None:
     assert "gemma-3-270m" in shown and "0.297" in shown
 
 
-def test_the_table_of_all_sizes_shows_googles_headline_beside() -> None:
+def test_the_table_of_all_sizes_shows_the_published_headline() -> None:
     lines = run("estimate-vram").stdout.splitlines()
     assert any("BF16 → int4" in line for line in lines)
     for label, headline in HEADLINES.items():
-        (found,) = [line for line in lines if line.split()[:2] == [label, "q4_0"]]
-        assert found.split()[-3:] == headline.split()
+        (row,) = [line for line in lines if line.split()[:2] == [label, "q4_0"]]
+        assert row.split()[-3:] == headline.split()
     (smallest,) = [line for line in lines if line.split()[:2] == ["270m", "q4_0"]]
     assert "→" not in smallest
 

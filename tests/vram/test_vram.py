@@ -79,13 +79,16 @@ def test_the_window_is_no_larger_than_the_context() -> None:
 
 
 def test_parts_and_total() -> None:
-    seeing = at("4b", 8 * K, vision=True)
-    blind = at("4b", 8 * K)
-    assert seeing.total == seeing.weights + seeing.kv + seeing.compute + seeing.vision + seeing.overhead
-    assert seeing.vision == seeing.vision_weights + seeing.vision_compute
-    assert seeing.total - blind.total == seeing.vision > seeing.vision_weights == 500_000
-    assert blind.vision == 0
-    assert blind.host == 100_000 + 4 * 262208
+    with_vision = at("4b", 8 * K, vision=True)
+    text_only = at("4b", 8 * K)
+    assert (
+        with_vision.total
+        == with_vision.weights + with_vision.kv + with_vision.compute + with_vision.vision + with_vision.overhead
+    )
+    assert with_vision.vision == with_vision.vision_weights + with_vision.vision_compute
+    assert with_vision.total - text_only.total == with_vision.vision > with_vision.vision_weights == 500_000
+    assert text_only.vision == 0
+    assert text_only.host == 100_000 + 4 * 262208
     assert at("4b", 8 * K, parallel=3).host == 100_000 + 3 * 4 * 262208
 
 
@@ -164,8 +167,8 @@ def test_what_is_impossible_is_refused(
 ) -> None:
     with pytest.raises(UsageError) as refusal:
         at("270m", context, engine, **options)
-    said = f"{refusal.value.message} {refusal.value.hint}"
-    assert all(word in said for word in words), said
+    message = f"{refusal.value.message} {refusal.value.hint}"
+    assert all(word in message for word in words), message
 
 
 def test_quantized_keys_alone_need_no_flash_attention() -> None:

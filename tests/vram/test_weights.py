@@ -1,4 +1,4 @@
-"""Memory of models that lie on disk: what their files hold counts, in every form an engine loads as it is."""
+"""Memory of models on disk: the bytes of their files, in every form that an engine loads as it is."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def q4_0(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same as a Q4_0 GGUF that every container can take its codes from."""
+    """That model as a Q4_0 GGUF, with codes that every container can hold."""
     out = tmp_path_factory.mktemp("vram") / "out"
     run("convert", folder, "--quant", "q4_0", "--portable", "-o", out, "-q")
     return out / "gemma-3-tiny-Q4_0.gguf"
@@ -113,7 +113,7 @@ def test_a_folder_named_like_a_size_is_a_folder(folder: Path, tmp_path: Path, mo
 
 
 def test_the_sample() -> None:
-    """A mixture of types, as its own file holds them."""
+    """A file with a mixture of types."""
     entry = only("sample:gemma-3-270m")
     assert (entry["model"], entry["bytes"]["weights"]) == ("gemma-3-270m", 246_587_904)
     assert (entry["embedding"], entry["host"]) == ("q8_0", 262144 * 640 * 34 // 32 + 4 * 262144)
@@ -179,28 +179,28 @@ def projector(path: Path, width: int = SMALL.hidden_size, architecture: str = "c
 
 
 @pytest.fixture
-def beside(q4_0: Path, tmp_path: Path) -> Path:
-    """The GGUF file in a folder of its own, where something can be put beside it."""
+def model_file(q4_0: Path, tmp_path: Path) -> Path:
+    """The GGUF file in a folder of its own, where an mmproj file can be put."""
     path = tmp_path / q4_0.name
     os.link(q4_0, path)
     return path
 
 
-def test_an_mmproj_file_beside_is_loaded(beside: Path) -> None:
-    assert only(beside)["bytes"]["vision"] == 0
-    size = projector(beside.with_name("mmproj-gemma-3-tiny-F16.gguf"))
+def test_an_mmproj_file_in_the_folder_is_loaded(model_file: Path) -> None:
+    assert only(model_file)["bytes"]["vision"] == 0
+    size = projector(model_file.with_name("mmproj-gemma-3-tiny-F16.gguf"))
     for engine in ("llama.cpp", "ollama", "lmstudio", "libllama"):
-        entry = only(beside, "--engine", engine)
+        entry = only(model_file, "--engine", engine)
         assert entry["vision_weights"] == size and entry["vision_compute"] > 0
-        assert only(beside, "--engine", engine, "--no-vision")["bytes"]["vision"] == 0
-    assert only(beside.parent)["vision_weights"] == size
-    assert only(beside, "--no-flash-attn")["vision_compute"] > only(beside)["vision_compute"]
+        assert only(model_file, "--engine", engine, "--no-vision")["bytes"]["vision"] == 0
+    assert only(model_file.parent)["vision_weights"] == size
+    assert only(model_file, "--no-flash-attn")["vision_compute"] > only(model_file)["vision_compute"]
 
 
-def test_of_two_mmproj_files_the_f16_one_is_loaded(beside: Path) -> None:
-    size = projector(beside.with_name("mmproj-z-F16.gguf"))
-    beside.with_name("mmproj-a-BF16.gguf").write_bytes(b"never read")
-    entry, done = ask(beside)
+def test_of_two_mmproj_files_the_f16_one_is_loaded(model_file: Path) -> None:
+    size = projector(model_file.with_name("mmproj-z-F16.gguf"))
+    model_file.with_name("mmproj-a-BF16.gguf").write_bytes(b"never read")
+    entry, done = ask(model_file)
     assert entry[0]["vision_weights"] == size and done.stderr == ""
 
 
@@ -219,14 +219,14 @@ USELESS: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("what", USELESS)
-def test_an_mmproj_file_of_no_use_is_passed_over_with_a_note(beside: Path, what: str) -> None:
+def test_an_mmproj_file_of_no_use_is_passed_over_with_a_note(model_file: Path, what: str) -> None:
     name = "mmproj-model-f16.gguf"
-    USELESS[what](beside.with_name(name))
-    (entry,), done = ask(beside, "--engine", "ollama")
+    USELESS[what](model_file.with_name(name))
+    (entry,), done = ask(model_file, "--engine", "ollama")
     assert entry["bytes"]["vision"] == 0 and entry["bytes"]["total"] > 0
     assert done.stderr.count("warning:") == 1 and name in done.stderr
-    said = run("estimate-vram", beside, *CONTEXT, "--vision", code=2).stderr
-    assert name in said and "no vision side" in said
+    message = run("estimate-vram", model_file, *CONTEXT, "--vision", code=2).stderr
+    assert name in message and "no vision side" in message
 
 
 def test_an_mmproj_file_alone_is_no_model(tmp_path: Path) -> None:
@@ -259,5 +259,5 @@ def test_a_multimodal_folder_weighs_what_its_files_will(tmp_path: Path) -> None:
     assert written["vision_weights"] == tensor_bytes(mmproj)
     entries, _ = ask(folder, "--vision")
     assert entries[1]["bytes"] == written["bytes"]
-    seen = sum(2 * int(np.prod(shape)) for _, shape in vision.shapes(EYES, SMALL.hidden_size))
-    assert only(folder, "--engine", "vllm", "--quant", "bf16")["vision_weights"] == seen
+    expected = sum(2 * int(np.prod(shape)) for _, shape in vision.shapes(EYES, SMALL.hidden_size))
+    assert only(folder, "--engine", "vllm", "--quant", "bf16")["vision_weights"] == expected

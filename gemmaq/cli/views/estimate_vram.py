@@ -61,23 +61,23 @@ def show(results: Sequence[Result], *, headlines: bool) -> None:
 
     Args:
         results: Results in the order of the rows.
-        headlines: Whether the publisher's figures are shown beside the totals.
+        headlines: Whether the publisher's figures are shown next to the totals, both in GB.
     """
     from gemmaq.vram.published import publishers
 
     first = results[0]
-    names, leads = _leads(results)
+    names, leads = _labels(results)
     contexts = {result.load.context for result in results}
     vision = any(result.estimate.vision for result in results)
     columns = [*names, "weights", *(["vision"] if vision else []), "KV\nglobal", "KV\nlocal", "compute"]
-    columns += ["total\nGB", "\nGiB", *([f"{publishers()}, GB\nBF16 → int4"] if headlines else [])]
+    columns += ["total\nGiB", *(["\nGB", f"{publishers()}, GB\nBF16 → int4"] if headlines else [])]
     rows = []
     for lead, result in zip(leads, results, strict=True):
         estimate = result.estimate
         parts = [estimate.weights, *([estimate.vision] if vision else [])]
         parts += [estimate.kv_global, estimate.kv_local, estimate.compute]
-        cells = [*lead, *map(_mib, parts), f"{estimate.total / 1e9:.2f}", f"{estimate.total / _GIB:.2f}"]
-        rows.append([*cells, *([_headline(result)] if headlines else [])])
+        cells = [*lead, *map(_mib, parts), f"{estimate.total / _GIB:.2f}"]
+        rows.append([*cells, *([f"{estimate.total / 1e9:.2f}", _headline(result)] if headlines else [])])
     context = "" if len(contexts) > 1 else f", {first.load.context:,} tokens"
     title = f"Memory in {first.engine.title}, MiB{context}, {_kv(first.load.kv_types)} cache"
     console.table(title, columns, rows, left=len(names))
@@ -103,7 +103,7 @@ def _headline(result: Result) -> str:
     return (headline(size) if size and result.build.quant == "q4_0" else None) or ""
 
 
-def _leads(results: Sequence[Result]) -> tuple[list[str], list[list[str]]]:
+def _labels(results: Sequence[Result]) -> tuple[list[str], list[list[str]]]:
     """Titles and cells of the first columns, which tell results apart."""
     builds = [result.build for result in results]
     embeddings = len({(b.model.name, b.quant, b.embedding) for b in builds}) > len(

@@ -19,7 +19,12 @@ def test_several_contexts_are_a_column() -> None:
 
 def test_the_publishers_figures_are_in_the_table_of_all_sizes_only() -> None:
     assert "Google, GB" in shown() and "BF16 → int4" in shown()
-    assert "Google" not in shown("27b") and "GiB" in shown("27b")
+    assert "Google" not in shown("27b")
+
+
+def test_one_system_of_units_where_no_published_figure_stands_beside() -> None:
+    text = shown("27b", "--quant", "q4_0", "--gpu", "4090")
+    assert "MiB" in text and "GiB" in text and "GB" not in text
 
 
 def test_names_are_short() -> None:

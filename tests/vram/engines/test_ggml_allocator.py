@@ -38,10 +38,10 @@ def test_a_freed_block_is_used_again() -> None:
 
 def test_a_view_keeps_its_tensor_alive() -> None:
     first = result("matrix", (64,), OUTSIDE, leaf(8))
-    seen = view(view(first, 8, 8), 64)
+    shown = view(view(first, 8, 8), 64)
     other = result("matrix", (64,), OUTSIDE, leaf(8))
-    assert seen.base is first and seen.size == 0
-    assert size(other, result("mix", (64,), seen, other)) == 2 * 32 + 3 * 256
+    assert shown.base is first and shown.size == 0
+    assert size(other, result("mix", (64,), shown, other)) == 2 * 32 + 3 * 256
 
 
 def test_a_tensor_is_computed_once() -> None:

@@ -1,4 +1,4 @@
-"""What llama.cpp itself allocates: weights to the byte, cache and compute buffer to the printed 0.01 MiB."""
+"""Memory that llama.cpp itself allocates: weights to the byte, cache and compute buffer to the printed 0.01 MiB."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def check(model: Allocator, config: TextConfig, setting: Setting) -> bool:
     if theirs is None or ours is None:
         return False
     cache, compute = theirs.away(ours)
-    assert max(abs(cache), abs(compute)) <= PRINTED, f"{setting}: {cache:+.3f} and {compute:+.3f} MiB beside {theirs}"
+    assert max(abs(cache), abs(compute)) <= PRINTED, f"{setting}: {cache:+.3f} and {compute:+.3f} MiB from {theirs}"
     assert ours.host / MIB == pytest.approx(theirs.output, abs=PRINTED)
     return True
 
@@ -70,11 +70,11 @@ def test_cache_and_compute_buffer_in_every_setting(size: Size, tmp_path: Path) -
     settings = chance.sample(grid(longest), OF_THE_GRID)
     settings += islice(scattered(longest, chance), SCATTERED)
     with load(file_of(size, tmp_path / "model.gguf")) as model:
-        made = [check(model, size.config, setting) for setting in settings]
+        accepted = [check(model, size.config, setting) for setting in settings]
     assert {setting.mode for setting in settings} == {
         (a, b) for a in ("server", "library") for b in ("flash on", "flash off")
     }
-    assert 0.6 * len(made) < sum(made) < len(made)
+    assert 0.6 * len(accepted) < sum(accepted) < len(accepted)
 
 
 @pytest.mark.parametrize("size", SIZES, ids=lambda size: size.label)
@@ -92,10 +92,10 @@ def test_what_llama_cpp_refuses(tmp_path: Path) -> None:
     size = require("270m")
     refused = [Setting(2048, ("f16", kind), flash=False) for kind in ("q8_0", "q5_1", "q5_0", "q4_1", "q4_0")]
     refused += [Setting(2048, slots=257), Setting(2048, slots=257, unified=False)]
-    made = [Setting(2048, ("q4_0", "f16"), flash=False), Setting(2048, slots=256), Setting(1, slots=2)]
+    accepted = [Setting(2048, ("q4_0", "f16"), flash=False), Setting(2048, slots=256), Setting(1, slots=2)]
     with load(file_of(size, tmp_path / "model.gguf")) as model:
         assert not any(check(model, size.config, setting) for setting in refused)
-        assert all(check(model, size.config, setting) for setting in made)
+        assert all(check(model, size.config, setting) for setting in accepted)
 
 
 CUT = replace(require("4b").config, num_hidden_layers=9, layer_pattern=pattern(9, 6))

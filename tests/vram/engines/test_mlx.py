@@ -1,4 +1,4 @@
-"""What mlx-lm allocates for small Gemma 3 models, and what its memory model says of them."""
+"""Memory that mlx-lm allocates for small Gemma 3 models, compared with its memory model."""
 
 from __future__ import annotations
 

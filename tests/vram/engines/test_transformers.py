@@ -1,4 +1,4 @@
-"""What transformers holds in memory for small Gemma 3 models, and what its memory model says of them."""
+"""Memory that transformers holds for small Gemma 3 models, compared with its memory model."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ IMAGE = 500
 Generate = Callable[..., tuple[int, list[int]]]
 
 
-def tracker(known: set[int]) -> Any:
-    """A dispatch mode that follows the storage of every tensor but the known ones, while it is alive."""
+def tracker(excluded: set[int]) -> Any:
+    """A dispatch mode that follows the storage of every tensor but the excluded ones, while it is alive."""
     from torch import Tensor
     from torch.multiprocessing.reductions import StorageWeakRef
     from torch.utils._python_dispatch import TorchDispatchMode
@@ -55,7 +55,7 @@ def tracker(known: set[int]) -> Any:
             result = function(*arguments, **(options or {}))
             self.alive = {key: held for key, held in self.alive.items() if not held[0].expired()}
             for tensor in tree_leaves(result):
-                if isinstance(tensor, Tensor) and tensor.untyped_storage().data_ptr() not in known:
+                if isinstance(tensor, Tensor) and tensor.untyped_storage().data_ptr() not in excluded:
                     storage = tensor.untyped_storage()
                     self.alive.setdefault(storage._cdata, (StorageWeakRef(storage), storage.nbytes()))
             self.peak = max(self.peak, sum(size for _, size in self.alive.values()))
@@ -95,10 +95,10 @@ def generate(require: Require) -> Generate:
         if tower is None:
             model = Gemma3ForCausalLM._from_config(Gemma3TextConfig(**text), **options)
         else:
-            seen = {field: getattr(tower, field) for field in (*names.split()[:4], "image_size", "patch_size")}
+            vision = {field: getattr(tower, field) for field in (*names.split()[:4], "image_size", "patch_size")}
             both = Gemma3Config(
                 text_config=text,
-                vision_config={**seen, "vision_use_head": False},
+                vision_config={**vision, "vision_use_head": False},
                 mm_tokens_per_image=tower.tokens,
                 image_token_id=IMAGE,
             )
@@ -130,7 +130,7 @@ def room(config: TextConfig, tokens: int, sequences: int = 1, width: int = 2) ->
 @pytest.mark.oracle
 @pytest.mark.parametrize(("tokens", "sequences"), [(1, 1), (63, 1), (64, 1), (65, 2), (150, 1)])
 def test_caches_have_the_size_of_those_of_transformers(tokens: int, sequences: int, generate: Generate) -> None:
-    """Of the prompt every layer holds all: what a sliding-window layer keeps of it is a view."""
+    """Every layer holds the whole prompt: a sliding-window layer keeps a view of it."""
     _, held = generate(SMALL, tokens, sequences)
     assert held == [room(SMALL, tokens, sequences)] * 7
     load = Load(tokens, ("bf16", "bf16"), parallel=sequences)
@@ -234,12 +234,12 @@ def test_quantized_weights_are_those_of_bf16() -> None:
 
 
 def test_an_image_of_the_published_tower() -> None:
-    """4096 patches, which is all that is counted of them: an image takes 256 tokens of the context beside."""
+    """4096 patches are all that is counted: an image also takes 256 tokens of the context."""
     assert transformers.image_bytes(TOWER_4B, 2) == 2 * 4096 * (4 * 1152 + 2 * 4304)
     assert transformers.image_bytes(TOWER_4B, 2, flash=False) == 2 * 4096 * 6 * 1152 + 10 * 16 * 4096**2
-    seen = at("4b", 300, vision=True)
-    assert seen.vision_weights == 840_000_000
-    assert seen.kv + seen.compute + seen.vision_compute == transformers.image_bytes(TOWER_4B, 2)
+    result = at("4b", 300, vision=True)
+    assert result.vision_weights == 840_000_000
+    assert result.kv + result.compute + result.vision_compute == transformers.image_bytes(TOWER_4B, 2)
     assert at("4b", 8192, vision=True).vision_compute == 0
 
 

@@ -112,7 +112,7 @@ def of_plan(plan: Plan, source: Checkpoint, *, repo: str | None, files: Sequence
         parameters=plan.elements,
         weights=plan.tensor_bytes,
         embedding=sum(tensor.nbytes for tensor in embeddings),
-        vision=sum(tensor.nbytes for tensor in plan.beside if tensor.source.name in source.vision),
+        vision=sum(tensor.nbytes for tensor in plan.extra if tensor.source.name in source.vision),
         files=tuple(files),
     )
 

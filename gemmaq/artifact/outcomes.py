@@ -1,4 +1,4 @@
-"""What became of every tensor: taken over exactly, with rounded scales, quantized, or quantized again."""
+"""Outcome of every tensor: copied exactly, with rounded scales, quantized, or quantized again."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one tensor.
+    """Outcome of one tensor.
 
     Attributes:
-        name: in the container.
-        encoding: it was written in.
-        how: `exact` (the source's weights, all of them), `rounded` (its codes, some scales rounded), `lattice`,
+        name: name in the container.
+        encoding: name of its encoding.
+        how: `exact` (the source's weights unchanged), `rounded` (its codes with some scales rounded), `lattice`,
             `quantized`, `requantized` (from another quantized type) or `float`.
-        scales: how many it has.
-        rounded: how many of them the container could not hold exactly.
+        scales: number of scales that were counted.
+        rounded: number of scales that the container could not hold exactly.
     """
 
     name: str

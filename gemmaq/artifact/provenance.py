@@ -1,4 +1,4 @@
-"""gemmaq.json: what an artifact was made of, how, and what became of every tensor. No time, no host, no path."""
+"""gemmaq.json, the record of an artifact: source, recipe and every tensor. It holds no time, host or path."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ SCHEMA = "gemmaq.artifact/1"
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """A file: path within its folder, bytes, SHA-256 in hex."""
+    """A file: path within its folder, size in bytes, SHA-256 in hex."""
 
     path: str
     size: int
     sha256: str
 
     def document(self) -> dict[str, Any]:
-        """As gemmaq.json has it."""
+        """The file as an entry of gemmaq.json."""
         return {"path": self.path, "bytes": self.size, "sha256": self.sha256}
 
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """A tensor that was written: name in the container, shape (rows first), name of its encoding."""
+    """A tensor on record: name in the container, shape (rows first), name of its encoding."""
 
     name: str
     shape: tuple[int, ...]
@@ -47,16 +47,16 @@ class Made:
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
-    """What a gemmaq.json says, as far as it is checked.
+    """Content of a gemmaq.json, as far as it is checked.
 
     Attributes:
-        version: of gemmaq that wrote it.
-        name: of the source's model.
-        repo: of the source, None if it was not on record.
-        container: `gguf`, `mlx` or `safetensors`.
-        request: what was asked for.
-        files: the weights.
-        tensors: in them.
+        version: version of gemmaq that wrote it.
+        name: name of the source model.
+        repo: repository of the source, None if it was not on record.
+        container: name of the container.
+        request: types, methods and containers that were asked for.
+        files: files that hold tensors.
+        tensors: tensors in these files.
     """
 
     version: str
@@ -70,14 +70,14 @@ class Provenance:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """All that gemmaq.json tells of an artifact.
+    """Everything that gemmaq.json tells about an artifact.
 
     Attributes:
         origin: the source.
         digests: SHA-256 of the source's files, in their order.
         request: types, methods and containers that were asked for.
         plan: the container's plan, carried out.
-        outcomes: how each tensor came out.
+        outcomes: outcome of each tensor.
         weights: files that hold tensors.
     """
 
@@ -107,7 +107,7 @@ def document(record: Record) -> bytes:
                 for file, digest in zip(origin.files, record.digests, strict=True)
             ],
         },
-        "recipe": _asked(record.request),
+        "recipe": _recipe(record.request),
         "container": plan.format,
         "method": list(methods),
         "files": [file.document() for file in record.weights],
@@ -129,14 +129,14 @@ def _tensor(outcome: Outcome, planned: PlannedTensor) -> dict[str, Any]:
 
 
 def _without_paths(text: str, origin: Origin) -> str:
-    """A sentence with files by their names: where they lie is nobody's business."""
+    """A sentence with file names in place of paths, which are private."""
     for place in sorted(origin.folders, key=len, reverse=True):
         text = re.sub(rf"(?<![\w./-]){re.escape(place)}/", "", text)
     return text
 
 
 def _spelled(value: Mapping[str, Any]) -> bytes:
-    """JSON with an entry of a list on a line of its own."""
+    """JSON with one line for each entry of a list."""
     parts = []
     for key, part in value.items():
         text = json.dumps(part, ensure_ascii=False)
@@ -147,15 +147,15 @@ def _spelled(value: Mapping[str, Any]) -> bytes:
     return ("{\n" + ",\n".join(parts) + "\n}\n").encode()
 
 
-def _asked(request: Request) -> dict[str, Any]:
-    asked = request.recipe
+def _recipe(request: Request) -> dict[str, Any]:
+    recipe = request.recipe
     return {
-        "quant": asked.label.lower(),
-        "embedding": asked.embedding.name if asked.embedding else None,
-        "method": asked.method,
+        "quant": recipe.label.lower(),
+        "embedding": recipe.embedding.name if recipe.embedding else None,
+        "method": recipe.method,
         "rules": [
             {"match": rule.pattern, "type": rule.encoding.name if rule.encoding else None, "method": rule.method}
-            for rule in asked.rules
+            for rule in recipe.rules
         ],
         "to": list(request.to),
         "portable": request.portable,
@@ -167,10 +167,10 @@ def _asked(request: Request) -> dict[str, Any]:
 
 
 def read(folder: Path) -> Provenance | None:
-    """What the gemmaq.json of a folder says, None if it has none.
+    """Read the gemmaq.json of a folder; None if it has none.
 
     Raises:
-        InputError: it is not what gemmaq writes.
+        InputError: the file was not written by gemmaq, or was changed.
     """
     path = folder / NAME
     if not path.is_file():
@@ -185,22 +185,22 @@ def read(folder: Path) -> Provenance | None:
 
 
 def _provenance(value: Mapping[str, Any]) -> Provenance:
-    source, asked = value["source"], value["recipe"]
+    source, choices = value["source"], value["recipe"]
     rules = tuple(
         recipe.Rule(_text(rule["match"]), _encoding(rule["type"]), _maybe_text(rule["method"]))
-        for rule in asked["rules"]
+        for rule in choices["rules"]
     )
-    embedding, limit = _encoding(asked["embedding"]), asked["max_shard_bytes"]
-    if asked["scales"] not in ("bf16", "f16") or asked["mmproj"] not in (*MMPROJ, None):
-        raise ValueError(f"scales {asked['scales']!r:.20}, mmproj {asked['mmproj']!r:.20}")
+    embedding, limit = _encoding(choices["embedding"]), choices["max_shard_bytes"]
+    if choices["scales"] not in ("bf16", "f16") or choices["mmproj"] not in (*MMPROJ, None):
+        raise ValueError(f"scales {choices['scales']!r:.20}, mmproj {choices['mmproj']!r:.20}")
     request = Request(
-        recipe.of(_text(asked["quant"]), embedding.name if embedding else None, _text(asked["method"]), rules),
-        tuple(containers.check(_text(name)) for name in asked["to"]),
-        bool(asked["portable"]),
-        asked["scales"],
-        asked["mmproj"],
+        recipe.of(_text(choices["quant"]), embedding.name if embedding else None, _text(choices["method"]), rules),
+        tuple(containers.check(_text(name)) for name in choices["to"]),
+        bool(choices["portable"]),
+        choices["scales"],
+        choices["mmproj"],
         None if limit is None else _count(limit),
-        _calibration(asked.get("calibration")),
+        _calibration(choices.get("calibration")),
     )
     files = tuple(Listed(_text(f["path"]), _count(f["bytes"]), _text(f["sha256"])) for f in value["files"])
     tensors = tuple(

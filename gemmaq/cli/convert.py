@@ -158,11 +158,11 @@ def convert(
     if scales.lower() not in _SCALES:
         raise UsageError(f"unknown type of scales {scales!r}", f"known: {', '.join(_SCALES)}")
     file = recipes.load(recipe) if recipe else None
-    wanted = _recipe(quant, embedding, method, file)
+    chosen = _recipe(quant, embedding, method, file)
     settings = {"tokens": calibration_tokens, "context": calibration_context, "damping": damping, "order": order}
-    basis = calibration.read(wanted, text, imatrix, settings)
+    basis = calibration.read(chosen, text, imatrix, settings)
     request = Request(
-        wanted,
+        chosen,
         _containers(to, file),
         portable,
         scales.lower(),

@@ -106,7 +106,7 @@ def verify(
 
 
 def _basis(report: Report, text: list[Path] | None, imatrix: Path | None) -> Basis | None:
-    """What the artifact was calibrated on, None if nothing was given and gemmaq's own text was not used.
+    """Read what the artifact was calibrated on; None without files, unless it was gemmaq's own text.
 
     Raises:
         InputError: files were given that the artifact was not calibrated on.

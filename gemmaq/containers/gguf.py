@@ -100,7 +100,7 @@ def _projector(checkpoint: Checkpoint, plan: Plan, identity: Identity, kind: str
     assert file_type is not None
     keys.number("general.file_type", file_type, U32)
     keys.number("general.quantization_version", _QUANTIZATION_VERSION, U32)
-    return _file(f"mmproj-{identity.stem}-{kind.upper()}.gguf", keys, plan.beside)
+    return _file(f"mmproj-{identity.stem}-{kind.upper()}.gguf", keys, plan.extra)
 
 
 def _file(name: str, keys: Keys, tensors: Sequence[PlannedTensor]) -> OutputFile:
@@ -160,7 +160,7 @@ def _describe(keys: Keys, checkpoint: Checkpoint, plan: Plan, identity: Identity
 
 
 def _name(keys: Keys, checkpoint: Checkpoint, identity: Identity) -> None:
-    """What the model is called, and whose it is."""
+    """Name, size and licence of the model."""
     keys.text("general.name", identity.title)
     if identity.finetune:
         keys.text("general.finetune", identity.finetune)

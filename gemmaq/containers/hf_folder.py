@@ -1,4 +1,4 @@
-"""One safetensors file, laid out: what the MLX and the Hugging Face container share."""
+"""Folders with config.json and safetensors files, laid out: shared by the MLX and the safetensors container."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _SHARD_BYTES = 5 << 30
 def lay_out_shards(
     plan: Plan, target: Format, limit: int | None, *, metadata: Mapping[str, str], always_index: bool
 ) -> tuple[list[OutputFile], dict[str, bytes]]:
-    """The weight files of a plan, and the index where there is one.
+    """Lay out the weight files of a plan, and the index if there is one.
 
     Args:
         plan: tensors to write.
         target: demands of the container.
-        limit: bytes of a shard, None for the 5 GiB that transformers and mlx-lm both use.
-        metadata: of the header.
-        always_index: write the index even for a single file.
+        limit: maximum bytes of a shard, None for 5 GiB, as in transformers and mlx-lm.
+        metadata: metadata of the header.
+        always_index: whether a single file gets an index, too.
     """
     shards = split(plan.everything, limit or _SHARD_BYTES)
     file_names = shard_names("model{}.safetensors", len(shards))
@@ -42,14 +42,14 @@ def lay_out_shards(
         "metadata": {"total_size": total, "total_parameters": plan.elements},
         "weight_map": dict(sorted(weight_map.items())),
     }
-    wanted = always_index or len(files) > 1
-    return files, {"model.safetensors.index.json": pretty(index)} if wanted else {}
+    has_index = always_index or len(files) > 1
+    return files, {"model.safetensors.index.json": pretty(index)} if has_index else {}
 
 
 def _lay_out(
     name: str, tensors: Sequence[PlannedTensor], metadata: Mapping[str, str], constants: Sequence[Constant]
 ) -> tuple[OutputFile, list[str], int]:
-    """A file, the names of its arrays and their bytes. Constants come first, so that they are part of the head."""
+    """A file, the names of its arrays, and their bytes. Constants come first, as part of the head."""
     header: dict[str, Any] = {"__metadata__": dict(metadata)}
     at = 0
 

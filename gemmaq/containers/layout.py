@@ -1,4 +1,4 @@
-"""Where the bytes of a file lie: its pieces, placements, shards and their names."""
+"""Layout of files: pieces of tensors at their offsets, shards and their names."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from gemmaq.planning.plan import PlannedTensor
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Where one array of a tensor lies in a file: bytes of a row, and the offset of the first."""
+    """Place of an array in a file: offset of its first row, and bytes of each row."""
 
     offset: int
     row_bytes: int
@@ -18,7 +18,7 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """A planned tensor and where its pieces lie."""
+    """A planned tensor and the places of its pieces."""
 
     tensor: PlannedTensor
     pieces: tuple[Piece, ...]
@@ -26,7 +26,7 @@ class Placement:
 
 @dataclass(frozen=True, slots=True)
 class StoredArray:
-    """An array as the header of a finished file has it: dtype, shape, and where it lies."""
+    """An array of a finished file by its header: dtype, shape, and place."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -40,10 +40,10 @@ class OutputFile:
     """A file to write.
 
     Attributes:
-        name: within the artifact's folder.
-        size: its bytes, exactly.
-        head: its first bytes (for a file without tensors, all of them).
-        placements: the tensors in it.
+        name: path within the artifact's folder.
+        size: exact size in bytes.
+        head: bytes at the beginning; for a file without tensors, all bytes.
+        placements: tensors in the file.
     """
 
     name: str
@@ -53,7 +53,7 @@ class OutputFile:
 
 
 def split(tensors: tuple[PlannedTensor, ...], limit: int | None) -> list[list[PlannedTensor]]:
-    """Distribute tensors over shards of at most `limit` bytes, in order; a larger tensor has a shard to itself."""
+    """Distribute tensors over shards of at most `limit` bytes, in order; a larger tensor gets a shard of its own."""
     shards: list[list[PlannedTensor]] = [[]]
     room = limit
     for tensor in tensors:
@@ -67,7 +67,7 @@ def split(tensors: tuple[PlannedTensor, ...], limit: int | None) -> list[list[Pl
 
 
 def shard_names(pattern: str, count: int) -> list[str]:
-    """File names of `count` shards; `pattern` has `{}` where the number goes, which a single file does without."""
+    """File names of `count` shards; `{}` in `pattern` becomes the number, and nothing if there is one file."""
     if count == 1:
         return [pattern.format("")]
     return [pattern.format(f"-{n:05}-of-{count:05}") for n in range(1, count + 1)]

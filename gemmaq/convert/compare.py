@@ -121,7 +121,7 @@ def compare(pairs: Sequence[Pair], *, threads: int, progress: ProgressCallback) 
     slabs = [_Slab(number, pair, first, count) for number, pair in enumerate(pairs) for first, count in _slabs(pair)]
     with Reader() as reader:
         reader.open([part.span for pair in pairs for tensor in _read(pair) for part in tensor.parts])
-        found = run_all(
+        results = run_all(
             lambda slab, buffers: _rows(slab, reader, buffers),
             slabs,
             buffers=_Buffers,
@@ -130,7 +130,7 @@ def compare(pairs: Sequence[Pair], *, threads: int, progress: ProgressCallback) 
             progress=progress,
         )
     parts: list[list[_Part]] = [[] for _ in pairs]
-    for slab, part in zip(slabs, found, strict=True):
+    for slab, part in zip(slabs, results, strict=True):
         parts[slab.number].append(part)
     return [_compared(pair, some) for pair, some in zip(pairs, parts, strict=True)]
 

@@ -1,4 +1,4 @@
-"""SHA-256 of files that are being written, and of the source's, on threads beside the work."""
+"""SHA-256 of files, in the background while artifacts are written."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from gemmaq.errors import InputError
 
 
 class _Stopped(Exception):
-    """The work that a digest was for has ended."""
+    """The conversion has ended, so that the digest is not needed."""
 
 
 class BackgroundHasher:
-    """Digests made while other work goes on; leaving it ends what is not done.
+    """Hashes files in the background; leaving the context stops unfinished work.
 
-    Files that are there are read a few at a time; files that grow are followed by a thread for each, from tensor to
-    tensor, so that little is left to read when the last is written.
+    Existing files are read a few at a time. Each file that is being written is followed by a thread of its own, tensor
+    by tensor, so that little is left to read after the last one.
     """
 
     def __init__(self) -> None:
@@ -46,16 +46,16 @@ class BackgroundHasher:
             thread.join()
 
     def start(self, path: Path) -> Future[str]:
-        """The digest of a file that is there, as it will be."""
+        """Start to hash an existing file."""
 
-        def told(_: int) -> None:
+        def check(_: int) -> None:
             if self._stop.is_set():
                 raise _Stopped
 
-        return self._pool.submit(of_file, path, told)
+        return self._pool.submit(of_file, path, check)
 
     def watch(self, path: Path, file: OutputFile) -> Wrote:
-        """Follow a file that is being written (see `outputs.Watch`)."""
+        """Follow a file that is being written; see `outputs.Watch`."""
         growing = self._growing[path] = _Growing(path, file, self._stop)
         if file.placements:
             thread = threading.Thread(target=growing.follow)
@@ -64,17 +64,17 @@ class BackgroundHasher:
         return growing.wrote
 
     def written(self, path: Path) -> str:
-        """The digest of a file, whose writing is over: as it was followed, or read now.
+        """The digest of a finished file: the one of its follower, or computed now.
 
         Raises:
-            InputError: it cannot be read.
+            InputError: the file cannot be read.
         """
         growing = self._growing.get(path)
         return growing.result() if growing is not None and growing.placements else of_file(path)
 
 
 class _Growing:
-    """A file of which tensors become complete, in any order, and its digest as far as there are no gaps."""
+    """A file whose tensors are finished in any order, hashed up to the first unfinished one."""
 
     def __init__(self, path: Path, file: OutputFile, stop: threading.Event) -> None:
         self.path = path
@@ -87,7 +87,7 @@ class _Growing:
         self._digest: Future[str] = Future()
 
     def wrote(self, placement: Placement, rows: int) -> None:
-        """Some rows were written."""
+        """Note that rows of a tensor were written."""
         with self._changed:
             self._left[placement.tensor.name] -= rows
             before = self._whole
@@ -97,35 +97,35 @@ class _Growing:
                 self._changed.notify()
 
     def wake(self) -> None:
-        """Have the follower look whether it is to stop."""
+        """Wake the follower, so that it sees whether to stop."""
         with self._changed:
             self._changed.notify()
 
     def follow(self) -> None:
-        """Read what is complete, until all is."""
-        made, done, seen = hashlib.sha256(), 0, 0
+        """Hash finished tensors until all are."""
+        digest, done, whole = hashlib.sha256(), 0, 0
         view = memoryview(b"")
         try:
             with self.path.open("rb", buffering=0) as file:
-                while seen < len(self.placements):
+                while whole < len(self.placements):
                     with self._changed:
-                        self._changed.wait_for(lambda: self._whole > seen or self._stop.is_set())  # noqa: B023
-                        seen = self._whole
+                        self._changed.wait_for(lambda: self._whole > whole or self._stop.is_set())  # noqa: B023
+                        whole = self._whole
                     view = view or memoryview(bytearray(BLOCK))  # of many shards only those being written need one
-                    while done < self._ends[seen - 1] and not self._stop.is_set():
-                        count = file.readinto(view[: min(BLOCK, self._ends[seen - 1] - done)])
+                    while done < self._ends[whole - 1] and not self._stop.is_set():
+                        count = file.readinto(view[: min(BLOCK, self._ends[whole - 1] - done)])
                         if not count:
                             raise InputError("was cut short while being written", path=self.path)
-                        made.update(view[:count])
+                        digest.update(view[:count])
                         done += count
                     if self._stop.is_set():
                         raise _Stopped
-            self._digest.set_result(made.hexdigest())
+            self._digest.set_result(digest.hexdigest())
         except OSError as error:
             self._digest.set_exception(InputError(f"cannot be read: {error.strerror}", path=self.path))
         except (InputError, _Stopped) as error:
             self._digest.set_exception(error)
 
     def result(self) -> str:
-        """The digest, waited for."""
+        """Wait for the digest."""
         return self._digest.result()

@@ -63,7 +63,7 @@ def lay_out(checkpoint: Checkpoint, plans: Sequence[Plan], request: Request, fol
         checkpoint: the source.
         plans: one for each container.
         request: which the plans were made for.
-        folder: of the one artifact, or the parent of several.
+        folder: folder of the one artifact, or parent of several.
 
     Raises:
         InputError: the tokenizer is unusable, or the container cannot express the model.

@@ -1,4 +1,4 @@
-"""Files of a known size that several threads write at once, in any order."""
+"""Files of known size that several threads write at once, in any order."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from gemmaq.containers.layout import OutputFile, Placement
 _FLUSH_SECONDS = 0.25
 
 Wrote = Callable[[Placement, int], None]
-"""Called with a tensor of a file and how many of its rows have just been written, from any thread."""
+"""Called after rows of a tensor were written, with the tensor and the number of rows, from any thread."""
 
 Watch = Callable[[Path, OutputFile], Wrote]
-"""Called with every file when it is made; what it returns follows the writing."""
+"""Called with each file when it is created; returns a function that follows the writing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """An open file, and who is told of every write."""
+    """An open file, and the function that is called after every write."""
 
     descriptor: int
     wrote: Wrote
@@ -48,7 +48,7 @@ def opening(files: Iterable[tuple[Path, OutputFile]], watch: Watch) -> Iterator[
 
 @contextmanager
 def flushing(outputs: Sequence[Output]) -> Iterator[None]:
-    """Let the disk write while the workers compute, instead of all at the end."""
+    """Flush files regularly while workers compute, instead of once at the end."""
     stop, failures = threading.Event(), []
 
     def flush() -> None:
@@ -70,7 +70,7 @@ def flushing(outputs: Sequence[Output]) -> Iterator[None]:
 
 
 def _reserve(descriptor: int, size: int) -> None:
-    """Have the file system set the space aside, where it can; a full disk shows now."""
+    """Reserve space if the file system can, so that a full disk shows at once."""
     try:
         if size:
             os.posix_fallocate(descriptor, 0, size)
@@ -81,13 +81,13 @@ def _reserve(descriptor: int, size: int) -> None:
 
 
 def sync(outputs: Sequence[Output]) -> None:
-    """Have everything on the disk."""
+    """Flush all files to disk."""
     for output in outputs:
         os.fsync(output.descriptor)
 
 
 def write_all(descriptor: int, data: memoryview, offset: int) -> None:
-    """Write bytes at an offset, all of them."""
+    """Write all bytes at an offset."""
     while len(data):
         count = os.pwrite(descriptor, data, offset)
         data, offset = data[count:], offset + count

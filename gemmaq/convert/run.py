@@ -24,12 +24,12 @@ from gemmaq.progress import ProgressCallback, ignore
 
 @dataclass(frozen=True, slots=True)
 class Conversion:
-    """What to convert, into what, and where to.
+    """A conversion of a source, as requested.
 
     Attributes:
         checkpoint: the source.
         request: types, methods and containers.
-        folder: to create; several containers get a folder each in it.
+        folder: folder to create; several containers each get a subfolder.
         basis: text or importance matrix to calibrate on, None if no method is calibrated.
     """
 
@@ -41,11 +41,11 @@ class Conversion:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How a conversion runs, whatever it converts.
+    """Settings of a run, apart from what is converted.
 
     Attributes:
         threads: number of workers.
-        device: to calibrate on, None for the best there is.
+        device: device for calibration, None for the best there is.
         force: replace an earlier artifact.
         extra_files: called when the weights are written; name -> content of more files for each artifact.
     """
@@ -63,7 +63,7 @@ class Prepared:
     Attributes:
         plans: one for each container.
         fits: canonical name -> the grid that the weights lie on, as far as the request asks.
-        warnings: what the user should know, a sentence each.
+        warnings: a sentence for each thing the user should know.
     """
 
     plans: list[Plan]
@@ -83,7 +83,7 @@ def prepare(conversion: Conversion, *, force: bool = False, dry_run: bool = Fals
     """Plan a conversion. Whatever can be refused at once is refused before the weights are read.
 
     Args:
-        conversion: what to convert.
+        conversion: source, request and folder.
         force: an earlier artifact may be replaced.
         dry_run: nothing will be written, so that missing space is only a warning.
 

@@ -29,11 +29,11 @@ class Written:
 
     Attributes:
         checkpoint: the source.
-        origin: where the source comes from.
+        origin: origin of the source.
         digests: SHA-256 of the source's files, in their order.
         request: types, methods and containers that were asked for.
         artifact: plan and layout.
-        outcomes: how each tensor came out.
+        outcomes: outcome of each tensor.
         files: files of the artifact so far, with their digests.
     """
 

@@ -1,4 +1,4 @@
-"""Run plans: one streaming pass over the source, bounded memory, threads, and a finish that is all or nothing."""
+"""Write artifacts in one streaming pass over the source, with bounded memory, on several threads, all or nothing."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ Finish = Callable[[Artifact, Path, OutcomeCounter], None]
 
 @dataclass(frozen=True, slots=True)
 class _Target:
-    """Where the rows of one tensor go: a plan entry and its place, the container that packs it, an open file."""
+    """Destination of a tensor's rows: the planned tensor and its place, the container that packs it, an open file."""
 
     placement: Placement
     container: Writer
@@ -51,7 +51,7 @@ class _Target:
 
 @dataclass(frozen=True, slots=True)
 class _Slab:
-    """Rows `first` to `first + count` of a source tensor, and everything to be made of them."""
+    """Rows `first` to `first + count` of a source tensor, and their destinations."""
 
     source: Tensor
     first: int
@@ -147,31 +147,31 @@ def _process(slab: _Slab, reader: Reader, buffer: bytearray, outcomes: OutcomeCo
     values = values_of(source, stored)
     weights = dequantize(source.encoding, values)
     is_large = _check_finite(source, stored[0], weights)
-    made: dict[tuple[str, Choice, float, bool], Values] = {}
+    chosen_by: dict[tuple[str, Choice, float, bool], Values] = {}
     for target in slab.targets:
         planned = target.planned
         if planned.copied:
             arrays: tuple[U8, ...] = (stored[0],)
         else:
             key = (planned.encoding.name, planned.choice, planned.shift, planned.moved)
-            if key not in made:
-                made[key] = chosen(planned, values, weights)
+            if key not in chosen_by:
+                chosen_by[key] = chosen(planned, values, weights)
             if is_large:
-                _check_range(planned, made[key])
-            arrays = target.container.pack(planned, made[key])
-            outcomes.count(target.container.FORMAT.name, planned, made[key])
+                _check_range(planned, chosen_by[key])
+            arrays = target.container.pack(planned, chosen_by[key])
+            outcomes.count(target.container.FORMAT.name, planned, chosen_by[key])
         for piece, array in zip(target.placement.pieces, arrays, strict=True):
             write_all(target.output.descriptor, array.reshape(-1).data, piece.offset + slab.first * piece.row_bytes)
         target.output.wrote(target.placement, slab.count)
 
 
 def chosen(planned: PlannedTensor, values: Values, weights: F32) -> Values:
-    """What a planned tensor gets of some rows, for its container to pack.
+    """Quantize rows as planned.
 
     Args:
-        planned: with axes in another order than the source's only if the rows are all there are.
-        values: codes and scales of the rows as the source has them.
-        weights: what they stand for, f32 [rows, columns].
+        planned: the plan of their tensor; if it permutes axes, the rows must be the whole tensor.
+        values: codes and scales of the rows in the source.
+        weights: weights of the rows, f32 [rows, columns].
     """
     if planned.keeps_codes and not planned.moved:
         return values

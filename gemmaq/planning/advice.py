@@ -1,4 +1,4 @@
-"""What a user should know of a plan: what is lost, what is done a second time, what another choice would keep."""
+"""Warnings about a plan: losses, second quantization, and choices that would keep more."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ def advise(
     fits: Mapping[str, GridFit],
     with_vision: bool,
 ) -> list[str]:
-    """What a user should know of a plan before it is carried out, a sentence each.
+    """Warnings about a plan before it is carried out, a sentence each.
 
     Args:
         checkpoint: the source.
-        planned: the tensors of the text model.
+        planned: tensors of the text model.
         fits: canonical name -> the grid that the weights lie on.
         with_vision: whether the vision tensors are written too.
     """
@@ -47,7 +47,7 @@ def advise(
 def _grid_warnings(
     checkpoint: Checkpoint, planned: tuple[PlannedTensor, ...], fits: Mapping[str, GridFit]
 ) -> list[str]:
-    """What the grids that the weights lie on mean for what was asked."""
+    """Warnings about the grids that the weights lie on."""
     warnings = []
     trained = {name for name, verdict in fits.items() if verdict.on_grid}
     lost = [

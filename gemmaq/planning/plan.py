@@ -1,4 +1,4 @@
-"""What will be written: every tensor with its name, type and bytes. The single truth behind sizes and real runs."""
+"""Plans: every tensor to be written with its name, type and bytes. Size tables and real runs both come from a plan."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class PieceSpec:
     """One array of a tensor in a container.
 
     Attributes:
-        suffix: what its name has in place of `weight`, as in `scales`.
-        dtype: safetensors name of its numbers.
-        columns: numbers a row.
-        row_bytes: bytes a row.
+        suffix: suffix of its name in place of `weight`, as in `scales`.
+        dtype: safetensors name of its type.
+        columns: numbers in a row.
+        row_bytes: bytes of a row.
     """
 
     suffix: str
@@ -37,10 +37,10 @@ class Constant:
     """A small array whose content is known from the plan, written ahead of the tensors.
 
     Attributes:
-        name: in the container.
-        dtype: safetensors name of its numbers.
-        shape: its dimensions.
-        data: its bytes.
+        name: name in the container.
+        dtype: safetensors name of its type.
+        shape: dimensions.
+        data: content.
     """
 
     name: str
@@ -68,11 +68,11 @@ class Format:
         default_embedding: encoding of the body -> name of that of the embedding if nothing else is asked for.
         pieces: encoding and columns -> the arrays a tensor is stored in.
         portable: whether its scales are BF16, so that codes must be chosen for scales that BF16 and FP16 hold exactly.
-        text_prefix: what names of the text side begin with in a model that has a vision side too.
+        text_prefix: prefix of the names of text tensors in a model with vision tensors.
         channels_last: whether kernels of a convolution have their channels last.
-        repeats_head: whether a model with a vision side has the embedding a second time, as its head.
-        layout: how tensors in several pieces are read back, one of the layouts of `checkpoint.rows`.
-        constants: (name of a tensor, its shape, its encoding) -> arrays that go with it.
+        repeats_head: whether a model with vision tensors stores the embedding a second time, as its head.
+        layout: layout of `checkpoint.rows` that reads tensors in several pieces back.
+        constants: (name of a tensor, its shape, its encoding) -> constant arrays that go with it.
     """
 
     name: str
@@ -102,18 +102,18 @@ class Format:
 
 @dataclass(frozen=True, slots=True)
 class PlannedTensor:
-    """One tensor to be written.
+    """A tensor to be written.
 
     Attributes:
-        source: where its weights come from.
-        name: in the container.
-        encoding: to be written in.
-        pieces: the arrays it is stored in.
-        choice: how codes are chosen.
-        shift: to be added to the decoded source weights.
-        reason: why the encoding is not the one asked for, or None.
-        channels_last: whether the kernels of a convolution are to have their channels last.
-        solved: its codes and scales where they have been chosen already, on disk, to be taken over.
+        source: tensor of the source.
+        name: name in the container.
+        encoding: encoding in the container.
+        pieces: arrays that store it.
+        choice: method and its inputs.
+        shift: number added to the source's weights.
+        reason: reason for another encoding than the requested one, or None.
+        channels_last: whether a convolution kernel is written with its channels last.
+        solved: codes and scales that calibration has chosen already, on disk; None otherwise.
     """
 
     source: Tensor
@@ -128,7 +128,7 @@ class PlannedTensor:
 
     @property
     def stored(self) -> Tensor:
-        """What is read to write it."""
+        """The tensor that is read: calibrated codes if there are any, else the source."""
         return self.solved or self.source
 
     @property
@@ -140,7 +140,7 @@ class PlannedTensor:
 
     @property
     def needs(self) -> Needs:
-        """What its method has to know besides the weights."""
+        """Inputs that its method needs besides the weights."""
         return METHODS[self.choice.method].needs
 
     @property
@@ -150,7 +150,7 @@ class PlannedTensor:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """As it is written, rows first."""
+        """Shape in the container, rows first."""
         if not self.channels_last:
             return self.source.shape
         rows, channels, height, width = self.source.shape
@@ -158,7 +158,7 @@ class PlannedTensor:
 
     @property
     def moved(self) -> bool:
-        """Whether its axes are in another order than in the source."""
+        """Whether its axes are permuted."""
         return self.channels_last != self.source.channels_last
 
     @property
@@ -168,12 +168,12 @@ class PlannedTensor:
 
     @property
     def keeps_codes(self) -> bool:
-        """Whether the source's codes mean the same here and are taken over."""
+        """Whether the stored codes are kept because they mean the same in the encoding."""
         return self.encoding.same_codes(self.stored.encoding) and self.shift == 0
 
     @property
     def copied(self) -> bool:
-        """Whether the very bytes of the source are taken over."""
+        """Whether the stored bytes are copied."""
         same = self.encoding == self.stored.encoding and self.shift == 0 and not self.moved
         return same and self.stored.layout == "plain" and len(self.pieces) == 1
 
@@ -183,25 +183,25 @@ class Plan:
     """Everything that a conversion writes into one container, before any of it is.
 
     Attributes:
-        format: of the container.
-        recipe: it was made with.
-        tensors: of the text model, in file order.
-        warnings: what the user should know, a sentence each.
-        beside: the vision side, and a head where the container repeats one.
-        mmproj: type asked for the vision side, None for a model without one.
+        format: name of the container.
+        recipe: types and methods that were requested.
+        tensors: tensors of the text model, in file order.
+        warnings: a sentence for each thing the user should know.
+        extra: vision tensors, and a head if the container repeats the embedding as one.
+        mmproj: requested type of the vision tensors, None if there are none.
     """
 
     format: str
     recipe: Recipe
     tensors: tuple[PlannedTensor, ...]
     warnings: tuple[str, ...]
-    beside: tuple[PlannedTensor, ...] = ()
+    extra: tuple[PlannedTensor, ...] = ()
     mmproj: str | None = None
 
     @property
     def everything(self) -> tuple[PlannedTensor, ...]:
         """All tensors that are written."""
-        return (*self.tensors, *self.beside)
+        return (*self.tensors, *self.extra)
 
     @property
     def tensor_bytes(self) -> int:
@@ -210,12 +210,12 @@ class Plan:
 
     @property
     def elements(self) -> int:
-        """Weights in all."""
+        """Number of weights of the text model."""
         return sum(tensor.source.elements for tensor in self.tensors)
 
     @property
     def bits_per_weight(self) -> float:
-        """Over all tensors."""
+        """Bits per weight of the text model."""
         return 8 * self.tensor_bytes / self.elements
 
     @property
@@ -241,5 +241,5 @@ class Plan:
 
     @property
     def counts(self) -> Mapping[str, int]:
-        """Type -> how many tensors have it, the most frequent first."""
+        """Type -> number of tensors, the most frequent first."""
         return dict(Counter(tensor.encoding.name for tensor in self.tensors).most_common())

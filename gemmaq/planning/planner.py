@@ -78,17 +78,17 @@ def make_plan(
         _check_held(target, recipe.embedding, recipe.embedding.label, for_embedding=True)
     context = _Context(checkpoint, request, target, fits or {}, shared)
     planned = tuple(_planned(context, tensor) for tensor in checkpoint.tensors.values())
-    beside: tuple[PlannedTensor, ...] = ()
+    extra: tuple[PlannedTensor, ...] = ()
     if request.mmproj is not None and checkpoint.vision:
         planned = tuple(replace(tensor, name=target.text_prefix + tensor.name) for tensor in planned)
         tied = target.repeats_head and checkpoint.head is None
         heads = [tensor for tensor in planned if tied and tensor.source.place.role == Role.EMBEDDING]
-        beside = (
+        extra = (
             *(replace(tensor, name=target.text_prefix + checkpoint.family.names.HEAD) for tensor in heads),
             *_vision(context, request.mmproj),
         )
-    warnings = advise(checkpoint, planned, fits=context.fits, with_vision=bool(beside))
-    return Plan(target.name, recipe, planned, tuple(warnings), beside, request.mmproj if beside else None)
+    warnings = advise(checkpoint, planned, fits=context.fits, with_vision=bool(extra))
+    return Plan(target.name, recipe, planned, tuple(warnings), extra, request.mmproj if extra else None)
 
 
 def _check_held(target: Format, encoding: Encoding, label: str, *, for_embedding: bool = False) -> None:
@@ -127,25 +127,25 @@ def _planned(context: _Context, tensor: Tensor) -> PlannedTensor:
     )
 
 
-def _method(asked: str, tensor: Tensor, encoding: Encoding, fit: GridFit | None) -> str:
-    """The method for a tensor, given the one that the recipe names: not every method suits every tensor.
+def _method(name: str, tensor: Tensor, encoding: Encoding, fit: GridFit | None) -> str:
+    """The method for a tensor, given the name in the recipe: not every method suits every tensor.
 
     Raises:
         InputError: a calibrated method cannot write the encoding.
     """
-    if asked == AUTO:
+    if name == AUTO:
         on_grid = fit is not None and fit.on_grid and METHODS["lattice"].writes(encoding)
         return "lattice" if on_grid else "nearest"
-    method = METHODS[asked]
+    method = METHODS[name]
     if encoding.is_float:
         return "nearest"  # nothing to choose
     if method.is_calibrated and not tensor.place.role.is_layer_matrix:
         return "nearest"  # rows that are looked up have no inputs to calibrate on
     if method.writes(encoding):
-        return asked
+        return name
     if method.fallback is None:
         raise InputError(
-            f"method {asked} cannot write {encoding.label}, which {tensor.name} would be",
+            f"method {name} cannot write {encoding.label}, which {tensor.name} would be",
             f"it writes {', '.join(method.encodings)}",
         )
     return method.fallback

@@ -1,4 +1,4 @@
-"""Everything a user may ask of a conversion."""
+"""Everything a user can ask of a conversion."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ CONTEXT = 512
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """What codes were calibrated on, and how: all that is needed to do it again.
+    """Settings of a calibration and the identity of its text: all that is needed to repeat it.
 
     Attributes:
-        texts: names of the files, without their folders; empty if an importance matrix was given.
-        digest: SHA-256 over the texts, or of the importance matrix, in hex.
-        tokens: of the texts that are used, at most.
-        context: tokens of a sequence.
-        damping: of the feedback, see `methods.gptq.Settings`.
-        order: of the columns, likewise.
+        texts: names of the text files without folders; empty if an importance matrix was given.
+        digest: SHA-256 of the texts, or of the importance matrix, in hex.
+        tokens: maximum number of tokens of the texts to use.
+        context: tokens in a sequence.
+        damping: share of its mean that GPTQ adds to the Hessian's diagonal.
+        order: order in which GPTQ takes columns, `importance` or `columns`.
     """
 
     texts: tuple[str, ...]
@@ -33,16 +33,16 @@ class Calibration:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """Everything a user may ask of a conversion.
+    """Everything a user can ask of a conversion.
 
     Attributes:
         recipe: types and methods.
-        to: names of containers, in order.
-        portable: scales that every container holds exactly.
-        scales: their type where a container has them in arrays of their own, `bf16` or `f16`.
-        mmproj: type of the vision side where a container leaves a choice, None to leave it out.
-        shard_bytes: that a file may have at most, None for what each container takes.
-        calibration: what calibrated methods go by, None where there are none.
+        to: names of the containers, in order.
+        portable: whether scales must fit every container exactly.
+        scales: type of the scales in containers that store them in arrays of their own, `bf16` or `f16`.
+        mmproj: type of the vision tensors in containers that leave a choice; None leaves them out of all.
+        shard_bytes: maximum size of a file, None for each container's default.
+        calibration: settings of calibrated methods, None if there are none.
     """
 
     recipe: Recipe

@@ -1,4 +1,4 @@
-"""Which grid every tensor of a checkpoint lies on, from a sample of its rows."""
+"""Detect the grid that each matrix of a checkpoint lies on, from a sample of its rows."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _SAMPLE = 1 << 13
 
 
 def detect_grids(checkpoint: Checkpoint) -> Mapping[str, GridFit]:
-    """Tensor -> verdict, for the matrices that are stored as floats and whose rows divide into blocks.
+    """Canonical name -> fit, for matrices that are stored as floats and whose rows divide into blocks.
 
     Raises:
-        InputError: the files cannot be read.
+        InputError: the weights cannot be read.
     """
     with Reader() as reader:
         return {
@@ -40,13 +40,13 @@ def _sample(tensor: Tensor, reader: Reader) -> np.ndarray:
 
 
 def fits_for(checkpoint: Checkpoint, request: Request) -> Mapping[str, GridFit]:
-    """The grid each matrix lies on, as far as the request asks; the tokenizer is read meanwhile.
+    """Detect grids if a method of the request uses them; the tokenizer is read at the same time.
 
     Raises:
         InputError: the weights cannot be read.
     """
     recipe = request.recipe
-    wanted = recipe.method != "nearest" and not recipe.body.is_float and checkpoint.weights_here
+    is_used = recipe.method != "nearest" and not recipe.body.is_float and checkpoint.weights_here
     with ThreadPoolExecutor(1) as ahead:
         ahead.submit(lambda: checkpoint.tokenizer)  # an error shows again where the tokenizer is needed
-        return detect_grids(checkpoint) if wanted else {}
+        return detect_grids(checkpoint) if is_used else {}

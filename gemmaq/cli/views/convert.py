@@ -1,4 +1,4 @@
-"""What `gemmaq convert` says of its work."""
+"""Results of `gemmaq convert` as text and JSON."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def warn_rounded(plan: Plan, outcomes: OutcomeCounter) -> None:
-    """Say which tensors a container could not take over exactly."""
+    """Warn about tensors whose scales the container could not hold exactly."""
     rounded = [o for o in outcomes.outcomes(plan) if o.how == "rounded"]
     if rounded:
         first = rounded[0]
@@ -38,7 +38,7 @@ def report(
     warnings: Sequence[str],
     seconds: float | None,
 ) -> dict[str, Any]:
-    """The JSON object, but for its schema."""
+    """The JSON object without its schema."""
     from gemmaq.artifact import sums
 
     entries = []
@@ -73,17 +73,17 @@ def report(
     return whole
 
 
-def grid(verdicts: Mapping[str, GridFit]) -> list[dict[str, Any]]:
-    """The part of it that tells of grids."""
+def grid(fits: Mapping[str, GridFit]) -> list[dict[str, Any]]:
+    """The part of the JSON object about grids."""
     return [
         {
             "tensor": name,
-            "rule": v.rule,
-            "on_grid": v.on_grid,
-            "share": round(v.share, 4),
-            "residual": round(v.residual, 6),
+            "rule": fit.rule,
+            "on_grid": fit.on_grid,
+            "share": round(fit.share, 4),
+            "residual": round(fit.residual, 6),
         }
-        for name, v in verdicts.items()
+        for name, fit in fits.items()
     ]
 
 
@@ -92,8 +92,8 @@ def _peak_rss() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def summarize(artifacts: Sequence[Artifact], verdicts: Mapping[str, GridFit], seconds: float | None) -> None:
-    """Files on stdout, the rest on stderr."""
+def summarize(artifacts: Sequence[Artifact], fits: Mapping[str, GridFit], seconds: float | None) -> None:
+    """Print files on stdout, all other figures on stderr."""
     for artifact in artifacts:
         for file in artifact.files:
             console.out(f"{artifact.folder / file.name}  {console.size(file.size)} ({file.size:,} bytes)")
@@ -101,12 +101,15 @@ def summarize(artifacts: Sequence[Artifact], verdicts: Mapping[str, GridFit], se
         plan, total = artifact.plan, artifact.size
         kinds = ", ".join(f"{count} {name.upper()}" for name, count in plan.counts.items())
         console.say(f"{plan.format}: {console.size(total)}, {plan.bits_per_weight:.2f} bits per weight ({kinds})")
-    found = [v for v in verdicts.values() if v.on_grid]
-    if found:
-        rules = ", ".join(f"{count} {rule}" for rule, count in Counter(v.rule for v in found).most_common())
-        worst = max(v.residual for v in found)
+    from gemmaq.methods import METHODS
+
+    on_grid = [fit for fit in fits.values() if fit.on_grid]
+    if on_grid:
+        rules = ", ".join(f"{count} {rule}" for rule, count in Counter(fit.rule for fit in on_grid).most_common())
+        worst = max(fit.residual for fit in on_grid)
+        restored = sum(METHODS[tensor.choice.method].keeps_grid for tensor in artifacts[0].plan.tensors)
         console.say(
-            f"QAT grid: {len(found)} of {len(verdicts)} matrices lie on an int4 grid ({rules}), residual at most "
-            f"{worst:.2%}; {sum(t.choice.method == 'lattice' for t in artifacts[0].plan.tensors)} are put back on it"
+            f"QAT grid: {len(on_grid)} of {len(fits)} matrices lie on an int4 grid ({rules}), residual at most "
+            f"{worst:.2%}; {restored} are put back on it"
         )
     console.say("nothing was written (dry run)" if seconds is None else f"{seconds:.1f} s")

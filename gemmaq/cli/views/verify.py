@@ -84,7 +84,7 @@ def show(report: Report, comparison: Comparison | None) -> None:
 
 
 def _summary(report: Report, comparison: Comparison | None) -> str:
-    """What was checked of a good artifact."""
+    """One line about the checks of a good artifact."""
     text = "headers and tokenizer are good"
     if report.listed is not None:
         text = f"{report.listed} files are what SHA256SUMS says, {text}"

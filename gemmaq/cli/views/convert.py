@@ -94,6 +94,8 @@ def _peak_rss() -> int:
 
 def summarize(artifacts: Sequence[Artifact], fits: Mapping[str, GridFit], seconds: float | None) -> None:
     """Print files on stdout, all other figures on stderr."""
+    from gemmaq.methods import METHODS
+
     for artifact in artifacts:
         for file in artifact.files:
             console.out(f"{artifact.folder / file.name}  {console.size(file.size)} ({file.size:,} bytes)")
@@ -101,8 +103,6 @@ def summarize(artifacts: Sequence[Artifact], fits: Mapping[str, GridFit], second
         plan, total = artifact.plan, artifact.size
         kinds = ", ".join(f"{count} {name.upper()}" for name, count in plan.counts.items())
         console.say(f"{plan.format}: {console.size(total)}, {plan.bits_per_weight:.2f} bits per weight ({kinds})")
-    from gemmaq.methods import METHODS
-
     on_grid = [fit for fit in fits.values() if fit.on_grid]
     if on_grid:
         rules = ", ".join(f"{count} {rule}" for rule, count in Counter(fit.rule for fit in on_grid).most_common())

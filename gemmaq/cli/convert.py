@@ -16,6 +16,7 @@ from gemmaq.cli.views import convert as views
 from gemmaq.encodings import ENCODINGS
 from gemmaq.errors import UsageError
 from gemmaq.methods import AUTO, METHODS
+from gemmaq.models.samples import SAMPLE
 from gemmaq.planning.containers import CONTAINERS
 from gemmaq.planning.mixtures import MIXTURES
 
@@ -39,7 +40,7 @@ def convert(
         typer.Argument(
             metavar="SOURCE",
             help="A folder (Hugging Face, MLX or compressed-tensors), a .gguf file, a repository org/name, or "
-            "sample:gemma-3-270m.",
+            f"{SAMPLE.source}.",
         ),
     ],
     to: Annotated[

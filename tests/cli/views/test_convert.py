@@ -1,0 +1,39 @@
+"""Results of `gemmaq convert`: text for people, JSON for scripts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from gemmaq.cli.views.convert import grid
+from gemmaq.methods.lattice import GridFit
+from inprocess import run
+
+
+def test_grids_are_rounded_for_json() -> None:
+    (entry,) = grid({"a": GridFit("absmax/7", 0.123456, 0.00000123, 9)})
+    assert entry == {"tensor": "a", "rule": "absmax/7", "on_grid": True, "share": 0.1235, "residual": 0.000001}
+
+
+def test_files_are_on_stdout_and_figures_on_stderr(small: Path, out: Path) -> None:
+    done = run("convert", small, "--to", "gguf", "--to", "mlx", "-o", out, "--dry-run")
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith(str(out / "gguf")) and lines[0].endswith(" bytes)")
+    assert any(line.startswith(str(out / "mlx/model.safetensors")) for line in lines)
+    assert (
+        "gguf: " in done.stderr and "bits per weight" in done.stderr and "nothing was written (dry run)" in done.stderr
+    )
+    assert not out.exists()
+
+
+def test_json_of_a_real_run_has_what_that_of_a_dry_run_lacks(small: Path, out: Path) -> None:
+    dry, real = (
+        json.loads(run("convert", small, "--method", "nearest", "-o", out, "--json", *options).stdout)
+        for options in (("--dry-run",), ())
+    )
+    assert real.keys() - dry.keys() == {"seconds", "peak_rss_bytes"} and dry.keys() <= real.keys()
+    (planned,), (written,) = dry["artifacts"], real["artifacts"]
+    assert written.keys() - planned.keys() == {"outcomes", "report", "rounded"}
+    assert [file["bytes"] for file in planned["files"]] == [file["bytes"] for file in written["files"]]
+    assert all(len(file["sha256"]) == 64 for file in written["files"])
+    assert sum(written["outcomes"].values()) == sum(written["tensors"].values()) == len(written["report"])

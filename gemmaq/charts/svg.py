@@ -1,7 +1,7 @@
-"""Charts as inline SVG, whose colours are the page's: legible in light and dark.
+"""Charts as inline SVG in the colours of the page, legible in light and dark.
 
-Lines and points have Okabe and Ito's hues, told apart by colour-blind eyes; dashes differ as well, and everything is
-named where it is.
+Lines and points have Okabe and Ito's hues, which colour-blind eyes can tell apart; dashes differ as well, and every
+line and point has its name next to it.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
+
+from gemmaq.charts import Labels
 
 WIDTH = 880
 COLORS = 6
@@ -31,7 +33,13 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A named line: y for every x of the chart, and what it is the running mean of."""
+    """A named line.
+
+    Attributes:
+        label: Name of the line.
+        y: Height at every x of the chart.
+        each: Values that `y` is the running mean of.
+    """
 
     label: str
     y: tuple[float, ...]
@@ -40,7 +48,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class _Axis:
-    """From values to places."""
+    """An axis, which maps values to positions in the drawing."""
 
     low: float
     high: float
@@ -85,27 +93,27 @@ def _divergences(values: Sequence[float], start: float, end: float, factor: floa
     return _Axis(0, most * 1.15, start, end)
 
 
-def scatter(title: str, about: str, x_title: str, y_title: str, points: Sequence[Point], unit: float) -> str:
-    """Points and their names; x is divided by `unit`."""
+def scatter(labels: Labels, points: Sequence[Point], unit: float) -> str:
+    """Draw points with their names; x is divided by `unit`."""
     height, left, right, top, bottom = 400, 70, WIDTH - 16, 14, 344
     xs = [point.x / unit for point in points]
     pad = max(0.15 * (max(xs) - min(xs)), 0.06 * max(xs))
     x = _Axis(max(0.0, min(xs) - pad), max(xs) + pad, left, right)
     y = _divergences([point.y for point in points], bottom, top, 6)
-    parts = [*_frame(x, y, x_title, y_title, height)]
+    parts = [*_frame(x, y, labels, height)]
     places = [(x.at(point.x / unit), y.at(point.y)) for point in points]
     for number, (at, down) in enumerate(places):
         parts.append(f'<circle class="p c{number % COLORS}" cx="{at:.1f}" cy="{down:.1f}" r="6"/>')
     names = [f"{_short(point.label)}{', KL 0' if y.log and point.y <= 0 else ''}" for point in points]
     parts += _named(places, names, (left, top, right, bottom))
-    return _svg(title, about, height, parts)
+    return _svg(labels, height, parts)
 
 
 _Box = tuple[float, float, float, float]
 
 
 def _named(places: Sequence[tuple[float, float]], names: Sequence[str], frame: _Box) -> Iterator[str]:
-    """Names beside points, each where it covers nothing."""
+    """Names next to points, each where it covers nothing."""
     taken: list[_Box] = [(x - 8, y - 8, x + 8, y + 8) for x, y in places]
     for number, ((x, y), name) in enumerate(zip(places, names, strict=True)):
         wide = _LETTER * len(name)
@@ -134,8 +142,8 @@ def _overlap(a: _Box, b: _Box) -> bool:
     return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 
-def lines(title: str, about: str, x_title: str, y_title: str, x: Sequence[float], drawn: Sequence[Line]) -> str:
-    """Lines named where they end, faintly beneath each what it is the mean of."""
+def lines(labels: Labels, x: Sequence[float], drawn: Sequence[Line]) -> str:
+    """Draw lines with their names at the end, and faintly below each the values it is the mean of."""
     height, left, top, bottom = 400, 70, 14, 344
     right = WIDTH - 24 - _LETTER * max(len(_short(line.label)) for line in drawn)
     across = _Axis(0, x[-1], left, right)
@@ -143,7 +151,7 @@ def lines(title: str, about: str, x_title: str, y_title: str, x: Sequence[float]
     y = _divergences(ends, bottom, top, 12)
     every = [value for line in drawn for value in line.each if value > 0] or [1.0]
     y = _Axis(max(y.low / 3, min(every) / 1.2) if y.log else 0, max(max(every) * 1.08, 1e-12), bottom, top, y.log)
-    parts = [*_frame(across, y, x_title, y_title, height)]
+    parts = [*_frame(across, y, labels, height)]
     for number, line in enumerate(drawn):
         kind, dash = f"c{number % COLORS}", _DASHES[number // COLORS % len(_DASHES)]
         parts.append(f'<polyline class="l faint {kind}" points="{_path(across, y, x, line.each)}"/>')
@@ -153,7 +161,7 @@ def lines(title: str, about: str, x_title: str, y_title: str, x: Sequence[float]
     for number, place in _spread([y.at(end) for end in ends], top, bottom):
         name = escape(_short(drawn[number].label))
         parts.append(f'<text class="n c{number % COLORS}" x="{right + 12:.1f}" y="{place + 4.5:.1f}">{name}</text>')
-    return _svg(title, about, height, parts)
+    return _svg(labels, height, parts)
 
 
 def _path(across: _Axis, y: _Axis, xs: Sequence[float], ys: Sequence[float]) -> str:
@@ -161,7 +169,7 @@ def _path(across: _Axis, y: _Axis, xs: Sequence[float], ys: Sequence[float]) -> 
 
 
 def _spread(places: Sequence[float], top: float, bottom: float) -> list[tuple[int, float]]:
-    """Places of names, in order of height, pushed apart where they would overlap."""
+    """Number and position of every name, in order of height, pushed apart where they would overlap."""
     order = sorted(range(len(places)), key=lambda number: places[number])
     down: list[float] = []
     for number in order:
@@ -169,27 +177,26 @@ def _spread(places: Sequence[float], top: float, bottom: float) -> list[tuple[in
     up: list[float] = []
     for number in reversed(order):
         up.append(min(places[number], up[-1] - _LINE if up else bottom))
-    found = [(low + high) / 2 for low, high in zip(down, reversed(up), strict=True)]
-    for at in range(1, len(found)):
-        found[at] = max(found[at], found[at - 1] + _LINE)
-    return list(zip(order, found, strict=True))
+    middle = [(low + high) / 2 for low, high in zip(down, reversed(up), strict=True)]
+    for at in range(1, len(middle)):
+        middle[at] = max(middle[at], middle[at - 1] + _LINE)
+    return list(zip(order, middle, strict=True))
 
 
 def heat(
-    title: str,
-    about: str,
+    labels: Labels,
     rows: Sequence[tuple[str, Sequence[float | None], str]],
+    *,
     most: float,
     say: Callable[[float], str],
 ) -> str:
-    """A row of cells for every kind, a column for every layer, and at the end of a row what it comes to.
+    """Draw a row of cells for every kind of tensor, a column for every layer, and a summary at the end of each row.
 
     Args:
-        title: of the chart.
-        about: for those who do not see it.
-        rows: name, values, and a word at the end.
-        most: value of the strongest colour; the others go with the square root, so that small ones are seen.
-        say: a value in words.
+        labels: Title and description.
+        rows: Name, values by layer, and summary.
+        most: Value of the strongest colour; strength goes with the square root, so that small values show.
+        say: Writes a value.
     """
     left, right, tall = 56, 74, 20
     columns = max(len(values) for _, values, _ in rows)
@@ -215,21 +222,21 @@ def heat(
         middle = left + (at + 0.5) * wide - gap / 2
         parts.append(f'<text class="t" x="{middle:.1f}" y="{height + 16}" text-anchor="middle">{at}</text>')
     parts.append(f'<text class="t" x="{left - 10}" y="{height + 16}" text-anchor="end">layer</text>')
-    return _svg(title, about, height + 22, parts)
+    return _svg(labels, height + 22, parts)
 
 
 def scale(most: float, say: Callable[[float], str]) -> str:
-    """What the colours of `heat` mean."""
+    """Draw the scale of the colours of `heat`."""
     parts = []
     for n in range(5):
         at, word = 56 + 96 * n, escape(say(most * (n / 4) ** 2))
         opacity = 0.05 + 0.95 * n / 4
         parts.append(f'<rect class="cell" x="{at}" y="2" width="16" height="14" fill-opacity="{opacity:.3f}"/>')
         parts.append(f'<text class="t" x="{at + 23}" y="13.5">{word}</text>')
-    return _svg("Scale of the colours", f"from 0 to {say(most)}", 18, parts)
+    return _svg(Labels("Scale of the colours", description=f"from 0 to {say(most)}"), 18, parts)
 
 
-def _frame(x: _Axis, y: _Axis, x_title: str, y_title: str, height: float) -> Iterator[str]:
+def _frame(x: _Axis, y: _Axis, labels: Labels, height: float) -> Iterator[str]:
     for tick in y.ticks:
         at = y.at(tick)
         yield f'<line class="grid" x1="{x.start}" x2="{x.end:.1f}" y1="{at:.1f}" y2="{at:.1f}"/>'
@@ -240,11 +247,11 @@ def _frame(x: _Axis, y: _Axis, x_title: str, y_title: str, height: float) -> Ite
         yield f'<line class="axis" x1="{at:.1f}" x2="{at:.1f}" y1="{y.start}" y2="{y.start + 5}"/>'
         yield f'<text class="t" x="{at:.1f}" y="{y.start + 20}" text-anchor="middle">{tick:,g}</text>'
     middle = (x.start + x.end) / 2
-    yield f'<text class="a" x="{middle:.1f}" y="{height - 10}" text-anchor="middle">{escape(x_title)}</text>'
+    yield f'<text class="a" x="{middle:.1f}" y="{height - 10}" text-anchor="middle">{escape(labels.x)}</text>'
     middle = (y.start + y.end) / 2
     yield (
         f'<text class="a" transform="translate(16 {middle:.1f}) rotate(-90)" text-anchor="middle">'
-        f"{escape(y_title)}</text>"
+        f"{escape(labels.y)}</text>"
     )
 
 
@@ -252,8 +259,8 @@ def _short(label: str) -> str:
     return label if len(label) <= _LONGEST else f"{label[: _LONGEST // 2 - 1]}…{label[-_LONGEST // 2 :]}"
 
 
-def _svg(title: str, about: str, height: float, parts: Sequence[str]) -> str:
+def _svg(labels: Labels, height: float, parts: Sequence[str]) -> str:
     return (
-        f'<svg viewBox="0 0 {WIDTH} {height:g}" role="img"><title>{escape(title)}</title>'
-        f"<desc>{escape(about)}</desc>{''.join(parts)}</svg>"
+        f'<svg viewBox="0 0 {WIDTH} {height:g}" role="img"><title>{escape(labels.title)}</title>'
+        f"<desc>{escape(labels.description)}</desc>{''.join(parts)}</svg>"
     )

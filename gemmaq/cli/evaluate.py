@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from gemmaq import __version__
 from gemmaq.cli import console
 from gemmaq.cli.console import Output
 from gemmaq.cli.options import Device, Json, Threads, cores, count, opened, quiet_option
@@ -16,12 +17,12 @@ from gemmaq.errors import OutputError
 
 if TYPE_CHECKING:
     from gemmaq.checkpoint import Checkpoint
-    from gemmaq.evaluate import Chunks
-    from gemmaq.evaluate.result import Model
+    from gemmaq.evaluate.chunks import Chunks
+    from gemmaq.evaluate.result import Result
     from gemmaq.inference.documents import Text
 
 _SHOWN = (0, 1, 3, 4, 6, 7)
-"""Columns that fit a terminal."""
+"""Numbers of the columns that fit a terminal; the report shows all."""
 _COLUMNS = ("model", "size", "bits/weight", "perplexity", "mean KL", "KL ±", "99 % KL", "top-1")
 
 
@@ -73,20 +74,22 @@ def evaluate(
     reference's, and how often both predict the same token. Text is cut into chunks as llama-perplexity does it, so
     that perplexities are comparable. Weights are decoded to float32 before they are used.
     """
-    from gemmaq import evaluate as measure
-    from gemmaq.evaluate import cache
-    from gemmaq.evaluate.result import described
-    from gemmaq.inference import device as forward
+    from gemmaq.evaluate import cache, run
+    from gemmaq.evaluate.chunks import check_lengths
+    from gemmaq.evaluate.report import Page, render
+    from gemmaq.evaluate.result import results, weight_errors
+    from gemmaq.files.atomic import write_file
+    from gemmaq.inference.device import open_device, require_torch
     from gemmaq.inference.documents import read
 
     shown = Output("evaluate", as_json, quiet)
-    forward.require_torch("evaluate")
-    measure.check(context, tokens)
+    require_torch("evaluate")
+    check_lengths(context, tokens)
     if report is not None:
         _check_report(report, force)
     text = read(texts)
-    opened = _opened([reference, *models], dry_run, shown.silent)
-    chunks = _chunks(opened, text, context, tokens)
+    checkpoints = _open([reference, *models], dry_run, shown.silent)
+    chunks = _chunks(checkpoints, text, context, tokens)
     if dry_run:
 
         def show_plan() -> None:
@@ -99,27 +102,31 @@ def evaluate(
         return
 
     workers = threads or cores()
-    with forward.open_device(device, workers) as opened_device, console.progress(None, shown.silent) as progress:
-        kept = cache.folder() if cached else None
-        scores = measure.evaluate(opened[0], opened[1:], chunks, opened_device, progress, kept)
-    found = described([reference, *models], opened, scores)
+    with open_device(device, workers) as computing, console.progress(None, shown.silent) as progress:
+        folder = cache.default_folder() if cached else None
+        scores = run.evaluate(checkpoints, chunks, device=computing, progress=progress, cache_folder=folder)
+    evaluation = results([reference, *models], checkpoints, scores)
     if report is not None:
-        _write(report, opened, found, chunks, text, workers, force, shown.silent)
+        with console.progress("comparing weights", shown.silent) as progress:
+            errors = weight_errors(checkpoints[0], checkpoints[1:], threads=workers, progress=progress)
+        rows = (_COLUMNS, *map(_cells, evaluation))
+        page = Page(evaluation, errors, chunks, text.names, __version__, rows)
+        write_file(report, render(page).encode(), force)
 
     def show() -> None:
-        _table(found, chunks)
+        _table(evaluation, chunks)
         if report is not None:
             console.say(f"wrote {report}")
 
     shown.emit(
-        lambda: _json(found, chunks),
-        essential=lambda: [f"{model.score.perplexity:.6g}\t{model.score.kl_mean:.6g}" for model in found[1:]],
+        lambda: _document(evaluation, chunks),
+        essential=lambda: [f"{model.score.perplexity:.6g}\t{model.score.kl_mean:.6g}" for model in evaluation[1:]],
         show=show,
     )
 
 
 def _check_report(report: Path, force: bool) -> None:
-    """Fail before any work."""
+    """Refuse a report that could not be written, before any work."""
     if os.path.lexists(report) and not force:
         raise OutputError(f"{report} exists", "choose another name, or replace it with --force")
     if report.is_dir():
@@ -128,24 +135,26 @@ def _check_report(report: Path, force: bool) -> None:
         raise OutputError(f"the folder of {report} does not exist", "make it first")
 
 
-def _opened(sources: Sequence[str], dry_run: bool, quiet: bool) -> list[Checkpoint]:
-
-    known: dict[str, Checkpoint] = {}
+def _open(sources: Sequence[str], dry_run: bool, quiet: bool) -> list[Checkpoint]:
+    """Open every source once, and warn of what is odd about it."""
+    checkpoints: dict[str, Checkpoint] = {}
     for source in sources:
-        if source not in known:
-            known[source] = opened(source, dry_run, quiet)
-            for note in known[source].notes:
+        if source not in checkpoints:
+            checkpoints[source] = opened(source, dry_run, quiet)
+            for note in checkpoints[source].notes:
                 console.warn(note)
-    return [known[source] for source in sources]
+    return [checkpoints[source] for source in sources]
 
 
-def _chunks(opened: Sequence[Checkpoint], text: Text, context: int, tokens: int) -> Chunks:
-    from gemmaq.evaluate import check_model, chunks
+def _chunks(checkpoints: Sequence[Checkpoint], text: Text, context: int, tokens: int) -> Chunks:
+    """Check the models against the reference, the first of them, and cut the text with its tokenizer."""
+    from gemmaq.evaluate.chunks import cut
+    from gemmaq.evaluate.run import check_model
     from gemmaq.inference.tokenize import load_encoder
 
-    for model in opened:
-        check_model(model, opened[0], context)
-    return chunks(text, load_encoder(opened[0]), context, tokens)
+    for checkpoint in checkpoints:
+        check_model(checkpoint, checkpoints[0], context)
+    return cut(text, load_encoder(checkpoints[0]), context, tokens)
 
 
 def _plan(reference: str, models: Sequence[str], chunks: Chunks) -> dict[str, Any]:
@@ -165,8 +174,9 @@ def _scored(chunks: Chunks) -> str:
     )
 
 
-def _json(found: Sequence[Model], chunks: Chunks) -> dict[str, Any]:
-    reference, *models = found
+def _document(results: Sequence[Result], chunks: Chunks) -> dict[str, Any]:
+    """The JSON object."""
+    reference, *models = results
     return {
         "reference": _entry(reference),
         "tokens": chunks.scored,
@@ -182,7 +192,7 @@ def _json(found: Sequence[Model], chunks: Chunks) -> dict[str, Any]:
     }
 
 
-def _entry(model: Model) -> dict[str, Any]:
+def _entry(model: Result) -> dict[str, Any]:
     return {
         "model": model.source,
         "bytes": model.bytes,
@@ -192,49 +202,28 @@ def _entry(model: Model) -> dict[str, Any]:
     }
 
 
-def _table(found: Sequence[Model], chunks: Chunks) -> None:
-    columns, *rows = [[cells[at] for at in _SHOWN] for cells in (_COLUMNS, *map(_cells, found))]
+def _table(results: Sequence[Result], chunks: Chunks) -> None:
+    columns, *rows = [[cells[at] for at in _SHOWN] for cells in (_COLUMNS, *map(_cells, results))]
     console.table(_scored(chunks), columns, rows, fold=True)
 
 
-def _cells(model: Model) -> tuple[str, ...]:
-    """A row of the table."""
-    from gemmaq.evaluate.result import number
+def _cells(model: Result) -> tuple[str, ...]:
+    """Cells of a row, in the order of `_COLUMNS`."""
+    from gemmaq.evaluate.result import format_kl
 
     score = model.score
-    head = (
+    cells = (
         f"{model.label} (reference)" if model.is_reference else model.label,
         console.size(model.bytes),
         f"{model.bits_per_weight:.2f}",
         f"{score.perplexity:.3f} ± {score.perplexity_stderr:.3f}",
     )
     if model.is_reference:
-        return (*head, "", "", "", "")
+        return (*cells, "", "", "", "")
     return (
-        *head,
-        number(score.kl_mean),
-        number(score.kl_stderr),
-        number(score.kl_p99),
+        *cells,
+        format_kl(score.kl_mean),
+        format_kl(score.kl_stderr),
+        format_kl(score.kl_p99),
         f"{100 * score.top1:.2f} %",
     )
-
-
-def _write(
-    path: Path,
-    opened: Sequence[Checkpoint],
-    found: Sequence[Model],
-    chunks: Chunks,
-    text: Text,
-    threads: int,
-    force: bool,
-    quiet: bool,
-) -> None:
-    from gemmaq import __version__
-    from gemmaq.evaluate.report import Page, page
-    from gemmaq.evaluate.result import distances
-    from gemmaq.files import atomic as staging
-
-    with console.progress("comparing weights", quiet) as progress:
-        apart = distances(opened[0], opened[1:], threads, progress)
-    data = page(Page(found, apart, chunks, text.names, __version__, (_COLUMNS, *map(_cells, found))))
-    staging.write_file(path, data.encode(), force)

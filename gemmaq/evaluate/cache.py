@@ -1,4 +1,4 @@
-"""The reference's last activations, kept for the next time: its logits follow from them and its last matrix alone."""
+"""Cache of the reference's last hidden states: its logits follow from them and its output head alone."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from gemmaq.inference.documents import Tokens
 
 LIMIT = 2 << 30
-"""Bytes of all entries together."""
+"""Maximum size of all entries together, in bytes."""
 _DIGEST = 32
 
 
-def folder() -> Path:
-    """Where entries are: under $GEMMAQ_CACHE, or where the platform has its caches."""
+def default_folder() -> Path:
+    """Folder of the entries: under $GEMMAQ_CACHE, or where the platform has its caches."""
     named = os.environ.get("GEMMAQ_CACHE")
     if named:
         return Path(named) / "evaluate"
@@ -37,7 +37,7 @@ def folder() -> Path:
 
 
 def key(checkpoint: Checkpoint, tokens: Tokens, device: str) -> str:
-    """A name for what a model makes of tokens: another whenever its files, the tokens or the software change."""
+    """Name of the entry for a model and tokens; another one whenever files, tokens or software change."""
     import torch
     import transformers
 
@@ -49,59 +49,59 @@ def key(checkpoint: Checkpoint, tokens: Tokens, device: str) -> str:
         device,
         torch.backends.cpu.get_cpu_capability(),
     )
-    said = repr((software, checkpoint.config, files, tokens.shape)).encode()
-    return sha256(said + np.ascontiguousarray(tokens, "<i8").tobytes()).hexdigest()
+    identity = repr((software, checkpoint.config, files, tokens.shape)).encode()
+    return sha256(identity + np.ascontiguousarray(tokens, "<i8").tobytes()).hexdigest()
 
 
-def load(where: Path, name: str, shape: tuple[int, ...]) -> F32 | None:
-    """An entry, None if there is none that is whole."""
-    path = where / f"{name}.npy"
+def load(folder: Path, name: str, shape: tuple[int, ...]) -> F32 | None:
+    """Read an entry; None if there is none, or a damaged one."""
+    path = folder / f"{name}.npy"
     try:
         data = path.read_bytes()
         if sha256(data[:-_DIGEST]).digest() != data[-_DIGEST:]:
             return None
-        found = np.load(io.BytesIO(data[:-_DIGEST]), allow_pickle=False)
+        states = np.load(io.BytesIO(data[:-_DIGEST]), allow_pickle=False)
         os.utime(path)
     except (OSError, ValueError, EOFError):
         return None
-    return found if found.shape == shape and found.dtype == np.float32 else None
+    return states if states.shape == shape and states.dtype == np.float32 else None
 
 
-def store(where: Path, name: str, array: F32) -> None:
-    """Keep an entry; the oldest go where room is short. A folder that cannot be written is no matter."""
+def store(folder: Path, name: str, array: F32) -> None:
+    """Write an entry; the oldest ones make room for it. A folder that cannot be written is ignored."""
     buffer = io.BytesIO()
     np.save(buffer, array, allow_pickle=False)
     data = buffer.getbuffer()
     if len(data) + _DIGEST > LIMIT:
         return
     with suppress(OSError):
-        where.mkdir(parents=True, exist_ok=True)
-        _make_room(where, LIMIT - len(data) - _DIGEST)
-        descriptor, part = tempfile.mkstemp(suffix=".partial", dir=where)
+        folder.mkdir(parents=True, exist_ok=True)
+        _make_room(folder, LIMIT - len(data) - _DIGEST)
+        descriptor, part = tempfile.mkstemp(suffix=".partial", dir=folder)
         try:
             with open(descriptor, "wb") as file:
                 file.write(data)
                 file.write(sha256(data).digest())
-            os.replace(part, where / f"{name}.npy")
+            os.replace(part, folder / f"{name}.npy")
         finally:
             with suppress(OSError):
                 os.unlink(part)
 
 
-def _make_room(where: Path, limit: int) -> None:
-    """Remove entries, those not used for longest first, until the rest takes at most `limit` bytes."""
-    entries = sorted(_entries(where), reverse=True)
-    taken = 0
+def _make_room(folder: Path, limit: int) -> None:
+    """Remove the least recently used entries until the rest takes at most `limit` bytes."""
+    entries = sorted(_entries(folder), reverse=True)
+    total = 0
     for _, size, path in entries:
-        taken += size
-        if taken > limit:
+        total += size
+        if total > limit:
             with suppress(OSError):
                 path.unlink()
 
 
-def _entries(where: Path) -> Iterator[tuple[int, int, Path]]:
-    """Time of last use, bytes and path of every entry, and of what killed runs left."""
-    for path in where.iterdir():
+def _entries(folder: Path) -> Iterator[tuple[int, int, Path]]:
+    """Time of last use, size and path of every entry, and of partial files that killed runs left behind."""
+    for path in folder.iterdir():
         if path.suffix in (".npy", ".partial"):
             with suppress(OSError):
                 stat = path.stat()

@@ -1,4 +1,4 @@
-"""From last activations to scores, a slab of the vocabulary at a time: logits are never held whole."""
+"""From last hidden states to scores, a slab of the vocabulary at a time: logits are never held whole."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from gemmaq.checkpoint.rows import weights
 from gemmaq.errors import InputError
-from gemmaq.evaluate import Score
+from gemmaq.evaluate.score import Score
 from gemmaq.progress import Progress, ProgressCallback
 
 if TYPE_CHECKING:
@@ -24,22 +24,22 @@ if TYPE_CHECKING:
 SLAB = 4096
 """Rows of the vocabulary at a time."""
 _BLOCK = 128
-"""Tokens at a time on the CPU: their logits of a slab stay in its cache."""
+"""Tokens at a time on the CPU, whose cache holds their logits of a slab."""
 _WIDE_BLOCK = 2048
-"""Elsewhere."""
+"""Tokens at a time on another device."""
 _DECODED = 512
-"""Rows decoded by a worker at a time."""
+"""Rows that a worker decodes at a time."""
 
 
 class _Head:
-    """A model's last matrix, and what is known of its predictions after some slabs.
+    """The output head of a model, and running sums over the slabs of its logits.
 
     Attributes:
-        peak: largest logit of every token so far, f64 [scored].
-        best: its place.
-        total: sum of exp(logit - peak).
-        apart: sum of exp(reference's logit - its peak) * (reference's logit - logit).
-        target: logit of the token to be predicted.
+        peak: Largest logit of every scored token so far, f64 [scored].
+        best: Token id of that logit, i64 [scored].
+        total: Sum of exp(logit - peak), f64 [scored].
+        divergence: Sum of exp(r - reference's peak) * (r - logit) over the reference's logits r, f64 [scored].
+        target: Logit of the token to be predicted, f64 [scored].
     """
 
     def __init__(self, decoder: Decoder, hidden: F32, slab: int) -> None:
@@ -57,31 +57,37 @@ class _Head:
         self.peak = torch.full((count,), -torch.inf, dtype=torch.float64)
         self.best = torch.zeros(count, dtype=torch.int64)
         self.total = torch.zeros(count, dtype=torch.float64)
-        self.apart = torch.zeros(count, dtype=torch.float64)
+        self.divergence = torch.zeros(count, dtype=torch.float64)
         self.target = torch.zeros(count, dtype=torch.float64)
 
-    def logits(self, some: slice) -> torch.Tensor:
-        """F32 [tokens, rows] of the slab that is loaded."""
-        found = self.hidden[some] @ self.rows.T
-        return found if self.cap is None else found.div_(self.cap).tanh_().mul_(self.cap)
+    def logits(self, block: slice) -> torch.Tensor:
+        """Logits of a block of tokens over the loaded slab, f32 [tokens, rows]."""
+        logits = self.hidden[block] @ self.rows.T
+        return logits if self.cap is None else logits.div_(self.cap).tanh_().mul_(self.cap)
 
-    def add(self, logits: torch.Tensor, some: slice, start: int, targets: torch.Tensor) -> torch.Tensor:
-        """Take a slab's logits into account.
+    def add(self, logits: torch.Tensor, block: slice, start: int, targets: torch.Tensor) -> torch.Tensor:
+        """Update peak, best and target with the logits of a slab.
+
+        Args:
+            logits: Logits of the block, f32 [tokens, rows].
+            block: Tokens that they belong to.
+            start: First row of the slab.
+            targets: Tokens to be predicted, i64 [scored].
 
         Returns:
-            the factor by which sums over exp(logit - peak) shrink, as the peak has risen; f64 [tokens].
+            Factor by which sums of exp(logit - peak) shrink as the peak has risen, f64 [tokens].
         """
         import torch
 
-        old, top = self.peak[some].clone(), logits.amax(-1).cpu().double()
+        old, top = self.peak[block].clone(), logits.amax(-1).cpu().double()
         new = torch.maximum(old, top)
-        self.peak[some] = new
+        self.peak[block] = new
         higher = (top > old).nonzero().squeeze(1)  # few: searching all for the place would take longer than the rest
-        self.best[some][higher] = logits[higher.to(logits.device)].argmax(-1).cpu() + start
-        wanted = targets[some] - start
-        here = ((wanted >= 0) & (wanted < logits.shape[1])).nonzero().squeeze(1)
-        places = wanted[here].to(logits.device)
-        self.target[some][here] = logits[here.to(logits.device), places].cpu().double()
+        self.best[block][higher] = logits[higher.to(logits.device)].argmax(-1).cpu() + start
+        rows = targets[block] - start
+        inside = ((rows >= 0) & (rows < logits.shape[1])).nonzero().squeeze(1)
+        columns = rows[inside].to(logits.device)
+        self.target[block][inside] = logits[inside.to(logits.device), columns].cpu().double()
         return (old - new).exp()
 
     @property
@@ -91,79 +97,84 @@ class _Head:
 
 
 def score(
-    decoders: Sequence[Decoder], hidden: Sequence[F32], targets: Tokens, progress: ProgressCallback, slab: int = SLAB
+    decoders: Sequence[Decoder],
+    hidden: Sequence[F32],
+    targets: Tokens,
+    *,
+    progress: ProgressCallback,
+    slab: int = SLAB,
 ) -> list[Score]:
-    """What models make of tokens.
+    """Score the predictions of models for the same tokens.
 
     Logits and their sums over a slab are f32, sums of slabs f64. Their order does not depend on the number of workers,
     so that a model's divergence from itself is 0, not nearly 0. Nothing is clamped: of models that are all but equal a
     divergence may come out below 0, by the rounding of f32 logits (1e-7 or so).
 
     Args:
-        decoders: the reference's first.
-        hidden: f32 [scored, hidden] of each.
-        targets: i64 [scored].
-        progress: called after every slab of the vocabulary.
-        slab: rows at a time.
+        decoders: Decoder of the reference, then those of the models.
+        hidden: Last hidden states of each, f32 [scored, hidden].
+        targets: Tokens to be predicted, i64 [scored].
+        progress: Called after every slab of the vocabulary.
+        slab: Rows of the vocabulary at a time.
 
     Raises:
-        InputError: logits are not finite.
+        InputError: The logits are not finite.
     """
     import torch
 
     device = decoders[0].device
-    heads = [_Head(decoder, some, slab) for decoder, some in zip(decoders, hidden, strict=True)]
-    wanted = torch.from_numpy(np.ascontiguousarray(targets))
-    rows, label = heads[0].tensor.rows, "predictions"
+    heads = [_Head(decoder, states, slab) for decoder, states in zip(decoders, hidden, strict=True)]
+    target_ids = torch.from_numpy(np.ascontiguousarray(targets))
+    rows, task = heads[0].tensor.rows, "predicting"
     step = _BLOCK if device.pool else _WIDE_BLOCK
     for start in range(0, rows, slab):
-        progress(Progress(label, start, rows, "rows"))
+        progress(Progress(task, start, rows, "rows"))
         count = min(slab, rows - start)
         _load(heads, start, count)
         blocks = [slice(at, at + step) for at in range(0, len(targets), step)]
-        device.map(partial(_block, heads, start, wanted), blocks)
-    progress(Progress(label, rows, rows, "rows"))
+        device.map(partial(_add_block, heads, start, target_ids), blocks)
+    progress(Progress(task, rows, rows, "rows"))
     return _scores(heads)
 
 
 def _load(heads: Sequence[_Head], start: int, count: int) -> None:
-    """Decode the slab's rows of every model."""
+    """Decode the rows of a slab for every model."""
     import torch
 
     device = heads[0].decoder.device
 
     def decode(job: tuple[_Head, int]) -> None:
         head, at = job
-        some = weights(head.tensor, start + at, min(_DECODED, count - at), head.decoder.reader)
-        head.buffer[at : at + len(some)] = torch.from_numpy(some)
+        rows = weights(head.tensor, start + at, min(_DECODED, count - at), head.decoder.reader)
+        head.buffer[at : at + len(rows)] = torch.from_numpy(rows)
 
     device.map(decode, [(head, at) for head in heads for at in range(0, count, _DECODED)])
     for head in heads:
         head.rows = head.buffer[:count].to(device.torch_device)
 
 
-def _block(heads: Sequence[_Head], start: int, targets: torch.Tensor, some: slice) -> None:
-    """Take the slab's logits of some tokens into account, of all models."""
+def _add_block(heads: Sequence[_Head], start: int, targets: torch.Tensor, block: slice) -> None:
+    """Add the logits of a block of tokens over the loaded slab to the sums of all models."""
     reference = heads[0]
-    expected = reference.logits(some)
-    shrunk = reference.add(expected, some, start, targets)
-    likely = (expected - reference.peak[some, None].float().to(expected.device)).exp_()
-    reference.total[some] = reference.total[some] * shrunk + likely.sum(-1).cpu().double()
+    expected = reference.logits(block)
+    shrunk = reference.add(expected, block, start, targets)
+    likely = (expected - reference.peak[block, None].float().to(expected.device)).exp_()
+    reference.total[block] = reference.total[block] * shrunk + likely.sum(-1).cpu().double()
     for head in heads[1:]:
-        logits = head.logits(some)
-        factor = head.add(logits, some, start, targets)
-        apart = (expected - logits).mul_(likely).sum(-1).cpu().double()
-        head.apart[some] = head.apart[some] * shrunk + apart
-        here = logits.sub_(head.peak[some, None].float().to(logits.device)).exp_().sum(-1).cpu().double()
-        head.total[some] = head.total[some] * factor + here
+        logits = head.logits(block)
+        factor = head.add(logits, block, start, targets)
+        divergence = (expected - logits).mul_(likely).sum(-1).cpu().double()
+        head.divergence[block] = head.divergence[block] * shrunk + divergence
+        total = logits.sub_(head.peak[block, None].float().to(logits.device)).exp_().sum(-1).cpu().double()
+        head.total[block] = head.total[block] * factor + total
 
 
 def _scores(heads: Sequence[_Head]) -> list[Score]:
-    reference, found = heads[0], []
+    reference, scores = heads[0], []
     for head in heads:
         surprise = head.log_total - head.target
-        kl = head.apart / reference.total + (head.log_total - reference.log_total)
+        kl = head.divergence / reference.total + (head.log_total - reference.log_total)
         if not (surprise.isfinite().all() and kl.isfinite().all()):
-            raise InputError(f"{head.decoder.checkpoint.location}: logits are not finite", "its weights are damaged")
-        found.append(Score(surprise.numpy(), kl.numpy(), (head.best == reference.best).numpy()))
-    return found
+            raise InputError("logits are not finite", "the weights are damaged", path=head.decoder.checkpoint.location)
+        scores.append(Score(surprise.numpy(), kl.numpy(), (head.best == reference.best).numpy()))
+    return scores

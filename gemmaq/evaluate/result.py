@@ -1,28 +1,29 @@
-"""Scores with what people want to see beside them: names, sizes, and how far the weights are from the reference's."""
+"""Results of an evaluation: scores with labels and sizes, and errors of the weights against the reference."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from gemmaq.checkpoint import Checkpoint
 from gemmaq.convert.compare import Compared, Pair, compare
-from gemmaq.evaluate import Score
+from gemmaq.evaluate.score import Score
 from gemmaq.progress import ProgressCallback
 
 
 @dataclass(frozen=True, slots=True)
-class Model:
+class Result:
     """A model and its score.
 
     Attributes:
-        source: as the user named it.
-        label: short, and no other model's.
-        bytes: of its weight files.
-        bits_per_weight: of its text tensors.
-        score: what it makes of the text.
-        is_reference: whether the others are compared with it.
+        source: Source as the user named it.
+        label: Short name that no other model of the evaluation has.
+        bytes: Size of its weight files.
+        bits_per_weight: Mean bits per weight of its text tensors.
+        score: Measures of its predictions.
+        is_reference: Whether the others are compared with it.
     """
 
     source: str
@@ -33,52 +34,52 @@ class Model:
     is_reference: bool = False
 
 
-def described(sources: Sequence[str], opened: Sequence[Checkpoint], scores: Sequence[Score]) -> list[Model]:
-    """Models in order, the reference first."""
-    found = []
+def results(sources: Sequence[str], checkpoints: Sequence[Checkpoint], scores: Sequence[Score]) -> list[Result]:
+    """Results in the order given, the reference first."""
     labels = _labels(sources)
-    for number, (source, checkpoint, score) in enumerate(zip(sources, opened, scores, strict=True)):
-        stored = sum(tensor.nbytes for tensor in checkpoint.tensors.values())
-        size = sum(path.stat().st_size for path in checkpoint.files)
-        bits = 8 * stored / checkpoint.parameters
-        found.append(Model(source, labels[number], size, bits, score, not number))
-    return found
+    return [
+        Result(
+            source=source,
+            label=labels[number],
+            bytes=sum(path.stat().st_size for path in checkpoint.files),
+            bits_per_weight=8 * sum(tensor.nbytes for tensor in checkpoint.tensors.values()) / checkpoint.parameters,
+            score=score,
+            is_reference=not number,
+        )
+        for number, (source, checkpoint, score) in enumerate(zip(sources, checkpoints, scores, strict=True))
+    ]
 
 
 def _labels(sources: Sequence[str]) -> list[str]:
-    """As little of every path as tells it from the others; the endings of files go where they need not stay."""
-    parts = [Path(source).parts or (source,) for source in sources]
-    shown = []
-    for mine in parts:
+    """The last parts of every path, as few as tell it from the others; without .gguf if they still differ."""
+    paths = [Path(source).parts or (source,) for source in sources]
+    labels = []
+    for path in paths:
         count = 1
-        others = [other for other in parts if other != mine]
-        while count < len(mine) and any(other[-count:] == mine[-count:] for other in others):
+        others = [other for other in paths if other != path]
+        while count < len(path) and any(other[-count:] == path[-count:] for other in others):
             count += 1
-        shown.append("/".join(mine[-count:]))
-    plain = [label.removesuffix(".gguf") for label in shown]
-    return plain if len(set(plain)) == len(set(shown)) else shown
+        labels.append("/".join(path[-count:]))
+    plain = [label.removesuffix(".gguf") for label in labels]
+    return plain if len(set(plain)) == len(set(labels)) else labels
 
 
-def number(value: float) -> str:
-    """A divergence: four decimals, or two digits of what is smaller."""
+def format_kl(value: float) -> str:
+    """A divergence with four decimals, or with two digits if it is below 0.001."""
     return f"{value:.4f}" if abs(value) >= 1e-3 else f"{value:.2g}"
 
 
-def distances(
-    reference: Checkpoint, models: Sequence[Checkpoint], threads: int, progress: ProgressCallback
+def weight_errors(
+    reference: Checkpoint, models: Sequence[Checkpoint], *, threads: int, progress: ProgressCallback
 ) -> list[list[Compared]]:
-    """How far every tensor of every model is from the reference's.
+    """Errors of every tensor against the reference's, a list for each model.
 
     Raises:
-        InputError: a tensor cannot be read.
+        InputError: A tensor cannot be read.
     """
     pairs = [
         [Pair(name, tensor, model.tensors[name]) for name, tensor in reference.tensors.items() if name in model.tensors]
         for model in models
     ]
-    found = compare([pair for some in pairs for pair in some], threads=threads, progress=progress)
-    result, at = [], 0
-    for some in pairs:
-        result.append(found[at : at + len(some)])
-        at += len(some)
-    return result
+    errors = iter(compare([pair for group in pairs for pair in group], threads=threads, progress=progress))
+    return [list(islice(errors, len(group))) for group in pairs]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import asdict
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from gemmaq import __version__
+from gemmaq.charts import Labels, lines
 from gemmaq.containers.hf_folder import pretty
 from gemmaq.qat import grids
 
@@ -46,49 +46,26 @@ def document(job: TrainingJob, data: TokenDataset, outcome: Outcome) -> dict[str
 def files(job: TrainingJob, data: TokenDataset, outcome: Outcome) -> dict[str, bytes]:
     """Names and contents: the record, and the loss curve if matplotlib is installed."""
     contents = {NAME: pretty(document(job, data, outcome))}
-    if can_draw() and outcome.state.losses:
+    if lines.can_draw() and outcome.state.losses:
         contents[CURVE] = curve(outcome.state.losses, job.block_wise)
     return contents
 
 
-def can_draw() -> bool:
-    """Whether matplotlib is installed."""
-    return find_spec("matplotlib") is not None
-
-
 def curve(losses: list[float], block_wise: bool = False) -> bytes:
-    """Loss of every step and its running mean, as SVG; the same bytes for the same losses.
+    """Draw the loss of every step and its running mean as SVG; the same bytes for the same losses.
 
     Args:
         losses: loss of every step, of all layers in turn if block-wise.
         block_wise: whether a loss is the relative squared error of a layer, not a divergence.
     """
-    import io
-
     import numpy as np
-    from matplotlib import rc_context
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
 
-    settings: Any = {"svg.hashsalt": "gemmaq", "font.family": "DejaVu Sans", "font.size": 11}
     width = max(1, len(losses) // 20)
-    steps = np.arange(1, len(losses) + 1)
-    smooth = np.convolve(losses, np.ones(width) / width, "valid")
-    with rc_context(settings):
-        figure = Figure(figsize=(10, 5), dpi=120, layout="constrained", facecolor="white")
-        FigureCanvasAgg(figure)
-        axes = figure.add_subplot()
-        axes.plot(steps, losses, color="#56B4E9", linewidth=1, label="loss of a step")
-        axes.plot(steps[width - 1 :], smooth, color="#0072B2", linewidth=2.2, label=f"mean of {width} steps")
-        axes.set_ylim(0, float(np.quantile(losses, 0.99)) * 1.1 or 1.0)
-        title = "Error of each layer while training" if block_wise else "Divergence from the teacher while training"
-        axes.set_title(title, loc="left", fontweight="bold", pad=12)
-        axes.set_xlabel("step")
-        axes.set_ylabel("squared error, relative" if block_wise else "KL, nats per token")
-        axes.grid(axis="y", color="#DDDDDD", linewidth=0.8)
-        axes.legend(frameon=False)
-        for side in ("top", "right"):
-            axes.spines[side].set_visible(False)
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
-    return buffer.getvalue()
+    mean = np.convolve(losses, np.ones(width) / width, "valid").tolist()
+    title = "Error of each layer while training" if block_wise else "Divergence from the teacher while training"
+    labels = Labels(title, "step", "squared error, relative" if block_wise else "KL, nats per token")
+    plots = [
+        lines.Line(f"mean of {width} steps", tuple(enumerate(mean, width))),
+        lines.Line("loss of a step", tuple(enumerate(losses, 1)), faint=True),
+    ]
+    return lines.draw(".svg", labels, plots, top=float(np.quantile(losses, 0.99)))

@@ -15,6 +15,7 @@ from xml.etree import ElementTree
 import pytest
 
 from damage import mounted, small_model
+from gemmaq.charts import Labels
 from gemmaq.charts import lines as charts
 from inprocess import run
 
@@ -207,5 +208,19 @@ def test_without_matplotlib(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.parametrize("suffix", charts.SUFFIXES)
 def test_a_chart_of_anything(suffix: str) -> None:
     lines = [charts.Line(f"line {n}", ((1024.0, n), (4096.0, n + 1.0))) for n in range(28)]
-    drawn = charts.draw(suffix, "title", "x", "y", lines)
-    assert len(drawn) > 10_000 and drawn != charts.draw(suffix, "title", "x", "z", lines)
+    drawn = charts.draw(suffix, Labels("title", "x", "y"), lines)
+    assert len(drawn) > 10_000 and drawn != charts.draw(suffix, Labels("title", "x", "z"), lines)
+
+
+def test_a_curve_and_its_mean(tmp_path: Path) -> None:
+    """Linear, the values faint and without a name, cut off above `top`; one step is a curve, too."""
+    values = charts.Line("each", tuple((float(x), 1.0 + x % 2) for x in range(1, 41)), faint=True)
+    mean = charts.Line("mean", tuple((float(x), 1.5) for x in range(2, 41)))
+    path = tmp_path / "a.svg"
+    path.write_bytes(charts.draw(".svg", Labels("loss", "step", "KL"), [mean, values], top=2.0))
+    shown = texts(path)
+    assert "mean" in shown and "each" not in shown and "1K" not in shown and "40" in shown
+    one = charts.Line("mean", ((1.0, 0.0),))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert charts.draw(".png", Labels("loss"), [one], top=0.0)

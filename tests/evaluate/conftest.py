@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gemmaq.evaluate import Chunks
+from gemmaq.evaluate.chunks import Chunks
 from gemmaq.sources.open import open_source
 from synthetic import TINY, write_checkpoint
 

@@ -47,10 +47,10 @@ def test_the_oldest_entries_go(tmp_path, monkeypatch):
 
 def test_the_cache_is_where_the_platform_has_them(monkeypatch, tmp_path):
     monkeypatch.setenv("GEMMAQ_CACHE", str(tmp_path))
-    assert cache.folder() == tmp_path / "evaluate"
+    assert cache.default_folder() == tmp_path / "evaluate"
     monkeypatch.delenv("GEMMAQ_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "x"))
     monkeypatch.setattr("sys.platform", "linux")
-    assert cache.folder() == tmp_path / "x/gemmaq/evaluate"
+    assert cache.default_folder() == tmp_path / "x/gemmaq/evaluate"
     monkeypatch.setattr("sys.platform", "darwin")
-    assert cache.folder() == Path.home() / "Library/Caches/gemmaq/evaluate"
+    assert cache.default_folder() == Path.home() / "Library/Caches/gemmaq/evaluate"

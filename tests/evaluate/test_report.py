@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from gemmaq.evaluate.report import page
+from gemmaq.evaluate.report import render
 from pages import browser, look, page_of
 
 FEW = (["gemma-3-4b-Q8_0", "gemma-3-4b-Q4_0", "gemma-3-4b-Q4_0-gptq"], [0.0009, 0.31, 0.09])
@@ -47,7 +47,7 @@ class _Checked(HTMLParser):
 
 @pytest.mark.parametrize("name", PAGES)
 def test_the_page_is_whole_and_loads_nothing(name):
-    text = page(page_of(*PAGES[name]))
+    text = render(page_of(*PAGES[name]))
     checked = _Checked()
     checked.feed(text)
     checked.close()
@@ -55,12 +55,12 @@ def test_the_page_is_whole_and_loads_nothing(name):
     assert checked.addresses == []
     assert not checked.tags & {"script", "link", "img", "iframe", "object", "base"}
     assert not re.search(r"https?:|@import|url\(|nan|inf\b", text, re.IGNORECASE)
-    assert text == page(page_of(*PAGES[name]))
+    assert text == render(page_of(*PAGES[name]))
 
 
 def test_names_are_only_text():
-    told = page_of(["<script>alert(1)</script>", '"><b>&amp;'], [0.1, 0.2])
-    text = page(told)
+    page = page_of(["<script>alert(1)</script>", '"><b>&amp;'], [0.1, 0.2])
+    text = render(page)
     assert "<script" not in text
     assert "&lt;script&gt;" in text
     assert "<b>" not in text
@@ -70,23 +70,23 @@ def test_names_are_only_text():
 
 
 def test_numbers_are_in_the_page():
-    told = page_of(*FEW)
-    text = page(told)
-    for row in told.table:
+    page = page_of(*FEW)
+    text = render(page)
+    for row in page.table:
         assert all(cell in text for cell in row)
-    kl = told.models[1].score.kl
+    kl = page.models[1].score.kl
     assert f"{kl.mean():.4f}" in text
     running = kl.reshape(32, -1).mean(1).cumsum() / np.arange(1, 33)
     assert f"{running[0]:.4f}" in text
-    wanted = next(tensor for tensor in told.apart[1] if "layers.7.mlp.up_proj" in tensor.name)
+    wanted = next(tensor for tensor in page.errors[1] if "layers.7.mlp.up_proj" in tensor.name)
     assert f"layer 7, up: {100 * wanted.error:.2f} %" in text
-    assert text.count("<svg") == 2 + 1 + len(told.models)
+    assert text.count("<svg") == 2 + 1 + len(page.models)
     assert text.count("<title>") == text.count("</title>")
 
 
 @pytest.mark.parametrize(("layers", "chunks"), [(62, 1), (1, 300)])
 def test_sizes_of_models_and_texts(layers, chunks):
-    text = page(page_of(*FEW, layers=layers, chunks=chunks))
+    text = render(page_of(*FEW, layers=layers, chunks=chunks))
     assert f"layer {layers - 1}, down" in text
     assert len(text) < 1_000_000
 
@@ -96,7 +96,7 @@ def test_sizes_of_models_and_texts(layers, chunks):
 @pytest.mark.parametrize("name", PAGES)
 def test_a_browser_shows_it_well(name, dark):
     program = browser() or pytest.skip("no browser here")
-    text = page(page_of(*PAGES[name], layers=62 if name == "many" else 18))
+    text = render(page_of(*PAGES[name], layers=62 if name == "many" else 18))
     found = look(program, text, dark)
     assert found["charts"] >= 2
     assert found["overlaps"] == []
@@ -110,4 +110,4 @@ def test_a_browser_shows_it_well(name, dark):
 @pytest.mark.oracle
 def test_a_small_screen_scrolls_charts_not_the_page():
     program = browser() or pytest.skip("no browser here")
-    assert look(program, page(page_of(*PAGES["long"])), dark=False, width=500)["wider"] <= 0
+    assert look(program, render(page_of(*PAGES["long"])), dark=False, width=500)["wider"] <= 0

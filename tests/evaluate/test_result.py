@@ -1,48 +1,48 @@
-"""Models as the report names them: short labels, sizes, distances of weights."""
+"""Labels, sizes and errors of the models of an evaluation."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
-
+import numpy as np
 import pytest
 
-from gemmaq.checkpoint import Checkpoint
-from gemmaq.evaluate.result import described, distances, number
+from gemmaq.evaluate.result import format_kl, results, weight_errors
+from gemmaq.evaluate.score import Score
 from gemmaq.progress import ignore
+
+SCORE = Score(np.ones(2), np.zeros(2), np.ones(2, bool))
 
 
 @pytest.mark.parametrize(
     ("sources", "labels"),
     [
-        (["a/model", "b/other"], ["model", "other"]),
-        (["a/model", "b/model"], ["a/model", "b/model"]),
-        (["x/a/model", "y/a/model", "z"], ["x/a/model", "y/a/model", "z"]),
-        (["a/m-Q4_0.gguf", "a/m-Q8_0.gguf"], ["m-Q4_0", "m-Q8_0"]),
-        (["a/m.gguf", "a/m"], ["m.gguf", "m"]),
+        (["a/model", "b/q4.gguf"], ["model", "q4"]),
+        (["a/model", "b/model", "c/x"], ["a/model", "b/model", "x"]),
+        (["a/q4.gguf", "a/q4"], ["q4.gguf", "q4"]),
+        (["a/q4", "a/q4"], ["q4", "q4"]),
+        (["org/model@main", "/x/y/z"], ["model@main", "z"]),
     ],
 )
-def test_labels_tell_models_apart(pair: list[Checkpoint], sources: list[str], labels: list[str]) -> None:
-    scores: Any = [None] * len(sources)
-    models = described(sources, [pair[0]] * len(sources), scores)
-    assert [model.label for model in models] == labels
-    assert [model.is_reference for model in models] == [True] + [False] * (len(sources) - 1)
+def test_labels_are_as_short_as_they_can_be(sources, labels, pair) -> None:
+    models = [pair[0]] * len(sources)
+    assert [result.label for result in results(sources, models, [SCORE] * len(sources))] == labels
 
 
-def test_sizes(pair: list[Checkpoint]) -> None:
-    score: Any = None
-    [model] = described(["a"], pair[:1], [score])
-    assert model.bits_per_weight == 16
-    assert model.bytes == sum(path.stat().st_size for path in Path(pair[0].location).glob("*.safetensors"))
+def test_the_first_is_the_reference(pair) -> None:
+    first, second = results(["a", "b"], pair, [SCORE, SCORE])
+    assert first.is_reference and not second.is_reference
+    assert first.bytes == sum(path.stat().st_size for path in pair[0].files)
+    assert first.bits_per_weight == 16
 
 
-@pytest.mark.parametrize(("value", "shown"), [(0.25, "0.2500"), (0.00123, "0.0012"), (0.000234, "0.00023"), (0, "0")])
-def test_numbers(value: float, shown: str) -> None:
-    assert number(value) == shown
+@pytest.mark.parametrize(
+    ("value", "text"), [(0.0, "0"), (0.00123, "0.0012"), (0.000123, "0.00012"), (-3e-8, "-3e-08"), (1.5, "1.5000")]
+)
+def test_divergences_are_written_with_what_they_tell(value: float, text: str) -> None:
+    assert format_kl(value) == text
 
 
-def test_distances_are_those_of_each_model(pair: list[Checkpoint]) -> None:
-    same, other = distances(pair[0], pair, 2, ignore)
-    assert [c.name for c in same] == [c.name for c in other] == list(pair[0].tensors)
-    assert all(c.square_error == 0 for c in same)
-    assert all(c.square_error > 0 for c in other)
+def test_errors_of_weights_model_by_model(pair) -> None:
+    itself, other = weight_errors(pair[0], pair, threads=2, progress=ignore)
+    assert [tensor.name for tensor in itself] == [tensor.name for tensor in other] == list(pair[0].tensors)
+    assert all(tensor.error == 0 for tensor in itself)
+    assert all(tensor.error > 0.5 for tensor in other if tensor.kind == "down")

@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 
 from gemmaq.convert.compare import Compared
-from gemmaq.evaluate import Chunks, Score
+from gemmaq.evaluate.chunks import Chunks
 from gemmaq.evaluate.report import Page
-from gemmaq.evaluate.result import Model
+from gemmaq.evaluate.result import Result
+from gemmaq.evaluate.score import Score
 
 KINDS = {
     "self_attn.q_proj": "q_proj", "self_attn.k_proj": "k_proj", "self_attn.v_proj": "v_proj",
@@ -34,7 +35,7 @@ def page_of(labels: list[str], divergences: list[float], layers: int = 18, chunk
         kl = random.gamma(0.5, 2 * mean, cut.scored) if mean else np.zeros(cut.scored)
         score = Score(random.normal(3, 1, cut.scored), kl, random.random(cut.scored) > mean)
         size = 54_000_000_000 if not number else round(8e9 + 2e9 * random.random() + 1e9 / (mean + 0.03))
-        found.append(Model(label, label, size, 16.0, score, not number))
+        found.append(Result(label, label, size, 16.0, score, not number))
         if number:
             apart.append(_compared(random, mean, layers))
     rows = [

@@ -161,6 +161,7 @@ def draw(path: Path, results: Sequence[Result], cards: Sequence[Card], *, force:
         OutputError: The file exists or cannot be written.
     """
     from gemmaq import vram
+    from gemmaq.charts import Labels
     from gemmaq.charts import lines as charts
     from gemmaq.files import atomic as staging
 
@@ -183,7 +184,8 @@ def draw(path: Path, results: Sequence[Result], cards: Sequence[Card], *, force:
     title = f"{models.pop() if len(models) == 1 else 'Memory'} in {engine.title}, {kinds} KV cache"
     usable = {card.name: card.usable * engine.share / _GIB for card in cards}
     levels = [(f"{name}, {gib:.1f} GiB", gib) for name, gib in usable.items()]
-    data = charts.draw(path.suffix.lower(), title, "context, tokens", "memory, GiB", lines, levels)
+    labels = Labels(title, "context, tokens", "memory, GiB")
+    data = charts.draw(path.suffix.lower(), labels, lines, levels=levels, powers_of_two=True)
     staging.write_file(path, data, force)
 
 

@@ -26,7 +26,7 @@ def forecast(job: TrainingJob, facts: dict[str, Any], output: Output) -> None:
 
 def report(job: TrainingJob, outcome: Outcome, output: Output) -> None:
     """Print the result."""
-    from gemmaq.qat.report import can_draw
+    from gemmaq.charts.lines import can_draw
 
     before, after = outcome.state.before, outcome.after.document()
 

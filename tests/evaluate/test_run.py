@@ -1,4 +1,4 @@
-"""Scores against a full softmax in f64, and what they must not depend on."""
+"""Scores against a full softmax in f64, and what they must not depend on; the cache; models that cannot be compared."""
 
 from __future__ import annotations
 
@@ -10,12 +10,10 @@ import numpy as np
 import pytest
 
 from gemmaq.errors import InputError, UsageError
-from gemmaq.evaluate import Chunks, body, check, check_model, chunks, evaluate
-from gemmaq.evaluate.head import score
+from gemmaq.evaluate.chunks import Chunks
+from gemmaq.evaluate.run import check_model, evaluate
 from gemmaq.inference import device as forward
-from gemmaq.inference.decoder import decoder
 from gemmaq.inference.device import Device
-from gemmaq.inference.documents import Document, Text
 from gemmaq.progress import Progress, ignore
 from gemmaq.sources.open import open_source
 from oracles import need
@@ -29,10 +27,9 @@ def _torch(require: Callable[[bool, str], None]) -> None:
     need(require, "torch", "transformers")
 
 
-def run(models, some, threads=2, kept=None, told=None):
+def run(models, some, threads=2, folder=None, progress=ignore):
     with forward.open_device("cpu", threads) as device:
-        progress = ignore if told is None else told.append
-        return evaluate(models[0], models[1:], some, device, progress, kept)
+        return evaluate(models, some, device=device, progress=progress, cache_folder=folder)
 
 
 def naive(model, some):
@@ -84,7 +81,7 @@ def test_another_device_takes_several_chunks_at_a_time(pair, some):
     import torch
 
     with torch.no_grad():
-        found = evaluate(pair[0], [pair[0], pair[1]], some, Device(torch.device("cpu"), None), ignore)
+        found = evaluate([pair[0], *pair], some, device=Device(torch.device("cpu"), None), progress=ignore)
     for one, two in zip(run([pair[0], *pair], some), found, strict=True):
         np.testing.assert_allclose(one.surprise, two.surprise, atol=1e-5)
         np.testing.assert_allclose(one.kl, two.kl, atol=1e-5)
@@ -98,20 +95,6 @@ def test_the_text_side_of_a_multimodal_model(pair, some, tmp_path):
     (folder / "config.json").write_text(json.dumps(whole))
     found = run([pair[0], open_source(str(folder))], some)[1]
     assert not found.kl.any()
-
-
-def test_the_size_of_slabs_changes_nothing_but_rounding(pair, some):
-    def scored(slab):
-        with forward.open_device("cpu", 2) as device, decoder(pair[0], device) as a, decoder(pair[1], device) as b:
-            hidden = [body(one, some, ignore) for one in (a, b)]
-            return score([a, b], hidden, some.targets, ignore, slab)
-
-    whole = scored(4096)
-    for slab in (320, 100, 7):
-        for one, two in zip(whole, scored(slab), strict=True):
-            np.testing.assert_allclose(one.surprise, two.surprise, rtol=1e-6)
-            np.testing.assert_allclose(one.kl, two.kl, atol=1e-6)
-            np.testing.assert_array_equal(one.same, two.same)
 
 
 def test_an_untied_head_and_a_cap_count(tmp_path, some):
@@ -158,12 +141,12 @@ def test_damaged_weights_are_told(tmp_path, some):
 
 
 def test_what_the_reference_computed_is_kept(pair, some, tmp_path):
-    told: list[Progress] = []
-    first = run(pair, some, kept=tmp_path / "new/cache", told=told)
-    assert pair[0].location in {progress.task for progress in told}
-    told.clear()
-    again = run(pair, some, kept=tmp_path / "new/cache", told=told)
-    assert pair[0].location not in {progress.task for progress in told}
+    reports: list[Progress] = []
+    first = run(pair, some, folder=tmp_path / "new/cache", progress=reports.append)
+    assert pair[0].location in {progress.task for progress in reports}
+    reports.clear()
+    again = run(pair, some, folder=tmp_path / "new/cache", progress=reports.append)
+    assert pair[0].location not in {progress.task for progress in reports}
     for one, two in zip(first, again, strict=True):
         np.testing.assert_array_equal(one.surprise, two.surprise)
         np.testing.assert_array_equal(one.kl, two.kl)
@@ -173,13 +156,13 @@ def test_what_the_reference_computed_is_kept(pair, some, tmp_path):
 
 @pytest.mark.parametrize("damage", ["cut", "bit", "empty", "other"])
 def test_a_damaged_entry_is_made_anew(pair, some, tmp_path, damage):
-    first = run(pair, some, kept=tmp_path)
+    first = run(pair, some, folder=tmp_path)
     (entry,) = tmp_path.iterdir()
     whole = entry.read_bytes()
     bit = bytearray(whole)
     bit[len(bit) // 2] ^= 1
     entry.write_bytes({"cut": whole[:-100], "bit": bytes(bit), "empty": b"", "other": b"x" * 500}[damage])
-    again = run(pair, some, kept=tmp_path)
+    again = run(pair, some, folder=tmp_path)
     np.testing.assert_array_equal(first[1].kl, again[1].kl)
     assert entry.read_bytes() == whole
 
@@ -187,49 +170,8 @@ def test_a_damaged_entry_is_made_anew(pair, some, tmp_path, damage):
 def test_a_cache_that_cannot_be_written_is_no_matter(pair, some, tmp_path):
     file = tmp_path / "file"
     file.write_text("in the way")
-    found = run(pair, some, kept=file / "cache")
+    found = run(pair, some, folder=file / "cache")
     assert found[1].kl_mean > 0
-
-
-# Chunks
-
-
-class _Letters:
-    """A token for every character."""
-
-    def __init__(self, bos: int | None) -> None:
-        self.bos = bos
-
-    def encode(self, text: str) -> list[int]:
-        return [ord(letter) for letter in text]
-
-
-def _text(*parts: str) -> Text:
-    return Text(tuple(Document(f"{n}.txt", part) for n, part in enumerate(parts)), ("0.txt",), "")
-
-
-def test_chunks_are_those_of_llama_perplexity():
-    letters = "".join(chr(65 + n % 50) for n in range(70))
-    found = chunks(_text(letters[:30], letters[30:]), _Letters(2), 16, 10_000)
-    stream = [2, *map(ord, letters)]
-    assert found.tokens.tolist() == [[2, *stream[at + 1 : at + 16]] for at in (0, 16, 32, 48)]
-    assert (found.available, found.first, found.per_chunk, found.scored) == (4, 8, 7, 28)
-    assert found.targets.tolist() == [stream[at + place] for at in (0, 16, 32, 48) for place in range(9, 16)]
-    plain = chunks(_text(letters), _Letters(None), 16, 14)
-    assert plain.tokens.tolist() == [[*map(ord, letters[:16])], [*map(ord, letters[48:64])]]
-    assert (plain.available, plain.scored) == (4, 14)
-
-
-def test_a_text_shorter_than_a_chunk_is_told():
-    with pytest.raises(InputError, match="15 tokens"):
-        chunks(_text("a" * 14), _Letters(2), 16, 100)
-    assert chunks(_text("a" * 15), _Letters(2), 16, 100).scored == 7
-
-
-@pytest.mark.parametrize(("context", "tokens"), [(17, 100), (14, 100), (0, 100), (-2, 100), (512, 254), (512, 0)])
-def test_what_cannot_be_cut_is_told(context, tokens):
-    with pytest.raises(UsageError, match=r"--context|--tokens"):
-        check(context, tokens)
 
 
 def test_models_that_cannot_be_compared_are_told(pair):

@@ -1,0 +1,108 @@
+"""Scoring models against a reference on the same tokens.
+
+Every model is evaluated on the weights that it really holds, decoded to f32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from gemmaq.checkpoint import Checkpoint
+from gemmaq.errors import InputError, UsageError
+from gemmaq.evaluate import cache
+from gemmaq.evaluate.chunks import Chunks
+from gemmaq.evaluate.score import Score
+from gemmaq.progress import Progress, ProgressCallback
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from gemmaq.encodings import F32
+    from gemmaq.inference.decoder import Decoder
+    from gemmaq.inference.device import Device
+
+
+def check_model(model: Checkpoint, reference: Checkpoint, context: int) -> None:
+    """Check that a model can be compared with a reference.
+
+    Raises:
+        InputError: The two differ in vocabulary or architecture.
+        UsageError: The context of the model is shorter than a chunk.
+    """
+    longest = model.config.max_position_embeddings
+    if context > longest:
+        raise UsageError(f"--context {context}: that of {model.location} ends at {longest}", f"--context {longest}")
+    if model.config.vocab_size != reference.config.vocab_size:
+        raise InputError(
+            f"has {model.config.vocab_size} tokens, {reference.location} {reference.config.vocab_size}: their "
+            "predictions cannot be compared",
+            path=model.location,
+        )
+    shapes = dict(reference.family.names.shapes(reference.config))
+    for name, shape in model.family.names.shapes(model.config):
+        if shapes.pop(name, None) != shape:
+            raise InputError(
+                f"is another model than {reference.location}: {name} has {list(shape)}", path=model.location
+            )
+    if shapes:
+        raise InputError(
+            f"is another model than {reference.location}: it has no {next(iter(shapes))}", path=model.location
+        )
+
+
+def evaluate(
+    models: Sequence[Checkpoint],
+    chunks: Chunks,
+    *,
+    device: Device,
+    progress: ProgressCallback,
+    cache_folder: Path | None = None,
+) -> list[Score]:
+    """Score models on the same tokens.
+
+    Args:
+        models: The reference, then the models to compare with it (see `check_model`).
+        chunks: Chunks of text.
+        device: Device that computes.
+        progress: Called after every layer and every slab of the vocabulary.
+        cache_folder: Folder that keeps the last hidden states of the reference for the next run, or None.
+
+    Raises:
+        InputError: A model cannot be read, or its activations are not finite.
+    """
+    from gemmaq.evaluate.head import score
+    from gemmaq.inference.decoder import decoder
+
+    with ExitStack() as stack:
+        decoders = [stack.enter_context(decoder(model, device)) for model in models]
+        hidden = [_cached_states(decoders[0], chunks, progress, cache_folder)]
+        hidden += [last_hidden_states(decoder, chunks, progress) for decoder in decoders[1:]]
+        return score(decoders, hidden, chunks.targets, progress=progress)
+
+
+def last_hidden_states(decoder: Decoder, chunks: Chunks, progress: ProgressCallback) -> F32:
+    """Hidden states of the scored positions after the final norm, f32 [scored, hidden]."""
+    task = decoder.checkpoint.location
+    hidden = decoder.embed(chunks.tokens)
+    for index in range(decoder.layers):
+        progress(Progress(task, index, decoder.layers, "layers"))
+        decoder.through(decoder.layer(index), index, hidden)
+    progress(Progress(task, decoder.layers, decoder.layers, "layers"))
+    normed = decoder.device.map(lambda part: decoder.normed(part[:, chunks.first : -1]).cpu().numpy(), hidden)
+    return np.concatenate(normed).reshape(chunks.scored, -1)
+
+
+def _cached_states(decoder: Decoder, chunks: Chunks, progress: ProgressCallback, folder: Path | None) -> F32:
+    """Last hidden states of the reference, from the cache if it has them."""
+    if folder is None:
+        return last_hidden_states(decoder, chunks, progress)
+    key = cache.key(decoder.checkpoint, chunks.tokens, decoder.device.torch_device.type)
+    states = cache.load(folder, key, (chunks.scored, decoder.checkpoint.config.hidden_size))
+    if states is None:
+        states = last_hidden_states(decoder, chunks, progress)
+        cache.store(folder, key, states)
+    return states

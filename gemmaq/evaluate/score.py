@@ -1,0 +1,64 @@
+"""Measures of a model's predictions: perplexity, KL divergence from a reference, agreement with it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    F64 = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """Measures of every scored token.
+
+    Attributes:
+        surprise: -log p of the token in nats, f64 [scored].
+        kl: Kullback-Leibler divergence KL(reference || model) of the predictions in nats, f64 [scored]; zeros for the
+            reference itself.
+        same: Whether model and reference hold the same token for the likeliest, bool [scored].
+    """
+
+    surprise: F64
+    kl: F64
+    same: NDArray[np.bool_]
+
+    @property
+    def perplexity(self) -> float:
+        """Exponential of the mean surprise."""
+        return math.exp(self.surprise.mean())
+
+    @property
+    def perplexity_stderr(self) -> float:
+        """Standard error of the perplexity, to first order, tokens taken as independent (as llama-perplexity does)."""
+        return self.perplexity * _stderr(self.surprise)
+
+    @property
+    def kl_mean(self) -> float:
+        """Mean KL divergence."""
+        return float(self.kl.mean())
+
+    @property
+    def kl_stderr(self) -> float:
+        """Standard error of the mean KL divergence, tokens taken as independent."""
+        return _stderr(self.kl)
+
+    @property
+    def kl_p99(self) -> float:
+        """KL divergence that one token in a hundred exceeds."""
+        return float(np.percentile(self.kl, 99))
+
+    @property
+    def top1(self) -> float:
+        """Share of tokens for which model and reference hold the same token for the likeliest."""
+        return float(self.same.mean())
+
+
+def _stderr(values: F64) -> float:
+    return float(values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else 0.0

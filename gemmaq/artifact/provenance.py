@@ -194,7 +194,12 @@ def _provenance(value: Mapping[str, Any]) -> Provenance:
     if choices["scales"] not in ("bf16", "f16") or choices["mmproj"] not in (*MMPROJ, None):
         raise ValueError(f"scales {choices['scales']!r:.20}, mmproj {choices['mmproj']!r:.20}")
     request = Request(
-        recipe.of(_text(choices["quant"]), embedding.name if embedding else None, _text(choices["method"]), rules),
+        recipe.of(
+            _text(choices["quant"]),
+            embedding=embedding.name if embedding else None,
+            method=_text(choices["method"]),
+            rules=rules,
+        ),
         tuple(containers.check(_text(name)) for name in choices["to"]),
         bool(choices["portable"]),
         choices["scales"],

@@ -1,6 +1,6 @@
-"""llama.cpp's importance matrices: of every matrix of the layers, how large the numbers are that it is multiplied with.
+"""Importance matrices of llama.cpp: the mean squared input of every column of the matrices of the layers.
 
-Two forms are read, GGUF and what llama-imatrix wrote before; GGUF is written. Source of both: llama.cpp's
+The GGUF form is read and written, the older binary form (.dat) is read. Source of both: llama.cpp's
 tools/imatrix/imatrix.cpp and common/imatrix-loader.cpp.
 """
 
@@ -30,16 +30,16 @@ _F32 = 0
 """Number of the type F32 in GGUF."""
 _MAX_NAME = 1 << 10
 _MAX_COLUMNS = 1 << 24
-_ANOTHER = "another model's, or damaged: make one of this model with gemmaq, or with llama-imatrix"
+_HINT = "it is of another model, or damaged: make one of this model with gemmaq imatrix or llama-imatrix"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Entry:
-    """What one matrix has seen.
+    """Statistics of the inputs of one matrix.
 
     Attributes:
-        sums: of the squared inputs of every column, f32 [columns].
-        count: how many inputs were added up: tokens, in the older form batches.
+        sums: sum of the squared inputs of every column, f32 [columns].
+        count: number of inputs: tokens, or batches in the older form.
     """
 
     sums: F32
@@ -51,10 +51,10 @@ class Imatrix:
     """An importance matrix.
 
     Attributes:
-        entries: GGUF name of a matrix -> what it has seen.
-        datasets: file names, without folders, of the texts it was made of.
-        chunks: pieces of text that went through the model.
-        chunk_size: tokens of each; 0 where the file does not say.
+        entries: GGUF name of a matrix -> statistics of its inputs.
+        datasets: names of the text files, without folders.
+        chunks: number of sequences.
+        chunk_size: tokens of a sequence, 0 if unknown.
     """
 
     entries: Mapping[str, Entry]
@@ -63,47 +63,47 @@ class Imatrix:
     chunk_size: int = 0
 
     def importance(self, name: str) -> F32:
-        """Mean squared input of every column, f32 [columns], as llama-quantize has it: all 1 for a matrix never used.
+        """Mean squared input of every column, f32 [columns]; 1 for a matrix without inputs, as in llama-quantize.
 
         Args:
             name: GGUF name of a matrix.
 
         Raises:
-            InputError: there is nothing of it.
+            InputError: there is no entry for it.
         """
         entry = self.entries.get(name)
         if entry is None:
-            raise InputError(f"the importance matrix has nothing of {name}", f"it is {_ANOTHER}")
+            raise InputError(f"the importance matrix has no entry for {name}", _HINT)
         if entry.count <= 0:
             return np.ones_like(entry.sums)
         return entry.sums / np.float32(entry.count)
 
 
 def check(imatrix: Imatrix, checkpoint: Checkpoint) -> None:
-    """Make sure that an importance matrix is of this model, as far as its shape tells.
+    """Check that an importance matrix has an entry of the right size for every matrix of the layers.
 
     Raises:
-        InputError: it lacks a matrix of the layers, or has one with other columns.
+        InputError: an entry is missing or has another number of columns.
     """
     for tensor in checkpoint.tensors.values():
         if not tensor.place.role.is_layer_matrix:
             continue
         entry = imatrix.entries.get(checkpoint.family.names.to_gguf(tensor.name))
-        found = "nothing" if entry is None else f"{len(entry.sums)} columns"
+        size = "no entry" if entry is None else f"{len(entry.sums)} columns"
         if entry is None or len(entry.sums) != tensor.columns:
             raise InputError(
-                f"the importance matrix is of another model than {checkpoint.name}: of {tensor.name}, which has "
-                f"{tensor.columns} columns, it has {found}",
-                f"it is {_ANOTHER}",
+                f"the importance matrix is of another model than {checkpoint.name}: it has {size} for {tensor.name}, "
+                f"which has {tensor.columns} columns",
+                _HINT,
             )
 
 
 def read(path: Path) -> Imatrix:
-    """An importance matrix from a file of either form.
+    """Read an importance matrix in either form.
 
     Raises:
-        NotFoundError: there is no such file.
-        InputError: it is something else, damaged, or of a model with experts.
+        NotFoundError: the file does not exist.
+        InputError: it is no importance matrix, damaged, or of a model with experts.
     """
     span = FileSpan.of(path)
     with Reader() as reader:
@@ -113,21 +113,21 @@ def read(path: Path) -> Imatrix:
 
 def _fail(span: FileSpan, what: str) -> InputError:
     return InputError(
-        f"{span} is not a usable importance matrix: {what}", "llama-imatrix makes these files, and gemmaq"
+        f"{span} is not a usable importance matrix: {what}", "make one with gemmaq imatrix or llama-imatrix"
     )
 
 
 def _entry(span: FileSpan, name: str, sums: F32, count: float) -> Entry:
-    """An entry whose numbers make sense."""
+    """An entry, after a check of its numbers."""
     if not (np.isfinite(sums).all() and (sums >= 0).all()):
-        raise _fail(span, f"the squares of {name} are not all finite and positive")
-    if not 0 <= count < 2**63:  # also what is not a number
-        raise _fail(span, f"the inputs of {name} are {count} in number")
+        raise _fail(span, f"the sums of {name} are not all finite and positive")
+    if not 0 <= count < 2**63:  # NaN fails too
+        raise _fail(span, f"the number of inputs of {name} is {count}")
     return Entry(sums, count)
 
 
 def _bare(text: str) -> str:
-    """The name of a file without its folders, on any system; what will be shown must not upset a terminal."""
+    """A file name without folders, of any system, and without characters that would upset a terminal."""
     name = text.replace("\\", "/").rstrip("/").rpartition("/")[2][:_MAX_NAME]
     return "".join(letter if letter.isprintable() else "?" for letter in name)
 
@@ -136,19 +136,19 @@ def _read_gguf(span: FileSpan, reader: Reader) -> Imatrix:
     file = gguf_reader.parse(span)
     kind = file.keys.get(_TYPE, "imatrix")
     if kind != "imatrix":
-        raise _fail(span, f"it says that it is of the type {kind!r:.60}")
+        raise _fail(span, f"its {_TYPE} is {kind!r:.60}")
     datasets, chunks, size = (file.keys.get(key) for key in (_DATASETS, _CHUNKS, _CHUNK_SIZE))
     if not isinstance(datasets, list) or not all(isinstance(text, str) for text in datasets):
-        raise _fail(span, f"it has no list of texts {_DATASETS}")
+        raise _fail(span, f"{_DATASETS} is missing or no list of texts")
     for key, value in ((_CHUNKS, chunks), (_CHUNK_SIZE, size)):
         if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**32:
-            raise _fail(span, f"it has no number {key}")
+            raise _fail(span, f"{key} is missing or no whole number")
     tensors = {tensor.name: tensor for tensor in file.tensors}
-    found = {t.removesuffix(_SUMS).removesuffix(_COUNTS) for t in tensors if t.endswith((_SUMS, _COUNTS))}
-    if not found:
-        raise _fail(span, "nothing is in it")
+    names = {t.removesuffix(_SUMS).removesuffix(_COUNTS) for t in tensors if t.endswith((_SUMS, _COUNTS))}
+    if not names:
+        raise _fail(span, "it has no entries")
     entries = {}
-    for name in sorted(found):
+    for name in sorted(names):
         parts = [_floats(span, reader, name, tensors.get(name + suffix)) for suffix in (_SUMS, _COUNTS)]
         if len(parts[1]) != 1:
             raise _fail(span, f"{name} has {len(parts[1])} counts: matrices of experts cannot be read")
@@ -157,28 +157,28 @@ def _read_gguf(span: FileSpan, reader: Reader) -> Imatrix:
 
 
 def _floats(span: FileSpan, reader: Reader, name: str, tensor: gguf_reader.TensorInfo | None) -> F32:
-    """The numbers of a tensor, f32 [n]."""
+    """Values of a tensor, f32 [n]."""
     if tensor is None:
-        raise _fail(span, f"it lacks the squares or the counts of {name}")
+        raise _fail(span, f"the sums or counts of {name} are missing")
     if tensor.type.number != _F32 or max(tensor.shape) * 4 != tensor.nbytes or tensor.nbytes > 4 * _MAX_COLUMNS:
         raise _fail(span, f"{tensor.name} is {tensor.type.name} {list(tensor.shape)}, not a row of F32")
     return np.frombuffer(reader.bytes(span, tensor.offset, tensor.nbytes), "<f4").astype(np.float32, copy=False)
 
 
 class _Cursor:
-    """A forward reader of the older form."""
+    """Position in a file of the older form."""
 
     def __init__(self, span: FileSpan, reader: Reader) -> None:
         self.span, self.reader, self.at = span, reader, 0
 
     def bytes(self, count: int) -> bytearray:
         if count > self.span.size - self.at:
-            raise _fail(self.span, f"it ends at byte {self.span.size}, within an entry")
+            raise _fail(self.span, f"it ends within an entry, at byte {self.span.size}")
         self.at += count
         return self.reader.bytes(self.span, self.at - count, count)
 
     def number(self, what: str, least: int, most: int) -> int:
-        """An i32 within limits."""
+        """Read an i32 between `least` and `most`."""
         (value,) = struct.unpack("<i", self.bytes(4))
         if not least <= value <= most:
             raise _fail(self.span, f"{what} is {value} (at byte {self.at - 4})")
@@ -192,7 +192,7 @@ def _read_older(span: FileSpan, reader: Reader) -> Imatrix:
         raw = cursor.bytes(cursor.number("the length of a name", 1, _MAX_NAME))
         name = raw.decode(errors="replace")
         if not name.isprintable() or "\ufffd" in name or name in entries:
-            raise _fail(span, f"{name!r:.60} is no name, or there twice")
+            raise _fail(span, f"the name {name!r:.60} is unreadable or occurs twice")
         calls = cursor.number(f"the number of calls of {name}", 0, 2**31 - 1)
         size = 4 * cursor.number(f"the number of columns of {name}", 1, _MAX_COLUMNS)
         sums = np.frombuffer(cursor.bytes(size), "<f4").astype(np.float32, copy=False)
@@ -204,12 +204,12 @@ def _read_older(span: FileSpan, reader: Reader) -> Imatrix:
         length = cursor.number("the length of the text's name", 0, 1 << 16)
         datasets = (_bare(cursor.bytes(length).decode(errors="replace")),) if length else ()
     if cursor.at < span.size:
-        raise _fail(span, f"{span.size - cursor.at} bytes are left over")
+        raise _fail(span, f"{span.size - cursor.at} bytes follow its last entry")
     return Imatrix(entries, datasets, chunks)
 
 
 def document(imatrix: Imatrix) -> bytes:
-    """The GGUF form, which llama-quantize reads; the same for the same numbers, in whatever order they come."""
+    """An importance matrix as bytes of a GGUF file; they do not depend on the order of entries."""
     keys = Keys()
     keys.text(_TYPE, "imatrix")
     keys.texts(_DATASETS, [_bare(text) for text in imatrix.datasets])

@@ -207,9 +207,9 @@ def _recipe(quant: str | None, embedding: str | None, method: str | None, file: 
 
     return of(
         quant or (file.quant if file else None) or "q4_0",
-        embedding or (file.embedding if file else None),
-        method or (file.method if file else None) or AUTO,
-        file.rules if file else (),
+        embedding=embedding or (file.embedding if file else None),
+        method=method or (file.method if file else None) or AUTO,
+        rules=file.rules if file else (),
     )
 
 

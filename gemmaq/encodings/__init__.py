@@ -1,7 +1,7 @@
-"""Which numbers can be represented: the weight encodings, as data.
+"""Encodings: the quantization types, as data. One module and one entry in ENCODINGS each.
 
-An encoding turns rows of f32 weights into codes and scales, these into bytes, and back. The registry below is
-plain data and cheap to import; the compiled loops are loaded by `codec` when they are first needed.
+An encoding turns rows of f32 weights into codes and scales, those into bytes, and back. The registry is plain data and
+cheap to import; `codec` loads the compiled loops of a type when they are first needed.
 
 Source of the block layouts: ggml's block structs (ggml-common.h).
 """
@@ -73,7 +73,7 @@ class Encoding:
 
     @property
     def label(self) -> str:
-        """The name as file names and tables show it (`Q4_0`)."""
+        """The name as in file names and tables (`Q4_0`)."""
         return self.name.upper()
 
     @property
@@ -109,7 +109,7 @@ class Encoding:
 
 @dataclass(frozen=True, slots=True)
 class Quantized:
-    """Codes and scales of some rows: what every container packs.
+    """Codes and scales of some rows, for a container to pack.
 
     A weight is `scale * (code - zero)`, `scale * code + minimum` where the encoding has minima, or
     `scale * codebook[code]` where it has a codebook.
@@ -118,8 +118,8 @@ class Quantized:
         codes: u8 [rows, columns].
         scales: f32 [rows, columns / group].
         minima: f32, shaped like scales, or None.
-        supers: f32 [rows, columns / block]; where given, the scale is `supers * scales` and scales are integers.
-        super_minima: the same for minima, where there are some; negative in ggml's types.
+        supers: f32 [rows, columns / block], for SUPER types: the scale is `supers * scales`, scales are integers.
+        super_minima: shaped like supers: the minimum is `super_minima * minima`; negative in ggml's types.
     """
 
     codes: U8
@@ -135,12 +135,12 @@ Values = Any
 
 @dataclass(frozen=True, slots=True)
 class Codec:
-    """The loops of one encoding, all over whole rows.
+    """Functions of one encoding, all over whole rows.
 
     Attributes:
-        read: u8 [rows, row bytes] -> Values. None if no file holds it in this form.
-        nearest: f32 [rows, columns] -> Values; ggml's own rule, or mlx's for affine types. None if it can be read only.
-        pack: Values -> u8 [rows, row bytes]. None if it can be read only, or no file holds it in this form.
+        read: u8 [rows, row bytes] -> Values; None for types without a layout of their own.
+        nearest: f32 [rows, columns] -> Values, by ggml's rule, or mlx's for affine types; None for types only read.
+        pack: Values -> u8 [rows, row bytes]; None for types only read, or without a layout of their own.
     """
 
     read: Callable[[U8], Values] | None = None
@@ -210,24 +210,24 @@ def by_ggml_type(number: int) -> Encoding | None:
     return next((e for e in ENCODINGS.values() if e.ggml_type == number), None)
 
 
-def find(name: str, known: Iterable[str] = ENCODINGS) -> Encoding:
-    """The encoding of that name, in any case.
+def find(name: str, types: Iterable[str] = ENCODINGS) -> Encoding:
+    """The encoding of a name, upper or lower case.
 
     Args:
-        name: as a user wrote it.
-        known: all that may be said in its place, for the message.
+        name: as the user wrote it.
+        types: names that the message lists.
 
     Raises:
-        UsageError: there is none.
+        UsageError: no encoding has this name.
     """
     encoding = ENCODINGS.get(name.lower().removesuffix("-g32"))
     if encoding is None:
-        raise UsageError(f"unknown type {name!r}", f"known types: {', '.join(known)}")
+        raise UsageError(f"unknown type {name!r}", f"known types: {', '.join(types)}")
     return encoding
 
 
 def dequantize(encoding: Encoding, values: Values) -> F32:
-    """The weights that codes and scales stand for, f32 [rows, columns]."""
+    """Weights of codes and scales, f32 [rows, columns]."""
     if encoding.is_float or not isinstance(values, Quantized):
         return values  # type: ignore[no-any-return]
     import numpy as np
@@ -247,13 +247,13 @@ def dequantize(encoding: Encoding, values: Values) -> F32:
 
 
 def _multiplied(numbers: F32, supers: F32 | None) -> F32:
-    """Scales or minima, f32 [groups], from what they are multiples of, if they are."""
+    """Scales or minima, f32 [groups], multiplied by those of their super-blocks if they have any."""
     if supers is None:
         return numbers.reshape(-1)
     return (numbers.reshape(supers.size, -1) * supers.reshape(-1, 1)).reshape(-1)
 
 
 def codec(encoding: Encoding) -> Codec:
-    """The loops of an encoding (imports the compiler on first use)."""
+    """Functions of an encoding; the first call imports the compiler."""
     codecs: dict[str, Codec] = import_module(f"{__name__}.{encoding.module}").CODECS
     return codecs[encoding.name]

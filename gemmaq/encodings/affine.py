@@ -1,4 +1,4 @@
-"""MLX's affine types: unsigned codes, a scale and a minimum a group. Held by MLX folders alone, in their own layout."""
+"""MLX's affine types: unsigned codes, a scale and a minimum a group. Only MLX folders hold them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _ZERO = np.float32(0)
 
 @compiled
 def _nearest(x: Any, levels: Any, codes: Any, scales: Any, minima: Any) -> None:
-    """The rule of mx.quantize: the end of larger magnitude is hit exactly, 0 too where the range spans it.
+    """The rule of mx.quantize: the end of larger magnitude is exact, and so is 0 if the range spans it.
 
     Shapes: x f32 [groups, n], codes u8 alike, scales and minima f32 [groups]. Source: mlx, affine_quantize.
     """

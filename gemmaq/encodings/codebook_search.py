@@ -1,7 +1,7 @@
 """The search for the scale of types with a codebook: ggml's IQ4_NL, with and without an importance matrix.
 
 The reference's operations (ggml-quants.c, quantize_row_iq4_nl_impl) run for many blocks side by side, a lane each:
-every block sees the same f32 operations in the same order, so the bytes agree, and the lanes vectorise.
+every block goes through the same f32 operations in the same order, so the bytes agree, and the lanes vectorise.
 """
 
 from __future__ import annotations

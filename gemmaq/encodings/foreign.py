@@ -1,4 +1,4 @@
-"""GGUF types outside the registry (IQ4_XS, Q2_K, MXFP4, ...): readable through gguf-py, never written."""
+"""GGUF types outside the registry (IQ4_XS, Q2_K, MXFP4, ...): read through gguf-py, never written."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def by_ggml_type(number: int) -> Encoding | None:
 
 
 class _Codecs:
-    """A codec for any type gguf-py can dequantize."""
+    """Codecs by type name, for every type that gguf-py can dequantize."""
 
     def __getitem__(self, name: str) -> Codec:
         from gguf import GGMLQuantizationType

@@ -1,7 +1,7 @@
 """Compiled loops over blocks of 32 weights.
 
 Every quantizing loop does the f32 operations of ggml's reference quantizer (ggml-quants.c, `quantize_row_*_ref`)
-in the same order, so that the bytes agree. All arrays are C-contiguous; blocks are rows of 32.
+in the same order, so that the bytes agree. All arrays are C-contiguous, a block is a row.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _INF = np.float32(np.inf)
 
 
 def _reduction(function: Any) -> Any:
-    """Like `compiled`, allowing only what min and max of finite numbers need to be vectorised."""
+    """`compiled`, with the freedom that min and max of finite numbers need to be vectorised."""
     return _jit(function, fastmath={"nnan", "nsz"})
 
 
@@ -42,7 +42,7 @@ def largest_magnitude(bits: Any, mask: Any) -> Any:
 def ranges(x: Any, lows: Any, highs: Any) -> None:
     """Smallest and largest value of every group, x f32 [groups, n], n a multiple of 32.
 
-    Through 8 lanes: a plain loop is half as fast.
+    It works in 8 lanes; a plain loop is half as fast.
     """
     low = np.empty(8, np.float32)
     high = np.empty(8, np.float32)
@@ -73,7 +73,7 @@ def _first_extreme(row: Any, size: Any) -> Any:
 
 @compiled
 def _inverse(d: Any) -> Any:
-    """1/d, or 0 where d is 0 or so small that 1/d is infinite: all codes are then those of 0, as ggml's are."""
+    """1/d, or 0 if d is 0 or so small that 1/d is infinite: all codes are then those of 0, as in ggml."""
     inverse = _ONE / d if d != _ZERO else _ZERO
     return _ZERO if abs(inverse) == _INF else inverse
 

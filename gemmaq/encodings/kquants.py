@@ -1,4 +1,4 @@
-"""The ggml type with super-blocks of 256 weights around zero, sixteen groups of 16: Q6_K."""
+"""Q6_K: super-blocks of 256 weights around zero, in sixteen groups of 16."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _ONE = np.float32(1)
 
 @compiled
 def _search_groups(x: Any, reach: Any, scales: Any, inverses: Any) -> None:
-    """First third: scale of every group, weights counting x^2, and the inverse scale that its codes rest on.
+    """Step 1: scale of every group, errors weighed by x^2, and the inverse scale that its codes are rounded with.
 
     Shapes: x f32 [groups, 16], scales and inverses f32 [groups]. `reach` is 32.
     """
@@ -43,20 +43,19 @@ def _search_groups(x: Any, reach: Any, scales: Any, inverses: Any) -> None:
 
 
 @compiled
-def _round_scales(x: Any, found: Any, inverses: Any, codes: Any, scales: Any, supers: Any, wanted: Any) -> None:
-    """Second third: scales as multiples of a super-scale a block, and the codes of the search.
+def _round_scales(x: Any, fitted: Any, inverses: Any, codes: Any, scales: Any, supers: Any, recode: Any) -> None:
+    """Step 2: scales as integer multiples of one super-scale a block, and the codes of the search.
 
-    Shapes: x f32 [blocks, 256], found and inverses f32 [groups] as of `_search_groups`, codes u8 like x,
-    scales f32 [blocks, 16] (integers), supers f32 [blocks]; wanted bool [blocks] says whether codes are to be chosen
-    again for the rounded scales.
+    Shapes: x f32 [blocks, 256], fitted and inverses f32 [groups] from `_search_groups`, codes u8 like x,
+    scales f32 [blocks, 16] (integers), supers f32 [blocks]; recode bool [blocks], output, False for blocks of zeros.
     """
     for b in range(x.shape[0]):
         largest = _ZERO
         for g in range(b * GROUPS, (b + 1) * GROUPS):
-            if abs(found[g]) > abs(largest):
-                largest = found[g]
-        wanted[b] = abs(largest) >= EPSILON
-        if not wanted[b]:
+            if abs(fitted[g]) > abs(largest):
+                largest = fitted[g]
+        recode[b] = abs(largest) >= EPSILON
+        if not recode[b]:
             codes[b] = 0
             scales[b] = _ZERO
             supers[b] = _ZERO
@@ -65,16 +64,16 @@ def _round_scales(x: Any, found: Any, inverses: Any, codes: Any, scales: Any, su
         supers[b] = _ONE / inverse
         for g in range(GROUPS):
             at = b * GROUPS + g
-            scales[b, g] = min(np.float32(127), nearest_int(inverse * found[at]))
+            scales[b, g] = min(np.float32(127), nearest_int(inverse * fitted[at]))
             part = slice(g * GROUP, (g + 1) * GROUP)
             choose_levels(x[b, part], inverses[at], _REACH, codes[b, part])
 
 
 @compiled
-def _recode_q6_k(x: Any, codes: Any, scales: Any, supers: Any, wanted: Any) -> None:
-    """Last third: codes for the scales as they are stored; supers already rounded to FP16."""
+def _recode_q6_k(x: Any, codes: Any, scales: Any, supers: Any, recode: Any) -> None:
+    """Step 3: codes for the rounded scales; supers are rounded to FP16 already."""
     for b in range(x.shape[0]):
-        if not wanted[b]:
+        if not recode[b]:
             continue
         for g in range(GROUPS):
             d = supers[b] * scales[b, g]
@@ -89,12 +88,12 @@ def _nearest_q6_k(x: F32) -> Quantized:
     codes = np.empty(blocks.shape, np.uint8)
     scales = np.empty((len(blocks), GROUPS), np.float32)
     supers = np.empty(len(blocks), np.float32)
-    wanted = np.empty(len(blocks), np.bool_)
-    found, inverses = np.empty(len(blocks) * GROUPS, np.float32), np.empty(len(blocks) * GROUPS, np.float32)
-    _search_groups(x.reshape(-1, GROUP), _REACH, found, inverses)
-    _round_scales(blocks, found, inverses, codes, scales, supers, wanted)
+    recode = np.empty(len(blocks), np.bool_)
+    fitted, inverses = np.empty(len(blocks) * GROUPS, np.float32), np.empty(len(blocks) * GROUPS, np.float32)
+    _search_groups(x.reshape(-1, GROUP), _REACH, fitted, inverses)
+    _round_scales(blocks, fitted, inverses, codes, scales, supers, recode)
     supers = halves(half_bytes(supers))
-    _recode_q6_k(blocks, codes, scales, supers, wanted)
+    _recode_q6_k(blocks, codes, scales, supers, recode)
     shape = (len(x), -1)
     return Quantized(codes.reshape(shape), scales.reshape(shape), supers=supers.reshape(shape))
 

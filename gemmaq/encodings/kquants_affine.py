@@ -1,4 +1,4 @@
-"""The ggml types with super-blocks of 256 weights, eight groups of 32 with a minimum each: Q4_K and Q5_K."""
+"""Q4_K and Q5_K: super-blocks of 256 weights, in eight groups of 32 with a scale and a minimum each."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _DELTA = np.float32(0.1)
 
 @compiled
 def _weigh(room: Any) -> None:
-    """What a weight's error counts, |x| + rms of its group; for the room of a search."""
+    """Weigh the error of every weight x by |x| + rms of its group."""
     for g in range(LANES):
         squares = _ZERO
         for i in range(GROUP):
@@ -38,8 +38,8 @@ def _weigh(room: Any) -> None:
 
 
 @compiled
-def _search_all(x: Any, rule: Any, found: Any) -> None:
-    """First third: `search_ranges` for all groups, x f32 [groups, 32], found f32 [4, groups]."""
+def _search_all(x: Any, rule: Any, fitted: Any) -> None:
+    """Step 1: `search_ranges` for all groups, x f32 [groups, 32], fitted f32 [4, groups]."""
     room = np.zeros(ROOM, np.float32)
     part = np.empty((4, LANES), np.float32)
     for start in range(0, x.shape[0], LANES):
@@ -51,12 +51,12 @@ def _search_all(x: Any, rule: Any, found: Any) -> None:
         search_ranges(room, GROUP, rule, part)
         for k in range(4):  # assigning slices would take the compiler seconds
             for g in range(count):
-                found[k, start + g] = part[k, g]
+                fitted[k, start + g] = part[k, g]
 
 
 @compiled
 def _round_scales(values: Any, supers: Any, rounded: Any) -> None:
-    """Second third: scales, or negated minima, as six-bit multiples of a super-scale a block.
+    """Step 2: scales, or negated minima, as six-bit multiples of one super-scale a block.
 
     Shapes: values f32 [blocks, 8], supers f32 [blocks], rounded f32 [blocks, 8].
     """
@@ -72,11 +72,11 @@ def _round_scales(values: Any, supers: Any, rounded: Any) -> None:
 
 
 @compiled
-def _recode(x: Any, top: Any, found: Any, q: Any, codes: Any) -> None:
-    """Last third: codes for the scales and minima as they are stored; those of the search where the scale became 0.
+def _recode(x: Any, top: Any, fitted: Any, q: Any, codes: Any) -> None:
+    """Step 3: codes for the rounded scales and minima; where a scale became 0, the codes of the search.
 
-    Shapes: x f32 [groups, 32], codes u8 alike, found f32 [4, groups] as of `_search`; q is the tuple of scales and
-    minima, f32 [blocks, 8], and of their super-scales as FP16 holds them, f32 [blocks].
+    Shapes: x f32 [groups, 32], codes u8 alike, fitted f32 [4, groups] from `_search_all`; q is the tuple of scales and
+    minima, f32 [blocks, 8], and of their super-scales rounded to FP16, f32 [blocks].
     """
     scales, minima, supers, super_minima = q
     for g in range(x.shape[0]):
@@ -84,7 +84,7 @@ def _recode(x: Any, top: Any, found: Any, q: Any, codes: Any) -> None:
         scale = supers[block] * scales[block, at]
         minimum = super_minima[block] * minima[block, at]
         if scale == _ZERO:
-            inverse, origin = found[2, g], found[3, g]
+            inverse, origin = fitted[2, g], fitted[3, g]
             for i in range(x.shape[1]):
                 codes[g, i] = np.uint8(nearest_level(inverse * (x[g, i] - origin), top))
         else:
@@ -95,15 +95,15 @@ def _recode(x: Any, top: Any, found: Any, q: Any, codes: Any) -> None:
 def _nearest(bits: int, first: float, steps: int, x: F32) -> Quantized:
     groups, blocks = x.reshape(-1, GROUP), x.size // SUPER
     top = np.int32((1 << bits) - 1)
-    found = np.empty((4, len(groups)), np.float32)
-    _search_all(groups, (top, np.float32(first), _DELTA, steps, _ZERO), found)
+    fitted = np.empty((4, len(groups)), np.float32)
+    _search_all(groups, (top, np.float32(first), _DELTA, steps, _ZERO), fitted)
     scales, minima = np.empty((blocks, GROUPS), np.float32), np.empty((blocks, GROUPS), np.float32)
     supers, super_minima = np.empty(blocks, np.float32), np.empty(blocks, np.float32)
-    _round_scales(found[0].reshape(-1, GROUPS), supers, scales)
-    _round_scales(-found[1].reshape(-1, GROUPS), super_minima, minima)
+    _round_scales(fitted[0].reshape(-1, GROUPS), supers, scales)
+    _round_scales(-fitted[1].reshape(-1, GROUPS), super_minima, minima)
     parts = (scales, minima, halves(half_bytes(supers)), -halves(half_bytes(super_minima)))
     codes = np.empty(groups.shape, np.uint8)
-    _recode(groups, top, found, parts, codes)
+    _recode(groups, top, fitted, parts, codes)
     return _quantized(len(x), codes, *parts)
 
 
@@ -114,7 +114,7 @@ def _quantized(rows: int, codes: U8, scales: F32, minima: F32, supers: F32, supe
 
 @compiled
 def _pack_blocks(codes: Any, scales: Any, minima: Any, bits: Any, out: Any) -> None:
-    """Everything of a block behind its two super-scales; see `_unpack_blocks`."""
+    """Bytes of every block behind its two super-scales; the reverse of `_unpack_blocks`."""
     at = 16 if bits == 4 else 48
     for b in range(codes.shape[0]):
         for g in range(4):

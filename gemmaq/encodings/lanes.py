@@ -1,17 +1,16 @@
-"""Where the searches for scales have their weights: many groups side by side, a lane each.
+"""Working memory of the searches for scales: many groups side by side, a lane each.
 
-One array with constant offsets, and loops of constant length: only so does the compiler see that no two parts of it
-overlap and that no index is negative, and makes vectors.
+It is one array with constant offsets, used in loops of constant length: so the compiler knows that no parts of it
+overlap and that no index is negative, and vectorises.
 """
 
 from __future__ import annotations
 
 LANES = 64
-"""Groups searched together: enough to vectorise, few enough for the first-level cache."""
+"""Groups searched together: enough to vectorise, few enough for the L1 cache."""
 LARGEST = 64
-"""Weights of the largest group there is."""
+"""Weights of the largest group."""
 WEIGHTS = LARGEST * LANES
-"""Where the importance of the weights begins: weight i of the group in lane g is at i * LANES + g, its importance is
-WEIGHTS further on."""
+"""Offset of the importances: weight i of the group in lane g is at i * LANES + g, its importance WEIGHTS further on."""
 ROOM = 3 * WEIGHTS + 8 * LANES
-"""Floats of the whole array; what lies behind the importance belongs to the search."""
+"""Numbers of the whole array; the part behind the importances belongs to the search."""

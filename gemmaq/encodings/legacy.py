@@ -1,6 +1,6 @@
 """The ggml types with blocks of 32 weights: Q4_0, Q4_1, Q5_0, Q5_1, Q8_0.
 
-A block is its FP16 scale, for _1 types the FP16 minimum, for Q5 the fifth bits, then the codes.
+A block is its FP16 scale, then for Q4_1 and Q5_1 the FP16 minimum, for Q5 the fifth bits, then the codes.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def halves(raw: U8) -> F32:
 
 
 def _empty(x: F32) -> tuple[F32, U8, F32]:
-    """The blocks of x, and room for their codes and scales."""
+    """Blocks of x, and empty arrays for their codes and scales."""
     blocks = x.reshape(-1, BLOCK)
     return blocks, np.empty(blocks.shape, np.uint8), np.empty(len(blocks), np.float32)
 

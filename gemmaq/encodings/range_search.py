@@ -1,7 +1,8 @@
-"""The search for a scale and a minimum: ggml's Q4_K and Q5_K, and all affine types when weights differ in importance.
+"""The search for a scale and a minimum: Q4_K, Q5_K, and types with minima under an importance matrix.
 
 The reference's operations (ggml-quants.c, make_qkx2_quants and make_qkx3_quants) run for many groups side by side, a
-lane each: every group sees the same f32 operations in the same order, so the bytes agree, and the lanes vectorise.
+lane each: every group goes through the same f32 operations in the same order, so the bytes agree, and the lanes
+vectorise.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ _MIDDLE = np.int32(0x00400000)
 
 @compiled
 def nearest_int(value: Any) -> Any:
-    """The nearest integer, i32, ties to even; ggml's nearest_int also for what is infinite, too large or no number."""
+    """The nearest integer, i32, ties to even: ggml's nearest_int, for infinity, NaN and large numbers too."""
     return (np.float32(value + MAGIC).view(np.int32) & _MANTISSA) - _MIDDLE
 
 
@@ -40,7 +41,7 @@ def nearest_level(value: Any, top: Any) -> Any:
 
 @compiled
 def _look(room: Any, size: Any, ceiling: Any, lows: Any, highs: Any, sums_w: Any, sums_x: Any) -> None:
-    """The range of every group, its low end at most `ceiling`, and its sums; lows to sums_x are f32 [LANES]."""
+    """Range of every group, its low end at most `ceiling`, and sums of importances and of weighted x, f32 [LANES]."""
     for g in range(LANES):
         low, high = room[g], room[g]
         sum_w, sum_x = _ZERO, _ZERO
@@ -56,7 +57,7 @@ def _look(room: Any, size: Any, ceiling: Any, lows: Any, highs: Any, sums_w: Any
 
 @compiled
 def _fit(room: Any, size: Any, top: Any) -> None:
-    """Codes for the origin and inverse scale of every group, f32, and the sums of a regression on them."""
+    """Codes of every group for its origin and inverse scale, as f32, and the sums for a regression on them."""
     for part in range(_PARTS):
         if part * _UNROLLED >= size:
             break
@@ -77,7 +78,7 @@ def _fit(room: Any, size: Any, top: Any) -> None:
 
 @compiled
 def _add_errors(room: Any, size: Any) -> None:
-    """Weighted squared distance of every group from what its codes, scale and minimum stand for."""
+    """Add the weighted squared error of every group for its codes, scale and minimum."""
     for part in range(_PARTS):
         if part * _UNROLLED >= size:
             break
@@ -92,7 +93,7 @@ def _add_errors(room: Any, size: Any) -> None:
 
 @compiled
 def _regress(sums_w: Any, sums_x: Any, ceiling: Any, room: Any) -> None:
-    """Scale and minimum (at most `ceiling`) that explain the codes best; the determinant replaces the sum of codes."""
+    """Scale and minimum (at most `ceiling`) by least squares; the sum of codes is overwritten with the determinant."""
     for g in range(LANES):
         sum_w, sum_x = sums_w[g], sums_x[g]
         sum_l, sum_l2, sum_xl = room[_SUM_L + g], room[_SUM_L2 + g], room[_SUM_XL + g]
@@ -107,20 +108,20 @@ def _regress(sums_w: Any, sums_x: Any, ceiling: Any, room: Any) -> None:
 
 
 @compiled
-def search_ranges(room: Any, size: Any, rule: Any, found: Any) -> None:
-    """Scale and minimum of every group: weighted regression on the codes of candidate scales, the best of all.
+def search_ranges(room: Any, size: Any, rule: Any, out: Any) -> None:
+    """Scale and minimum of every group: weighted regression on the codes of each candidate scale, the best one wins.
 
-    The minimum of the best so far is the origin of the candidates that follow, as in the reference.
+    The minimum of the best so far is the origin of later candidates, as in the reference.
 
     Args:
-        room: f32 [ROOM], with the groups, a lane each, and what the error of each of their weights counts.
+        room: f32 [ROOM], groups in lanes, and the importance of their weights.
         size: weights a group, a multiple of 4 up to LARGEST.
-        rule: the largest code, i32; what the first candidate adds to so many steps over the range, f32; what the
-            next add each, f32; candidates less one; the most a minimum may be, f32: 0 or infinite.
-        found: f32 [4, LANES]: to receive scales, minima, and the inverse scales and origins of the codes they rest on.
+        rule: the largest code, i32; the first candidate spreads the range over so many codes more, f32; each next one
+            over so many more than that, f32; number of candidates less one; largest minimum, f32, 0 or infinite.
+        out: f32 [4, LANES], output: scales, minima, and the inverse scales and origins that codes are rounded with.
     """
     top, first, delta, steps, ceiling = rule
-    scales, minima, inverses, origins = found[0], found[1], found[2], found[3]
+    scales, minima, inverses, origins = out[0], out[1], out[2], out[3]
     highs, sums_w, sums_x = np.empty(LANES, np.float32), np.empty(LANES, np.float32), np.empty(LANES, np.float32)
     best = np.empty(LANES, np.float32)
     _look(room, size, ceiling, minima, highs, sums_w, sums_x)

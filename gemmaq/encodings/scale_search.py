@@ -1,7 +1,7 @@
-"""The search for a scale around zero: ggml's Q6_K always, Q4_0 and Q5_0 where weights differ in importance.
+"""The search for a scale around zero: Q6_K, and Q4_0 and Q5_0 under an importance matrix.
 
 The reference's operations (ggml-quants.c, make_qx_quants) run for many groups side by side, a lane each: every group
-sees the same f32 operations in the same order, so the bytes agree, and the lanes vectorise.
+goes through the same f32 operations in the same order, so the bytes agree, and the lanes vectorise.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from gemmaq.encodings.rounding import MAGIC
 from gemmaq.jit import compiled
 
 EPSILON = np.float32(1e-15)
-"""ggml's GROUP_MAX_EPS: below it a group counts as zero."""
+"""Groups whose largest magnitude is below this count as zero (ggml's GROUP_MAX_EPS)."""
 
 _UNROLLED = 8  # weights between two visits to the sums in memory
 _PARTS = LARGEST // _UNROLLED
@@ -43,7 +43,7 @@ def nearest_level(value: Any, reach: Any) -> Any:
 
 @compiled
 def _add_up(room: Any, size: Any, reach: Any) -> None:
-    """The sums of a regression on the levels for the inverse scale of every group."""
+    """Sums for a regression on the levels of every group for its inverse scale."""
     for part in range(_PARTS):
         if part * _UNROLLED >= size:
             break
@@ -58,17 +58,17 @@ def _add_up(room: Any, size: Any, reach: Any) -> None:
 
 
 @compiled
-def search_scales(room: Any, size: Any, reach: Any, found: Any) -> None:
-    """Scale of every group by weighted least squares on the levels of 19 candidates, the best of all.
+def search_scales(room: Any, size: Any, reach: Any, out: Any) -> None:
+    """Scale of every group by weighted least squares on the levels of 19 candidates, the best one wins.
 
     Args:
-        room: f32 [ROOM], with the groups, a lane each, and what the error of each of their weights counts.
+        room: f32 [ROOM], groups in lanes, and the importance of their weights.
         size: weights a group, a multiple of 8 up to LARGEST.
         reach: levels are -reach to reach - 1, f32; as a constant it would make the compiler give up on vectors.
-        found: f32 [2, LANES], to receive the scales, and the inverse scales that codes are to be chosen by: 0 for
-            a group of zeros, whose codes are -reach.
+        out: f32 [2, LANES], output: scales, and the inverse scales that codes are rounded with, 0 for a group of
+            zeros, whose codes are -reach.
     """
-    scales, inverses = found[0], found[1]
+    scales, inverses = out[0], out[1]
     extreme, best = np.zeros(LANES, np.float32), np.zeros(LANES, np.float32)
     for i in range(size):
         for g in range(LANES):
@@ -98,7 +98,7 @@ def search_scales(room: Any, size: Any, reach: Any, found: Any) -> None:
 
 @compiled
 def choose_levels(x: Any, inverse: Any, reach: Any, codes: Any) -> None:
-    """Codes u8 [n] of a group, x f32 [n], by the inverse scale that `search_scales` found."""
+    """Codes u8 [n] of a group, x f32 [n], by the inverse scale from `search_scales`."""
     for i in range(x.size):
         level = nearest_level(inverse * x[i], reach)
         codes[i] = np.uint8(np.int32((level if inverse != _ZERO else -reach) + reach))

@@ -1,8 +1,8 @@
-"""Choose scales and codes so that the error of a layer's output is small on real text, not that of its weights.
+"""Choose scales and codes that keep the error of a layer's output on real text small, instead of that of its weights.
 
-A weight's error counts as much as the squared input of its column is large on average: an importance matrix, as
-llama.cpp's imatrix has it. For ggml's types the bytes are those of llama-quantize with the same matrix; MLX's affine
-types, for which there is no such tool, get the same search with scales and minima that BF16 holds.
+Errors are weighed by the mean squared input of their column, the importance matrix of llama.cpp. For ggml's types the
+bytes are those of llama-quantize with the same matrix; MLX's affine types get the same search, with scales and minima
+that BF16 holds.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ _STEPS, _FIRST, _DELTA = 36, np.float32(-0.9), np.float32(0.05)  # ggml's, for Q
 
 
 def quantize(x: F32, encoding: Encoding, choice: Choice) -> Values:
-    """Codes and scales of rows; Q8_0 and floats as method nearest has them, which ggml does too.
+    """Codes and scales of rows; Q8_0 and floats are rounded as by method nearest, as in ggml.
 
     Args:
         x: f32 [rows, columns], finite; columns a multiple of the encoding's block.
-        encoding: to be written in.
-        choice: the importance of every column, and whether scales are to be portable.
+        encoding: type of the result.
+        choice: importance of every column, and whether scales have to be portable.
 
     Raises:
-        InputError: the importance is missing or of another length, or the encoding has no such search.
+        InputError: the importance is missing or has another length, or the method does not write the encoding.
     """
     if choice.importance is None:
         raise InputError("method importance needs an importance matrix or calibration text", "give --imatrix or --text")
@@ -54,15 +54,15 @@ def quantize(x: F32, encoding: Encoding, choice: Choice) -> Values:
         return nearest.ported(x, values, encoding) if choice.portable else values
     weights = np.ascontiguousarray(columns, np.float32).reshape(-1, encoding.block)
     if encoding.scales == "bf16":
-        found = _fit_mlx(groups, weights, _mean_squares(x), encoding)
+        fitted = _fit_mlx(groups, weights, _mean_squares(x), encoding)
     elif encoding.kind is Kind.MINIMA:
-        found = _fit_affine(groups, weights, _mean_squares(x), encoding)
+        fitted = _fit_affine(groups, weights, _mean_squares(x), encoding)
     else:
-        found = _fit_signed(groups, weights, _mean_squares(x), encoding)
+        fitted = _fit_signed(groups, weights, _mean_squares(x), encoding)
     if choice.portable and encoding.holds_portable:
-        found = _ported(groups, found, encoding)
-    minima = None if found.minima is None else found.minima.reshape(len(x), -1)
-    return Quantized(found.codes.reshape(x.shape), found.scales.reshape(len(x), -1), minima)
+        fitted = _ported(groups, fitted, encoding)
+    minima = None if fitted.minima is None else fitted.minima.reshape(len(x), -1)
+    return Quantized(fitted.codes.reshape(x.shape), fitted.scales.reshape(len(x), -1), minima)
 
 
 def _mean_squares(x: F32) -> F32:
@@ -74,7 +74,7 @@ def _mean_squares(x: F32) -> F32:
 
 
 def _fit_signed(groups: F32, weights: F32, squares: F32, encoding: Encoding) -> Quantized:
-    """Groups of a type around zero: codes like `groups`, scales f32 [groups]."""
+    """Codes u8 [groups, n] and scales f32 [groups] of a LINEAR type."""
     from gemmaq.methods.importance_kernels import fit_signed
 
     codes, scales = np.empty(groups.shape, np.uint8), np.empty(len(groups), np.float32)
@@ -83,7 +83,7 @@ def _fit_signed(groups: F32, weights: F32, squares: F32, encoding: Encoding) -> 
 
 
 def _fit_affine(groups: F32, weights: F32, squares: F32, encoding: Encoding) -> Quantized:
-    """Groups of a type with minima, which ggml has at most 0."""
+    """Codes u8 [groups, n], scales and minima f32 [groups] of a type of ggml with minima, which are at most 0."""
     from gemmaq.methods.importance_kernels import fit_affine
 
     codes, scales = np.empty(groups.shape, np.uint8), np.empty(len(groups), np.float32)
@@ -93,34 +93,34 @@ def _fit_affine(groups: F32, weights: F32, squares: F32, encoding: Encoding) -> 
 
 
 def _rule(encoding: Encoding, ceiling: float) -> tuple[np.int32, np.float32, np.float32, int, np.float32]:
-    """What `search_ranges` is to try; the minimum may be as much as `ceiling`."""
+    """Candidates for `search_ranges`, with minima of at most `ceiling`."""
     return np.int32((1 << encoding.bits) - 1), _FIRST, _DELTA, _STEPS, np.float32(ceiling)
 
 
-def _ported(groups: F32, found: Quantized, encoding: Encoding) -> Quantized:
-    """The scales and minima found, made portable, with the nearest codes for what they have become."""
+def _ported(groups: F32, fitted: Quantized, encoding: Encoding) -> Quantized:
+    """Scales and minima rounded to portable numbers, and the nearest codes for these."""
     from gemmaq.encodings.kernels import round_to_ranges, round_to_scales
     from gemmaq.encodings.rounding import portable
 
-    scales, codes = portable(found.scales), np.empty_like(found.codes)
-    if found.minima is None:
+    scales, codes = portable(fitted.scales), np.empty_like(fitted.codes)
+    if fitted.minima is None:
         round_to_scales(groups, scales, np.arange(len(scales)), encoding.zero, codes)
         return Quantized(codes, scales)
-    minima = portable(found.minima)
+    minima = portable(fitted.minima)
     round_to_ranges(groups, scales, minima, np.float32((1 << encoding.bits) - 1), codes)
     return Quantized(codes, scales, minima)
 
 
 def _fit_mlx(groups: F32, weights: F32, squares: F32, encoding: Encoding) -> Quantized:
-    """Groups of an affine type of MLX: whichever errs less as BF16 holds it, what is found or MLX's own rule."""
+    """Codes, scales and minima of a type of MLX: by the search or by MLX's rule, whichever errs less in BF16."""
     from gemmaq.methods.importance_kernels import fit_affine, settle
 
-    usual = codec(encoding).nearest
-    assert usual is not None
-    known: Quantized = usual(groups)
-    assert known.minima is not None
-    codes, found = known.codes, np.empty((2, len(groups)), np.float32)
-    fit_affine(groups, weights, squares, _rule(encoding, np.inf), codes, *found)
-    best = np.stack([known.scales.reshape(-1), known.minima.reshape(-1)])
-    settle(groups, weights, squares, np.float32((1 << encoding.bits) - 1), found, best, codes)
+    nearest_affine = codec(encoding).nearest
+    assert nearest_affine is not None
+    usual: Quantized = nearest_affine(groups)
+    assert usual.minima is not None
+    codes, fitted = usual.codes, np.empty((2, len(groups)), np.float32)
+    fit_affine(groups, weights, squares, _rule(encoding, np.inf), codes, *fitted)
+    best = np.stack([usual.scales.reshape(-1), usual.minima.reshape(-1)])
+    settle(groups, weights, squares, np.float32((1 << encoding.bits) - 1), fitted, best, codes)
     return Quantized(codes, *best)

@@ -1,7 +1,7 @@
-"""Compiled loops of method importance: the searches of `encodings`, the error of each weight counted by its column.
+"""Compiled loops of method importance: the searches of `encodings`, errors weighed by column.
 
-What an error counts is ggml's own rule (ggml-quants.c, quantize_row_q4_0_impl and its kin): the mean square of what
-comes in at the column times sqrt(mean square of the row + square of the weight).
+An error is weighed as in ggml (ggml-quants.c, quantize_row_q4_0_impl and others): mean squared input of its column
+times sqrt(mean square of the row + square of the weight).
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def mean_squares(x: Any, out: Any) -> None:
 
 @compiled
 def _fill(x: Any, importance: Any, squares: Any, start: Any, count: Any, room: Any) -> None:
-    """Groups `start` to `start + count`, with what their errors count, into the room of a search.
+    """Copy groups `start` to `start + count` and the importance of their weights into the working memory of a search.
 
     Shapes: x f32 [groups, n], importance f32 [groups of a row, n], squares f32 [rows].
     """
@@ -67,14 +67,14 @@ def fit_signed(x: Any, importance: Any, squares: Any, reach: Any, codes: Any, sc
     Shapes: x f32 [groups, n], importance f32 [groups of a row, n], squares f32 [rows], codes u8 like x,
     scales f32 [groups].
     """
-    room, found = np.zeros(ROOM, np.float32), np.empty((2, LANES), np.float32)
+    room, fitted = np.zeros(ROOM, np.float32), np.empty((2, LANES), np.float32)
     for start in range(0, x.shape[0], LANES):
         count = min(LANES, x.shape[0] - start)
         _fill(x, importance, squares, start, count, room)
-        search_scales(room, x.shape[1], reach, found)
+        search_scales(room, x.shape[1], reach, fitted)
         for g in range(count):
-            scales[start + g] = found[0, g]
-            choose_levels(x[start + g], found[1, g], reach, codes[start + g])
+            scales[start + g] = fitted[0, g]
+            choose_levels(x[start + g], fitted[1, g], reach, codes[start + g])
 
 
 @compiled
@@ -83,22 +83,22 @@ def fit_affine(x: Any, importance: Any, squares: Any, rule: Any, codes: Any, sca
 
     Shapes as of `fit_signed`, minima like scales.
     """
-    room, found = np.zeros(ROOM, np.float32), np.empty((4, LANES), np.float32)
+    room, fitted = np.zeros(ROOM, np.float32), np.empty((4, LANES), np.float32)
     top = rule[0]
     for start in range(0, x.shape[0], LANES):
         count = min(LANES, x.shape[0] - start)
         _fill(x, importance, squares, start, count, room)
-        search_ranges(room, x.shape[1], rule, found)
+        search_ranges(room, x.shape[1], rule, fitted)
         for g in range(count):
-            scales[start + g], minima[start + g] = found[0, g], found[1, g]
-            inverse, origin = found[2, g], found[3, g]
+            scales[start + g], minima[start + g] = fitted[0, g], fitted[1, g]
+            inverse, origin = fitted[2, g], fitted[3, g]
             for i in range(x.shape[1]):
                 codes[start + g, i] = np.uint8(nearest_code(inverse * (x[start + g, i] - origin), top))
 
 
 @compiled
 def _assess(x: Any, weights: Any, scale: Any, minimum: Any, top: Any, codes: Any) -> Any:
-    """Nearest codes of a group, and (weighted squared error, the minimum that suits these codes best)."""
+    """Nearest codes of a group; returns the weighted squared error and the best minimum for these codes."""
     inverse = np.float32(1) / scale if scale != _ZERO else _ZERO
     error, rest, total = _ZERO, _ZERO, _ZERO
     for i in range(x.size):
@@ -112,12 +112,12 @@ def _assess(x: Any, weights: Any, scale: Any, minimum: Any, top: Any, codes: Any
 
 
 @compiled
-def settle(x: Any, importance: Any, squares: Any, top: Any, found: Any, best: Any, codes: Any) -> None:
+def settle(x: Any, importance: Any, squares: Any, top: Any, fitted: Any, best: Any, codes: Any) -> None:
     """Round scales and minima to BF16 and choose the nearest codes, by whichever of three proposals errs least.
 
-    The proposals are those of `best`, those of `found`, and these with the minimum fitted again to the rounded scale.
+    The proposals are `best`, `fitted`, and `fitted` with its minimum fitted again to the rounded scale.
 
-    Shapes: x, importance, squares and codes as of `fit_signed`; found and best, which is overwritten, f32 [2, groups]:
+    Shapes: x, importance, squares and codes as of `fit_signed`; fitted and best, which is overwritten, f32 [2, groups]:
     scales and minima. `top` is the largest code, f32.
     """
     size, across = x.shape[1], importance.shape[0]
@@ -127,13 +127,13 @@ def settle(x: Any, importance: Any, squares: Any, top: Any, found: Any, best: An
             weights[i] = importance[g % across, i] * np.sqrt(squares[g // across] + x[g, i] * x[g, i])
         best[0, g], best[1, g] = round_bf16(best[0, g]), round_bf16(best[1, g])
         least, _ = _assess(x[g], weights, best[0, g], best[1, g], top, codes[g])
-        scale, minimum = round_bf16(found[0, g]), found[1, g]
+        scale, minimum = round_bf16(fitted[0, g]), fitted[1, g]
         for _ in range(2):
             minimum = round_bf16(minimum)
-            error, fitted = _assess(x[g], weights, scale, minimum, top, tried)
+            error, refitted = _assess(x[g], weights, scale, minimum, top, tried)
             if error < least:
                 least = error
                 best[0, g], best[1, g] = scale, minimum
                 for i in range(size):
                     codes[g, i] = tried[i]
-            minimum = fitted
+            minimum = refitted

@@ -1,4 +1,4 @@
-"""Find the int4 grid that a checkpoint was trained on, and put every weight back on it.
+"""Detect the int4 grid that a checkpoint was trained on, and put every weight back on it.
 
 Quantization-aware training leaves weights that are code * scale, rounded to BF16. Requantizing them by another rule
 than the one they were trained with moves most of them: a scale of absmax/8 where the training had absmax/7 costs 8 %.
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
 BLOCK = 32
 _ON_GRID = 0.98
-"""Share of blocks that must lie on a grid before a tensor does."""
+"""Share of blocks that must lie on a grid for the tensor to count as on it."""
 _FEW = 16
-"""Blocks below which nothing can be said."""
+"""Number of blocks below which nothing is concluded."""
 
 EXTREMUM = "extremum/-8"
 ABSMAX_7 = "absmax/7"
@@ -38,13 +38,13 @@ FIVE_BITS = "Q5_0"
 
 @dataclass(frozen=True, slots=True)
 class GridFit:
-    """What is known of the grid of a tensor.
+    """How a tensor fits a quantization grid.
 
     Attributes:
-        rule: the rule its scales obey, None if it lies on no grid.
-        share: of the blocks looked at, those that lie on the grid.
-        residual: rms distance of the weights from it, relative to their rms.
-        blocks: how many were looked at.
+        rule: rule of its scales, None if it lies on no grid.
+        share: share of the sampled blocks that lie on the grid.
+        residual: rms distance of the weights from the grid, relative to their rms.
+        blocks: number of sampled blocks.
     """
 
     rule: str | None
@@ -54,29 +54,29 @@ class GridFit:
 
     @property
     def on_grid(self) -> bool:
-        """Whether it is a grid of four bits, so that Q4_0 can hold it."""
+        """Whether the grid has four bits, so that Q4_0 can hold it."""
         return self.rule is not None and self.rule != FIVE_BITS
 
 
 def detect(x: F32) -> GridFit:
-    """Look for a grid in sample rows, f32 [rows, columns], columns a multiple of 32."""
+    """Detect a grid in sample rows, f32 [rows, columns], columns a multiple of 32."""
     from gemmaq.methods.lattice_kernels import fit_blocks
 
     blocks = x.reshape(-1, BLOCK)
     ks, scales = np.empty(len(blocks), np.int32), np.empty(len(blocks), np.float32)
     errors = np.empty(len(blocks), np.float32)
     fit_blocks(blocks, 16, ks, scales, errors)
-    told = ks >= 0  # blocks with too few weights that are not zero fit anything
-    count = int(told.sum())
+    counted = ks >= 0  # blocks with too few nonzero weights fit any grid
+    count = int(counted.sum())
     if count < _FEW:
         return GridFit(None, 0.0, 1.0, count)
-    four = told & (ks >= 1) & (ks <= 8)
+    four = counted & (ks >= 1) & (ks <= 8)
     share = float(four.sum()) / count
     if share >= _ON_GRID:
         residual = float(np.sqrt(errors[four].sum() / np.square(blocks[four]).sum()))
         rows = len(x), -1
         return GridFit(_rule(ks.reshape(rows), scales.reshape(rows), four.reshape(rows)), share, residual, count)
-    five = told & (ks >= 1)
+    five = counted & (ks >= 1)
     wide = float(five.sum()) / count
     if wide >= _ON_GRID:
         residual = float(np.sqrt(errors[five].sum() / np.square(blocks[five]).sum()))
@@ -86,13 +86,13 @@ def detect(x: F32) -> GridFit:
 
 def _rule(ks: np.ndarray, scales: F32, fits: np.ndarray) -> str:
     """Name the rule of blocks that lie on a grid: k and signed scale of each, shaped [rows, blocks]."""
-    found, signs = ks[fits], scales[fits] > 0
-    eights = found == 8
+    codes, signs = ks[fits], scales[fits] > 0
+    eights = codes == 8
     if eights.mean() > _ON_GRID:
         return EXTREMUM
-    if (found == 7).mean() > _ON_GRID:
+    if (codes == 7).mean() > _ON_GRID:
         return ABSMAX_7
-    if (eights | (found == 7)).mean() > _ON_GRID and signs[eights].mean() > _ON_GRID:
+    if (eights | (codes == 7)).mean() > _ON_GRID and signs[eights].mean() > _ON_GRID:
         return ABSMAX_7_5
     row_scale = np.where(fits, np.abs(scales), np.inf).min(axis=1, keepdims=True)
     steps = np.abs(scales) / row_scale
@@ -103,13 +103,13 @@ def _rule(ks: np.ndarray, scales: F32, fits: np.ndarray) -> str:
 def quantize(x: F32, encoding: Encoding, choice: Choice) -> Values:
     """Codes and scales of rows on the grid they were trained for.
 
-    Blocks that lie on no grid get the candidate that leaves the smallest error. Where a scale is rounded, codes are
-    chosen again for what it has become; those of a grid stay as they are.
+    Blocks on no grid get the candidate scale with the smallest error. Where a scale is rounded, codes are chosen again
+    for the rounded one.
 
     Args:
         x: f32 [rows, columns], finite.
-        encoding: one of four bits around zero, in blocks of 32.
-        choice: whether scales are to be portable.
+        encoding: a LINEAR type of four bits in blocks of 32.
+        choice: whether scales have to be portable.
 
     Raises:
         InputError: another encoding.
@@ -124,6 +124,6 @@ def quantize(x: F32, encoding: Encoding, choice: Choice) -> Values:
     codes, scales = np.empty(blocks.shape, np.uint8), np.empty(len(blocks), np.float32)
     code_blocks(blocks, codes, scales)
     if choice.portable:
-        found, scales = scales, portable(scales)
-        round_to_scales(blocks, scales, np.flatnonzero(scales != found), encoding.zero, codes)
+        exact, scales = scales, portable(scales)
+        round_to_scales(blocks, scales, np.flatnonzero(scales != exact), encoding.zero, codes)
     return Quantized(codes.reshape(x.shape), scales.reshape(len(x), -1))

@@ -1,6 +1,6 @@
-"""Round every weight to the nearest value the encoding's own rule allows: byte for byte what ggml or mlx does.
+"""Round every weight to the nearest value, by the rule and with the bytes of ggml or mlx.
 
-On the portable grid the scale is rounded first, to a number that BF16 and FP16 both hold, and codes are chosen for it.
+Portable scales are rounded first, to numbers that BF16 and FP16 both hold, and codes are chosen for those.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ def quantize(x: F32, encoding: Encoding, choice: Choice) -> Values:
 
     Args:
         x: f32 [rows, columns], finite; columns a multiple of the encoding's block.
-        encoding: to be written in.
-        choice: whether scales are to be portable.
+        encoding: type of the result.
+        choice: whether scales have to be portable.
 
     Raises:
         InputError: the encoding can only be read.

@@ -111,7 +111,7 @@ def _planned(context: _Context, tensor: Tensor) -> PlannedTensor:
         if context.portable("nearest") and ENCODINGS[embedding].kind is Kind.SUPER:
             embedding = ENCODINGS[embedding].fallback or embedding  # the same in every container that can hold it
         held = target.embedding_encodings if role.is_table else target.encodings
-        encoding, reason = encoding_for(recipe, tensor, checkpoint.config, embedding, held)
+        encoding, reason = encoding_for(recipe, tensor, checkpoint.config, default_embedding=embedding, allowed=held)
     pieces = target.pieces(encoding, tensor.columns)
     if context.request.scales == "f16" and len(pieces) > 1:
         pieces = (pieces[0], *(replace(piece, dtype="F16") for piece in pieces[1:]))

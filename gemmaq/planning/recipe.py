@@ -1,4 +1,4 @@
-"""Rules: which encoding and method each tensor gets; from flags, or from a file in recipes/."""
+"""Recipes: the type and method of every tensor, from flags or from a file in recipes/."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from gemmaq.planning.mixtures import MIXTURES, Mixture, Spot
 TYPES = tuple(dict.fromkeys((*ENCODINGS, *MIXTURES)))
 """Types that a user may ask for, besides `auto`."""
 AUTO = "auto"
-"""The types that a quantized source has."""
+"""Keep the types of a quantized source."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What tensors whose canonical name matches a shell pattern get; None leaves a question to the recipe."""
+    """Type and method of tensors whose canonical name matches a shell pattern; None leaves the choice to the recipe."""
 
     pattern: str
     encoding: Encoding | None
@@ -34,15 +34,15 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """What a user asked for.
+    """Types and methods of a conversion.
 
     Attributes:
         body: encoding of the matrices of the layers.
         embedding: encoding of the embedding (and of an untied head), None to let the container choose.
-        method: how codes are chosen.
-        rules: exceptions by name, the first that matches counts.
+        method: name of a method, or `auto`.
+        rules: exceptions by name, the first match counts.
         keep: let a quantized source keep its encodings where the container can hold them.
-        mixture: whose most frequent type is the body's, if the body is a mixture.
+        mixture: mixture of types for the body, None for a single one; `body` is its most frequent type.
     """
 
     body: Encoding
@@ -54,11 +54,11 @@ class Recipe:
 
     @property
     def label(self) -> str:
-        """The types asked for as file names show them (`Q4_0`, `Q4_K_M`, `auto`)."""
+        """Type of the body as in file names (`Q4_0`, `Q4_K_M`, `auto`)."""
         return AUTO if self.keep else (self.mixture or self.body).label
 
     def body_for(self, tensor: Tensor, config: TextConfig) -> Encoding:
-        """The encoding of a matrix of the layers."""
+        """The encoding of a matrix of a layer."""
         layer = tensor.place.layer
         if self.mixture is None or layer is None:
             return self.body
@@ -69,21 +69,21 @@ class Recipe:
         return self.mixture.encoding_of(spot)
 
     def method_for(self, name: str) -> str:
-        """The method a tensor gets, by its canonical name."""
-        found = (r.method for r in self.rules if r.method is not None and fnmatchcase(name, r.pattern))
-        return next(found, self.method)
+        """The method of a tensor, by its canonical name."""
+        matches = (r.method for r in self.rules if r.method is not None and fnmatchcase(name, r.pattern))
+        return next(matches, self.method)
 
 
 @dataclass(frozen=True, slots=True)
 class RecipeFile:
-    """A recipe as a file has it, each part None where the file says nothing.
+    """Content of a recipe file; None for keys that it leaves out.
 
     Attributes:
-        description: when to use it and what size it gives.
+        description: purpose of the recipe, and the size of its results.
         to: containers.
         quant: type of the body.
         embedding: type of the embedding.
-        method: how codes are chosen.
+        method: name of a method, or `auto`.
         rules: exceptions by name.
     """
 
@@ -95,17 +95,17 @@ class RecipeFile:
     rules: tuple[Rule, ...]
 
 
-def of(quant: str, embedding: str | None = None, method: str = "auto", rules: tuple[Rule, ...] = ()) -> Recipe:
-    """A recipe in the words of a user, in any case.
+def of(quant: str, *, embedding: str | None = None, method: str = "auto", rules: tuple[Rule, ...] = ()) -> Recipe:
+    """A recipe from names of types and methods, in upper or lower case.
 
     Args:
         quant: one of `TYPES`, or `auto`.
         embedding: name of an encoding, None to let the container choose.
-        method: how codes are chosen.
+        method: name of a method, or `auto`.
         rules: exceptions by name.
 
     Raises:
-        UsageError: there is no such type or method.
+        UsageError: a type or method is unknown.
     """
     keep, mixture = quant.lower() == AUTO, MIXTURES.get(quant.lower())
     body = mixture.body if mixture else find("q4_0" if keep else quant, TYPES)
@@ -113,19 +113,19 @@ def of(quant: str, embedding: str | None = None, method: str = "auto", rules: tu
 
 
 def encoding_for(
-    recipe: Recipe, tensor: Tensor, config: TextConfig, default_embedding: str, allowed: frozenset[str]
+    recipe: Recipe, tensor: Tensor, config: TextConfig, *, default_embedding: str, allowed: frozenset[str]
 ) -> tuple[Encoding, str | None]:
-    """The encoding of a matrix, and why it is not the one asked for, if it is not.
+    """The encoding of a tensor, and the reason if it is not the requested one.
 
     Args:
-        recipe: what was asked for.
-        tensor: with two dimensions.
-        config: of the model.
-        default_embedding: what the container gives an embedding of which nothing is said.
-        allowed: encodings the container can hold.
+        recipe: the request.
+        tensor: matrix or table to be quantized.
+        config: dimensions of the model.
+        default_embedding: type of an embedding for which the recipe has none.
+        allowed: names of the encodings that the container can hold.
 
     Raises:
-        InputError: a type asked for by name cannot hold the tensor.
+        InputError: a type requested for this tensor cannot hold it.
     """
     columns, stored = tensor.columns, tensor.encoding
     by_rule = next((r.encoding for r in recipe.rules if r.encoding and fnmatchcase(tensor.name, r.pattern)), None)
@@ -148,20 +148,18 @@ def encoding_for(
         same = [e for e in (stored, *ENCODINGS.values()) if e.name in allowed and e.same_codes(stored)]
         if same:
             return same[0], None
-    wanted = ENCODINGS[default_embedding] if is_embedding else recipe.body_for(tensor, config)
-    if wanted.fits(columns):
-        return wanted, None
-    fallback = ENCODINGS[wanted.fallback or "f16"]
+    requested = ENCODINGS[default_embedding] if is_embedding else recipe.body_for(tensor, config)
+    if requested.fits(columns):
+        return requested, None
+    fallback = ENCODINGS[requested.fallback or "f16"]
     if not fallback.fits(columns) or fallback.name not in allowed:
         fallback = ENCODINGS["f16" if "f16" in allowed else "bf16"]
-    return (
-        fallback,
-        f"{fallback.label} instead of {wanted.label}, whose blocks of {wanted.block} do not fit rows of {columns}",
-    )
+    reason = f"whose blocks of {requested.block} do not fit rows of {columns}"
+    return fallback, f"{fallback.label} instead of {requested.label}, {reason}"
 
 
 def folder() -> Path:
-    """Where the recipes that come with gemmaq lie: in the package when installed, beside it in a clone."""
+    """Folder of the recipes that come with gemmaq: in the package when installed, next to it in a clone."""
     inside = Path(__file__).parents[1] / "recipes"
     return inside if inside.is_dir() else Path(__file__).parents[2] / "recipes"
 
@@ -170,8 +168,8 @@ def load(name: str) -> RecipeFile:
     """Read a recipe by the name of a shipped one or by its path.
 
     Raises:
-        NotFoundError: no such recipe.
-        UsageError: it is not TOML, or has a key or value that is not known.
+        NotFoundError: there is no such recipe.
+        UsageError: it is not TOML, or has an unknown key or value.
     """
     path = Path(name) if name.endswith(".toml") or "/" in name else folder() / f"{name}.toml"
     if not path.is_file():

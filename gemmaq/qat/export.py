@@ -79,7 +79,7 @@ def write_folder(
     from gemmaq.planning.request import Request
 
     check_output(out, 0, inputs=checkpoint.files, force=force)
-    request = Request(recipe.of("bf16", None, "nearest", ()), ("safetensors",))
+    request = Request(recipe.of("bf16", embedding=None, method="nearest", rules=()), ("safetensors",))
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", suffix=".partial", dir=out.parent) as room:
         changed = spilled(checkpoint, weights, Path(room) / _SOURCE)

@@ -68,7 +68,7 @@ def _as_it_is(checkpoint: Checkpoint, target: Format) -> Build:
 
 
 def _planned(checkpoint: Checkpoint, target: Format, quant: str, embedding: str | None) -> Build:
-    wanted = recipe.of(quant, embedding, method="nearest")
+    wanted = recipe.of(quant, embedding=embedding, method="nearest")
     plan = make_plan(checkpoint, Request(wanted, (target.name,), mmproj=None), target)
     table = next(tensor for tensor in plan.tensors if tensor.source.place.role == Role.EMBEDDING)
     model = _model(checkpoint, target, plan.tensor_bytes, table.nbytes)

@@ -83,7 +83,9 @@ def sweep(size: Size, share: int, odd: int) -> Iterator[tuple[Setting, Away | No
     if share > 1:
         settings = chance.sample(settings, len(settings) // share)
     plan = make_plan(
-        checkpoint_of(size), Request(recipe.of("q4_0", None, method="nearest"), ("gguf",), mmproj=None), gguf.FORMAT
+        checkpoint_of(size),
+        Request(recipe.of("q4_0", embedding=None, method="nearest"), ("gguf",), mmproj=None),
+        gguf.FORMAT,
     )
     with TemporaryDirectory() as folder, load(sparse_gguf(Path(folder) / "model.gguf", size.config, plan)) as model:
         for setting in itertools.chain(settings, itertools.islice(scattered(longest, chance), odd)):

@@ -103,7 +103,7 @@ def test_what_cannot_be_calibrated_is_told(checkpoint, model, text, tmp_path):
         sequences(checkpoint, text, wide)
     run("convert", model, "--quant", "q5_1", "-o", tmp_path / "five", "-q")
     five = open_source(str(tmp_path / "five"))
-    request = Request(of("auto", None, "gptq"), ("gguf", "mlx"))
+    request = Request(of("auto", embedding=None, method="gptq"), ("gguf", "mlx"))
     plans = make_plans(five, request, {})
     with (
         pytest.raises(InputError, match=r"would be Q5_1 in one container and Q4_0 in another"),

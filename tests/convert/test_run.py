@@ -24,7 +24,7 @@ def checkpoint(tiny: Path) -> Checkpoint:
 
 
 def conversion(checkpoint: Checkpoint, folder: Path, quant: str = "q4_0", method: str = "nearest") -> Conversion:
-    return Conversion(checkpoint, Request(of(quant, None, method), ("gguf", "mlx")), folder)
+    return Conversion(checkpoint, Request(of(quant, embedding=None, method=method), ("gguf", "mlx")), folder)
 
 
 def test_plans_are_carried_out_and_finished(checkpoint: Checkpoint, tmp_path: Path) -> None:

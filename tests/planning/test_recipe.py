@@ -35,7 +35,7 @@ def plan_of(name: str, size: str, container: str = "gguf") -> Plan:
     file = load(name)
     published = by_name(size)
     assert published is not None and file.quant is not None
-    recipe = of(file.quant, file.embedding, file.method or "auto", file.rules)
+    recipe = of(file.quant, embedding=file.embedding, method=file.method or "auto", rules=file.rules)
     text = replace(checkpoint_of(published), vision={})
     return make_plan(text, Request(recipe, (container,), mmproj=None), containers.writer(container).FORMAT)
 
@@ -64,7 +64,9 @@ def test_every_type_is_known_in_any_case(name: str) -> None:
         assert recipe.body == (ENCODINGS.get(name) or MIXTURES[name].body)
         assert (recipe.embedding, recipe.method, recipe.rules, recipe.keep) == (None, "auto", (), False)
     if name in ENCODINGS:
-        assert of("Auto", name.upper(), "NEAREST") == Recipe(ENCODINGS["q4_0"], ENCODINGS[name], "nearest", keep=True)
+        assert of("Auto", embedding=name.upper(), method="NEAREST") == Recipe(
+            ENCODINGS["q4_0"], ENCODINGS[name], "nearest", keep=True
+        )
 
 
 def test_an_unknown_type_is_told_those_that_are_known() -> None:
@@ -72,7 +74,7 @@ def test_an_unknown_type_is_told_those_that_are_known() -> None:
         of("q4_k_l")
     assert all(name in str(caught.value.hint) for name in (*ENCODINGS, *MIXTURES))
     with pytest.raises(UsageError, match="'q4_k_m'") as caught:  # an embedding is one matrix and cannot be mixed
-        of("q4_0", "q4_k_m")
+        of("q4_0", embedding="q4_k_m")
     assert "q4_k_m" not in str(caught.value.hint)
     with pytest.raises(UsageError, match="'best'"):
         of("q4_0", method="best")

@@ -54,7 +54,7 @@ def naive_inputs(
 def planned(
     checkpoint: Checkpoint, method: str = "gptq", quant: str = "q4_0", to: str = "gguf", rules: Any = ()
 ) -> list[Plan]:
-    return make_plans(checkpoint, Request(of(quant, None, method, rules), (to,)), {})
+    return make_plans(checkpoint, Request(of(quant, embedding=None, method=method, rules=rules), (to,)), {})
 
 
 def read_back(tensor) -> Any:

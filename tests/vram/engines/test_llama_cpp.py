@@ -41,7 +41,7 @@ def _llama_cpp(require: Callable[[bool, str], None]) -> None:
 def file_of(size: Size, path: Path, quant: str = "q4_0", embedding: str | None = None) -> Path:
     plan = make_plan(
         checkpoint_of(size),
-        Request(recipe.of(quant, embedding, method="nearest"), ("gguf",), mmproj=None),
+        Request(recipe.of(quant, embedding=embedding, method="nearest"), ("gguf",), mmproj=None),
         gguf.FORMAT,
     )
     return sparse_gguf(path, size.config, plan)

@@ -42,6 +42,7 @@ class Container:
         formats: formats that its artifacts have as checkpoints (`Checkpoint.format`), that of quantized ones first.
         commands: command lines that run it, for the model card.
         ollama: whether Ollama loads it, so that it gets a Modelfile and Ollama's parameters.
+        header_format: `format` in the metadata of its safetensors headers, None for other files.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Container:
     formats: tuple[str, ...]
     commands: tuple[Command, ...]
     ollama: bool = False
+    header_format: str | None = None
 
 
 CONTAINERS: dict[str, Container] = {
@@ -77,6 +79,7 @@ CONTAINERS: dict[str, Container] = {
             library="mlx",
             engine="mlx",
             formats=("mlx",),
+            header_format="mlx",
             commands=(
                 Command("mlx_lm.chat --model .", "mlx_lm.chat --model {repo}"),
                 Command("mlx_vlm.chat --model .", "mlx_vlm.chat --model {repo}", vision=True),
@@ -89,6 +92,7 @@ CONTAINERS: dict[str, Container] = {
             library="transformers",
             engine="vllm",
             formats=("compressed-tensors", "safetensors"),
+            header_format="pt",
             commands=(Command("vllm serve .", "vllm serve {repo}"),),
         ),
     )

@@ -11,6 +11,7 @@ from gemmaq.checkpoint import Checkpoint
 from gemmaq.errors import InputError, NotFoundError
 from gemmaq.files.names import is_mmproj, shards_of, split_type, stem
 from gemmaq.files.text import read_json
+from gemmaq.planning.containers import CONTAINERS, of_checkpoint_format
 from gemmaq.sources.open import open_source
 
 
@@ -108,11 +109,13 @@ def read_artifact(artifact: Path) -> Artifact:
 
 def _container(checkpoint: Checkpoint, weights: Path) -> str:
     """The container of an artifact. An MLX folder in BF16 differs from a safetensors folder in its header only."""
-    if checkpoint.format in ("gguf", "mlx"):
-        return checkpoint.format
+    container = of_checkpoint_format(checkpoint.format)
+    if container.header_format is None:
+        return container.name
     with weights.open("rb") as file:
         metadata = json.loads(file.read(int.from_bytes(file.read(8), "little"))).get("__metadata__")
-    return "mlx" if isinstance(metadata, dict) and metadata.get("format") == "mlx" else "safetensors"
+    mark = metadata.get("format") if isinstance(metadata, dict) else None
+    return next((c.name for c in CONTAINERS.values() if mark is not None and c.header_format == mark), container.name)
 
 
 def _source(path: Path) -> tuple[str | None, str | None]:

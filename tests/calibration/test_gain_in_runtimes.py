@@ -1,4 +1,4 @@
-"""What error feedback gains, as real llama.cpp and real mlx-lm see it: the 270M in Q4_0, calibrated, on other text."""
+"""Gain of GPTQ in real llama.cpp and mlx-lm: the 270M in Q4_0, calibrated on one text and measured on another."""
 
 from __future__ import annotations
 

@@ -190,7 +190,7 @@ def test_scales_of_the_first_group_are_searched_with_the_inputs_sizes(name, weig
 
 
 def test_feedback_is_that_of_the_paper(weights, inputs, device):
-    """The same, plainly: H^-1 in f64, its upper Cholesky factor, a column at a time, with the scales chosen."""
+    """GPTQ as the paper has it: H^-1 in f64, its upper Cholesky factor, column by column, with the scales chosen."""
     encoding = ENCODINGS["q4_0"]
     values = solved(weights, inputs, encoding, device, settings=Settings(0.01, act_order=False))
     scales = np.repeat(values.scales, 32, axis=1).astype(np.float64)
@@ -277,7 +277,7 @@ def test_inputs_that_are_not_finite_are_told(value, at, inputs, device):
 
 
 def stored(values: Quantized, encoding: Encoding, folder: Path) -> Quantized:
-    """What lies on disk of it."""
+    """The content of the stored files."""
     from gemmaq.checkpoint import plain
 
     shape = values.codes.shape

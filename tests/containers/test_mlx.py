@@ -122,7 +122,7 @@ def test_tokenizer_files_are_taken_over_verbatim(tiny: Path, gemmaq, tmp_path: P
 
 
 def mlx_quantized(folder: Path, bits: int, group: int) -> dict[str, Any]:
-    """What mlx makes of a BF16 folder: name -> array."""
+    """A BF16 folder quantized by mlx: name -> array."""
     import mlx.core as mx
     from mlx import nn
     from mlx.utils import tree_flatten

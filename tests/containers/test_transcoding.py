@@ -18,7 +18,7 @@ BLOCK_BYTES = {"q4_0": 18, "q4_1": 20, "q5_0": 22, "q8_0": 34}
 SCALE_BYTES = {"q4_0": 2, "q4_1": 4, "q5_0": 2, "q8_0": 2}
 EMBEDDING = "token_embd.weight"
 MATRICES = 126
-"""Of the layers of the 270M."""
+"""Matrices in the layers of the 270M."""
 
 
 def convert(source: Path, out: Path, *options: object) -> Path:
@@ -139,7 +139,7 @@ def test_several_containers_hold_what_each_holds_alone(options: tuple[str, ...],
 
 
 def test_one_run_gives_one_model(tiny: Path, tmp_path: Path) -> None:
-    """What the MLX and the compressed-tensors folder hold is what the GGUF beside them holds."""
+    """The MLX and the compressed-tensors folder hold the weights of the GGUF file of the same run."""
     run("convert", tiny, "--recipe", "everywhere", "-o", tmp_path / "all")
     file = next((tmp_path / "all/gguf").glob("*.gguf"))
     for name in ("mlx", "safetensors"):

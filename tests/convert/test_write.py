@@ -1,4 +1,4 @@
-"""What must not change a result (threads, shards, spelling of the source); split files and heads, there and back."""
+"""Threads, shards and the spelling of the source do not change a result; split files and heads make a round trip."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def model(tmp_path: Path) -> Path:
 
 
 def convert(source: Path, out: Path, *options: object) -> dict[str, bytes]:
-    """What the containers of a conversion wrote: name -> content."""
+    """Files of a conversion without its record and card: name -> content."""
     run("convert", source, "-o", out, *options)
     return contained(out)
 

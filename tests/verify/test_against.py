@@ -18,7 +18,7 @@ from kinds import KINDS, folders
 
 
 def report(artifact: Path, against: Path, code: int = 0, *options: object) -> list[dict[str, Any]]:
-    """What is said of each artifact."""
+    """The JSON entry of each artifact."""
     done = run("verify", artifact, "--against", against, "--json", *options, code=code)
     said = json.loads(done.stdout)
     assert said["ok"] is (code == 0) and said["against"] == str(against)

@@ -20,7 +20,7 @@ from inprocess import run
 from kinds import KINDS, folders
 
 FLIPS = {kind: 20 if "seeing" in kind else 60 for kind in KINDS}
-"""Of bits in each kind; those that see have a large tokenizer."""
+"""Number of bits flipped in each kind of artifact; those with vision have a large tokenizer."""
 
 
 @pytest.fixture

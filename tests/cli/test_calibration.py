@@ -37,7 +37,7 @@ def test_no_basis_without_a_calibrated_method() -> None:
 )
 def test_options_without_a_method_are_refused(method: str, settings: dict[str, Any], words: str) -> None:
     with pytest.raises(UsageError, match=words):
-        read(of("q4_0", None, method), None, None, NOTHING | settings)
+        read(of("q4_0", embedding=None, method=method), None, None, NOTHING | settings)
 
 
 def test_the_environment_may_bound_tokens_of_any_conversion(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -47,7 +47,7 @@ def test_the_environment_may_bound_tokens_of_any_conversion(monkeypatch: pytest.
 
 def test_text_is_read_for_rules_too(text: Path) -> None:
     pytest.importorskip("torch")
-    recipe = of("q4_0", None, "nearest", (Rule("*.down_proj.weight", None, "gptq"),))
+    recipe = of("q4_0", embedding=None, method="nearest", rules=(Rule("*.down_proj.weight", None, "gptq"),))
     basis = read(recipe, [text], None, NOTHING | {"context": 32, "damping": 0.02})
     assert basis is not None and basis.text is not None and basis.imatrix is None
     assert basis.calibration.texts == ("letters.txt",)
@@ -59,9 +59,9 @@ def test_text_is_read_for_rules_too(text: Path) -> None:
 
 def test_an_importance_matrix_is_no_basis_for_gptq(text: Path) -> None:
     with pytest.raises(UsageError, match="--imatrix is for method importance only"):
-        read(of("q4_0", None, "gptq"), None, text, NOTHING)
+        read(of("q4_0", embedding=None, method="gptq"), None, text, NOTHING)
     with pytest.raises(UsageError, match="exclude each other"):
-        read(of("q4_0", None, "importance"), [text], text, NOTHING)
+        read(of("q4_0", embedding=None, method="importance"), [text], text, NOTHING)
 
 
 def test_another_text_than_on_record_is_refused(text: Path) -> None:

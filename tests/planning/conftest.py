@@ -40,7 +40,7 @@ def plan(checkpoint: Checkpoint) -> Planner:
         source: Checkpoint = checkpoint,
         **options: object,
     ) -> Plan:
-        request = Request(of(quant, embedding, method), (container,), **options)  # type: ignore[arg-type]
+        request = Request(of(quant, embedding=embedding, method=method), (container,), **options)  # type: ignore[arg-type]
         return make_plan(source, request, containers.writer(container).FORMAT, fits=fits, shared=shared)
 
     return planned

@@ -29,7 +29,7 @@ FLOORS = (
 ENTRANCE = "__main__.py"
 LOOSE = (ENTRANCE, "errors.py", "jit.py", "progress.py")
 COMPILED = "compiled"
-FAMILY = re.compile(r"gemma.?3|siglip", re.IGNORECASE)
+FAMILY = re.compile(r"gemma.?\d|siglip", re.IGNORECASE)
 TENSORS = re.compile(r"embed_tokens|lm_head|model\.layers|self_attn|(up|down|gate|[qkvo])_proj")
 CLASSES = re.compile(r"For[A-Z][A-Za-z]*(LM|Generation)\b|\bGemma[A-Z0-9]\w*(Model|Config|Layer|Tokenizer|Embedding)")
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from gemmaq.checkpoint import Checkpoint
-from gemmaq.files.names import is_mmproj, stem
+from gemmaq.files.names import is_mmproj, split_type, stem
 from gemmaq.models.config import TextConfig
 from gemmaq.models.family import Family
 from gemmaq.models.identity import identify
@@ -218,4 +218,10 @@ def _local(model: Model) -> list[str]:
 def _published(model: Model, repo: str) -> list[str]:
     """Commands for the model in a repository."""
     commands = [command for command in model.container.commands if model.vision or not command.vision]
-    return [command.hub.format(repo=repo, type=model.body.upper()) for command in commands]
+    return [command.hub.format(repo=repo, type=_type_of_files(model)) for command in commands]
+
+
+def _type_of_files(model: Model) -> str:
+    """Type that runtimes choose a file of a repository by: as in the file's name, where a mixture has its own."""
+    types = (split_type(stem(name))[1] for name in model.files if name.endswith(".gguf") and not is_mmproj(name))
+    return next((kind for kind in types if kind is not None), model.body.upper())

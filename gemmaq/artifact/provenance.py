@@ -194,18 +194,18 @@ def _provenance(value: Mapping[str, Any]) -> Provenance:
     if choices["scales"] not in ("bf16", "f16") or choices["mmproj"] not in (*MMPROJ, None):
         raise ValueError(f"scales {choices['scales']!r:.20}, mmproj {choices['mmproj']!r:.20}")
     request = Request(
-        recipe.of(
+        recipe=recipe.of(
             _text(choices["quant"]),
             embedding=embedding.name if embedding else None,
             method=_text(choices["method"]),
             rules=rules,
         ),
-        tuple(containers.check(_text(name)) for name in choices["to"]),
-        bool(choices["portable"]),
-        choices["scales"],
-        choices["mmproj"],
-        None if limit is None else _count(limit),
-        _calibration(choices.get("calibration")),
+        to=tuple(containers.check(_text(name)) for name in choices["to"]),
+        portable=bool(choices["portable"]),
+        scales=choices["scales"],
+        mmproj=choices["mmproj"],
+        shard_bytes=None if limit is None else _count(limit),
+        calibration=_calibration(choices.get("calibration")),
     )
     files = tuple(Listed(_text(f["path"]), _count(f["bytes"]), _text(f["sha256"])) for f in value["files"])
     tensors = tuple(
@@ -213,13 +213,13 @@ def _provenance(value: Mapping[str, Any]) -> Provenance:
         for t in value["tensors"]
     )
     return Provenance(
-        _text(value["gemmaq"]),
-        _text(source["name"]),
-        _maybe_text(source["repo"]),
-        containers.check(_text(value["container"])),
-        request,
-        files,
-        tensors,
+        version=_text(value["gemmaq"]),
+        name=_text(source["name"]),
+        repo=_maybe_text(source["repo"]),
+        container=containers.check(_text(value["container"])),
+        request=request,
+        files=files,
+        tensors=tensors,
     )
 
 
@@ -229,12 +229,12 @@ def _calibration(value: Any) -> Calibration | None:
     if _count(value["context"]) < 2:
         raise ValueError(f"calibration on sequences of {value['context']}")
     return Calibration(
-        tuple(_text(name) for name in value["texts"]),
-        _text(value["digest"]),
-        _count(value["tokens"]),
-        _count(value["context"]),
-        float(value["damping"]),
-        _text(value["order"]),
+        texts=tuple(_text(name) for name in value["texts"]),
+        digest=_text(value["digest"]),
+        tokens=_count(value["tokens"]),
+        context=_count(value["context"]),
+        damping=float(value["damping"]),
+        order=_text(value["order"]),
     )
 
 

@@ -163,13 +163,13 @@ def convert(
     settings = {"tokens": calibration_tokens, "context": calibration_context, "damping": damping, "order": order}
     basis = calibration.read(chosen, text, imatrix, settings)
     request = Request(
-        chosen,
-        _containers(to, file),
-        portable,
-        scales.lower(),
-        _mmproj(mmproj),
-        limit,
-        basis.calibration if basis else None,
+        recipe=chosen,
+        to=_containers(to, file),
+        portable=portable,
+        scales=scales.lower(),
+        mmproj=_mmproj(mmproj),
+        shard_bytes=limit,
+        calibration=basis.calibration if basis else None,
     )
     checkpoint = opened(source, dry_run, shown.silent)
     conversion = Conversion(checkpoint, request, output or _default_folder(checkpoint, request), basis)

@@ -10,13 +10,14 @@ import typer
 from gemmaq.cli import calibration, console
 from gemmaq.cli.console import Output
 from gemmaq.cli.options import Device, Json, Threads, cores, opened, quiet_option
+from gemmaq.models.samples import SAMPLE
 
 
 def imatrix(
     *,
     source: Annotated[
         str,
-        typer.Argument(metavar="SOURCE", help="Folder, .gguf file, repository (org/name), or sample:gemma-3-270m."),
+        typer.Argument(metavar="SOURCE", help=f"Folder, .gguf file, repository (org/name), or {SAMPLE.source}."),
     ],
     output: Annotated[
         Path, typer.Option("-o", "--output", metavar="FILE", help="File to write, such as imatrix.gguf.")

@@ -12,6 +12,7 @@ import typer
 from gemmaq.cli import console
 from gemmaq.cli.console import Output
 from gemmaq.cli.options import Json, quiet_option
+from gemmaq.models.samples import SAMPLE
 
 if TYPE_CHECKING:
     from gemmaq.checkpoint import Checkpoint
@@ -25,7 +26,7 @@ def inspect(
         typer.Argument(
             metavar="SOURCE",
             help="A folder (Hugging Face, MLX, compressed-tensors), a .gguf file, a repository on the Hub (org/name, "
-            "only headers are read), or sample:gemma-3-270m.",
+            f"only headers are read), or {SAMPLE.source}.",
         ),
     ],
     tensors: Annotated[bool, typer.Option("--tensors", help="List every tensor.")] = False,

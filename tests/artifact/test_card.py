@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from gemmaq.artifact import sums
+from gemmaq.artifact import card, sums
+from gemmaq.sources.open import open_source
 from inprocess import run
 from kinds import folders
 
@@ -56,3 +58,18 @@ def test_what_the_card_says_of_the_files_is_not_said_of_what_is_made_of_them(
     keys = read_gguf(next((tmp_path / "gguf").glob("*.gguf")))[0]
     assert "general.tags" not in keys and "de" in str(keys["general.languages"])
     assert "language:\n- de\n" in (tmp_path / "gguf/README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("files", "kind"),
+    [
+        (("model-Q4_K_M.gguf",), "Q4_K_M"),
+        (("mmproj-model-F16.gguf", "model-Q8_0-00001-of-00002.gguf"), "Q8_0"),
+        (("model.gguf",), "Q4_0"),
+    ],
+)
+def test_a_repository_is_run_by_the_type_that_its_files_are_named_by(
+    files: tuple[str, ...], kind: str, made: dict[str, Path]
+) -> None:
+    model = replace(card.of_checkpoint(open_source(str(made["gguf"])), made["gguf"]), files=files)
+    assert f"llama-server -hf me/model:{kind}\n" in card.text("me/model", [model], [], memory=lambda _: "")

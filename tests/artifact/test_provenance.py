@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,13 @@ import pytest
 
 from damage import contained, edit_json
 from gemmaq import __version__
-from gemmaq.artifact import sums
+from gemmaq.artifact import provenance, sums
+from gemmaq.convert.run import Conversion, Options, prepare
+from gemmaq.convert.run import run as convert
+from gemmaq.encodings import ENCODINGS
+from gemmaq.planning.recipe import Rule, of
+from gemmaq.planning.request import Calibration, Request
+from gemmaq.sources.open import open_source
 from inprocess import run
 from kinds import KINDS, folders
 
@@ -92,3 +99,25 @@ def test_a_source_that_changes_its_config_has_other_digests(source: Path, tmp_pa
     assert contained(tmp_path / "0") == contained(tmp_path / "1")
     assert document(tmp_path / "0")["tensors"] == document(tmp_path / "1")["tensors"]
     assert document(tmp_path / "0")["source"] != document(tmp_path / "1")["source"]
+
+
+def test_every_field_of_a_request_comes_back_from_gemmaq_json(sources: dict[str, Path], tmp_path: Path) -> None:
+    """A field that is forgotten there would make `verify --against` derive other bytes."""
+    rules = (Rule("*.layers.0.*", ENCODINGS["q8_0"], "nearest"),)
+    request = Request(
+        recipe=of("q4_0", embedding="q8_0", method="nearest", rules=rules),
+        to=("gguf", "mlx"),
+        portable=True,
+        scales="f16",
+        mmproj=None,
+        shard_bytes=123_456,
+        calibration=Calibration(("a.txt",), "0" * 64, tokens=99, context=33, damping=0.5, order="columns"),
+    )
+    usual = Request(of("q5_0"), ("mlx",))
+    same = [field.name for field in fields(Request) if getattr(request, field.name) == getattr(usual, field.name)]
+    assert not same, f"give these fields a value of their own above: {same}"
+    conversion = Conversion(open_source(str(sources["gguf"])), request, tmp_path / "out")
+    convert(conversion, prepare(conversion).plans, Options(threads=1))
+    for container in request.to:
+        record = provenance.read(tmp_path / "out" / container)
+        assert record is not None and record.request == request

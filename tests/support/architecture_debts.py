@@ -2,9 +2,4 @@
 
 from __future__ import annotations
 
-DEBTS: dict[str, tuple[str, ...]] = {
-    "only models/ names a family": (
-        "cli/imatrix.py",
-        "cli/inspect.py",
-    ),
-}
+DEBTS: dict[str, tuple[str, ...]] = {}

@@ -6,28 +6,28 @@ A source becomes an artifact in one direction, with no way back:
 
 `sources` turns a repository, a folder, a .gguf file or the sample into a `checkpoint`: tensors that are read lazily,
 under canonical names and with roles. `planning` decides the name, the type, the method and the bytes of every tensor.
-The plan is the single truth: --dry-run, size tables, memory estimates and real runs all read it. `calibration` runs
+Sizes, --dry-run, memory estimates and real runs are all computed from the plan. `calibration` runs
 the model and completes the plan with importances and solved codes. `containers` lay the tensors out in files, `convert`
 writes them slab by slab, and `artifact` adds checksums, provenance and the model card.
 
 Three questions about a tensor never mix. Which numbers can be represented is its type (`encodings`), which code each
 weight gets is its method (`methods`, and `calibration` for GPTQ), how the bytes lie in a file is its container
-(`containers`). So one set of codes serves every runtime.
+(`containers`). So one set of codes serves every runtime whose container holds the type.
 
-Rooms stand on floors, and imports only go down: a room imports rooms below it and its own files. No two rooms of one
-floor know each other.
+Rooms stand on floors, and imports only go down: a room imports rooms below it and its own files. Rooms of one floor
+do not import each other.
 
     9  cli                                        commands, output, exit codes: the only room that prints
     8  qat, evaluate, verify                      use cases of their own
     7  convert, runtimes                          run.py is the pipeline; hand-off to Ollama, LM Studio
     6  containers, calibration, artifact, vram    file formats; GPTQ, imatrix; a finished folder; GPU memory
-    5  planning, inference, sources               what every tensor becomes; running a model in torch; opening a source
+    5  planning, inference, sources               what every tensor becomes; running a model in torch, and its texts; opening a source
     4  checkpoint, methods                        tensors of any layout; rows of weights to codes, without torch
     3  models                                     all that is known of each model family, and nowhere else
     2  encodings, files, charts, hub              types and their kernels; bytes; drawings; huggingface_hub
     1  errors, jit, progress                      exceptions with exit codes; numba; progress callbacks
 
-Where the next line goes: a type is a file in `encodings` and an entry in its registry; likewise a container in
+Where to add something: a type is a file in `encodings` and an entry in its registry; likewise a container in
 `containers`, a method in `methods` or `calibration`, an engine in `vram/engines`, a runtime in `runtimes`, a model
 family in `models`. No other room names a tensor, an architecture or a Hugging Face class: it asks the family, or a
 tensor for its role. `.github/CONTRIBUTING.md` lists the files, and tests/test_architecture.py checks the floors.

@@ -21,7 +21,7 @@ do not import each other.
     8  qat, evaluate, verify                      use cases of their own
     7  convert, runtimes                          run.py is the pipeline; hand-off to Ollama, LM Studio
     6  containers, calibration, artifact, vram    file formats; GPTQ, imatrix; a finished folder; GPU memory
-    5  planning, inference, sources               what every tensor becomes; running a model in torch, and its texts; opening a source
+    5  planning, inference, sources               type and method of every tensor; torch and texts; opening a source
     4  checkpoint, methods                        tensors of any layout; rows of weights to codes, without torch
     3  models                                     all that is known of each model family, and nowhere else
     2  encodings, files, charts, hub              types and their kernels; bytes; drawings; huggingface_hub

@@ -91,13 +91,13 @@ def draw(
         FigureCanvasAgg(figure)
         axes = figure.add_subplot()
         ends = _plot(axes, lines)
-        start, end = lines[0].points[0][0], max(line.points[-1][0] for line in lines)
+        start, end = min(line.points[0][0] for line in lines), max(line.points[-1][0] for line in lines)
         highest = top if top is not None else max(point[1] for line in lines for point in line.points)
         shown = [level for level in levels if level[1] <= 1.6 * highest] or list(levels)[:1]
         axes.set_ylim(0, 1.06 * max([highest, *(height for _, height in shown)]) or 1.0)
         for _, height in shown:
             axes.axhline(height, color=_MARK, linewidth=1, linestyle=(0, (2, 2)), zorder=0)
-        _scale(axes, start, end, powers_of_two)
+        _scale(axes, start, end, powers_of_two=powers_of_two)
         axes.set_title(labels.title, loc="left", fontweight="bold", pad=14)
         axes.set_xlabel(labels.x)
         axes.set_ylabel(labels.y)
@@ -130,7 +130,7 @@ def _plot(axes: Axes, lines: Sequence[Line]) -> list[tuple[str, float, str]]:
     return ends
 
 
-def _scale(axes: Axes, start: float, end: float, powers_of_two: bool) -> None:
+def _scale(axes: Axes, start: float, end: float, *, powers_of_two: bool) -> None:
     """Set the range of the x axis, and its marks where it is logarithmic."""
     from matplotlib.ticker import FuncFormatter, NullLocator
 

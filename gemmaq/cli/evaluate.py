@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,8 +11,7 @@ import typer
 from gemmaq import __version__
 from gemmaq.cli import console
 from gemmaq.cli.console import Output
-from gemmaq.cli.options import Device, Json, Threads, cores, count, opened, quiet_option
-from gemmaq.errors import OutputError
+from gemmaq.cli.options import Device, Json, Threads, check_file, cores, count, opened, quiet_option
 
 if TYPE_CHECKING:
     from gemmaq.checkpoint import Checkpoint
@@ -86,10 +84,10 @@ def evaluate(
     require_torch("evaluate")
     check_lengths(context, tokens)
     if report is not None:
-        _check_report(report, force)
+        check_file(report, force)
     text = read(texts)
     checkpoints = _open([reference, *models], dry_run, shown.silent)
-    chunks = _chunks(checkpoints, text, context, tokens)
+    chunks = _chunks(checkpoints, text, context=context, tokens=tokens)
     if dry_run:
 
         def show_plan() -> None:
@@ -125,16 +123,6 @@ def evaluate(
     )
 
 
-def _check_report(report: Path, force: bool) -> None:
-    """Refuse a report that could not be written, before any work."""
-    if os.path.lexists(report) and not force:
-        raise OutputError(f"{report} exists", "choose another name, or replace it with --force")
-    if report.is_dir():
-        raise OutputError(f"{report} is a folder", "name a file in it")
-    if not report.absolute().parent.is_dir():
-        raise OutputError(f"the folder of {report} does not exist", "make it first")
-
-
 def _open(sources: Sequence[str], dry_run: bool, quiet: bool) -> list[Checkpoint]:
     """Open every source once, and warn of what is odd about it."""
     checkpoints: dict[str, Checkpoint] = {}
@@ -146,7 +134,7 @@ def _open(sources: Sequence[str], dry_run: bool, quiet: bool) -> list[Checkpoint
     return [checkpoints[source] for source in sources]
 
 
-def _chunks(checkpoints: Sequence[Checkpoint], text: Text, context: int, tokens: int) -> Chunks:
+def _chunks(checkpoints: Sequence[Checkpoint], text: Text, *, context: int, tokens: int) -> Chunks:
     """Check the models against the reference, the first of them, and cut the text with its tokenizer."""
     from gemmaq.evaluate.chunks import cut
     from gemmaq.evaluate.run import check_model
@@ -154,7 +142,7 @@ def _chunks(checkpoints: Sequence[Checkpoint], text: Text, context: int, tokens:
 
     for checkpoint in checkpoints:
         check_model(checkpoint, checkpoints[0], context)
-    return cut(text, load_encoder(checkpoints[0]), context, tokens)
+    return cut(text, load_encoder(checkpoints[0]), context=context, tokens=tokens)
 
 
 def _plan(reference: str, models: Sequence[str], chunks: Chunks) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import typer
 
 from gemmaq.cli import calibration, console
 from gemmaq.cli.console import Output
-from gemmaq.cli.options import Device, Json, Threads, cores, opened, quiet_option
+from gemmaq.cli.options import Device, Json, Threads, check_file, cores, opened, quiet_option
 from gemmaq.models.samples import SAMPLE
 
 
@@ -41,7 +41,6 @@ def imatrix(
     """
     from gemmaq.calibration.complete import Resources, importance, sequences
     from gemmaq.calibration.imatrix import document
-    from gemmaq.errors import OutputError
     from gemmaq.files.atomic import write_file
 
     settings = {"tokens": calibration_tokens, "context": calibration_context}
@@ -49,10 +48,7 @@ def imatrix(
         "imatrix", text, {name: value for name, value in settings.items() if value is not None}
     )
     assert basis.text is not None
-    if output.exists() and not force:
-        raise OutputError(f"{output} exists", "choose another -o, or replace it with --force")
-    if output.is_dir() or not output.absolute().parent.is_dir():  # here, for what follows takes its time
-        raise OutputError(f"{output} cannot be written", "name a file in a folder that is there")
+    check_file(output, force)
     shown = Output("imatrix", as_json, quiet)
     checkpoint = opened(source, dry_run, shown.silent)
     tokens = sequences(checkpoint, basis.text, basis.calibration)

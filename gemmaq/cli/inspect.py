@@ -48,13 +48,13 @@ def inspect(
 
 
 def _facts(checkpoint: Checkpoint, with_tensors: bool) -> dict[str, Any]:
-    """Everything there is to say, in bytes and counts."""
+    """The JSON object: sizes in bytes, counts, names."""
     from gemmaq.models.config import global_layers
     from gemmaq.models.families import size_label
     from gemmaq.planning.survey import detect_grids
 
     config = checkpoint.config
-    verdicts = detect_grids(checkpoint) if checkpoint.weights_here else {}
+    fits = detect_grids(checkpoint) if checkpoint.weights_here else {}
     counts = Counter(t.encoding.name for t in checkpoint.tensors.values())
     sizes: Counter[str] = Counter()
     for tensor in checkpoint.tensors.values():
@@ -85,32 +85,32 @@ def _facts(checkpoint: Checkpoint, with_tensors: bool) -> dict[str, Any]:
         },
         "tokenizer": _tokenizer(checkpoint),
         "qat_name": "qat" in checkpoint.name.lower(),
-        "grid": _grid(verdicts),
+        "grid": _grid(fits),
         "notes": list(checkpoint.notes),
     }
     if with_tensors:
         facts["tensors"] = [
             {"name": t.name, "shape": list(t.shape), "type": t.encoding.name, "bytes": t.nbytes}
-            | ({"grid": asdict(verdicts[t.name])} if t.name in verdicts else {})
+            | ({"grid": asdict(fits[t.name])} if t.name in fits else {})
             for t in checkpoint.tensors.values()
         ]
     return facts
 
 
-def _grid(verdicts: Mapping[str, GridFit]) -> dict[str, Any]:
-    """How many matrices lie on the grid of which rule, and how well it explains them at worst."""
-    found = {name: verdict for name, verdict in verdicts.items() if verdict.rule is not None}
-    rules = Counter(str(verdict.rule) for verdict in found.values())
+def _grid(fits: Mapping[str, GridFit]) -> dict[str, Any]:
+    """Number of matrices on a grid by the rule of their scales, and their largest residual."""
+    fitted = [fit for fit in fits.values() if fit.rule is not None]
+    rules = Counter(str(fit.rule) for fit in fitted)
     return {
-        "matrices": len(verdicts),
-        "on_grid": sum(verdict.on_grid for verdict in found.values()),
+        "matrices": len(fits),
+        "on_grid": sum(fit.on_grid for fit in fitted),
         "rules": dict(rules.most_common()),
-        "residual": max((verdict.residual for verdict in found.values()), default=None),
+        "residual": max((fit.residual for fit in fitted), default=None),
     }
 
 
 def _tokenizer(checkpoint: Checkpoint) -> dict[str, Any]:
-    """Vocabulary, special ids and template; what is wrong with it where it cannot be read."""
+    """Vocabulary size, special tokens and chat template, or the error if the tokenizer cannot be read."""
     from gemmaq.errors import GemmaqError
 
     try:
@@ -162,7 +162,7 @@ def _show(checkpoint: Checkpoint, with_tensors: bool) -> None:
 
 
 def _grid_rows(grid: dict[str, Any], qat_name: bool) -> list[tuple[str, str]]:
-    """What there is to say of quantization-aware training."""
+    """Rows about grids: whether the weights were trained for int4, or come from a quantized file."""
     rules = ", ".join(f"{count} {rule}" for rule, count in grid["rules"].items())
     if grid["on_grid"]:
         return [

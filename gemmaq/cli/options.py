@@ -6,11 +6,13 @@ import os
 import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from gemmaq.cli import console
+from gemmaq.errors import OutputError
 
 if TYPE_CHECKING:
     from gemmaq.checkpoint import Checkpoint
@@ -59,6 +61,20 @@ Threads = Annotated[
         help="Number of worker threads. Default: one for each core.",
     ),
 ]
+
+
+def check_file(path: Path, force: bool) -> None:
+    """Refuse a file that could not be written, before any work.
+
+    Raises:
+        OutputError: It exists and is not to be replaced, is a folder, or has no folder.
+    """
+    if path.is_dir():
+        raise OutputError("cannot be written: it is a folder", "name a file in it", path=path)
+    if os.path.lexists(path) and not force:
+        raise OutputError("exists", "choose another name, or replace it with --force", path=path)
+    if not path.absolute().parent.is_dir():
+        raise OutputError("cannot be written: its folder does not exist", "make the folder first", path=path)
 
 
 def opened(source: str, dry_run: bool, quiet: bool) -> Checkpoint:

@@ -75,7 +75,7 @@ def check_lengths(context: int, tokens: int) -> None:
         raise UsageError(f"--tokens {tokens} is less than one chunk of {context} scores", f"--tokens {each} or more")
 
 
-def cut(text: Text, encoder: Encoder, context: int, tokens: int) -> Chunks:
+def cut(text: Text, encoder: Encoder, *, context: int, tokens: int) -> Chunks:
     """Cut a text into chunks, spread evenly over it.
 
     Args:

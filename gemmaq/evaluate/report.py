@@ -168,7 +168,7 @@ def _weights(page: Page) -> str:
     for model, errors, cells in zip(page.models, page.errors, maps, strict=True):
         content.append(f"<h3>{escape(model.label)}</h3>\n")
         if any(tensor.square_error for tensor in errors):
-            content.append(_heat_map(model.label, errors, cells, most))
+            content.append(_heat_map(model.label, errors, cells, most=most))
         else:
             content.append('<p class="soft">All weights are the reference\'s.</p>\n')
     about = (
@@ -179,7 +179,9 @@ def _weights(page: Page) -> str:
     return _section("Error of the weights", about, "".join(content))
 
 
-def _heat_map(label: str, errors: Sequence[Compared], cells: Mapping[str, Sequence[float | None]], most: float) -> str:
+def _heat_map(
+    label: str, errors: Sequence[Compared], cells: Mapping[str, Sequence[float | None]], *, most: float
+) -> str:
     """The map of a model's errors by layer, a line for all other tensors, and the numbers."""
     sums = {kind: _percent(_together(group)) for kind, group in by_kind(errors).items()}
     rows = [(short, cells[kind], sums[kind]) for kind, short in _MATRICES.items() if kind in cells]

@@ -79,7 +79,7 @@ def evaluate(
 
     with ExitStack() as stack:
         decoders = [stack.enter_context(decoder(model, device)) for model in models]
-        hidden = [_cached_states(decoders[0], chunks, progress, cache_folder)]
+        hidden = [_cached_states(decoders[0], chunks, progress, folder=cache_folder)]
         hidden += [last_hidden_states(decoder, chunks, progress) for decoder in decoders[1:]]
         return score(decoders, hidden, chunks.targets, progress=progress)
 
@@ -96,7 +96,7 @@ def last_hidden_states(decoder: Decoder, chunks: Chunks, progress: ProgressCallb
     return np.concatenate(normed).reshape(chunks.scored, -1)
 
 
-def _cached_states(decoder: Decoder, chunks: Chunks, progress: ProgressCallback, folder: Path | None) -> F32:
+def _cached_states(decoder: Decoder, chunks: Chunks, progress: ProgressCallback, *, folder: Path | None) -> F32:
     """Last hidden states of the reference, from the cache if it has them."""
     if folder is None:
         return last_hidden_states(decoder, chunks, progress)

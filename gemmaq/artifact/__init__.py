@@ -1,1 +1,1 @@
-"""What goes out with an artifact: checksums, provenance, a model card, settings for runtimes."""
+"""Everything in an artifact apart from its weights: checksums, provenance, the model card, settings for runtimes."""

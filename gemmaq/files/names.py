@@ -1,4 +1,4 @@
-"""What the name of a weight file tells: its shard, its quantization type, and whether it is an mmproj file."""
+"""Names of weight files: shards, quantization types, mmproj files."""
 
 from __future__ import annotations
 

@@ -45,39 +45,39 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def source_of(artifact: Path) -> dict[str, Any]:
-    said: dict[str, Any] = json.loads((artifact / "gemmaq.json").read_text())["source"]
-    return said
+    source_record: dict[str, Any] = json.loads((artifact / "gemmaq.json").read_text())["source"]
+    return source_record
 
 
-def is_true(said: dict[str, Any], model: Path) -> None:
+def is_true(source_record: dict[str, Any], model: Path) -> None:
     """Every file of the source with its digest."""
-    wanted = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in model.iterdir() if path.is_file()}
-    assert {file["path"]: file["sha256"] for file in said["files"]} == wanted
-    assert all(file["bytes"] == (model / file["path"]).stat().st_size for file in said["files"])
+    expected = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in model.iterdir() if path.is_file()}
+    assert {file["path"]: file["sha256"] for file in source_record["files"]} == expected
+    assert all(file["bytes"] == (model / file["path"]).stat().st_size for file in source_record["files"])
 
 
 def test_the_cache_knows_repository_commit_and_digests(
     hub: FakeHub, here: Here, model: Path, sha: str, read: list[str], tmp_path: Path
 ) -> None:
     here.run("convert", REPO, "-q", "-o", tmp_path / "out")
-    said = source_of(tmp_path / "out")
-    assert (said["name"], said["repo"], said["revision"]) == ("gemma-3-tiny", REPO, sha)
-    is_true(said, model)
+    source_record = source_of(tmp_path / "out")
+    assert (source_record["name"], source_record["repo"], source_record["revision"]) == ("gemma-3-tiny", REPO, sha)
+    is_true(source_record, model)
     assert not [name for name in read if name.endswith(".safetensors")] and "config.json" in read
     assert f"- {REPO}\n" in (tmp_path / "out/README.md").read_text()
     here.run("verify", tmp_path / "out", "--against", REPO, "-q")
     hub.reset()
     here.run("convert", here.root(REPO) / "snapshots" / sha, "-q", "-o", tmp_path / "of-folder")
-    assert source_of(tmp_path / "of-folder") == said and not hub.requests
+    assert source_of(tmp_path / "of-folder") == source_record and not hub.requests
 
 
 def test_a_pulled_folder_knows_them_too(here: Here, model: Path, sha: str, read: list[str], tmp_path: Path) -> None:
     folder = tmp_path / "pulled/gemma-3-tiny"
     here.run("pull", REPO, "-q", "-o", folder)
     here.run("convert", folder, "-q", "-o", tmp_path / "out")
-    said = source_of(tmp_path / "out")
-    assert (said["repo"], said["revision"]) == (REPO, sha)
-    is_true(said, model)
+    source_record = source_of(tmp_path / "out")
+    assert (source_record["repo"], source_record["revision"]) == (REPO, sha)
+    is_true(source_record, model)
     assert not [name for name in read if name.endswith(".safetensors")]
     found = read_download_metadata(folder, "config.json")
     assert found is not None and found.commit_hash == sha, "the Hub's own tools read the record"
@@ -102,9 +102,9 @@ def test_what_was_changed_since_is_read_again(
     else:
         record.write_text("\n".join(["d" * 40, *lines[1:]]))
     here.run("convert", folder, "-q", "-o", tmp_path / "out")
-    said = source_of(tmp_path / "out")
-    assert said["revision"] is None and said["repo"] is None
-    is_true(said, folder)
+    source_record = source_of(tmp_path / "out")
+    assert source_record["revision"] is None and source_record["repo"] is None
+    is_true(source_record, folder)
     assert (shard.name in read) == (change != "record of another commit")
 
 
@@ -115,9 +115,9 @@ def test_what_the_real_client_fetched_has_a_commit(
     folder = tmp_path / "gemma-3-tiny"
     python("print(hf.snapshot_download(sys.argv[1], local_dir=sys.argv[2]))", REPO, folder)
     here.run("convert", folder, "-q", "-o", tmp_path / "out")
-    said = source_of(tmp_path / "out")
-    assert (said["repo"], said["revision"]) == (None, sha)
-    is_true(said, model)
+    source_record = source_of(tmp_path / "out")
+    assert (source_record["repo"], source_record["revision"]) == (None, sha)
+    is_true(source_record, model)
 
 
 def test_a_gguf_in_a_folder_of_a_repository(hub: FakeHub, here: Here, model: Path, tmp_path: Path) -> None:
@@ -125,13 +125,17 @@ def test_a_gguf_in_a_folder_of_a_repository(hub: FakeHub, here: Here, model: Pat
     file = next((tmp_path / "gguf").glob("*.gguf"))
     sha = hub.add("acme/gemma-3-tiny-GGUF", {f"BF16/{file.name}": file}, lfs_from=1000)
     here.run("convert", "acme/gemma-3-tiny-GGUF", "-q", "-o", tmp_path / "out")
-    said = source_of(tmp_path / "out")
-    assert (said["repo"], said["revision"], said["format"]) == ("acme/gemma-3-tiny-GGUF", sha, "gguf")
-    assert said["files"][0]["path"] == f"BF16/{file.name}"
+    source_record = source_of(tmp_path / "out")
+    assert (source_record["repo"], source_record["revision"], source_record["format"]) == (
+        "acme/gemma-3-tiny-GGUF",
+        sha,
+        "gguf",
+    )
+    assert source_record["files"][0]["path"] == f"BF16/{file.name}"
     settled = tmp_path / "pulled"
     here.run("pull", "acme/gemma-3-tiny-GGUF", "-q", "-o", settled)
     here.run("convert", settled / "BF16" / file.name, "-q", "-o", tmp_path / "again")
-    assert source_of(tmp_path / "again")["files"] == said["files"]
+    assert source_of(tmp_path / "again")["files"] == source_record["files"]
     assert source_of(tmp_path / "again")["repo"] == "acme/gemma-3-tiny-GGUF"
 
 

@@ -52,13 +52,13 @@ def here(hub: FakeHub, settle: Settle) -> Here:
 
 
 def push(here: Here, *arguments: object) -> dict[str, Any]:
-    said: dict[str, Any] = json.loads(here.run("push", *arguments, "--json").stdout)
-    assert said["schema"] == "gemmaq.push/1"
-    return said
+    report: dict[str, Any] = json.loads(here.run("push", *arguments, "--json").stdout)
+    assert report["schema"] == "gemmaq.push/1"
+    return report
 
 
-def sent(said: dict[str, Any]) -> set[str]:
-    return {file["path"] for file in said["files"] if file["sent"]}
+def sent(report: dict[str, Any]) -> set[str]:
+    return {file["path"] for file in report["files"] if file["sent"]}
 
 
 def uploads(hub: FakeHub) -> list[int]:
@@ -77,12 +77,14 @@ def published(hub: FakeHub, repo: str = REPO, revision: str = "main") -> dict[st
 
 
 def test_all_of_it_arrives(hub: FakeHub, here: Here, artifact: Path) -> None:
-    said = push(here, artifact, REPO)
-    assert (said["repo"], said["revision"], said["commit"]) == (REPO, "main", hub.commit(REPO).sha)
-    assert said["url"] == f"{hub.endpoint}/{REPO}/commit/{said['commit']}"
+    report = push(here, artifact, REPO)
+    assert (report["repo"], report["revision"], report["commit"]) == (REPO, "main", hub.commit(REPO).sha)
+    assert report["url"] == f"{hub.endpoint}/{REPO}/commit/{report['commit']}"
     there = published(hub)
-    assert {file["path"]: file["bytes"] for file in said["files"]} == {name: len(data) for name, data in there.items()}
-    assert sent(said) == set(there) >= MADE | {GGUF}
+    assert {file["path"]: file["bytes"] for file in report["files"]} == {
+        name: len(data) for name, data in there.items()
+    }
+    assert sent(report) == set(there) >= MADE | {GGUF}
     kept = {name: data for name, data in tree(artifact).items() if name not in MADE}
     assert {name: there[name] for name in kept} == kept
     assert not hub.repos[REPO].private and uploads(hub) == [(artifact / GGUF).stat().st_size]
@@ -164,8 +166,8 @@ def test_changed_files_alone_are_sent(hub: FakeHub, here: Here, artifact: Path, 
     assert sent(push(here, artifact, REPO)) == {"README.md", "SHA256SUMS"} and uploads(hub) == []
     hub.reset()
     here.run("convert", source, "--quant", "q4_0", "--embedding", "q4_0", "-q", "-o", tmp_path / "other")
-    said = push(here, tmp_path / "other", REPO)
-    assert GGUF in sent(said) and "params" not in sent(said)
+    report = push(here, tmp_path / "other", REPO)
+    assert GGUF in sent(report) and "params" not in sent(report)
     assert uploads(hub) == [(tmp_path / "other" / GGUF).stat().st_size]
 
 
@@ -185,25 +187,25 @@ def test_private(hub: FakeHub, here: Here, settle: Settle, artifact: Path) -> No
 
 
 def test_branch(hub: FakeHub, here: Here, artifact: Path) -> None:
-    said = push(here, artifact, REPO, "--revision", "v2")
-    assert said["revision"] == "v2" and GGUF in published(hub, revision="v2") and GGUF not in published(hub)
+    report = push(here, artifact, REPO, "--revision", "v2")
+    assert report["revision"] == "v2" and GGUF in published(hub, revision="v2") and GGUF not in published(hub)
     hub.reset()
     assert sent(push(here, artifact, REPO, "--revision", "v2")) == set() and not written(hub)
     assert GGUF in sent(push(here, artifact, REPO)) and uploads(hub) == [], "what a branch has is not sent again"
 
 
 def test_dry_run(hub: FakeHub, here: Here, settle: Settle, artifact: Path) -> None:
-    said = push(here, artifact, REPO, "--dry-run")
+    report = push(here, artifact, REPO, "--dry-run")
     assert not written(hub) and REPO not in hub.repos
-    assert sent(said) == set() and all(file["missing"] for file in said["files"]) and said["commit"] is None
-    assert {file["path"] for file in said["files"]} >= {GGUF} | MADE
+    assert sent(report) == set() and all(file["missing"] for file in report["files"]) and report["commit"] is None
+    assert {file["path"] for file in report["files"]} >= {GGUF} | MADE
     table = settle(hub).run("push", artifact, REPO, "--dry-run").stdout  # nobody's token
     assert GGUF in table and "to upload" in table
     here = settle(hub, "hf_write")
     push(here, artifact, REPO)
     (artifact / "README.md").write_text("# Mine\n")
-    said = push(here, artifact, REPO, "--dry-run")
-    assert {file["path"] for file in said["files"] if file["missing"]} == {"README.md", "SHA256SUMS"}
+    report = push(here, artifact, REPO, "--dry-run")
+    assert {file["path"] for file in report["files"] if file["missing"]} == {"README.md", "SHA256SUMS"}
 
 
 def test_quiet(hub: FakeHub, here: Here, artifact: Path) -> None:

@@ -1,4 +1,4 @@
-"""Every error of the Hub: its exit code, what is said of it, and what to do next; and no token in any of it."""
+"""Every error of the Hub: its exit code, its message, and what to do next; and no token in any of it."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ def command(request: pytest.FixtureRequest, tmp_path: Path) -> list[object]:
 def fails(here: Here, command: list[object], source: str, code: int, *words: str) -> str:
     """Run it; the error it ended with says all this, and nothing was made."""
     failed = here.run(*command, source, code=code)
-    said = failed.stderr[failed.stderr.lower().rindex("error:") :]
-    missing = [word for word in words if word not in said]
-    assert not missing, f"{missing} is not in {said!r}"
+    message = failed.stderr[failed.stderr.lower().rindex("error:") :]
+    missing = [word for word in words if word not in message]
+    assert not missing, f"{missing} is not in {message!r}"
     assert not any(path.exists() for path in command if isinstance(path, Path))
-    return said
+    return message
 
 
 @pytest.mark.parametrize("gated", [True, "all"])
@@ -57,8 +57,8 @@ def test_gated_and_anonymous(hub: FakeHub, here: Here, command: list[object], ga
 def test_gated_and_no_access(hub: FakeHub, settle: Settle, command: list[object], gated: bool | str) -> None:
     hub.add(REPO, shards(2, 1000), gated=gated)
     here = settle(hub, "hf_outsider")
-    said = fails(here, command, REPO, 4, "your account has no access", f"accept its terms at {hub.endpoint}/{REPO}")
-    assert "login" not in said
+    message = fails(here, command, REPO, 4, "your account has no access", f"accept its terms at {hub.endpoint}/{REPO}")
+    assert "login" not in message
 
 
 def test_refused_token(hub: FakeHub, settle: Settle, command: list[object]) -> None:
@@ -100,8 +100,8 @@ def ggufs() -> dict[str, bytes]:
 @pytest.mark.parametrize("part", ["Q6_K", "tiny-Q6_K.gguf", "mmproj-tiny-F16.gguf"])
 def test_missing_type(hub: FakeHub, here: Here, command: list[object], part: str) -> None:
     hub.add(GGUF, ggufs())
-    known = (f"{GGUF}:Q4_0", f"{GGUF}:Q8_0", f"{GGUF}:BF16")
-    fails(here, command, f"{GGUF}:{part}", 5, f"no GGUF model {part}", *known)
+    choices = (f"{GGUF}:Q4_0", f"{GGUF}:Q8_0", f"{GGUF}:BF16")
+    fails(here, command, f"{GGUF}:{part}", 5, f"no GGUF model {part}", *choices)
 
 
 def test_several_types_and_none_named(hub: FakeHub, here: Here, command: list[object]) -> None:
@@ -318,8 +318,8 @@ def test_portal_in_the_middle(hub: FakeHub, here: Here, portal: Portal) -> None:
     """A page instead of the bytes of a file."""
     hub.add(REPO, shards(1, 100_000))
     hub.cdn = portal(200, b"<html>Welcome to our hotel</html>", "text/html")
-    said = fails(here, ["pull"], REPO, 8, "model-00001-of-00001.safetensors", "has 33 bytes")
-    assert here.partials() == [] and "100,000" in said
+    message = fails(here, ["pull"], REPO, 8, "model-00001-of-00001.safetensors", "has 33 bytes")
+    assert here.partials() == [] and "100,000" in message
 
 
 @pytest.mark.parametrize("endpoint", ["nonsense", "http://", "ftp://hub.example", "http://[::1", "http://x:y"])

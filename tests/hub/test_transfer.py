@@ -450,9 +450,9 @@ def test_two_at_once(hub: FakeHub, tmp_path: Path) -> None:
     hub.faults.append(Fault("safetensors$", "slow", rate=3_000_000, times=None, host=CDN))
     here = Here(tmp_path / "home")
     both = [start(hub, here.home), start(hub, here.home)]
-    said = [process.communicate(timeout=60) for process in both]
-    assert [process.returncode for process in both] == [0, 0], said
-    for out, _ in said:
+    outputs = [process.communicate(timeout=60) for process in both]
+    assert [process.returncode for process in both] == [0, 0], outputs
+    for out, _ in outputs:
         check(here, files, out.strip())
     assert weights(hub.sent) == size_of(files), "each file came once"
 

@@ -152,18 +152,18 @@ def test_a_full_disk_leaves_nothing(seeing: Path, home: Path, monkeypatch: pytes
 
 def test_interrupted(seeing: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing that a scan would take for a model is there meanwhile, and nothing after it."""
-    models, seen = home / ".lmstudio/models", []
+    models, suffixes = home / ".lmstudio/models", []
 
     def no_link(*_: object, **__: object) -> None:
         raise OSError(errno.EXDEV, "")
 
     def stop(_: int) -> None:
-        seen.extend(path.suffix for path in models.rglob("*") if path.is_file())
+        suffixes.extend(path.suffix for path in models.rglob("*") if path.is_file())
         raise KeyboardInterrupt
 
     monkeypatch.setattr(os, "link", no_link)
     monkeypatch.setattr(os, "fsync", stop)
-    assert _interrupted(seeing) == 130 and seen == [".partial"] and not files(home)
+    assert _interrupted(seeing) == 130 and suffixes == [".partial"] and not files(home)
 
 
 def _interrupted(folder: Path) -> int:
@@ -252,9 +252,9 @@ def test_no_lm_studio(chat: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_publisher_of_the_source(chat: Path, tmp_path: Path, home: Path) -> None:
     folder = Path(shutil.copytree(chat, tmp_path / "out"))
-    said = json.loads((folder / "gemmaq.json").read_text())
-    said["source"]["repo"] = "google/gemma-3-1b-it"
-    (folder / "gemmaq.json").write_text(json.dumps(said))
+    provenance = json.loads((folder / "gemmaq.json").read_text())
+    provenance["source"]["repo"] = "google/gemma-3-1b-it"
+    (folder / "gemmaq.json").write_text(json.dumps(provenance))
     sums = (folder / "SHA256SUMS").read_text().splitlines(keepends=True)
     digest = hashlib.sha256((folder / "gemmaq.json").read_bytes()).hexdigest()
     new = [f"{digest}  gemmaq.json\n" if line.endswith("  gemmaq.json\n") else line for line in sums]

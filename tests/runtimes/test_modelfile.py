@@ -205,9 +205,9 @@ def test_the_hub_reads_our_files(split: Path, seeing: Path, chat: Path, require:
     paths = sorted(path for folder in (chat, split, seeing) for path in folder.glob("*.gguf"))
     found = dict(zip((path.name for path in paths), node.run(script, [str(path) for path in paths]), strict=True))
     for path in paths:
-        said, keys = found[path.name], rules.keys(path)
-        assert said["keys"] == {name: value for name, value in keys.items() if isinstance(value, str)}
-        assert said["label"] == ("F16" if "mmproj" in path.name else "Q4_0")
-        assert bool(said["shard"]) == ("-of-" in path.name)
-        assert len(set(said["tensors"])) == len(said["tensors"]) > 0
+        parsed, keys = found[path.name], rules.keys(path)
+        assert parsed["keys"] == {name: value for name, value in keys.items() if isinstance(value, str)}
+        assert parsed["label"] == ("F16" if "mmproj" in path.name else "Q4_0")
+        assert bool(parsed["shard"]) == ("-of-" in path.name)
+        assert len(set(parsed["tensors"])) == len(parsed["tensors"]) > 0
     assert found["mmproj-gemma-3-4b-it-qat-F16.gguf"]["keys"]["general.architecture"] == "clip"

@@ -248,8 +248,8 @@ def start(folder: Path, host: str) -> subprocess.Popen[str]:
 def stop(process: subprocess.Popen[str]) -> None:
     """Ctrl-C: code 130, and no traceback."""
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == 130 and "Traceback" not in said
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130 and "Traceback" not in errors
 
 
 def test_interrupted_while_the_server_is_silent(chat: Path) -> None:

@@ -49,22 +49,22 @@ SERVERS_OWN = {
 """Forms that Ollama itself takes and its Python client does not: addresses to listen at, quotes, bad ports."""
 
 
-@pytest.mark.parametrize(("said", "meant"), [*FORMS.items(), *SERVERS_OWN.items()])
-def test_forms(said: str, meant: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OLLAMA_HOST", said)
+@pytest.mark.parametrize(("value", "meant"), [*FORMS.items(), *SERVERS_OWN.items()])
+def test_forms(value: str, meant: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OLLAMA_HOST", value)
     assert str(ollama_api.address()) == meant
 
 
-def test_nothing_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OLLAMA_HOST", raising=False)
     assert str(ollama_api.address()) == "http://127.0.0.1:11434"
 
 
 @pytest.mark.oracle
-@pytest.mark.parametrize("said", FORMS)
-def test_as_the_official_client(said: str, require: Callable[[bool, str], None]) -> None:
+@pytest.mark.parametrize("value", FORMS)
+def test_as_the_official_client(value: str, require: Callable[[bool, str], None]) -> None:
     oracles.need(require, "ollama")
-    assert import_module("ollama._client")._parse_host(said) == FORMS[said]
+    assert import_module("ollama._client")._parse_host(value) == FORMS[value]
 
 
 @pytest.mark.parametrize("form", ["127.0.0.1:{}", "http://127.0.0.1:{}/", "0.0.0.0:{}", ":{}", "localhost:{}"])

@@ -1,4 +1,4 @@
-"""Pulled, converted, pushed and pulled again; the cache shared with the real client; what a pull may be told."""
+"""Pulled, converted, pushed and pulled again; the cache shared with the real client; the options of a pull."""
 
 from __future__ import annotations
 
@@ -101,13 +101,13 @@ def test_our_pull_finds_what_the_real_client_fetched(hub: FakeHub, here: Here, p
 def test_json(hub: FakeHub, here: Here, tmp_path: Path) -> None:
     files = shards(2, 200_000)
     sha = hub.add(REPO, files)
-    wanted = json.loads(here.run("pull", REPO, "--dry-run", "--json").stdout)
+    planned = json.loads(here.run("pull", REPO, "--dry-run", "--json").stdout)
     assert not here.home.exists(), "a dry run writes nothing"
-    assert wanted["schema"] == "gemmaq.pull/1" and wanted["commit"] == sha and wanted["revision"] == "main"
-    assert {file["path"]: file["bytes"] for file in wanted["files"]} == {n: len(d) for n, d in files.items()}
-    assert not any(file["cached"] for file in wanted["files"])
+    assert planned["schema"] == "gemmaq.pull/1" and planned["commit"] == sha and planned["revision"] == "main"
+    assert {file["path"]: file["bytes"] for file in planned["files"]} == {n: len(d) for n, d in files.items()}
+    assert not any(file["cached"] for file in planned["files"])
     total = sum(map(len, files.values()))
-    assert wanted["bytes"] == wanted["missing_bytes"] == total and "path" not in wanted
+    assert planned["bytes"] == planned["missing_bytes"] == total and "path" not in planned
     got = json.loads(here.run("pull", REPO, "--json").stdout)
     assert got["fetched_bytes"] == total and Path(got["path"]).name == sha and got["repo"] == REPO
     again = json.loads(here.run("pull", REPO, "--dry-run", "--json").stdout)
@@ -177,8 +177,8 @@ def test_into_a_folder(hub: FakeHub, here: Here, python: Callable[..., str], tmp
     files = shards(3, 100_000)
     sha = hub.add(REPO, files)
     out = tmp_path / "models/tiny"
-    said = json.loads(here.run("pull", REPO, "-o", out, "--json").stdout)
-    assert (said["path"], said["commit"]) == (str(out), sha) and tree(out) == files
+    report = json.loads(here.run("pull", REPO, "-o", out, "--json").stdout)
+    assert (report["path"], report["commit"]) == (str(out), sha) and tree(out) == files
     assert not any(path.is_symlink() for path in out.rglob("*")) and [path.name for path in out.parent.iterdir()] == [
         "tiny"
     ]
@@ -218,7 +218,7 @@ def test_folder_is_whole_or_not_there(hub: FakeHub, here: Here, tmp_path: Path) 
 
 
 def test_shard_that_is_no_safetensors_file(hub: FakeHub, here: Here) -> None:
-    """Its digest is right, but what it holds is not what its name says: told now, not in the middle of the night."""
+    """Its digest is right, but its content is not what its name promises: an error at once, not hours later."""
     for name, data in (("model.safetensors", b"version https://git-lfs"), ("model-Q4_0.gguf", b"GGUF and no more")):
         hub.add(f"acme/bad-{name[:7]}", {"config.json": "{}", name: data})
         failed = here.run("pull", f"acme/bad-{name[:7]}", code=3)

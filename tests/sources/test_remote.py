@@ -30,17 +30,17 @@ MB = 10**6
 
 def facts(here: Here, source: object) -> dict[str, Any]:
     """What inspect says, without where it lies and what only weights tell."""
-    said = json.loads(here.run("inspect", source, "--tensors", "--json").stdout)
-    assert said["schema"] == "gemmaq.inspect/1"
-    for tensor in said["tensors"]:
+    report = json.loads(here.run("inspect", source, "--tensors", "--json").stdout)
+    assert report["schema"] == "gemmaq.inspect/1"
+    for tensor in report["tensors"]:
         tensor.pop("grid", None)
-    return {key: value for key, value in said.items() if key not in ("location", "tokenizer", "grid", "qat_name")}
+    return {key: value for key, value in report.items() if key not in ("location", "tokenizer", "grid", "qat_name")}
 
 
 def sizes(here: Here, source: object) -> list[dict[str, int]]:
     """What estimate-vram says in bytes."""
-    said = json.loads(here.run("estimate-vram", source, "--context", "1024", "--json").stdout)
-    return [estimate["bytes"] for estimate in said["estimates"]]
+    report = json.loads(here.run("estimate-vram", source, "--context", "1024", "--json").stdout)
+    return [estimate["bytes"] for estimate in report["estimates"]]
 
 
 def test_headers_alone_say_what_the_folder_says(hub: FakeHub, here: Here, tiny: Path) -> None:
@@ -68,12 +68,12 @@ def not_hashed(folder: Path) -> Mapping[str, str]:
 @pytest.mark.parametrize("command", ["inspect", "estimate-vram"])
 def test_traffic_of_headers(hub: FakeHub, here: Here, huge: Path, command: str) -> None:
     hub.add("google/gemma-3-27b-it", huge, digests=not_hashed(huge))
-    said = json.loads(here.run(command, "google/gemma-3-27b-it", "--json").stdout)
+    report = json.loads(here.run(command, "google/gemma-3-27b-it", "--json").stdout)
     assert hub.bytes_sent < 10 * MB
     if command == "inspect":
-        assert (said["files"], said["size"]) == (12, "27B") and said["tensor_bytes"] > 54 * 10**9
+        assert (report["files"], report["size"]) == (12, "27B") and report["tensor_bytes"] > 54 * 10**9
     else:
-        assert said["estimates"][0]["bytes"]["weights"] > 54 * 10**9
+        assert report["estimates"][0]["bytes"]["weights"] > 54 * 10**9
 
 
 def test_traffic_without_ranges(hub: FakeHub, here: Here, huge: Path) -> None:
@@ -87,8 +87,8 @@ def test_traffic_without_ranges(hub: FakeHub, here: Here, huge: Path) -> None:
 def test_dry_run_of_a_huge_repository(hub: FakeHub, here: Here, huge: Path) -> None:
     """The tokenizer is wanted for sizes to the byte; of the weights, headers alone."""
     hub.add("google/gemma-3-27b-it", huge, digests=not_hashed(huge))
-    said = json.loads(here.run("convert", "google/gemma-3-27b-it", "--quant", "q4_0", "--dry-run", "--json").stdout)
-    assert 15 * 10**9 < said["artifacts"][0]["files"][0]["bytes"] < 17 * 10**9
+    report = json.loads(here.run("convert", "google/gemma-3-27b-it", "--quant", "q4_0", "--dry-run", "--json").stdout)
+    assert 15 * 10**9 < report["artifacts"][0]["files"][0]["bytes"] < 17 * 10**9
     weights = sum(size for name, size in hub.sent.items() if name.endswith(".safetensors"))
     assert weights < 10 * MB and not list(here.home.rglob("*.safetensors"))
 
@@ -218,8 +218,8 @@ def test_traffic_of_gguf(hub: FakeHub, here: Here, sample_q4_0: Path, tmp_path: 
     whole = f"{GGUF}:{sample_q4_0.name}"
     for source in (whole, f"{GGUF}:{min(split)}"):
         hub.reset()
-        said = facts(here, source)
-        assert said["files"] == 1 + (1 if source == whole else len(split)) and said["vision_bytes"] > 0
+        report = facts(here, source)
+        assert report["files"] == 1 + (1 if source == whole else len(split)) and report["vision_bytes"] > 0
         assert hub.bytes_sent < 10 * MB
         hub.reset()
         assert sizes(here, source)[0]["weights"] > 200 * MB
@@ -306,8 +306,8 @@ class Proxy(ThreadingHTTPServer):
     """An HTTP proxy that counts; with a password where `wanted` is set."""
 
     def __init__(self) -> None:
-        self.seen: list[str] = []
-        self.wanted = ""
+        self.paths: list[str] = []
+        self.password = ""
         super().__init__(("127.0.0.1", 0), Relay)
 
 
@@ -315,8 +315,8 @@ class Relay(BaseHTTPRequestHandler):
     server: Proxy
 
     def do_GET(self) -> None:
-        self.server.seen.append(self.path)
-        if self.server.wanted not in self.headers.get("Proxy-Authorization", ""):
+        self.server.paths.append(self.path)
+        if self.server.password not in self.headers.get("Proxy-Authorization", ""):
             self.send_error(407)
             return
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), Straight)
@@ -363,12 +363,12 @@ def test_proxy(
     address = f"127.0.0.1:{proxy.server_port}"
     through(address)
     assert tree(here.run("pull", REPO, "-q").stdout.strip()) == files
-    assert any(path.startswith(hub.cdn) for path in proxy.seen)
-    assert len(proxy.seen) == len(hub.requests)
-    proxy.wanted = "Basic"
+    assert any(path.startswith(hub.cdn) for path in proxy.paths)
+    assert len(proxy.paths) == len(hub.requests)
+    proxy.password = "Basic"
     through(f"me:PaSsWoRd@{address}")
     here.run("inspect", REPO, code=3)  # it is no model
-    proxy.wanted = "nobody has this"
+    proxy.password = "nobody has this"
     refused = here.run("inspect", REPO, code=6).stderr
     through("me:PaSsWoRd@127.0.0.1:9")
     gone = here.run("inspect", REPO, code=6).stderr

@@ -291,6 +291,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         self.send_header("Content-Type", "application/json" if isinstance(body, dict) else "text/plain")
         self.send_header("Content-Length", str(len(data)))
+        if self.close_connection:
+            self.send_header("Connection", "close")  # or a client may use the connection again while it is closed
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(data)

@@ -113,7 +113,7 @@ def read(path: Path) -> Imatrix:
 
 def _fail(span: FileSpan, what: str) -> InputError:
     return InputError(
-        f"{span} is not a usable importance matrix: {what}", "make one with gemmaq imatrix or llama-imatrix"
+        f"is not a usable importance matrix: {what}", "make one with gemmaq imatrix or llama-imatrix", path=span
     )
 
 

@@ -166,7 +166,9 @@ def _vision(context: _Context, mmproj: str) -> list[PlannedTensor]:
         if tensor is None or tensor.shape != shape:
             what = "lacks" if tensor is None else f"has the shape {list(tensor.shape)}, not {list(shape)}, for"
             raise InputError(
-                f"{checkpoint.location}: the vision side {what} {name}", "--mmproj none converts the text model alone"
+                f"the vision side {what} {name}",
+                "--mmproj none converts the text model alone",
+                path=checkpoint.location,
             )
         encoding, new_name = context.vector, name
         if target.gguf_names:

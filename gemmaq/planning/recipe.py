@@ -134,13 +134,13 @@ def encoding_for(
     if explicit is not None:
         if explicit.name not in allowed:
             raise InputError(
-                f"{tensor.name} cannot be {explicit.label} here", f"possible: {', '.join(sorted(allowed))}"
+                f"cannot be {explicit.label} here", f"possible: {', '.join(sorted(allowed))}", tensor=tensor.name
             )
         if not explicit.fits(columns):
             raise InputError(
-                f"{tensor.name} cannot be {explicit.label}: its rows of {columns} weights are no multiple of "
-                f"{explicit.block}",
+                f"cannot be {explicit.label}: its rows of {columns} weights are no multiple of {explicit.block}",
                 "take q8_0, or leave the choice to gemmaq",
+                tensor=tensor.name,
             )
         return explicit, None
     keep = recipe.keep or (is_embedding and not recipe.body.is_float)
@@ -179,15 +179,15 @@ def load(name: str) -> RecipeFile:
     try:
         document = tomllib.loads(path.read_text("utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} is not valid TOML: {error}") from error
+        raise UsageError(f"is not valid TOML: {error}", path=path) from error
     _check_keys(document, ("description", "to", "quant", "embedding", "method", "rules"), str(path))
     entries = document.get("rules", [])
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        raise UsageError(f"{path}: rules must be tables, [[rules]]")
+        raise UsageError("rules must be tables, [[rules]]", path=path)
     to = document.get("to", [])
     to = [to] if isinstance(to, str) else to
     if not isinstance(to, list) or not all(isinstance(container, str) for container in to):
-        raise UsageError(f"{path}: to must be a text or a list of texts")
+        raise UsageError("to must be a text or a list of texts", path=path)
     return RecipeFile(
         description=_text(document, "description", path) or "",
         to=tuple(to),
@@ -202,7 +202,7 @@ def _rule(entry: dict[str, Any], path: Path) -> Rule:
     _check_keys(entry, ("match", "type", "method"), f"{path}, [[rules]]")
     pattern, kind, method = (_text(entry, key, path) for key in ("match", "type", "method"))
     if pattern is None:
-        raise UsageError(f"{path}: a rule has no match", 'write match = "*.layers.0.*", for example')
+        raise UsageError("a rule has no match", 'write match = "*.layers.0.*", for example', path=path)
     if method is not None:
         methods.check(method)
     return Rule(pattern, find(kind) if kind else None, method)
@@ -212,11 +212,11 @@ def _check_keys(entry: dict[str, Any], known: tuple[str, ...], where: str) -> No
     for key in entry:
         if key not in known:
             near = difflib.get_close_matches(key, known, 1, cutoff=0) or list(known)
-            raise UsageError(f"{where}: unknown key {key!r}", f"did you mean {near[0]!r}?")
+            raise UsageError(f"unknown key {key!r}", f"did you mean {near[0]!r}?", path=where)
 
 
 def _text(entry: dict[str, Any], key: str, path: Path) -> str | None:
     value = entry.get(key)
     if value is not None and not isinstance(value, str):
-        raise UsageError(f"{path}: {key} must be a text")
+        raise UsageError(f"{key} must be a text", path=path)
     return value

@@ -41,7 +41,9 @@ def spilled(checkpoint: Checkpoint, weights: Weights, path: Path) -> Checkpoint:
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
-        raise OutputError(f"{path} cannot be written: {error.strerror}", "free space, or choose another -o") from error
+        raise OutputError(
+            f"cannot be written: {error.strerror}", "free space, or choose another -o", path=path
+        ) from error
     span = FileSpan.of(path)
     tensors = {}
     for name, offset in offsets.items():

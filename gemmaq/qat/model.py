@@ -64,9 +64,9 @@ def check_models(source: Checkpoint, start: Checkpoint | None, settings: Setting
     for checkpoint in (source, start):
         if checkpoint is not None and checkpoint.head is not None:
             raise InputError(
-                f"{checkpoint.location} has an untied head, {checkpoint.head.name}; training needs a head that is tied "
-                "to the embedding",
+                f"has an untied head, {checkpoint.head.name}; training needs a head that is tied to the embedding",
                 "gemmaq convert quantizes it without training",
+                path=checkpoint.location,
             )
     for name, tensor in source.tensors.items():
         other = tensor if start is None else start.tensors.get(name)
@@ -80,9 +80,10 @@ def check_models(source: Checkpoint, start: Checkpoint | None, settings: Setting
     for name, tensor in source.matrices.items():
         if tensor.columns % block:
             raise InputError(
-                f"tensor {name} of {source.location} has rows of {tensor.columns} weights, which do not divide into "
-                f"blocks of {block}",
+                f"has rows of {tensor.columns} weights, which do not divide into blocks of {block}",
                 "--grid int4-channel has one scale per row",
+                path=source.location,
+                tensor=name,
             )
 
 

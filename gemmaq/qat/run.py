@@ -106,8 +106,9 @@ def _state(job: TrainingJob, wanted: dict[str, Any], folder: Path) -> tuple[Stat
     state = states.load(saved)
     if state.identity != wanted:
         raise UsageError(
-            f"{saved} belongs to another training: {', '.join(_differences(wanted, state.identity))} differ",
+            f"belongs to another training: {', '.join(_differences(wanted, state.identity))} differ",
             "repeat the command with the same options, or begin anew with --force",
+            path=saved,
         )
     if job.steps is not None and job.steps != state.steps:
         if job.steps < state.step:

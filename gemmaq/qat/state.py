@@ -183,7 +183,7 @@ def load(folder: Path) -> State:
             int(value.get("layer", 0)),
         )
     except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{folder} is not a state that this gemmaq can continue: {error}") from error
+        raise InputError(f"is not a state that this gemmaq can continue: {error}", path=folder) from error
 
 
 def read_tensors(path: Path, shapes: Mapping[str, Shape] | None = None) -> Iterator[tuple[str, torch.Tensor]]:
@@ -204,6 +204,6 @@ def read_tensors(path: Path, shapes: Mapping[str, Shape] | None = None) -> Itera
         for name, shape in (shapes or {name: entry.shape for name, entry in entries.items()}).items():
             entry = entries.get(name)
             if entry is None or entry.shape != shape or entry.dtype != "F32":
-                raise InputError(f"{span} does not hold {name} as f32 {list(shape)}")
+                raise InputError(f"does not hold {name} as f32 {list(shape)}", path=span)
             data = reader.bytes(span, entry.offset, entry.nbytes)
             yield name, torch.frombuffer(data, dtype=torch.float32).reshape(shape)

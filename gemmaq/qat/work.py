@@ -37,7 +37,7 @@ def check_output(job: TrainingJob) -> None:
     work = folder_of(job.out)
     if work.exists() and not (job.resume or job.force) and has_state(work):
         raise OutputError(
-            f"{work} holds an unfinished training", "--resume continues it, --force discards it and begins anew"
+            "holds an unfinished training", "--resume continues it, --force discards it and begins anew", path=work
         )
 
 
@@ -56,7 +56,7 @@ def prepare(job: TrainingJob, group: ProcessGroup) -> Path:
         try:
             work.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise OutputError(f"{work} cannot be created: {error.strerror}", "choose another -o") from error
+            raise OutputError(f"cannot be created: {error.strerror}", "choose another -o", path=work) from error
     group.barrier()
     return work
 
@@ -74,5 +74,5 @@ def remove(work: Path) -> None:
     """
     for path in work.iterdir():
         if not path.name.startswith(_PREFIXES):
-            raise OutputError(f"{work} holds {path.name}, which gemmaq did not write", "choose another -o")
+            raise OutputError(f"holds {path.name}, which gemmaq did not write", "choose another -o", path=work)
     shutil.rmtree(work)

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from typing import Annotated, Any
 
 import typer
@@ -15,16 +16,6 @@ import typer.core
 
 from gemmaq import __version__
 from gemmaq.cli import console
-from gemmaq.cli.convert import convert
-from gemmaq.cli.estimate_vram import estimate_vram
-from gemmaq.cli.evaluate import evaluate
-from gemmaq.cli.imatrix import imatrix
-from gemmaq.cli.inspect import inspect
-from gemmaq.cli.install import install
-from gemmaq.cli.pull import pull
-from gemmaq.cli.push import push
-from gemmaq.cli.qat import qat
-from gemmaq.cli.verify import verify
 from gemmaq.errors import GemmaqError, UsageError
 
 INTERRUPTED = 130
@@ -32,6 +23,24 @@ _PIPE_CLOSED = 141
 _TERMINATED = 143
 _CommandLineError: type[Exception] = typer.BadParameter.__bases__[0]
 """What typer raises for any mistake on the command line; its module has moved, from click into typer."""
+
+
+COMMANDS = {
+    "pull": "Download a model from the Hugging Face Hub.",
+    "inspect": "Describe a model: architecture, sizes, types, tokenizer.",
+    "convert": "Quantize a model into GGUF, MLX or safetensors files.",
+    "imatrix": "Compute an importance matrix from text.",
+    "verify": "Check an artifact, or compare it with its source.",
+    "estimate-vram": "Estimate the memory a model needs, and which cards it fits.",
+    "evaluate": "Measure how much quality a quantization costs.",
+    "qat": "Train a model for int4 (QAT), with itself as the teacher.",
+    "push": "Publish an artifact on the Hugging Face Hub.",
+    "install": "Install an artifact into Ollama or LM Studio.",
+}
+"""Command -> the first sentence of its help, in the order in which the help lists them.
+
+The module and the function of a command have its name. It is imported when the command runs or shows its help.
+"""
 
 
 class _Group(typer.core.TyperGroup):
@@ -48,6 +57,22 @@ class _Group(typer.core.TyperGroup):
             console.discard_stdout()
             raise typer.Exit(_PIPE_CLOSED) from None
         return result
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name not in COMMANDS:
+            return None
+        name = cmd_name.replace("-", "_")
+        function: Callable[..., None] = getattr(import_module(f"gemmaq.cli.{name}"), name)
+        single = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+        single.command(cmd_name, cls=_Command)(function)
+        return typer.main.get_command(single)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
 
 
 class _Command(typer.core.TyperCommand):
@@ -97,24 +122,6 @@ def root(
     if context.invoked_subcommand is None:
         console.say(context.get_help())
         raise typer.Exit(UsageError.exit_code)
-
-
-_COMMANDS: dict[str, Callable[..., None]] = {
-    "pull": pull,
-    "inspect": inspect,
-    "convert": convert,
-    "imatrix": imatrix,
-    "verify": verify,
-    "estimate-vram": estimate_vram,
-    "evaluate": evaluate,
-    "qat": qat,
-    "push": push,
-    "install": install,
-}
-"""In the order in which the help lists them."""
-
-for _name, _function in _COMMANDS.items():
-    app.command(_name, cls=_Command)(_function)
 
 
 def main() -> None:

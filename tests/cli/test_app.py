@@ -6,11 +6,12 @@ import os
 import re
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
-from gemmaq.cli.app import _COMMANDS, main
+from gemmaq.cli.app import COMMANDS, main
 from gemmaq.methods import METHODS
 from gemmaq.planning.containers import CONTAINERS
 from gemmaq.planning.recipe import TYPES
@@ -27,13 +28,26 @@ def help_of(*command: str, monkeypatch: pytest.MonkeyPatch) -> str:
 def test_the_list_of_commands_shows_whole_sentences(monkeypatch: pytest.MonkeyPatch) -> None:
     shown = help_of(monkeypatch=monkeypatch)
     lines = {words[0]: words for line in shown.splitlines() if len(words := line.split(maxsplit=1)) == 2}
-    for name in _COMMANDS:
+    for name in COMMANDS:
         summary = lines[name][1]
         assert summary.endswith(".") and not summary.endswith("..."), f"{name} is cut: {summary}"
     assert all(len(line) <= WIDTH for line in shown.splitlines())
 
 
-@pytest.mark.parametrize("command", _COMMANDS)
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_list_of_commands_says_what_their_own_help_says(command: str) -> None:
+    name = command.replace("-", "_")
+    function = getattr(import_module(f"gemmaq.cli.{name}"), name)
+    assert function.__doc__.splitlines()[0] == COMMANDS[command]
+
+
+def test_the_list_of_commands_imports_none_of_them() -> None:
+    code = "import sys, gemmaq.cli.app; print([m for m in sys.modules if m.startswith('gemmaq.')])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not [name for name in COMMANDS if f"gemmaq.cli.{name.replace('-', '_')}'" in done.stdout]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 def test_help_shows_no_python_types(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     shown = help_of(command, monkeypatch=monkeypatch)
     assert not any(sign in shown for sign in ("{", "<str>", "<path>", "<list[str]>", "x>=1;", "[x>=1]")), shown

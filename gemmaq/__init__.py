@@ -4,11 +4,19 @@ A source becomes an artifact in one direction, with no way back:
 
     source -> checkpoint -> plan -> calibrate -> lay out -> write -> artifact
 
+A run may make several types (a ladder): each has a request and plans of its own, and all share the reading of the
+source and one calibration.
+
 `sources` turns a repository, a folder, a .gguf file or the sample into a `checkpoint`: tensors that are read lazily,
 under canonical names and with roles. `planning` decides the name, the type, the method and the bytes of every tensor.
 Sizes, --dry-run, memory estimates and real runs are all computed from the plan. `calibration` runs
 the model and completes the plan with importances and solved codes. `containers` lay the tensors out in files, `convert`
 writes them slab by slab, and `artifact` adds checksums, provenance and the model card.
+
+A checkpoint is a text model with what belongs to it. Towers, projectors included, turn images and sound into
+embeddings: their type is chosen apart from that of the text model, and where a container stores their numbers in
+another order or shape, an `Arrangement` (`models`) says how. A drafter proposes tokens to the text model, its target:
+it is a model of a family of its own, whose checkpoint and plan hang on those of the target.
 
 Three questions about a tensor never mix. Which numbers can be represented is its type (`encodings`), which code each
 weight gets is its method (`methods`, and `calibration` for GPTQ), how the bytes lie in a file is its container

@@ -105,6 +105,16 @@ class InputError(GemmaqError):
     exit_code = 3
 
 
+class UnsupportedModelError(InputError):
+    """The source is a model that is known by name and cannot be converted.
+
+    Attributes:
+        tensors: Type, number of weights and bytes of every tensor by the headers; empty until they are read.
+    """
+
+    tensors: tuple[tuple[str, int, int], ...] = ()
+
+
 class AuthError(GemmaqError):
     """A repository is gated or private, and the token is missing or refused."""
 

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Release a Gemma 3 checkpoint for every runtime: fetch, convert once, check, publish.
+# Release a Gemma checkpoint for every runtime: fetch, convert once, check, publish.
 #
 #     recipes/release.sh google/gemma-3-4b-it-qat-q4_0-unquantized my-org/gemma-3-4b-it-qat
 #
@@ -8,6 +8,7 @@
 #
 # WORK      where artifacts are made (./release)
 # QUANT     type of the weights (q4_0)
+# DRAFT     drafter to publish beside the GGUF model, a repository or a folder (none)
 # CONTEXTS  tokens to estimate memory for ("8192 32768")
 # DRY_RUN   1 to stop before publishing
 set -u
@@ -41,16 +42,17 @@ run() {
 
 # 2. What it will take to run, for the log.
 for context in $contexts; do
-    run gemmaq estimate-vram "$source" --quant "$quant" --context "$context"
+    run gemmaq estimate-vram "$source" --quant "$quant" --context "$context" ${DRAFT:+--draft "$DRAFT"}
 done
 
 # 3. One pass over the weights makes all three artifacts, with the same codes in each.
 if [ ! -d "$work" ]; then
-    run gemmaq convert "$source" --to gguf --to mlx --to safetensors --quant "$quant" -o "$work" -q
+    run gemmaq convert "$source" ${DRAFT:+--draft "$DRAFT"} --to gguf --to mlx --to safetensors --quant "$quant" \
+        -o "$work" -q
 fi
 
 # 4. Every file is what it was when it was made, and every tensor is what the source gives.
-run gemmaq verify "$work" --against "$source"
+run gemmaq verify "$work" --against "$source" ${DRAFT:+--draft "$DRAFT"}
 
 # 5. Publish each under the name its users look for.
 [ "${DRY_RUN:-0}" = 1 ] && set -- --dry-run || set --

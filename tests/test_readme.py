@@ -7,19 +7,26 @@ from pathlib import Path
 
 import pytest
 
+import gemma4_drafter
+import gemma4_towers
 from fake_hub import FakeHub
 from fake_ollama import FakeOllama
 from gemmaq.models.families import require_size as require
+from small import write_model
 from synthetic import write_checkpoint
 
 README = Path(__file__).parents[1] / "README.md"
 QAT = "google/gemma-3-4b-it-qat-q4_0-unquantized"
 LARGE = "google/gemma-3-27b-it"
+SEES = "google/gemma-4-12B-it-qat-q4_0-unquantized"
+FOLDER = "gemma-3-270m"
+"""Made by an early command from the sample, and read by most of the others."""
 
 
 def commands() -> list[list[str]]:
     blocks = re.findall(r"```sh\n(.*?)```", README.read_text(), re.DOTALL)
-    lines = [part.strip() for block in blocks for line in block.splitlines() for part in line.split("&&")]
+    joined = [block.replace("\\\n", " ") for block in blocks]
+    lines = [part.strip() for block in joined for line in block.splitlines() for part in line.split("&&")]
     return [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("gemmaq ")]
 
 
@@ -60,6 +67,9 @@ def test_every_command_shown_works(gemmaq, tiny, tmp_path):
     with FakeHub(tmp_path / "hub") as hub, FakeOllama(tmp_path / "ollama") as ollama:
         hub.add(QAT, tiny)
         hub.add(LARGE, large, digests=digests)
+        hub.add(SEES, gemma4_towers.write(tmp_path / "sees", gemma4_towers.KINDS["unified"]))
+        drafter = gemma4_drafter.write(tmp_path / "drafts", gemma4_drafter.DRAFTERS["unified"])
+        hub.add(f"{SEES}-assistant", drafter)
         hub.tokens["hf_write"]["orgs"] = ["my-org"]
         env = {
             "GEMMAQ_CACHE": str(tmp_path / "cache"),
@@ -70,6 +80,9 @@ def test_every_command_shown_works(gemmaq, tiny, tmp_path):
         }
         for arguments in commands():
             gemmaq(*arguments, cwd=work, env=env)
+            if arguments[-1] == FOLDER:  # the other commands get a small model, to calibrate and train it in seconds
+                shutil.rmtree(work / FOLDER)
+                write_model(work / FOLDER)
         assert [name for name in ollama.made if "gemma-qat" in name]
         assert hub.sent[f"{LARGE}/model-00001-of-00012.safetensors"] < 1 << 20
     assert (work / "out" / "gemma-3-270m-Q4_0.gguf").is_file()

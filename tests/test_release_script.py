@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+import gemma4_drafter
+import gemma4_towers
 from fake_hub import FakeHub
 
 pytestmark = pytest.mark.slow
@@ -55,6 +57,16 @@ def test_dry_run_publishes_nothing(release):
     done = run(DRY_RUN="1", CONTEXTS="1024")
     assert done.returncode == 0, done.stderr
     assert set(hub.repos) == {SOURCE}
+
+
+def test_a_drafter_goes_out_beside_the_gguf_model(release, tmp_path):
+    hub, run = release
+    source = gemma4_towers.write(tmp_path / "gemma-4-E2B-it", gemma4_towers.KINDS["effective"])
+    drafter = gemma4_drafter.write(tmp_path / "my drafter", gemma4_drafter.DRAFTERS["effective"])
+    done = run(source, CONTEXTS="1024", DRAFT=str(drafter))
+    assert done.returncode == 0, done.stderr
+    with_drafter = [kind for kind in KINDS if any("mtp-" in name for name in hub.commit(f"{TARGET}-{kind}").files)]
+    assert with_drafter == ["GGUF"]
 
 
 def test_a_broken_artifact_is_not_published(release, tmp_path):

@@ -4,144 +4,74 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
-from gemmaq.checkpoint import Checkpoint
-from gemmaq.files.names import is_mmproj, split_type, stem
-from gemmaq.models.config import TextConfig
-from gemmaq.models.family import Family
+from gemmaq.artifact import card_making
+from gemmaq.artifact.card_models import Row, recommended, remarks, rows, size_text, table_of_cards, table_of_models
+from gemmaq.artifact.description import Model
+from gemmaq.artifact.footprint import Memory
+from gemmaq.artifact.modelfile import FILE as MODELFILE
+from gemmaq.files.names import stem
 from gemmaq.models.identity import identify
-from gemmaq.models.roles import Role
-from gemmaq.planning.containers import CONTAINERS, Container, of_checkpoint_format
-from gemmaq.planning.plan import Plan
+from gemmaq.models.towers_config import senses
+from gemmaq.planning.containers import Command, for_drafters
 
 NAME = "README.md"
 
-_GB = 1e9
 _SIGNED = re.compile(r"<!-- written by gemmaq, sha256 of the text above: ([0-9a-f]{64}) -->\n")
+
+_DRAFTS = " --spec-type draft-mtp"
+"""Option of llama-server that has a drafter propose tokens; from the Hub it finds the drafter's file by itself."""
 
 File = tuple[str, int, str]
 """Path, bytes, SHA-256 in hex."""
 
 
-@dataclass(frozen=True, slots=True)
-class Model:
-    """A model as the card describes it.
-
-    Attributes:
-        name: Name of the model.
-        container: The container that it is in.
-        family: Its family.
-        config: Dimensions of the text model.
-        card: Metadata of the source's card.
-        repo: Repository of the source, None if it is not known.
-        body: Name of the encoding of the layers' matrices.
-        kinds: Encoding -> number of tensors in it.
-        parameters: Number of weights of the text model.
-        weights: Bytes of its tensors.
-        embedding: Bytes of the embedding among them.
-        vision: Bytes of the vision tensors.
-        files: Names of the files in the model's folder.
-    """
-
-    name: str
-    container: Container
-    family: Family
-    config: TextConfig
-    card: Mapping[str, Any]
-    repo: str | None
-    body: str
-    kinds: Mapping[str, int]
-    parameters: int
-    weights: int
-    embedding: int
-    vision: int
-    files: tuple[str, ...]
-
-
-def of_checkpoint(checkpoint: Checkpoint, folder: Path, *, name: str | None = None, repo: str | None = None) -> Model:
-    """Describe a model on disk.
-
-    Args:
-        checkpoint: Its headers.
-        folder: Its folder.
-        name: Name of the model, None for that of the checkpoint.
-        repo: Repository of the source, None if it is not known.
-    """
-    tensors = checkpoint.tensors.values()
-    return Model(
-        name=name or checkpoint.name,
-        container=of_checkpoint_format(checkpoint.format),
-        family=checkpoint.family,
-        config=checkpoint.config,
-        card=checkpoint.card,
-        repo=repo,
-        body=checkpoint.body.name,
-        kinds=Counter(tensor.encoding.name for tensor in tensors),
-        parameters=checkpoint.parameters,
-        weights=sum(tensor.nbytes for tensor in tensors),
-        embedding=checkpoint.embedding.nbytes,
-        vision=checkpoint.vision_bytes,
-        files=tuple(sorted(path.name for path in folder.iterdir() if path.is_file())),
-    )
-
-
-def of_plan(plan: Plan, source: Checkpoint, *, repo: str | None, files: Sequence[str]) -> Model:
-    """Describe a model that a plan makes.
-
-    Args:
-        plan: The plan of a container, carried out.
-        source: The checkpoint that it was made for.
-        repo: Repository of the source, None if it is not known.
-        files: Names of the files in the model's folder.
-    """
-    embeddings = [tensor for tensor in plan.tensors if tensor.source.place.role == Role.EMBEDDING]
-    return Model(
-        name=source.name,
-        container=CONTAINERS[plan.format],
-        family=source.family,
-        config=source.config,
-        card=source.card,
-        repo=repo,
-        body=plan.body.name,
-        kinds=plan.counts,
-        parameters=plan.elements,
-        weights=plan.tensor_bytes,
-        embedding=sum(tensor.nbytes for tensor in embeddings),
-        vision=sum(tensor.nbytes for tensor in plan.extra if tensor.source.name in source.vision),
-        files=tuple(files),
-    )
-
-
-def text(repo: str | None, models: Sequence[Model], files: Sequence[File], *, memory: Callable[[Model], str]) -> str:
+def text(repo: str | None, models: Sequence[Model], files: Sequence[File], *, memory: Memory) -> str:
     """The card with its front matter. The last line is the digest of all others.
 
     Args:
         repo: Repository where it is published, None for commands that run the local files.
-        models: Models of the artifact.
+        models: Models of the artifact; of those in one container the first is the one that the Modelfile names.
         files: All files of the artifact.
-        memory: Text about the memory that a model takes.
+        memory: What is known of the memory that a model takes.
     """
     import yaml
 
     identity = identify(models[0].name)
-    runtimes = "; ".join(model.container.runtimes for model in models)
-    parts = [
+    containers = (for_drafters(m.container) if m.family.drafts else m.container for m in models)
+    runtimes = "; ".join(dict.fromkeys(container.runtimes for container in containers))
+    sizes = {path: size for path, size, _ in files}
+    by_title: dict[str, list[Model]] = {}
+    for model in models:
+        by_title.setdefault(model.container.title, []).append(model)
+    sections = [
         f"# {identity.title}",
         f"{models[0].family.title}, quantized by gemmaq for {runtimes}.",
+        *(part for own in by_title.values() for part in _section(repo, rows(own, sizes, memory), memory)),
+        "## How it was made",
+        card_making.source(models[0]),
+        table(*card_making.table_of_tensors(models)),
+        "\n".join(card_making.methods(models)),
         "## Files",
         table(("file", "size", "sha256"), [_row(*file) for file in files]),
-        *(part for model in models for part in (*_section(repo, model), memory(model))),
         "## License",
-        f"{models[0].family.license.notice}.",
+        _license(models[0]),
     ]
     front = yaml.safe_dump(_front_matter(models, identity.official), sort_keys=False, allow_unicode=True)
-    card = f"---\n{front}---\n\n" + "\n\n".join(parts) + "\n\n"
+    card = f"---\n{front}---\n\n" + "\n\n".join(filter(None, sections)) + "\n\n"
     return f"{card}<!-- written by gemmaq, sha256 of the text above: {_digest(card)} -->\n"
+
+
+def _license(model: Model) -> str:
+    """Sentence about the license: that of the source's card, where it is another than usual in the family."""
+    usual, card = model.family.license, model.card
+    name = card.get("license_name") or card.get("license") or usual.name
+    if usual.name in (name, card.get("license")):
+        return f"{usual.notice}."
+    link = card.get("license_link")
+    return f"The source is licensed under {name}{f': {link}' if link else ''}."
 
 
 def is_ours(card: str) -> bool:
@@ -176,52 +106,105 @@ def _front_matter(models: Sequence[Model], official: str | None) -> dict[str, An
         front["base_model_relation"] = "quantized"
     libraries = [model.container.library for model in models]
     front["library_name"] = libraries[0]
-    front["pipeline_tag"] = "image-text-to-text" if first.vision else "text-generation"
-    tags = [first.family.name, "gemma", *libraries, *(model.body for model in models)]
+    front["pipeline_tag"] = _task(first)
+    tags = [first.family.name, "gemma", *libraries, *(kind for m in models for kind in (m.body, m.label.lower()))]
     front["tags"] = list(dict.fromkeys(tags))
     front["quantized_by"] = "gemmaq"
     return front
 
 
-def _section(repo: str | None, model: Model) -> list[str]:
-    """Heading, size and commands of one model."""
-    kinds = ", ".join(f"{count} {name.upper()}" for name, count in Counter(model.kinds).most_common())
-    bits = 8 * model.weights / model.parameters
-    size = f"{model.parameters:,} parameters in {model.weights:,} bytes, {bits:.2f} bits each: {kinds}."
-    if model.vision:
-        size += f" The vision side takes {model.vision:,} bytes more."
-    commands = _local(model) if repo is None else _published(model, repo)
-    return [f"## {model.container.title}", size, "```sh\n" + "\n".join(commands) + "\n```"]
+def _task(model: Model) -> str:
+    """The Hub's name of what a model does; as the publishers' cards have it, one that hears does anything."""
+    if model.family.embeds:
+        return "sentence-similarity"
+    if model.towers_config is None:
+        return "text-generation"
+    return "any-to-any" if model.towers_config.hears is not None else "image-text-to-text"
 
 
-def _row(path: str, size: int, sha256: str) -> tuple[str, str, str]:
-    return f"`{path}`", f"{size / _GB:.2f} GB" if size > 1e8 else f"{size:,} B", sha256[:16]
-
-
-def _local(model: Model) -> list[str]:
-    """Commands for the model in the current folder."""
-    files = sorted(name for name in model.files if name.endswith((".gguf", ".safetensors")))
-    projector = next(filter(is_mmproj, files), None)
-    weights = next(name for name in files if name != projector)
-    values = {
-        "weights": weights,
-        "stem": stem(weights).lower(),
-        "projector": f" --mmproj {projector}" if projector else "",
-    }
+def _section(repo: str | None, rows: Sequence[Row], memory: Memory) -> list[str]:
+    """Heading, tables and commands of the models in a container."""
+    chosen, several = recommended(rows), len(rows) > 1
+    model, first = chosen.model, rows[0].model
+    by_card = table_of_cards(rows)
+    which = "## Which file for which card" if several else ""
+    fitting = "The largest file that fits a card" if several else "Whether it fits a card"
+    run = f"Commands for {model.label}, the recommended file:" if several else ""
     return [
-        command.here.format(**values)
-        for command in model.container.commands
-        if (model.vision or not command.vision) and (command.file is None or command.file in model.files)
+        f"## {model.container.title}",
+        table(*table_of_models(rows)),
+        remarks(rows),
+        _beside(model),
+        f"#{which}" if which and by_card else "",
+        f"{fitting}, with so many tokens of context:" if by_card else "",
+        table(*by_card) if by_card else "",
+        run,
+        "```sh\n" + "\n".join(_commands(repo, model, first, several=several)) + "\n```",
+        _modelfile(first) if several else "",
+        memory.details(model),
     ]
 
 
-def _published(model: Model, repo: str) -> list[str]:
-    """Commands for the model in a repository."""
-    commands = [command for command in model.container.commands if model.vision or not command.vision]
-    return [command.hub.format(repo=repo, type=_type_of_files(model)) for command in commands]
+def _beside(model: Model) -> str:
+    """Sentences about the size of a model and what lies beside it."""
+    said = [f"{model.parameters:,} parameters."]
+    if model.towers_config is not None:
+        said.append(f"The towers for {senses(model.towers_config)} take {model.towers:,} bytes more.")
+    if model.drafter is not None:
+        size = model.drafter.weights
+        said.append(f"The drafter takes {size:,} bytes; it proposes tokens that the model has only to check.")
+    remark = model.container.remark
+    return " ".join(said) + (f"\n\n**{remark[0].upper()}{remark[1:]}.**" if remark is not None else "")
 
 
-def _type_of_files(model: Model) -> str:
-    """Type that runtimes choose a file of a repository by: as in the file's name, where a mixture has its own."""
-    types = (split_type(stem(name))[1] for name in model.files if name.endswith(".gguf") and not is_mmproj(name))
-    return next((kind for kind in types if kind is not None), model.body.upper())
+def _modelfile(first: Model) -> str:
+    """A sentence about the file that Ollama makes a model by, if there is one."""
+    if MODELFILE not in first.files:
+        return ""
+    return f"`{MODELFILE}` makes a model of {first.label}; for another one name its file after `FROM`."
+
+
+def _row(path: str, size: int, sha256: str) -> tuple[str, str, str]:
+    return f"`{path}`", size_text(size), sha256[:16]
+
+
+def _suits(command: Command, model: Model) -> bool:
+    """Whether a command is for such a model."""
+    family = model.family
+    kind = (command.embeds, command.drafts) == (family.embeds, family.drafts)
+    return kind and (model.towers > 0 or not command.vision)
+
+
+def _commands(repo: str | None, model: Model, first: Model, *, several: bool) -> list[str]:
+    """Command lines that run a model; those that read the Modelfile are for the first of several."""
+    commands = [command for command in model.container.commands if _suits(command, model)]
+    if repo is not None:
+        return [command.hub.format(**_published(model, repo)) for command in commands]
+    return [
+        command.here.format(**_local(first if command.file == MODELFILE else model, several=several))
+        for command in commands
+        if command.file is None or command.file in model.files
+    ]
+
+
+def _local(model: Model, *, several: bool) -> dict[str, str]:
+    """What command lines name of a model in the current folder."""
+    files = model.parts
+    return {
+        "weights": files.model[0],
+        "stem": stem(files.model[0]).lower(),
+        "artifact": files.model[0] if several else ".",
+        "projector": f" --mmproj {files.projector}" if files.projector else "",
+        "drafter": f"{_DRAFTS} --model-draft {files.drafter}" if files.drafter else "",
+    }
+
+
+def _published(model: Model, repo: str) -> dict[str, str]:
+    """What command lines name of a model in a repository."""
+    files = model.parts
+    return {
+        "repo": repo,
+        "type": model.label,
+        "tag": files.model[0] if files.drafter and len(files.model) == 1 else model.label,
+        "drafter": _DRAFTS if files.drafter else "",
+    }

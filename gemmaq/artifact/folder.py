@@ -1,11 +1,12 @@
-"""The folder of an artifact, or of several artifacts in subfolders named after their containers."""
+"""The folder of an artifact, or of several in subfolders named after their containers and types."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from gemmaq.files.names import is_mmproj
+from gemmaq.files.names import models_among
 from gemmaq.planning.containers import CONTAINERS
+from gemmaq.planning.recipe import TYPES
 
 _TOOL_FOLDERS = (".cache/huggingface/", ".git/")
 """Folders that the Hub's tools and git leave in an artifact."""
@@ -14,12 +15,17 @@ _TOOL_FILES = (".gitattributes", ".gitignore")
 
 def has_model(folder: Path) -> bool:
     """Whether the folder itself holds a model."""
-    return (folder / "config.json").is_file() or any(not is_mmproj(path.name) for path in folder.glob("*.gguf"))
+    return (folder / "config.json").is_file() or bool(models_among(path.name for path in folder.glob("*.gguf")))
 
 
 def parts_of(folder: Path) -> list[str]:
-    """Names of the subfolders of a conversion to several containers."""
-    return [name for name in CONTAINERS if (folder / name).is_dir()]
+    """Names of the subfolders of a conversion to several containers or types: `mlx`, `q4_0` or `mlx/q4_0`."""
+    found = []
+    for name in [*CONTAINERS, *TYPES]:
+        if (folder / name).is_dir():
+            types = [f"{name}/{kind}" for kind in TYPES if name in CONTAINERS and (folder / name / kind).is_dir()]
+            found += types if types and not has_model(folder / name) else [name]
+    return found
 
 
 def models_in(folder: Path) -> list[Path]:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gemmaq.checkpoint import Checkpoint, Tensor
+from gemmaq.checkpoint import Checkpoint, Tensor, paths_of
 from gemmaq.hub import parse
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -75,7 +75,7 @@ class Origin:
 
 def of(checkpoint: Checkpoint, tensors: Sequence[Tensor]) -> Origin:
     """The origin of a checkpoint of which these tensors are read."""
-    weights = list(dict.fromkeys(path for tensor in tensors for part in tensor.parts for path in part.span.paths))
+    weights = list(paths_of(tensors))
     small: list[Path] = []
     if checkpoint.format != "gguf":
         describing = [weights[0].parent / name for name in _DESCRIBING]

@@ -1,26 +1,24 @@
-"""gemmaq.json, the record of an artifact: source, recipe and every tensor. It holds no time, host or path."""
+"""gemmaq.json, the record of an artifact, as it is read: a record for each of its models."""
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from gemmaq import __version__
-from gemmaq.artifact.origin import Origin
-from gemmaq.artifact.outcomes import Outcome, OutcomeCounter
 from gemmaq.encodings import ENCODINGS, Encoding
 from gemmaq.errors import InputError, UsageError
 from gemmaq.files.text import read_json
 from gemmaq.planning import containers, recipe
-from gemmaq.planning.plan import MMPROJ, Plan, PlannedTensor
-from gemmaq.planning.request import Calibration, Request
+from gemmaq.planning.plan import MMPROJ
+from gemmaq.planning.request import Calibration, Matrix, Request
+from gemmaq.planning.rules import Rule, regex
 
 NAME = "gemmaq.json"
-SCHEMA = "gemmaq.artifact/1"
+SCHEMA = "gemmaq.artifact/2"
+_FIRST_SCHEMA = "gemmaq.artifact/1"
+"""Of artifacts with one model, whose entry was the whole document."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +44,31 @@ class Made:
 
 
 @dataclass(frozen=True, slots=True)
+class Quality:
+    """How a model predicts texts, as `gemmaq evaluate --record` measured it.
+
+    Attributes:
+        reference: repository or name of the model that it was compared with.
+        texts: names of the texts, without folders.
+        tokens: number of scored tokens.
+        context: tokens in a chunk of text.
+        kl: mean KL divergence from the reference, in nats.
+        top1: share of the tokens for which both hold the same one for the likeliest.
+        perplexity: perplexity of the model.
+    """
+
+    reference: str
+    texts: tuple[str, ...]
+    tokens: int
+    context: int
+    kl: float
+    top1: float
+    perplexity: float
+
+
+@dataclass(frozen=True, slots=True)
 class Provenance:
-    """Content of a gemmaq.json, as far as it is checked.
+    """What a gemmaq.json says of a model, as far as it is checked.
 
     Attributes:
         version: version of gemmaq that wrote it.
@@ -57,6 +78,9 @@ class Provenance:
         request: types, methods and containers that were asked for.
         files: files that hold tensors.
         tensors: tensors in these files.
+        drafter: name of the drafter beside the model, None for none.
+        entry: all that is on record.
+        quality: how it predicts texts, None if that was not measured.
     """
 
     version: str
@@ -66,148 +90,78 @@ class Provenance:
     request: Request
     files: tuple[Listed, ...]
     tensors: tuple[Made, ...]
+    drafter: str | None
+    entry: Mapping[str, Any]
+    quality: Quality | None = None
+
+    @property
+    def label(self) -> str:
+        """The type, as file names show it."""
+        return str(self.entry.get("type") or self.request.recipe.label)
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
-    """Everything that gemmaq.json tells about an artifact.
-
-    Attributes:
-        origin: the source.
-        digests: SHA-256 of the source's files, in their order.
-        request: types, methods and containers that were asked for.
-        plan: the container's plan, carried out.
-        outcomes: outcome of each tensor.
-        weights: files that hold tensors.
-    """
-
-    origin: Origin
-    digests: Sequence[str]
-    request: Request
-    plan: Plan
-    outcomes: OutcomeCounter
-    weights: Sequence[Listed]
-
-
-def document(record: Record) -> bytes:
-    """Content of gemmaq.json."""
-    origin, plan = record.origin, record.plan
-    tensors = [_tensor(record.outcomes.outcome(plan.format, planned), planned) for planned in plan.everything]
-    methods = dict.fromkeys(tensor["method"] for tensor in tensors if tensor["method"])
-    value = {
-        "schema": SCHEMA,
-        "gemmaq": __version__,
-        "source": {
-            "name": origin.name,
-            "repo": origin.repo,
-            "revision": origin.commit,
-            "format": origin.format,
-            "files": [
-                Listed(file.name, file.size, digest).document()
-                for file, digest in zip(origin.files, record.digests, strict=True)
-            ],
-        },
-        "recipe": _recipe(record.request),
-        "container": plan.format,
-        "method": list(methods),
-        "files": [file.document() for file in record.weights],
-        "tensors": tensors,
-        "warnings": [_without_paths(warning, origin) for warning in plan.warnings],
-    }
-    return _spelled(value)
-
-
-def _tensor(outcome: Outcome, planned: PlannedTensor) -> dict[str, Any]:
-    return {
-        "name": outcome.name,
-        "shape": list(planned.shape),
-        "type": outcome.encoding,
-        "method": planned.choice.method if outcome.is_chosen else None,
-        "how": outcome.how,
-        "rounded": outcome.rounded,
-    }
-
-
-def _without_paths(text: str, origin: Origin) -> str:
-    """A sentence with file names in place of paths, which are private."""
-    for place in sorted(origin.folders, key=len, reverse=True):
-        text = re.sub(rf"(?<![\w./-]){re.escape(place)}/", "", text)
-    return text
-
-
-def _spelled(value: Mapping[str, Any]) -> bytes:
-    """JSON with one line for each entry of a list."""
-    parts = []
-    for key, part in value.items():
-        text = json.dumps(part, ensure_ascii=False)
-        if isinstance(part, list) and part and isinstance(part[0], dict):
-            lines = ",\n".join("    " + json.dumps(item, ensure_ascii=False) for item in part)
-            text = f"[\n{lines}\n  ]"
-        parts.append(f"  {json.dumps(key)}: {text}")
-    return ("{\n" + ",\n".join(parts) + "\n}\n").encode()
-
-
-def _recipe(request: Request) -> dict[str, Any]:
-    recipe = request.recipe
-    return {
-        "quant": recipe.label.lower(),
-        "embedding": recipe.embedding.name if recipe.embedding else None,
-        "method": recipe.method,
-        "rules": [
-            {"match": rule.pattern, "type": rule.encoding.name if rule.encoding else None, "method": rule.method}
-            for rule in recipe.rules
-        ],
-        "to": list(request.to),
-        "portable": request.portable,
-        "scales": request.scales,
-        "mmproj": request.mmproj,
-        "max_shard_bytes": request.shard_bytes,
-        "calibration": asdict(request.calibration) if request.calibration else None,
-    }
-
-
-def read(folder: Path) -> Provenance | None:
-    """Read the gemmaq.json of a folder; None if it has none.
+def read(folder: Path) -> tuple[Provenance, ...]:
+    """Read the gemmaq.json of a folder, a record for each model; none if there is no such file.
 
     Raises:
         InputError: the file was not written by gemmaq, or was changed.
     """
     path = folder / NAME
-    if not path.is_file():
-        return None
-    value = read_json(path)
-    if value.get("schema") != SCHEMA:
+    return parse(read_json(path), path) if path.is_file() else ()
+
+
+def parse(value: Mapping[str, Any], path: object) -> tuple[Provenance, ...]:
+    """The records of a gemmaq.json.
+
+    Args:
+        value: its content.
+        path: its path, for errors.
+
+    Raises:
+        InputError: it was not written by gemmaq, or was changed.
+    """
+    if value.get("schema") not in (SCHEMA, _FIRST_SCHEMA):
         raise InputError(f"has the schema {value.get('schema')!r:.60}", f"this gemmaq reads {SCHEMA}", path=path)
     try:
-        return _provenance(value)
+        models = [value] if value["schema"] == _FIRST_SCHEMA else value["models"]
+        records = tuple(_provenance(entry, _text(value["container"])) for entry in models)
+        if not records:
+            raise ValueError("no models")
     except (KeyError, TypeError, ValueError, AttributeError, UsageError) as error:
-        raise InputError(f"is not what gemmaq writes: {type(error).__name__} {error}", path=path) from error
+        what = f"{error} is missing or unknown" if isinstance(error, KeyError) else str(error)
+        raise InputError(
+            f"is not what gemmaq writes: {what}", "convert again, or download it again", path=path
+        ) from error
+    return records
 
 
-def _provenance(value: Mapping[str, Any]) -> Provenance:
+def _provenance(value: Mapping[str, Any], container: str) -> Provenance:
     source, choices = value["source"], value["recipe"]
-    rules = tuple(
-        recipe.Rule(_text(rule["match"]), _encoding(rule["type"]), _maybe_text(rule["method"]))
-        for rule in choices["rules"]
-    )
-    embedding, limit = _encoding(choices["embedding"]), choices["max_shard_bytes"]
+    rules = tuple(_rule(rule) for rule in choices["rules"])
+    limit = choices["max_shard_bytes"]
+    types = {name: _encoding(choices.get(name)) for name in ("embedding", "ple_type", "ple_proj_type")}
     if choices["scales"] not in ("bf16", "f16") or choices["mmproj"] not in (*MMPROJ, None):
         raise ValueError(f"scales {choices['scales']!r:.20}, mmproj {choices['mmproj']!r:.20}")
     request = Request(
-        recipe=recipe.of(
-            _text(choices["quant"]),
-            embedding=embedding.name if embedding else None,
-            method=_text(choices["method"]),
-            rules=rules,
+        recipe=replace(
+            recipe.of(
+                _text(choices["quant"]),
+                method=_text(choices["method"]),
+                rules=rules,
+                **{name: encoding.name if encoding else None for name, encoding in types.items()},
+            ),
+            like={_text(name): ENCODINGS[kind] for kind, names in choices.get("like", {}).items() for name in names},
         ),
         to=tuple(containers.check(_text(name)) for name in choices["to"]),
         portable=bool(choices["portable"]),
         scales=choices["scales"],
         mmproj=choices["mmproj"],
+        dense_heads=bool(choices.get("dense_heads")),
+        draft=bool(choices.get("draft")),
         shard_bytes=None if limit is None else _count(limit),
         calibration=_calibration(choices.get("calibration")),
     )
-    files = tuple(Listed(_text(f["path"]), _count(f["bytes"]), _text(f["sha256"])) for f in value["files"])
+    files = tuple(Listed(_path(f["path"]), _count(f["bytes"]), _text(f["sha256"])) for f in value["files"])
     tensors = tuple(
         Made(_text(t["name"]), tuple(_count(n) for n in t["shape"]), ENCODINGS[_text(t["type"])].name)
         for t in value["tensors"]
@@ -216,11 +170,21 @@ def _provenance(value: Mapping[str, Any]) -> Provenance:
         version=_text(value["gemmaq"]),
         name=_text(source["name"]),
         repo=_maybe_text(source["repo"]),
-        container=containers.check(_text(value["container"])),
+        container=containers.check(container),
         request=request,
         files=files,
         tensors=tensors,
+        drafter=_text(value["drafter"]["name"]) if "drafter" in value else None,
+        entry=value,
+        quality=_quality(value.get("quality")),
     )
+
+
+def _rule(value: Mapping[str, Any]) -> Rule:
+    encoding, method = _encoding(value["type"]), _maybe_text(value["method"])
+    if "regex" in value:
+        return regex(_text(value["regex"]), encoding, method)
+    return Rule(_text(value["match"]), encoding, method)
 
 
 def _calibration(value: Any) -> Calibration | None:
@@ -235,13 +199,39 @@ def _calibration(value: Any) -> Calibration | None:
         context=_count(value["context"]),
         damping=float(value["damping"]),
         order=_text(value["order"]),
+        used=_count(value.get("used", 0)),
+        matrix=_matrix(value.get("matrix")),
     )
+
+
+def _matrix(value: Any) -> Matrix | None:
+    if value is None:
+        return None
+    datasets = tuple(_text(name) for name in value["datasets"])
+    counts = (_count(value["entries"]), _count(value["chunks"]), _count(value.get("size", 0)))
+    return Matrix(_text(value["file"]), datasets, *counts)
+
+
+def _quality(value: Any) -> Quality | None:
+    if value is None:
+        return None
+    texts = tuple(_text(name) for name in value["texts"])
+    measured = (float(value[name]) for name in ("kl", "top1", "perplexity"))
+    return Quality(_text(value["reference"]), texts, _count(value["tokens"]), _count(value["context"]), *measured)
 
 
 def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError(f"{value!r:.60} is no text")
     return value
+
+
+def _path(value: Any) -> str:
+    """A path that stays in its folder."""
+    path = _text(value)
+    if path.startswith("/") or ".." in path.split("/"):
+        raise ValueError(f"{path!r} is outside the folder")
+    return path
 
 
 def _maybe_text(value: Any) -> str | None:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from gemmaq.artifact import card, modelfile, provenance, sums
+from gemmaq.artifact.description import Model, of_checkpoint, of_records
 from gemmaq.artifact.digests import feed
 from gemmaq.artifact.folder import is_hidden, models_in
+from gemmaq.artifact.provenance import Provenance
 from gemmaq.checkpoint import Checkpoint
 from gemmaq.errors import InputError, NotFoundError, VerificationError
+from gemmaq.files.names import parts
 from gemmaq.planning.containers import of_checkpoint_format
 from gemmaq.progress import Progress, ProgressCallback
+from gemmaq.sources.companions import ALL
 from gemmaq.sources.open import open_source
 
 _SMALL = 1 << 22
@@ -41,17 +45,46 @@ class Entry:
     data: bytes = b""
 
 
-def entries(folder: Path, repo: str, progress: ProgressCallback, *, memory: Callable[[card.Model], str]) -> list[Entry]:
-    """All files to publish, with a card, `params` and SHA256SUMS where the artifact lacks them.
+@dataclass(frozen=True, slots=True)
+class Room:
+    """A folder of the artifact that holds models of one container.
 
-    An unchanged card of gemmaq is replaced by one whose commands name the repository; any other card is published as
-    it is.
+    Attributes:
+        prefix: Its path in the artifact with a slash at its end; empty for the artifact's own folder.
+        checkpoint: Headers of the first model.
+        models: The models as their card describes them.
+        records: What its gemmaq.json says of them; none if it has none.
+    """
+
+    prefix: str
+    checkpoint: Checkpoint
+    models: tuple[Model, ...]
+    records: tuple[Provenance, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Local:
+    """An artifact on disk, checked.
+
+    Attributes:
+        files: All files but hidden ones.
+        rooms: Its folders with models.
+    """
+
+    files: tuple[Entry, ...]
+    rooms: tuple[Room, ...]
+
+    def own_card(self, prefix: str) -> bool:
+        """Whether a folder has a card that somebody wrote or changed."""
+        return any(file.path == prefix + card.NAME and not _is_unchanged_card(file) for file in self.files)
+
+
+def read(folder: Path, progress: ProgressCallback) -> Local:
+    """Read and check an artifact.
 
     Args:
         folder: Folder of the artifact, or of several in subfolders.
-        repo: Repository to publish to, for the commands in the card.
         progress: Called after every block of a file.
-        memory: Text of the card about the memory that a model takes.
 
     Raises:
         NotFoundError: The folder holds no model.
@@ -62,21 +95,31 @@ def entries(folder: Path, repo: str, progress: ProgressCallback, *, memory: Call
     model_folders = models_in(folder)
     if not model_folders:
         raise NotFoundError("holds no model", "name the folder that gemmaq convert made", path=folder)
-    local = [_of_file(path, path.relative_to(folder).as_posix(), progress) for path in paths]
-    _check(folder, local)
-    replaced = {sums.NAME} | ({card.NAME} if _is_unchanged_card(folder / card.NAME) else set())
-    files = [entry for entry in local if entry.path not in replaced]
-    names = {entry.path for entry in files}
-    models = [open_source(str(place)) for place in model_folders]
-    if modelfile.PARAMS_FILE not in names:
-        content = next((modelfile.params(model) for model in models if of_checkpoint_format(model.format).ollama), None)
-        files += [_of_data(modelfile.PARAMS_FILE, content)] if content is not None else []
-    if card.NAME not in names:
-        listing = sorted((entry.path, entry.size, entry.sha256) for entry in files)
-        described = [_describe(model, place) for model, place in zip(models, model_folders, strict=True)]
-        files.append(_of_data(card.NAME, card.text(repo, described, listing, memory=memory).encode()))
-    files.sort(key=lambda entry: entry.path)
-    return [*files, _of_data(sums.NAME, sums.text({entry.path: entry.sha256 for entry in files}))]
+    files = [_of_file(path, path.relative_to(folder).as_posix(), progress) for path in paths]
+    _check(folder, files)
+    return Local(tuple(files), tuple(_room(place, folder) for place in model_folders))
+
+
+def _room(place: Path, folder: Path) -> Room:
+    """The models in a folder."""
+    records, prefix = provenance.read(place), place.relative_to(folder).as_posix()
+    first = parts(file.path for file in records[0].files).model[:1] if len(records) > 1 else ()
+    checkpoint = open_source(str(place.joinpath(*first)), ALL)
+    name, repo = (records[0].name, records[0].repo) if records else (None, None)
+    like = of_checkpoint(checkpoint, place, name=name, repo=repo)
+    names = sorted(path.name for path in place.iterdir() if path.is_file())
+    models = of_records(records, like, names) or [like]
+    return Room("" if prefix == "." else f"{prefix}/", checkpoint, tuple(models), records)
+
+
+def settings(local: Local) -> list[Entry]:
+    """Ollama's settings for the artifact, where it lacks them."""
+    if any(file.path == modelfile.PARAMS_FILE for file in local.files):
+        return []
+    models = (room.checkpoint for room in local.rooms)
+    contents = (modelfile.params(model) for model in models if of_checkpoint_format(model.format).ollama)
+    content = next(contents, None)
+    return [of_data(modelfile.PARAMS_FILE, content)] if content is not None else []
 
 
 def _files(folder: Path) -> list[Path]:
@@ -95,14 +138,8 @@ def _files(folder: Path) -> list[Path]:
     return [path for path in present if path.is_file()]
 
 
-def _describe(model: Checkpoint, folder: Path) -> card.Model:
-    """A model for the card; its name and source are those in gemmaq.json, if there is one."""
-    record = provenance.read(folder)
-    return card.of_checkpoint(model, folder, name=record.name if record else None, repo=record.repo if record else None)
-
-
-def _is_unchanged_card(path: Path) -> bool:
-    return path.is_file() and card.is_ours(path.read_text("utf-8", errors="replace"))
+def _is_unchanged_card(file: Entry) -> bool:
+    return file.local is not None and card.is_ours(file.local.read_text("utf-8", errors="replace"))
 
 
 def _check(folder: Path, files: Sequence[Entry]) -> None:
@@ -138,7 +175,8 @@ def _of_file(path: Path, name: str, progress: ProgressCallback) -> Entry:
     return Entry(name, size, sha256.hexdigest(), sha1.hexdigest() if is_small else "", path)
 
 
-def _of_data(name: str, data: bytes) -> Entry:
+def of_data(name: str, data: bytes) -> Entry:
+    """A file that is created for publishing."""
     oid = hashlib.sha1(f"blob {len(data)}\0".encode() + data).hexdigest()
     return Entry(name, len(data), hashlib.sha256(data).hexdigest(), oid, data=data)
 

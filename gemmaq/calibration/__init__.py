@@ -6,6 +6,7 @@ Before anything is written, plans are completed with what their methods need: th
 
 from __future__ import annotations
 
+from gemmaq.inference.batch import held
 from gemmaq.models.config import TextConfig
 
 GATHERED = 2048
@@ -16,11 +17,13 @@ def memory(config: TextConfig, tokens: int) -> int:
     """Bytes that method gptq takes at most, without the program itself.
 
     One layer in f32, the Hessians of its inputs with two working copies of the largest, the inputs gathered for them,
-    and the activations of all tokens before and after the layer.
+    the activations of all tokens before and after the layer, and what layers need besides. Of experts, the inputs of
+    all tokens; there is one expert's Hessian at a time. Codes are on disk, so several types take no more than one.
     """
     layer = max(config.layer_parameters)
     hidden, widest = config.hidden_size, max(config.layers, key=lambda layer: layer.query_width + layer.ffn)
     widths = (hidden, widest.query_width, hidden, widest.ffn)
     hessians = sum(width * width for width in widths) + 2 * max(widths) ** 2
     gathered = 2 * sum(widths) * min(tokens, GATHERED)
-    return 4 * (layer + hessians + gathered + 2 * tokens * hidden)
+    routed = tokens * hidden if any(layer.experts for layer in config.layers) else 0
+    return 4 * (layer + hessians + gathered + 2 * tokens * hidden + routed + held(config, tokens))

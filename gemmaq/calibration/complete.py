@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
+from gemmaq.calibration import floor
 from gemmaq.calibration import imatrix as files
+from gemmaq.calibration.activations import sites
 from gemmaq.calibration.imatrix import Imatrix
-from gemmaq.calibration.store import Store
-from gemmaq.checkpoint import Checkpoint, Tensor
+from gemmaq.calibration.store import Problem, Store
+from gemmaq.checkpoint import Checkpoint
 from gemmaq.errors import InputError, OutputError, UsageError
 from gemmaq.inference.documents import Text
-from gemmaq.methods import Importance, Needs, calibrated
+from gemmaq.methods import METHODS, Importance, Needs, calibrated
+from gemmaq.models.family import Family
+from gemmaq.models.identity import identify
 from gemmaq.planning.plan import Plan, PlannedTensor
-from gemmaq.planning.request import Calibration
-from gemmaq.progress import ProgressCallback
+from gemmaq.planning.request import Calibration, Matrix
+from gemmaq.progress import Progress, ProgressCallback
 
 if TYPE_CHECKING:
+    from gemmaq.calibration.layerwise import Solved
     from gemmaq.inference.documents import Tokens
 
 
@@ -34,11 +38,60 @@ class Basis:
         calibration: settings, and the digest of text or matrix.
         text: documents, None if there is an importance matrix.
         imatrix: importance matrix from a file, None if there is text.
+        tokens: the text's tokens, i64 [sequences, length]; None if it is not tokenized yet.
     """
 
     calibration: Calibration
     text: Text | None
     imatrix: Imatrix | None
+    tokens: Tokens | None = None
+
+
+def settled(
+    basis: Basis, checkpoint: Checkpoint, *, methods: Iterable[str], file: str | None = None, keep: bool = False
+) -> Basis:
+    """What methods are calibrated on, with all that the result will say of it.
+
+    Args:
+        basis: text or importance matrix.
+        checkpoint: the source.
+        methods: names of the methods.
+        file: name of the importance matrix's file, None for the usual one.
+        keep: lay that file beside the model.
+
+    Raises:
+        InputError: the text does not fit the model.
+    """
+    matrix, tokens = basis.imatrix, None
+    if matrix is None:
+        tokens = sequences(checkpoint, basis)
+        matrix = _blank(checkpoint, basis.calibration.texts, tokens)
+    size = len(files.document(matrix)) if keep else 0
+    told = Matrix(file or file_name(checkpoint), matrix.datasets, len(matrix.entries), matrix.chunks, size)
+    weighs = any(METHODS[method].needs is Needs.IMPORTANCE for method in calibrated() if method in {*methods})
+    used = matrix.chunks * matrix.chunk_size
+    return replace(
+        basis, calibration=replace(basis.calibration, used=used, matrix=told if weighs else None), tokens=tokens
+    )
+
+
+def _blank(checkpoint: Checkpoint, texts: tuple[str, ...], tokens: Tokens) -> Imatrix:
+    """An importance matrix of the size of that to be computed, all zeros."""
+    import numpy as np
+
+    names, entries = checkpoint.family.names, {}
+    for at in range(len(checkpoint.config.layers)):
+        for part in chain(*sites(checkpoint, at).values()):
+            tensor = checkpoint.tensors[names.in_layer(at, part)]
+            counts = np.zeros(tensor.matrices, np.float32)
+            sums = np.zeros(tensor.matrices * tensor.columns, np.float32)
+            entries[names.to_gguf(tensor.name)] = files.Entry(sums, counts, counts if len(counts) > 1 else None)
+    return Imatrix(entries, texts, len(tokens), tokens.shape[1])
+
+
+def file_name(checkpoint: Checkpoint) -> str:
+    """Name for the file of a model's importance matrix; llama.cpp takes no file with this word for a model."""
+    return f"{identify(checkpoint.name).stem}.imatrix.gguf"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +120,7 @@ def complete(
     """Complete the tensors of calibrated methods: with the importance of their columns, or with their codes.
 
     Args:
-        plans: one for each container.
+        plans: one for each container and type; what several of them want alike is chosen once.
         checkpoint: the source.
         basis: text or importance matrix to calibrate on.
         resources: where to compute.
@@ -81,8 +134,8 @@ def complete(
     """
     needs = {tensor.needs: tensor.choice.method for plan in plans for tensor in plan.tensors}
     if Needs.IMPORTANCE in needs:
-        weigh = _weights(plans, checkpoint, basis, resources=resources, progress=progress)
-        plans = [_changed(plan, Needs.IMPORTANCE, weigh) for plan in plans]
+        imatrix = _imatrix(plans, checkpoint, basis, resources=resources, progress=progress)
+        plans = [_warned(_weighed(plan, imatrix, checkpoint.family), imatrix.warnings) for plan in plans]
     if Needs.HESSIAN not in needs:
         yield list(plans)
         return
@@ -91,16 +144,23 @@ def complete(
             f"method {needs[Needs.HESSIAN]} needs text to calibrate on",
             "an importance matrix is not enough: --text FILE",
         )
-    shared = _shared(plans)
+    wanted = [_problems(plan) for plan in plans]
     parent = next(p for p in near.absolute().parents if p.exists())
     with ExitStack() as stack:
         try:
             folder = tempfile.TemporaryDirectory(prefix=f"{near.name}.", suffix=".partial", dir=parent)
             store = Store(Path(stack.enter_context(folder)))
-            solved = _solve(shared, checkpoint, basis, resources=resources, store=store, progress=progress)
+            problems = [problem for of_plan in wanted for problem in of_plan]
+            solved = _solve(problems, checkpoint, basis, resources=resources, store=store, progress=progress)
         except OSError as error:
             raise OutputError(f"calibrated codes cannot be kept in {parent}: {error.strerror}") from error
-        yield [_changed(plan, Needs.HESSIAN, lambda p: replace(p, solved=solved[p.source.name])) for plan in plans]
+        yield [
+            _warned(
+                _changed(plan, Needs.HESSIAN, lambda p: replace(p, solved=solved.tensors[Problem.of(p)])),
+                solved.warnings(of_plan),
+            )
+            for plan, of_plan in zip(plans, wanted, strict=True)
+        ]
 
 
 def _changed(plan: Plan, needs: Needs, change: Callable[[PlannedTensor], PlannedTensor]) -> Plan:
@@ -108,31 +168,21 @@ def _changed(plan: Plan, needs: Needs, change: Callable[[PlannedTensor], Planned
     return replace(plan, tensors=tuple(change(p) if p.needs is needs else p for p in plan.tensors))
 
 
-def _shared(plans: Sequence[Plan]) -> dict[str, PlannedTensor]:
-    """Canonical name -> plan of each matrix, which all containers share.
-
-    Raises:
-        InputError: containers differ in the encoding of a matrix to be calibrated.
-    """
-    planned: dict[str, PlannedTensor] = {}
-    for plan in plans:
-        for tensor in plan.tensors:
-            if not tensor.source.place.role.is_quantizable:
-                continue
-            first = planned.setdefault(tensor.source.name, tensor)
-            if tensor.needs is Needs.HESSIAN and tensor.encoding != first.encoding:
-                raise InputError(
-                    f"{tensor.source.name} would be {first.encoding.label} in one container and "
-                    f"{tensor.encoding.label} in another, which cannot be calibrated together",
-                    "convert for one container at a time, or choose a --quant that all hold",
-                )
-    return planned
+def _problems(plan: Plan) -> list[Problem]:
+    """The matrices of a plan that have to be solved."""
+    return [Problem.of(tensor) for tensor in plan.tensors if tensor.needs is Needs.HESSIAN]
 
 
 def importance(
-    checkpoint: Checkpoint, tokens: Tokens, names: tuple[str, ...], *, resources: Resources, progress: ProgressCallback
-) -> Imatrix:
-    """Compute the importance matrix of a model.
+    checkpoint: Checkpoint,
+    tokens: Tokens,
+    names: tuple[str, ...],
+    *,
+    resources: Resources,
+    progress: ProgressCallback,
+    every: int | None = None,
+) -> Iterator[Imatrix]:
+    """Compute the importance matrix of a model, all sequences in one pass through it or some of them in each.
 
     Args:
         checkpoint: the model.
@@ -140,77 +190,110 @@ def importance(
         names: names of the texts that the tokens come from.
         resources: where to compute.
         progress: called after every layer.
+        every: number of sequences of a pass, None for all.
+
+    Yields:
+        The matrix of all sequences so far, after every pass.
     """
     from gemmaq.calibration import statistics
     from gemmaq.inference.decoder import decoder
     from gemmaq.inference.device import open_device
 
+    to_gguf, step = checkpoint.family.names.to_gguf, every or len(tokens)
+    sums: dict[str, statistics.Squares] = {}
     with open_device(resources.device, resources.threads) as device, decoder(checkpoint, device) as model:
-        sums = statistics.squares(model, tokens, progress)
-    to_gguf = checkpoint.family.names.to_gguf
-    entries = {to_gguf(name): files.Entry(squares.astype(np.float32), tokens.size) for name, squares in sums.items()}
-    return Imatrix(entries, names, *tokens.shape)
+        for at in range(0, len(tokens), step):
+            task = _pass(progress, at // step, -(-len(tokens) // step))
+            for name, (more, count) in statistics.squares(model, tokens[at : at + step], task).items():
+                before = sums.get(name, (0.0, 0))
+                sums[name] = before[0] + more, before[1] + count
+            entries = {to_gguf(name): floor.entry(squares, counts) for name, (squares, counts) in sums.items()}
+            done = min(at + step, len(tokens))
+            yield Imatrix(entries, names, done, tokens.shape[1], floor.warnings(entries))
 
 
-def sequences(checkpoint: Checkpoint, text: Text, calibration: Calibration) -> Tokens:
-    """Tokenize the text to calibrate on: i64 [sequences, length].
+def _pass(progress: ProgressCallback, number: int, count: int) -> ProgressCallback:
+    """Progress of one of several passes as that of all."""
+
+    def report(of_pass: Progress) -> None:
+        layers = of_pass.total or 0
+        progress(replace(of_pass, done=number * layers + of_pass.done, total=count * layers))
+
+    return report
+
+
+def sequences(checkpoint: Checkpoint, basis: Basis) -> Tokens:
+    """Tokens of the text to calibrate on, i64 [sequences, length]; tokenized unless the basis has them.
 
     Raises:
         InputError: the context is longer than the model's, or there is too little text.
     """
     from gemmaq.inference import tokenize
 
-    longest = checkpoint.config.max_position_embeddings
+    if basis.tokens is not None:
+        return basis.tokens
+    assert basis.text is not None
+    calibration, longest = basis.calibration, checkpoint.config.max_position_embeddings
     if calibration.context > longest:
         raise InputError(
             f"a calibration context of {calibration.context} tokens is longer than the model's {longest}",
             f"--calibration-context {longest} is the most it takes",
         )
     limit = max(1, calibration.tokens // calibration.context)
-    return tokenize.calibration(text, tokenize.load_encoder(checkpoint), length=calibration.context, limit=limit)
+    encoder = tokenize.load_encoder(checkpoint)
+    return tokenize.calibration(basis.text, encoder, length=calibration.context, limit=limit)
 
 
-def _weights(
+def _imatrix(
     plans: Sequence[Plan], checkpoint: Checkpoint, basis: Basis, *, resources: Resources, progress: ProgressCallback
-) -> Callable[[PlannedTensor], PlannedTensor]:
-    """Return a function that adds column importances to a planned tensor."""
-    imatrix = basis.imatrix
-    tensors = [tensor for plan in plans for tensor in plan.tensors if tensor.needs is Needs.IMPORTANCE]
-    if imatrix is not None:
-        files.check(imatrix, checkpoint)
-    elif basis.text is not None:
-        tokens = sequences(checkpoint, basis.text, basis.calibration)
-        imatrix = importance(checkpoint, tokens, basis.text.names, resources=resources, progress=progress)
-    else:
-        method = tensors[0].choice.method
+) -> Imatrix:
+    """The importance matrix that errors are weighed with: as given, or of the text."""
+    if basis.imatrix is not None:
+        files.check(basis.imatrix, checkpoint)
+        return basis.imatrix
+    if basis.text is None:
+        tensors = (tensor for plan in plans for tensor in plan.tensors if tensor.needs is Needs.IMPORTANCE)
+        method = next(tensors).choice.method
         raise UsageError(f"method {method} needs an importance matrix or text", "--imatrix FILE, or --text FILE")
-    to_gguf = checkpoint.family.names.to_gguf
-    names = {tensor.source.name for tensor in tensors}
-    importances = {name: Importance(imatrix.importance(to_gguf(name))) for name in names}
+    tokens = sequences(checkpoint, basis)
+    (matrix,) = importance(checkpoint, tokens, basis.text.names, resources=resources, progress=progress)
+    return matrix
+
+
+def _weighed(plan: Plan, imatrix: Imatrix, family: Family) -> Plan:
+    """Add column importances to the tensors of a plan that need them."""
 
     def weigh(planned: PlannedTensor) -> PlannedTensor:
-        return replace(planned, choice=replace(planned.choice, importance=importances[planned.source.name]))
+        source = planned.source
+        columns = imatrix.importance(family.names.to_gguf(source.name))
+        weights = Importance(columns.reshape(-1, source.columns) if source.matrices > 1 else columns)
+        return replace(planned, choice=replace(planned.choice, importance=weights))
 
-    return weigh
+    kept = files.document(imatrix) if plan.matrix is not None and plan.matrix.size else None
+    return replace(_changed(plan, Needs.IMPORTANCE, weigh), matrix_file=kept)
+
+
+def _warned(plan: Plan, warnings: Sequence[str]) -> Plan:
+    """Add warnings to a plan."""
+    return replace(plan, warnings=(*plan.warnings, *warnings))
 
 
 def _solve(
-    planned: Mapping[str, PlannedTensor],
+    problems: Sequence[Problem],
     checkpoint: Checkpoint,
     basis: Basis,
     *,
     resources: Resources,
     store: Store,
     progress: ProgressCallback,
-) -> Mapping[str, Tensor]:
-    """Choose the codes of every matrix whose method needs the Hessian of its inputs."""
+) -> Solved:
+    """Choose the codes of matrices with the Hessian of their inputs."""
     from gemmaq.calibration import layerwise
     from gemmaq.calibration.gptq import Settings
     from gemmaq.inference.decoder import decoder
     from gemmaq.inference.device import open_device
 
-    assert basis.text is not None
-    tokens = sequences(checkpoint, basis.text, basis.calibration)
+    tokens = sequences(checkpoint, basis)
     settings = Settings(basis.calibration.damping, act_order=basis.calibration.order == "importance")
     with open_device(resources.device, resources.threads) as device, decoder(checkpoint, device) as model:
-        return layerwise.quantize(model, tokens, planned, settings=settings, store=store, progress=progress)
+        return layerwise.quantize(model, tokens, problems, settings=settings, store=store, progress=progress)

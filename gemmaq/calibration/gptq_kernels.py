@@ -16,7 +16,6 @@ from gemmaq.jit import compiled
 _ZERO = np.float32(0)
 _ONE = np.float32(1)
 _TINY = np.float32(1e-30)
-_STEP = np.float32(0.1)
 
 EXACT, F16, PORTABLE, BF16 = 0, 1, 2, 3
 """Number types that scales and minima are rounded to before codes are chosen for them."""
@@ -36,9 +35,10 @@ def _stored(value: Any, kind: Any) -> Any:
 def _signed_scales(x: Any, h: Any, half: Any, steps: Any, scales: Any) -> None:
     """Scale of every lane with the least weighted squared error, the extreme at either end of the codes.
 
-    Candidates put the extreme at -half - 0.1 s or half - 1 + 0.1 s, s from -steps to steps; each is refined by least
-    squares. Shapes: x f32 [group, lanes], h f32 [group], scales f32 [lanes].
+    Candidates put the extreme `width` times `first` to `last` levels beyond -half or half - 1; each is refined by least
+    squares. Shapes: x f32 [group, lanes], h f32 [group], scales f32 [lanes]; steps is (first, last, width).
     """
+    first, last, width = steps
     group, lanes = x.shape
     extreme, best = np.zeros(lanes, np.float32), np.zeros(lanes, np.float32)
     inverse, xl, ll = np.empty(lanes, np.float32), np.empty(lanes, np.float32), np.empty(lanes, np.float32)
@@ -47,8 +47,9 @@ def _signed_scales(x: Any, h: Any, half: Any, steps: Any, scales: Any) -> None:
         for g in range(lanes):
             extreme[g] = x[i, g] if abs(x[i, g]) > abs(extreme[g]) else extreme[g]
     for side in range(2):
-        for step in range(-steps, steps + 1):
-            reach = np.float32(-half if side == 0 else half - 1) - _STEP * np.float32(step)
+        for step in range(first, last + 1):
+            beyond = width * np.float32(step)
+            reach = np.float32(-half) - beyond if side == 0 else np.float32(half - 1) + beyond
             for g in range(lanes):
                 inverse[g] = reach / extreme[g] if abs(extreme[g]) > _TINY else _ZERO
             xl[:] = _ZERO
@@ -84,9 +85,10 @@ def _absmax_scales(x: Any, half: Any, scales: Any) -> None:
 def _affine_scales(x: Any, h: Any, top: Any, steps: Any, scales: Any, minima: Any) -> None:
     """Scale and minimum of every lane with the least weighted squared error; shapes as in `_signed_scales`.
 
-    Candidates spread the range of the group over top + 0.1 s codes, s from -steps to steps; each is refined by least
-    squares.
+    Candidates spread the range of the group over `width` times `first` to `last` codes more than there are; each is
+    refined by least squares.
     """
+    first, last, width = steps
     group, lanes = x.shape
     low, high = np.empty(lanes, np.float32), np.empty(lanes, np.float32)
     low[:] = np.float32(np.inf)
@@ -105,10 +107,10 @@ def _affine_scales(x: Any, h: Any, top: Any, steps: Any, scales: Any, minima: An
     for g in range(lanes):
         scales[g] = (high[g] - low[g]) / top
         minima[g] = low[g]
-    for step in range(-steps, steps + 1 if steps else 0):
+    for step in range(first, last + 1):
         for g in range(lanes):
             span = high[g] - low[g]
-            inverse[g] = (top + _STEP * np.float32(step)) / span if span > _TINY else _ZERO
+            inverse[g] = (top + width * np.float32(step)) / span if span > _TINY else _ZERO
         sum_x[:] = _ZERO
         sum_l[:] = _ZERO
         sum_ll[:] = _ZERO
@@ -138,6 +140,74 @@ def _affine_scales(x: Any, h: Any, top: Any, steps: Any, scales: Any, minima: An
 
 
 @compiled
+def _book_scales(x: Any, h: Any, book: Any, steps: Any, scales: Any) -> None:
+    """Scale of every lane for a codebook, as `_signed_scales`; candidates are wider by a share of the extreme level.
+
+    The first and the last of the levels are negative and positive; `width` is a share of them. `book` is (levels,
+    middles).
+    """
+    first, last, width = steps
+    levels, middles = book
+    group, lanes = x.shape
+    extreme, best = np.zeros(lanes, np.float32), np.zeros(lanes, np.float32)
+    inverse, xl, ll = np.empty(lanes, np.float32), np.empty(lanes, np.float32), np.empty(lanes, np.float32)
+    level = np.empty(lanes, np.float32)
+    scales[:] = _ZERO
+    for i in range(group):
+        for g in range(lanes):
+            extreme[g] = x[i, g] if abs(x[i, g]) > abs(extreme[g]) else extreme[g]
+    for side in range(2):
+        for step in range(first, last + 1):
+            reach = (levels[0] if side == 0 else levels[levels.size - 1]) * (_ONE + width * np.float32(step))
+            for g in range(lanes):
+                inverse[g] = reach / extreme[g] if abs(extreme[g]) > _TINY else _ZERO
+            xl[:] = _ZERO
+            ll[:] = _ZERO
+            for i in range(group):
+                weight = h[i]
+                level[:] = levels[0]
+                for k in range(middles.size):
+                    middle, rise = middles[k], levels[k + 1] - levels[k]
+                    for g in range(lanes):
+                        level[g] += rise if x[i, g] * inverse[g] >= middle else _ZERO
+                for g in range(lanes):
+                    xl[g] += weight * x[i, g] * level[g]
+                    ll[g] += weight * level[g] * level[g]
+            for g in range(lanes):
+                gain = xl[g] * xl[g] / ll[g] if ll[g] > _ZERO else _ZERO
+                better = gain > best[g]
+                scales[g] = xl[g] / ll[g] if better else scales[g]
+                best[g] = gain if better else best[g]
+
+
+@compiled
+def search(x: Any, h: Any, rule: Any, scales: Any, minima: Any) -> None:
+    """Scale and minimum of every lane of a group, as they will be stored.
+
+    Args:
+        x: f32 [group, lanes].
+        h: f32 [group], diagonal of H.
+        rule: code of 0, or -1 for an encoding with minima; largest code; candidates, (first, last, width of a step),
+            none for the extreme at the last code; number type of scales and minima; codebook, (levels, middles), empty
+            for none.
+        scales: f32 [lanes], output.
+        minima: f32 [lanes], output, 0 for encodings without minima.
+    """
+    zero, top, steps, stored, book = rule
+    minima[:] = _ZERO
+    if book[0].size:
+        _book_scales(x, h, book, steps, scales)
+    elif zero < 0:
+        _affine_scales(x, h, np.float32(top), steps, scales, minima)
+    elif steps[0] <= steps[1]:
+        _signed_scales(x, h, zero, steps, scales)
+    else:
+        _absmax_scales(x, zero, scales)
+    for g in range(scales.size):
+        scales[g], minima[g] = _stored(scales[g], stored), _stored(minima[g], stored)
+
+
+@compiled
 def _quantize_column(
     W: Any, Hinv: Any, i: Any, zero: Any, top: Any, scales: Any, minima: Any, codes: Any, err: Any
 ) -> None:
@@ -153,44 +223,53 @@ def _quantize_column(
 
 
 @compiled
+def _look_up_column(W: Any, Hinv: Any, i: Any, book: Any, scales: Any, codes: Any, err: Any) -> None:
+    """The nearest levels of column i of all lanes, and their errors divided by Hinv[i, i]."""
+    levels, middles = book
+    lanes, pivot = W.shape[1], _ONE / Hinv[i, i]
+    value, level, code = np.empty(lanes, np.float32), np.empty(lanes, np.float32), np.zeros(lanes, np.int32)
+    for g in range(lanes):
+        value[g] = W[i, g] / scales[g] if scales[g] != _ZERO else _ZERO
+    level[:] = levels[0]
+    for k in range(middles.size):
+        middle, rise = middles[k], levels[k + 1] - levels[k]
+        for g in range(lanes):
+            level[g] += rise if value[g] >= middle else _ZERO
+            code[g] += np.int32(value[g] >= middle)
+    for g in range(lanes):
+        codes[i, g] = np.uint8(code[g])
+        err[i, g] = (W[i, g] - scales[g] * level[g]) * pivot
+
+
+@compiled
 def quantize_panel(
-    W: Any, Hinv: Any, diagonal: Any, group: Any, zero: Any, top: Any, steps: Any, stored: Any, codes: Any, scales: Any,
-    minima: Any, err: Any,
-) -> None:  # fmt: skip
+    W: Any, Hinv: Any, diagonal: Any, group: Any, rule: Any, codes: Any, scales: Any, minima: Any, err: Any
+) -> None:
     """Choose scales and codes of a panel's columns, one after the other, each correcting those that follow.
 
     Args:
         W: f32 [columns, lanes], weights of some rows, transposed; overwritten with the corrected weights.
         Hinv: f32 [columns, columns], the panel's block of the upper Cholesky factor of H^-1.
-        diagonal: f32 [columns], diagonal of H, weighs the columns in the search for scales.
+        diagonal: f32 [columns], diagonal of H, weighs the columns in the search for scales; empty if scales are given.
         group: columns that share a scale; a divisor of the columns.
-        zero: the code of 0, or -1 for an encoding with minima.
-        top: the largest code.
-        steps: candidate scales to either side of the first, 0 for no search.
-        stored: number type of scales and minima.
+        rule: see `search`.
         codes: u8 [columns, lanes], output.
-        scales: f32 [columns / group, lanes], output.
-        minima: f32 [columns / group, lanes], output, 0 for encodings without minima.
+        scales: f32 [columns / group, lanes], output, or given.
+        minima: f32 [columns / group, lanes], output, or given; 0 for encodings without minima.
         err: f32 [columns, lanes], output; later panels subtract the product of their block of Hinv with it.
     """
     columns, lanes = W.shape
-    affine = zero < 0
-    offset = np.float32(0 if affine else zero)
+    zero, top, _, _, book = rule
+    offset = np.float32(0 if zero < 0 else zero)
     for start in range(0, columns, group):
         at = start // group
-        part, weights = W[start : start + group], diagonal[start : start + group]
-        minima[at, :] = _ZERO
-        if affine:
-            _affine_scales(part, weights, np.float32(top), steps, scales[at], minima[at])
-        elif steps:
-            _signed_scales(part, weights, zero, steps, scales[at])
-        else:
-            _absmax_scales(part, zero, scales[at])
-        for g in range(lanes):
-            scales[at, g] = _stored(scales[at, g], stored)
-            minima[at, g] = _stored(minima[at, g], stored)
+        if diagonal.size:
+            search(W[start : start + group], diagonal[start : start + group], rule, scales[at], minima[at])
         for i in range(start, start + group):
-            _quantize_column(W, Hinv, i, offset, np.float32(top), scales[at], minima[at], codes, err)
+            if book[0].size:
+                _look_up_column(W, Hinv, i, book, scales[at], codes, err)
+            else:
+                _quantize_column(W, Hinv, i, offset, np.float32(top), scales[at], minima[at], codes, err)
             for k in range(i + 1, columns):
                 factor = Hinv[i, k]
                 for g in range(lanes):

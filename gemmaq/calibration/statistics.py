@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gemmaq.calibration.activations import gather
+from gemmaq.calibration.activations import Inputs, gather, sites, stacks
 from gemmaq.progress import Progress, ProgressCallback
 
 if TYPE_CHECKING:
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from gemmaq.inference.decoder import Decoder
     from gemmaq.inference.documents import Tokens
 
-Sums = Mapping[str, "NDArray[np.float64]"]
-"""Canonical name -> sum of the squared inputs of every column, f64 [columns]."""
+Squares = tuple["NDArray[np.float64]", "NDArray[np.int64]"]
+"""Sum of the squared inputs of every column of some matrices, f64 [matrices, columns], and the numbers of inputs."""
 
 
-def squares(decoder: Decoder, tokens: Tokens, progress: ProgressCallback) -> Sums:
+def squares(decoder: Decoder, tokens: Tokens, progress: ProgressCallback) -> Mapping[str, Squares]:
     """Send sequences through the model and add up the squared inputs of its matrices.
 
     Args:
@@ -29,21 +29,54 @@ def squares(decoder: Decoder, tokens: Tokens, progress: ProgressCallback) -> Sum
         tokens: i64 [sequences, length].
         progress: called after every layer.
 
+    Returns:
+        Canonical name -> sums and numbers of inputs; a stack of experts has those of every expert.
+
     Raises:
         InputError: activations are not finite.
     """
-    names = decoder.checkpoint.family.names
-    hidden, squared = decoder.embed(tokens), {}
+    checkpoint, batches = decoder.checkpoint, decoder.embed(tokens)
+    names, found = checkpoint.family.names, dict[str, Squares]()
     for index in range(decoder.layers):
-        module = decoder.layer(index)
-        sums: dict[str, NDArray[np.float64]] = {}
-
-        def add(site: str, inputs: torch.Tensor, sums: dict[str, NDArray[np.float64]] = sums) -> None:
-            sums[site] = sums.get(site, 0.0) + inputs.double().square().sum(0).cpu().numpy()
-
-        hidden = gather(decoder, index, hidden, module=module, take=add)
-        for site, parts in names.input_sites(decoder.checkpoint.config, index).items():
-            for part in parts:
-                squared[names.in_layer(index, part)] = sums[site]
+        layer = _Layer(decoder, decoder.layer(index), index)
+        after = gather(decoder, index, batches, module=layer.module, take=layer.add)
+        for batch, hidden in zip(batches, after, strict=True):
+            batch.hidden = hidden
+        for parts in sites(checkpoint, index).values():
+            found |= {names.in_layer(index, part): layer.sums[part] for part in parts}
         progress(Progress("gathering statistics", index + 1, decoder.layers, "layers"))
-    return squared
+    return found
+
+
+class _Layer:
+    """Sums of one layer.
+
+    Attributes:
+        sums: part -> sums and numbers of inputs.
+    """
+
+    def __init__(self, decoder: Decoder, module: torch.nn.Module, index: int) -> None:
+        self.decoder, self.module = decoder, module
+        self.stacks, self.sites = stacks(decoder.checkpoint, index), sites(decoder.checkpoint, index)
+        self.sums: dict[str, Squares] = {}
+
+    def add(self, site: str, inputs: Inputs) -> None:
+        """Add the inputs of a site."""
+        if inputs.chosen is None:
+            added = inputs.values.double().square().sum(0).cpu().numpy()
+            self._add(self.sites[site], added[None], np.array([len(inputs.values)]))
+            return
+        module, modules = self.module.get_submodule(site), self.decoder.checkpoint.family.modules
+        count = self.stacks[self.sites[site][0]].shape[0]
+
+        def of_expert(expert: int) -> dict[str, NDArray[np.float64]]:
+            parts = modules.expert_inputs(module, expert, inputs.of_expert(expert))
+            return {part: values.double().square().sum(0).cpu().numpy() for part, values in parts.items()}
+
+        each = self.decoder.device.map(of_expert, range(count))
+        for part in self.sites[site]:
+            self._add((part,), np.stack([sums[part] for sums in each]), inputs.counts(count))
+
+    def _add(self, parts: tuple[str, ...], sums: NDArray[np.float64], counts: NDArray[np.int64]) -> None:
+        before = self.sums.get(parts[0], (0.0, 0))
+        self.sums |= dict.fromkeys(parts, (before[0] + sums, before[1] + counts))

@@ -16,50 +16,94 @@ from gemmaq.files.span import FileSpan
 
 if TYPE_CHECKING:
     from gemmaq.encodings import U8, Encoding, Quantized
+    from gemmaq.planning.plan import PlannedTensor
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A matrix of the layers, or a stack of experts, whose codes are chosen for a type.
+
+    Attributes:
+        source: the matrix.
+        encoding: type of the codes.
+        portable: whether BF16 and FP16 must both hold the scales.
+    """
+
+    source: Tensor
+    encoding: Encoding
+    portable: bool = False
+
+    @classmethod
+    def of(cls, planned: PlannedTensor) -> Problem:
+        """What has to be solved for a planned tensor: the same for all plans that want the same codes."""
+        return cls(planned.source, planned.encoding, planned.choice.portable)
+
+    @property
+    def stem(self) -> str:
+        """Name of its files, but for the ending."""
+        return f"{self.source.name}.{self.encoding.name}" + (".portable" if self.portable else "")
 
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """A folder with a file for each tensor."""
+    """A folder with a file for each array of a tensor that was solved."""
 
     folder: Path
 
-    def put(self, source: Tensor, encoding: Encoding, values: Quantized) -> Tensor:
-        """Store codes and scales of a tensor.
+    def append(self, problem: Problem, values: Quantized) -> None:
+        """Store codes and scales of a matrix, or of the next one of a stack.
 
         Args:
-            source: the tensor that they were chosen for.
-            encoding: their encoding.
+            problem: what they were chosen for.
             values: codes, and scales that the encoding's own layout holds exactly.
-
-        Returns:
-            The stored tensor.
 
         Raises:
             InputError: scales are too large for the layout.
-            OSError: the file cannot be written.
+            OSError: a file cannot be written.
         """
-        loops = codec(encoding)
-        if loops.pack is not None and loops.read is not None:
-            arrays: list[U8] = [loops.pack(values)]
-            if not np.isfinite(dequantize(encoding, loops.read(arrays[0]))).all():
-                raise InputError(f"has weights too large for {encoding.label}", "bf16 holds them", tensor=source.name)
-            dtypes, layout = ["U8"], "plain"
-        else:
-            minima = values.minima if values.minima is not None else np.float32(-(encoding.zero or 0)) * values.scales
-            kinds = [ENCODINGS[encoding.scales], ENCODINGS[encoding.scales if encoding.zero is None else "f32"]]
-            arrays = [
-                pack_codes(encoding.bits, values.codes),
-                pack_floats(kinds[0], values.scales),
-                pack_floats(kinds[1], minima),
-            ]
-            dtypes, layout = ["U32", *(kind.label for kind in kinds)], "mlx"
-        path = self.folder / f"{source.name}.codes"
-        with path.open("xb") as file:
-            for array in arrays:
+        for number, array in enumerate(_packed(problem, values)):
+            with self._path(problem, number).open("ab") as file:
                 file.write(array.data)
-        span, parts, at = FileSpan.of(path), [], 0
-        for array, dtype in zip(arrays, dtypes, strict=True):
-            parts.append(Part(span, at, array.nbytes // source.rows, dtype))
-            at += array.nbytes
+
+    def tensor(self, problem: Problem) -> Tensor:
+        """The stored tensor, when all its matrices are there."""
+        source, encoding = problem.source, problem.encoding
+        dtypes: tuple[str, ...] = ("U8",)
+        layout = "plain"
+        if not _has_layout(encoding):
+            dtypes, layout = ("U32", *(kind.label for kind in _numbers(encoding))), "mlx"
+        parts = []
+        for number, dtype in enumerate(dtypes):
+            span = FileSpan.of(self._path(problem, number))
+            parts.append(Part(span, 0, span.size // source.rows, dtype))
         return Tensor(source.name, source.shape, encoding, tuple(parts), layout)
+
+    def _path(self, problem: Problem, number: int) -> Path:
+        return self.folder / f"{problem.stem}.{number}"
+
+
+def _has_layout(encoding: Encoding) -> bool:
+    """Whether files hold codes and scales of an encoding in blocks of its own."""
+    loops = codec(encoding)
+    return loops.pack is not None and loops.read is not None
+
+
+def _numbers(encoding: Encoding) -> tuple[Encoding, Encoding]:
+    """Number types of scales and minima in the layout of types that have none of their own."""
+    return ENCODINGS[encoding.scales], ENCODINGS[encoding.scales if encoding.zero is None else "f32"]
+
+
+def _packed(problem: Problem, values: Quantized) -> list[U8]:
+    """Arrays of codes and scales, a row for every row of the matrix."""
+    encoding, loops = problem.encoding, codec(problem.encoding)
+    if loops.pack is not None and loops.read is not None:
+        array = loops.pack(values)
+        if not np.isfinite(dequantize(encoding, loops.read(array))).all():
+            name = problem.source.name
+            raise InputError(f"has weights too large for {encoding.label}", "bf16 holds them", tensor=name)
+        return [array]
+    minima = values.minima if values.minima is not None else np.float32(-(encoding.zero or 0)) * values.scales
+    kinds = _numbers(encoding)
+    return [
+        pack_codes(encoding.bits, values.codes), pack_floats(kinds[0], values.scales), pack_floats(kinds[1], minima)
+    ]  # fmt: skip

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gemmaq.encodings import Encoding
+from gemmaq.errors import InputError
+from gemmaq.files.runs import Run, within
 from gemmaq.files.span import FileSpan
+from gemmaq.models.arrangements import Arrangement
 from gemmaq.models.config import TextConfig
 from gemmaq.models.family import Family
-from gemmaq.models.roles import NOWHERE, Place
-from gemmaq.models.vision_config import VisionConfig
+from gemmaq.models.roles import NOWHERE, Place, Role
+from gemmaq.models.towers_config import TowersConfig
 
 if TYPE_CHECKING:
     from gemmaq.checkpoint.tokenizer import Tokenizer, TokenizerFiles
@@ -30,12 +34,28 @@ class Part:
         offset: Offset of the first byte.
         row_bytes: Bytes of a row.
         dtype: safetensors dtype of its numbers, where the layout leaves that open.
+        scattered: Places of the rows where they do not lie one behind the other; `span` and `offset` are those of the
+            first row.
     """
 
     span: FileSpan
     offset: int
     row_bytes: int
     dtype: str = "U8"
+    scattered: tuple[Run, ...] = ()
+
+    @property
+    def spans(self) -> tuple[FileSpan, ...]:
+        """Its files."""
+        return tuple(dict.fromkeys(run.span or self.span for run in self.scattered)) or (self.span,)
+
+    def places(self, first: int, count: int) -> Iterator[tuple[FileSpan | None, int, int]]:
+        """File, offset and size in bytes of the runs that hold rows `first` to `first + count`; no file for zeros."""
+        if not self.scattered:
+            yield self.span, self.offset + first * self.row_bytes, count * self.row_bytes
+        for run, skipped, taken in within(self.scattered, first, count) if self.scattered else ():
+            span = None if run.zeros else run.span or self.span
+            yield span, run.offset + skipped * self.row_bytes, taken * self.row_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +70,9 @@ class Tensor:
         layout: Layout of the parts: `plain` (one array of the encoding's blocks), `mlx` (words, scales, biases) or
             `compressed-tensors` (words, scales).
         shift: Added to the decoded weights (-1 for norms of a GGUF file that stores 1 + w).
-        channels_last: Whether the kernels of a convolution are stored with their channels last, as MLX does; the shape
-            stays torch's.
+        arrangement: How the file stores its numbers, None for as they are; the shape stays torch's.
         place: Role, layer and part in the model.
+        divisor: What stored scales of one byte are divided by.
     """
 
     name: str
@@ -61,8 +81,9 @@ class Tensor:
     parts: tuple[Part, ...]
     layout: str = "plain"
     shift: float = 0.0
-    channels_last: bool = False
+    arrangement: Arrangement | None = None
     place: Place = NOWHERE
+    divisor: float = 1.0
 
     @property
     def span(self) -> FileSpan:
@@ -80,9 +101,24 @@ class Tensor:
         return self.elements // self.columns
 
     @property
+    def matrices(self) -> int:
+        """Number of matrices, whose inputs differ: those of a stack of experts, else 1."""
+        return self.shape[0] if self.place.role is Role.EXPERTS else 1
+
+    @property
     def elements(self) -> int:
         """Number of weights."""
         return math.prod(self.shape)
+
+    @property
+    def mixes_rows(self) -> bool:
+        """Whether the file stores numbers of a row in other rows."""
+        return self.arrangement is not None and self.arrangement.mixes(self.rows)
+
+    @property
+    def moved(self) -> bool:
+        """Whether the file stores its numbers in another order, or other numbers."""
+        return self.arrangement is not None and self.arrangement.moves
 
     @property
     def row_bytes(self) -> int:
@@ -93,6 +129,16 @@ class Tensor:
     def nbytes(self) -> int:
         """Bytes on disk."""
         return self.rows * self.row_bytes
+
+
+def spans_of(tensors: Iterable[Tensor]) -> tuple[FileSpan, ...]:
+    """Files that hold tensors, each once."""
+    return tuple(dict.fromkeys(span for tensor in tensors for part in tensor.parts for span in part.spans))
+
+
+def paths_of(tensors: Iterable[Tensor]) -> tuple[Path, ...]:
+    """Paths of the files that hold tensors, each once."""
+    return tuple(dict.fromkeys(path for span in spans_of(tensors) for path in span.paths))
 
 
 def plain(
@@ -110,6 +156,21 @@ def plain(
     return Tensor(name, shape, encoding, (Part(span, offset, row_bytes),), shift=shift, place=place)
 
 
+@dataclass(frozen=True, slots=True)
+class Embedder:
+    """What sentence-transformers puts behind a text model that embeds.
+
+    Attributes:
+        pooling: How vectors of tokens become one (`mean`, `cls`, `last`), None if it is not known.
+        heads: Matrices that the pooled vector is multiplied with, by canonical name.
+        files: Path within the model's folder -> file, to be copied.
+    """
+
+    pooling: str | None = None
+    heads: Mapping[str, Tensor] = field(default_factory=dict)
+    files: Mapping[str, Path] = field(default_factory=dict)
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """A model on disk, whatever its family and the format it is stored in.
@@ -122,12 +183,17 @@ class Checkpoint:
         config: Dimensions of the text model.
         tensors: Text tensors by canonical name, in the order of the family's `names.shapes`; an untied head last.
         tokenizer_files: Files that the tokenizer is read from.
-        vision: Tensors of the vision side by canonical name, as far as they are present.
-        vision_config: Dimensions of the vision side, None for a text-only model.
-        processor_files: Files of the image processor, to be copied.
+        idle: Text tensors that some runtimes demand and none uses, by canonical name.
+        towers: Tensors of the towers by canonical name, as far as they are present.
+        towers_config: Dimensions of the towers, None for a text-only model.
+        towers_error: Why towers that are there cannot be read, None if they can or there are none.
+        processor_files: Files of the processor of images and sound, to be copied.
+        embedder: Modules behind a text model that embeds, None for a model that continues texts.
+        drafter: Drafter that proposes tokens for the model, None for none.
         generation: Content of generation_config.json, or the sampling keys of a GGUF file under the same names.
         card: Metadata of the model card: `license`, `base_model`, `tags`, `language`.
         notes: Oddities found on opening, one sentence each.
+        losses: What gemmaq leaves out of such a model whatever the user asks for, one sentence each.
         weights_here: Whether the weights can be read; False if only the headers of a repository were fetched.
     """
 
@@ -138,13 +204,23 @@ class Checkpoint:
     config: TextConfig
     tensors: Mapping[str, Tensor]
     tokenizer_files: TokenizerFiles
-    vision: Mapping[str, Tensor] = field(default_factory=dict)
-    vision_config: VisionConfig | None = None
+    idle: Mapping[str, Tensor] = field(default_factory=dict)
+    towers: Mapping[str, Tensor] = field(default_factory=dict)
+    towers_config: TowersConfig | None = None
+    towers_error: InputError | None = None
     processor_files: tuple[Path, ...] = ()
+    embedder: Embedder | None = None
+    drafter: Checkpoint | None = None
     generation: Mapping[str, Any] = field(default_factory=dict)
     card: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    losses: tuple[str, ...] = ()
     weights_here: bool = True
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """All that a user should know of the source: losses, then notes."""
+        return (*self.losses, *self.notes)
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
@@ -179,6 +255,21 @@ class Checkpoint:
         """The tensors of a decoder layer by their part."""
         return {tensor.place.part: tensor for tensor in self.tensors.values() if tensor.place.layer == index}
 
+    def position(self, tensor: Tensor) -> tuple[int, int]:
+        """Index of a layer's tensor among all of its kind, and their number: not every layer has one."""
+        kind = tensor.place.kind
+        layers = self._layers_of[kind]
+        return bisect_left(layers, tensor.place.layer or 0), len(layers)
+
+    @cached_property
+    def _layers_of(self) -> dict[str, list[int]]:
+        """Kind of tensor -> the layers that have one, in order."""
+        found: dict[str, list[int]] = {}
+        for tensor in (*self.tensors.values(), *self.idle.values()):
+            if tensor.place.layer is not None:
+                found.setdefault(tensor.place.kind, []).append(tensor.place.layer)
+        return {kind: sorted(layers) for kind, layers in found.items()}
+
     @property
     def body(self) -> Encoding:
         """Encoding of most bytes of the layer matrices."""
@@ -193,12 +284,12 @@ class Checkpoint:
         return sum(tensor.elements for tensor in self.tensors.values())
 
     @property
-    def vision_bytes(self) -> int:
-        """Bytes of the vision side on disk."""
-        return sum(tensor.nbytes for tensor in self.vision.values())
+    def towers_bytes(self) -> int:
+        """Bytes of the towers on disk."""
+        return sum(tensor.nbytes for tensor in self.towers.values())
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """Files that hold the weights."""
-        tensors = (*self.tensors.values(), *self.vision.values())
-        return tuple(dict.fromkeys(path for tensor in tensors for part in tensor.parts for path in part.span.paths))
+        """Files that hold the weights, those of a drafter last."""
+        own = paths_of((*self.tensors.values(), *self.towers.values()))
+        return (*own, *(self.drafter.files if self.drafter is not None else ()))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -49,6 +49,13 @@ def text_tensors(
         raise InputError(
             f"lacks tensor {missing[0]}{more}", "is this a whole model, with all shards and no adapter?", path=origin
         )
+    for name in names.idle(config):
+        rest.pop(name, None)
+    unused = [name for name in rest if name not in shapes and names.is_surplus(name, config)]
+    for name in unused:
+        del rest[name]
+    if unused:
+        notes.append(f"left out, no runtime reads them: {_some(unused)}")
     for name, shape in shapes.items():
         result[name] = _fitted(rest.pop(name), shape, origin)
     head = rest.pop(names.HEAD, None)
@@ -59,15 +66,46 @@ def text_tensors(
         else:
             notes.append(f"{names.HEAD} differs from the embedding and is kept")
             result[names.HEAD] = head
-    if rest:
-        notes.append(f"left out, no part of a {family.title} text model: {_some(rest)}")
-    return result, tuple(notes)
+    return result, (*notes, *strangers(rest, family))
 
 
-def _some(tensors: Mapping[str, Tensor]) -> str:
+def strangers(names: Collection[str], family: Family) -> tuple[str, ...]:
+    """A note on tensors that no model of a family has, if there are any."""
+    return (f"left out, no part of a {family.title} text model: {_some(names)}",) if names else ()
+
+
+def surplus(names: Collection[str]) -> tuple[str, ...]:
+    """A sentence on tensors of towers that the config has no place for, if there are any."""
+    return (f"left out, the towers' config has no place for them: {_some(names)}",) if names else ()
+
+
+def idle_tensors(
+    tensors: Iterable[Tensor], used: Mapping[str, Tensor], family: Family, config: TextConfig, *, origin: str
+) -> dict[str, Tensor]:
+    """The tensors that some runtimes demand and none uses: the source's own, or those that stand in for them.
+
+    Args:
+        tensors: Tensors under their canonical names, in any order.
+        used: The tensors that `text_tensors` gave.
+        family: The model's family.
+        config: The model's dimensions.
+        origin: Name of the source in errors.
+
+    Raises:
+        InputError: A tensor has another shape than the one that would stand in for it.
+    """
+    present = {tensor.name: tensor for tensor in tensors}
+    result = {}
+    for name, other in family.names.idle(config).items():
+        tensor = _fitted(present.get(name, used[other]), used[other].shape, origin)
+        result[name] = replace(tensor, name=name, place=family.names.place(name))
+    return result
+
+
+def _some(names: Collection[str]) -> str:
     """The first name, and how many there are besides."""
-    first = next(iter(tensors))
-    return first if len(tensors) == 1 else f"{first} and {len(tensors) - 1} more tensors"
+    first = next(iter(names))
+    return first if len(names) == 1 else f"{first} and {len(names) - 1} more tensors"
 
 
 def _fitted(tensor: Tensor, shape: tuple[int, ...], origin: str) -> Tensor:

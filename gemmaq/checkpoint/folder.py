@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -9,22 +10,23 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from gemmaq.checkpoint import Checkpoint, Tensor, plain
-from gemmaq.checkpoint.assemble import text_tensors
+from gemmaq.checkpoint import Checkpoint, Tensor, embedder, plain
+from gemmaq.checkpoint.assemble import idle_tensors, surplus, text_tensors
 from gemmaq.checkpoint.quantized import quantized_tensor
+from gemmaq.checkpoint.small_floats import small_float_tensor
+from gemmaq.checkpoint.stacks import joined, sliced
 from gemmaq.checkpoint.tokenizer import VERBATIM, TokenizerFiles, from_folder
 from gemmaq.encodings import ENCODINGS
-from gemmaq.errors import InputError, NotFoundError
+from gemmaq.errors import InputError, NotFoundError, UnsupportedModelError
 from gemmaq.files import safetensors_header
 from gemmaq.files.span import FileSpan
 from gemmaq.files.text import read_card, read_json
-from gemmaq.models import families
+from gemmaq.models import families, hf_values
 from gemmaq.models.family import Family
-from gemmaq.models.roles import VISION
+from gemmaq.models.towers import Towers
 
 _INDEX = "model.safetensors.index.json"
-_PREPROCESSOR = "preprocessor_config.json"
-_PROCESSOR = (_PREPROCESSOR, "processor_config.json")
+_PROCESSOR = ("preprocessor_config.json", "processor_config.json")
 _ENCODINGS = {"BF16": ENCODINGS["bf16"], "F16": ENCODINGS["f16"], "F32": ENCODINGS["f32"]}
 
 
@@ -42,18 +44,54 @@ def open_folder(folder: Path, name: str, location: str) -> Checkpoint:
     """
     document = read_json(folder / "config.json")
     kind = _kind(document, folder)
-    family = families.of_config(document)
+    try:
+        family = families.of_config(document)
+    except UnsupportedModelError as error:
+        stored = (entry for _, (_, entry) in _entries(folder))
+        error.tensors = tuple((e.dtype.lower(), math.prod(e.shape), e.nbytes) for e in stored)
+        raise
     names, config = family.names, family.configs.from_hf(document)
     entries = dict(_entries(folder))
-    vision_arrays, modules = _modules(entries, family)
+    tower_arrays, modules = _modules(entries, family)
     shapes = dict(names.shapes(config))
     shapes[names.HEAD] = shapes[names.EMBEDDING]
-    tensors = [_tensor(name, kind, arrays, shapes.get(name)) for name, arrays in modules.items()]
-    text = document.get("text_config")
-    if "vocab_size" not in {**document, **(text if isinstance(text, Mapping) else {})}:
+    shapes |= {name: shapes[other] for name, other in names.idle(config).items()}
+    stacks = sliced(family, config, modules)
+    shapes |= {piece.name: piece.shape for stack in stacks for piece in stack.slices}
+    rowwise = _is_rowwise(document)
+    by_name = {name: _tensor(name, kind, arrays, shapes.get(name), rowwise=rowwise) for name, arrays in modules.items()}
+    for stack in stacks:
+        by_name[stack.name] = joined(stack, by_name)
+        for piece in stack.slices:
+            del by_name[piece.name]
+    tensors = list(by_name.values())
+    if "vocab_size" not in hf_values.text_side(document):
         rows = [tensor.shape[0] for tensor in tensors if tensor.name == names.EMBEDDING and tensor.shape]
         config = family.configs.with_vocabulary(config, rows[0]) if rows else config
     ordered, notes = text_tensors(tensors, family, config, origin=str(folder))
+    losses: tuple[str, ...] = ()
+    towers: dict[str, Tensor] = {}
+    towers_config, towers_error = None, None
+    if tower_arrays and family.towers is None:
+        size = sum(entry.nbytes for arrays in tower_arrays.values() for _, entry in arrays.values()) / 1e9
+        usual = f"vision and audio ({size:.2f} GB) are left out: gemmaq converts the text side of {family.title}"
+        if family.drafts:
+            notes += (family.outside or usual,)
+        else:
+            losses += (family.outside or usual,)
+    elif tower_arrays and family.towers is not None:
+        try:
+            towers_config = family.towers.from_hf(document, _processor(folder))
+            expected = dict(family.towers.shapes(towers_config, config.hidden_size))
+            found = _towers(tower_arrays, kind, family.towers, expected)
+        except InputError as error:
+            towers_config, towers_error = None, error
+            notes += (f"vision and audio cannot be read: {error.message}",)
+        else:
+            losses += surplus([name for name in found if name not in expected])
+            towers = {name: tensor for name, tensor in found.items() if name in expected}
+    if (remark := family.remark(document)) is not None:
+        losses += (remark,)
     return Checkpoint(
         name=name,
         location=location,
@@ -61,15 +99,19 @@ def open_folder(folder: Path, name: str, location: str) -> Checkpoint:
         family=family,
         config=config,
         tensors=ordered,
-        vision=_vision(vision_arrays, family, folder),
-        vision_config=family.vision.from_hf(document, read_json(folder / _PREPROCESSOR, {})) if vision_arrays else None,
-        processor_files=tuple(folder / f for f in _PROCESSOR if (folder / f).is_file()) if vision_arrays else (),
+        idle=idle_tensors(tensors, ordered, family, config, origin=str(folder)),
+        towers=towers,
+        towers_config=towers_config,
+        towers_error=towers_error,
+        processor_files=tuple(folder / f for f in _PROCESSOR if (folder / f).is_file()) if towers else (),
+        embedder=embedder.of_folder(folder, family) if family.embeds else None,
         generation=read_json(folder / "generation_config.json", {}),
         card=read_card(folder / "README.md"),
         tokenizer_files=TokenizerFiles(
             partial(from_folder, folder, family), tuple(folder / f for f in VERBATIM if (folder / f).is_file())
         ),
         notes=notes,
+        losses=losses,
     )
 
 
@@ -81,7 +123,7 @@ def _kind(document: Mapping[str, Any], folder: Path) -> str:
     if not settings:
         return "safetensors"
     method, packing = settings.get("quant_method"), settings.get("format")
-    if method == "compressed-tensors" and packing == "pack-quantized":
+    if method == "compressed-tensors" and packing in _PACKINGS:
         return "compressed-tensors"
     raise InputError(
         f"is quantized by {method} ({packing or 'no format given'}), which gemmaq cannot read",
@@ -90,51 +132,85 @@ def _kind(document: Mapping[str, Any], folder: Path) -> str:
     )
 
 
-_SUFFIXES = ("weight", "scales", "biases", "weight_packed", "weight_scale", "weight_shape", "weight_zero_point")
+_PACKINGS = (
+    "pack-quantized",
+    "mxfp4-pack-quantized",
+    "mxfp8-quantized",
+    "nvfp4-pack-quantized",
+    "float-quantized",
+    "mixed-precision",
+)
+"""Formats of compressed-tensors that `quantized_tensor` and `small_float_tensor` read."""
+_SUFFIXES = (
+    "weight", "scales", "biases", "weight_packed", "weight_scale", "weight_shape", "weight_zero_point",
+    "weight_g_idx", "weight_global_scale", "input_global_scale", "input_scale",
+)  # fmt: skip
 _Arrays = dict[str, tuple[FileSpan, safetensors_header.Entry]]
 
 
-def _modules(entries: _Arrays, family: Family) -> tuple[_Arrays, dict[str, _Arrays]]:
-    """Split arrays into those of the vision side and those of every text tensor, by suffix."""
-    vision: _Arrays = {}
+def _modules(entries: _Arrays, family: Family) -> tuple[dict[str, _Arrays], dict[str, _Arrays]]:
+    """Arrays of every tensor by suffix: of the towers, by name in the folder, and of the text model."""
+    towers: dict[str, _Arrays] = {}
     modules: dict[str, _Arrays] = {}
     for entry, place in entries.items():
         module, _, suffix = entry.rpartition(".")
         whole = f"{module}.weight" if module and suffix in _SUFFIXES else entry
         name = family.names.canonical(whole)
         if name is None:
-            vision[entry] = place
+            towers.setdefault(whole, {})[suffix] = place
         elif suffix in modules.setdefault(name, {}):
             raise InputError(f"has two tensors for {name}", path=place[0])
         else:
             modules[name][suffix] = place
-    return vision, modules
+    return towers, modules
 
 
-def _vision(arrays: _Arrays, family: Family, folder: Path) -> dict[str, Tensor]:
-    """The tensors of the vision side by canonical name.
+def _towers(
+    modules: Mapping[str, _Arrays], kind: str, towers: Towers, shapes: Mapping[str, tuple[int, ...]]
+) -> dict[str, Tensor]:
+    """The tensors of the towers by canonical name; `shapes` has the shape of each by the config.
 
     Raises:
         InputError: A tensor is stored in an unreadable type, or present twice.
     """
     tensors: dict[str, Tensor] = {}
-    for entry, place in arrays.items():
-        name = family.vision.canonical(entry)
+    for stored, arrays in modules.items():
+        name = towers.canonical(stored)
         if name is None:
             continue
-        tensor = replace(_tensor(name, "safetensors", {"weight": place}, None), place=VISION)
         if name in tensors:
-            raise InputError(f"has two tensors for {name}", path=folder)
-        if family.vision.is_patch_kernel(name) and tensor.shape[3:] == (3,) and tensor.shape[1] != 3:
-            rows, height, width, channels = tensor.shape
-            shape, offset = (rows, channels, height, width), tensor.parts[0].offset
-            tensor = plain(name, shape, tensor.encoding, span=tensor.span, offset=offset, place=VISION)
-            tensor = replace(tensor, channels_last=True)
+            raise InputError(f"has two tensors for {name}", path=next(iter(arrays.values()))[0])
+        tensor = replace(_tensor(name, kind, arrays, shapes.get(name)), place=towers.place(name))
+        shape = shapes.get(name, tensor.shape)
+        moved = towers.channels_last(name, shape)
+        if moved is not None and tensor.shape == moved.shape != shape:
+            tensor = plain(
+                name, shape, tensor.encoding, span=tensor.span, offset=tensor.parts[0].offset, place=tensor.place
+            )
+            tensor = replace(tensor, arrangement=moved)
         tensors[name] = tensor
     return tensors
 
 
-def _tensor(name: str, kind: str, arrays: _Arrays, shape: tuple[int, ...] | None) -> Tensor:
+def _processor(folder: Path) -> dict[str, Any]:
+    """Settings of the processor: those of the newer file count first, and those for images before those for all."""
+    settings: dict[str, Any] = {}
+    for name in _PROCESSOR:
+        document = read_json(folder / name, {})
+        image = document.get("image_processor")
+        settings |= {**document, **(image if isinstance(image, Mapping) else {})}
+    return settings
+
+
+def _is_rowwise(document: Mapping[str, Any]) -> bool:
+    """Whether config.json says that all quantized matrices have one scale a row."""
+    groups = (document.get("quantization_config") or {}).get("config_groups")
+    found = list(groups.values()) if isinstance(groups, Mapping) else []
+    weights = [group.get("weights") if isinstance(group, Mapping) else None for group in found]
+    return bool(weights) and all(isinstance(w, Mapping) and w.get("strategy") == "channel" for w in weights)
+
+
+def _tensor(name: str, kind: str, arrays: _Arrays, shape: tuple[int, ...] | None, *, rowwise: bool = False) -> Tensor:
     """A tensor from its arrays: floats, or quantized in the format of the folder."""
     if len(arrays) == 1:
         ((span, entry),) = arrays.values()
@@ -142,10 +218,10 @@ def _tensor(name: str, kind: str, arrays: _Arrays, shape: tuple[int, ...] | None
             raise InputError(
                 f"has dtype {entry.dtype}", f"supported: {', '.join(_ENCODINGS)}", path=span, tensor=entry.name
             )
-        if not entry.shape or min(entry.shape) < 1:
+        if min(entry.shape, default=1) < 1:
             raise InputError(f"has the shape {list(entry.shape)}", path=span, tensor=entry.name)
         return plain(name, entry.shape, _ENCODINGS[entry.dtype], span=span, offset=entry.offset)
-    return quantized_tensor(name, kind, arrays, shape)
+    return small_float_tensor(name, kind, arrays) or quantized_tensor(name, kind, arrays, shape, rowwise=rowwise)
 
 
 def _entries(folder: Path) -> Iterator[tuple[str, tuple[FileSpan, safetensors_header.Entry]]]:

@@ -2,68 +2,75 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gemmaq.checkpoint import Checkpoint, Tensor, plain
-from gemmaq.checkpoint.assemble import text_tensors
-from gemmaq.checkpoint.tokenizer import Tokenizer, TokenizerFiles
+from gemmaq.checkpoint.assemble import idle_tensors, strangers, text_tensors
+from gemmaq.checkpoint.embedder import of_gguf
+from gemmaq.checkpoint.tokenizer import Tokenizer, TokenizerFiles, adds
 from gemmaq.encodings import Encoding
 from gemmaq.encodings.foreign import by_ggml_type
-from gemmaq.errors import InputError
+from gemmaq.errors import InputError, UnsupportedModelError
 from gemmaq.files import gguf_reader
 from gemmaq.files.gguf_reader import GgufFile
-from gemmaq.files.sentencepiece import SPACE, USER_DEFINED
-from gemmaq.files.span import FileSpan
+from gemmaq.files.sentencepiece import BYTE, BYTES, CONTROL, SPACE, USER_DEFINED
 from gemmaq.models import families
 from gemmaq.models.config import TextConfig
-from gemmaq.models.family import Family
-from gemmaq.models.roles import VISION, Role
-from gemmaq.models.vision_config import VisionConfig
+from gemmaq.models.family import Family, Vocabulary
+from gemmaq.models.roles import Role
 
 _ROLES = {"bos": "bos", "eos": "eos", "unk": "unknown", "sep": "seperator", "pad": "padding", "mask": "mask"}
 """Role of a token -> its spelling in `tokenizer.ggml.<role>_token_id` (`seperator` is GGUF's own)."""
 
+_ADD_BOS = "tokenizer.ggml.add_bos_token"
 
-def open_gguf(spans: Sequence[FileSpan], name: str, location: str, projectors: Sequence[FileSpan] = ()) -> Checkpoint:
-    """Read the headers of a GGUF file, or of the shards of a split one.
+
+def open_gguf(files: Sequence[GgufFile], name: str, location: str) -> Checkpoint:
+    """The text model of a GGUF file, or of the shards of a split one.
 
     Args:
-        spans: The files, in the order of the shards.
+        files: Headers of the files, in the order of the shards.
         name: Name of the model.
         location: SOURCE as the user typed it.
-        projectors: mmproj files in the same folder; the first that belongs to the model is taken.
 
     Raises:
         InputError: A header is unusable, or the file holds no text model of a known family.
     """
-    files = [gguf_reader.parse(span) for span in spans]
-    keys = files[0].keys
+    keys, origin = files[0].keys, files[0].span
     expected = keys.get("split.count", 1)
     if expected != len(files):
-        raise InputError(f"is one of {expected} shards, {len(files)} were given", path=spans[0])
+        raise InputError(f"is one of {expected} shards, {len(files)} were given", path=origin)
     for number, file in enumerate(files):
         if file.keys.get("split.no", 0) != number:
             raise InputError(f"is shard {file.keys.get('split.no')}, its name says {number}", path=file.span)
     infos = [(file, info) for file in files for info in file.tensors]
     if keys.get("general.architecture") == "clip":
-        raise InputError("is a vision projector (mmproj), not a model", "name the text model's GGUF", path=spans[0])
-    family = families.of_gguf(keys)
-    embedding = family.names.to_gguf(family.names.EMBEDDING)
-    rows = next((info.shape[0] for _, info in infos if info.name == embedding), 1)
-    config = family.gguf.to_config(keys, rows)
-    tensors = [_tensor(file, info, family) for file, info in infos]
-    ordered, notes = text_tensors(tensors, family, config, origin=str(spans[0]))
-    vision: dict[str, Tensor] = {}
-    vision_config = None
-    for projector in projectors:
-        vision, vision_config, oddities = _vision(projector, family, config)
-        notes += oddities
-        if vision:
-            break
+        raise InputError("is an mmproj file, not a model", "name the text model's GGUF", path=origin)
+    if keys.get("general.type") == "imatrix":
+        raise InputError(
+            "is an importance matrix, not a model", "gemmaq imatrix --show-statistics FILE shows it", path=origin
+        )
+    try:
+        family = families.of_gguf(keys)
+    except UnsupportedModelError as error:
+        error.tensors = tuple((info.type.name.lower(), math.prod(info.shape), info.nbytes) for _, info in infos)
+        raise
+    config = family.gguf.to_config(keys, {info.name: info.shape for _, info in infos})
+    generated = family.gguf.generated(config)
+    named = {info.name: family.names.from_gguf(info.name) for _, info in infos if info.name not in generated}
+    tensors = [_tensor(file, info, ours, family) for file, info in infos if (ours := named.get(info.name)) is not None]
+    heads = of_gguf(keys, tensors, family)
+    tensors = [tensor for tensor in tensors if tensor.name not in heads.heads]
+    ordered, notes = text_tensors(tensors, family, config, origin=str(origin))
+    notes += strangers([name for name, ours in named.items() if ours is None], family)
+    if family.vocabulary.ALWAYS_BOS and keys.get(_ADD_BOS) is False:
+        notes += (f"{_ADD_BOS} is false, but llama.cpp begins every text of {family.title} with BOS: taken as true",)
     return Checkpoint(
         name=name,
         location=location,
@@ -71,58 +78,44 @@ def open_gguf(spans: Sequence[FileSpan], name: str, location: str, projectors: S
         family=family,
         config=config,
         tensors=ordered,
-        vision=vision,
-        vision_config=vision_config,
-        generation=_generation(keys, config),
+        idle=idle_tensors(tensors, ordered, family, config, origin=str(origin)),
+        embedder=heads if family.embeds else None,
+        generation={} if family.embeds else _generation(keys, family, config),
         card=_card(keys),
-        tokenizer_files=TokenizerFiles(partial(_tokenizer, keys, family, str(spans[0]))),
+        tokenizer_files=TokenizerFiles(partial(_tokenizer, keys, family, str(origin))),
         notes=notes,
     )
 
 
-def _vision(
-    span: FileSpan, family: Family, config: TextConfig
-) -> tuple[dict[str, Tensor], VisionConfig | None, tuple[str, ...]]:
-    """Tensors and dimensions of an mmproj file (none if it does not fit the model), and notes."""
-    try:
-        file = gguf_reader.parse(span)
-        width = file.keys.get("clip.vision.projection_dim")
-        if file.keys.get("general.architecture") != "clip" or width != config.hidden_size:
-            return {}, None, (f"{span.name} lies beside the model but is not its vision projector: passed over",)
-        vision_config = family.gguf.to_vision(file.keys)
-    except InputError as error:
-        return {}, None, (f"{error.at(path=span.name).message}: no vision side",)
-    tensors = {}
-    for info in file.tensors:
-        name = family.vision.from_gguf(info.name)
-        if name is not None:
-            shift = -family.gguf.NORM_SHIFT if family.vision.is_norm(name) else 0.0
-            tensors[name] = plain(
-                name, info.shape, _encoding(file, info), span=span, offset=info.offset, shift=shift, place=VISION
-            )
-    return tensors, vision_config, ()
+def _tensor(file: GgufFile, info: gguf_reader.TensorInfo, name: str, family: Family) -> Tensor:
+    shift = -family.gguf.NORM_SHIFT if family.names.place(name).role == Role.NORM else 0.0
+    return plain(name, info.shape, encoding_of(file, info), span=file.span, offset=info.offset, shift=shift)
 
 
-def _tensor(file: GgufFile, info: gguf_reader.TensorInfo, family: Family) -> Tensor:
-    name = family.names.from_gguf(info.name)
-    is_norm = name is not None and family.names.place(name).role == Role.NORM
-    shift = -family.gguf.NORM_SHIFT if is_norm else 0.0
-    encoding = _encoding(file, info)
-    return plain(name or info.name, info.shape, encoding, span=file.span, offset=info.offset, shift=shift)
+def encoding_of(file: GgufFile, info: gguf_reader.TensorInfo) -> Encoding:
+    """Encoding of a tensor in a GGUF file.
 
-
-def _encoding(file: GgufFile, info: gguf_reader.TensorInfo) -> Encoding:
+    Raises:
+        InputError: It is of a type that gemmaq cannot read.
+    """
     encoding = by_ggml_type(info.type.number)
     if encoding is None:
         raise InputError(f"has the type {info.type.name}, which cannot be read", path=file.span, tensor=info.name)
     return encoding
 
 
-def _generation(keys: Mapping[str, Any], config: TextConfig) -> dict[str, Any]:
-    """Content of generation_config.json, from the sampling keys."""
+def _generation(keys: Mapping[str, Any], family: Family, config: TextConfig) -> dict[str, Any]:
+    """Content of generation_config.json, from the sampling keys.
+
+    GGUF names one token that ends a text; llama.cpp finds the token that ends a turn by itself, transformers does not.
+    """
+    pieces = keys.get("tokenizer.ggml.tokens")
+    ends = [config.eos_token_ids[0]]
+    if family.chat is not None and isinstance(pieces, list) and family.chat.stop in pieces:
+        ends.append(pieces.index(family.chat.stop))
     result: dict[str, Any] = {
         "bos_token_id": config.bos_token_id,
-        "eos_token_id": config.eos_token_ids[0],
+        "eos_token_id": ends if len(set(ends)) > 1 else ends[0],
         "pad_token_id": config.pad_token_id,
     }
     names = {"temp": "temperature", "top_k": "top_k", "top_p": "top_p", "min_p": "min_p"}
@@ -130,6 +123,9 @@ def _generation(keys: Mapping[str, Any], config: TextConfig) -> dict[str, Any]:
         value = keys.get(f"general.sampling.{key}")
         if value is not None:
             result[name] = float(f"{value:.7g}") if isinstance(value, float) else value
+    suppressed = keys.get("tokenizer.ggml.suppress_tokens")
+    if isinstance(suppressed, np.ndarray) and suppressed.dtype.kind in "iu":
+        result["suppress_tokens"] = suppressed.tolist()
     return result
 
 
@@ -149,30 +145,62 @@ def _tokenizer(keys: Mapping[str, Any], family: Family, origin: str, config: Tex
     """The tokenizer in the keys of a GGUF file.
 
     Raises:
-        InputError: There is none, or it is not SentencePiece-style.
+        InputError: There is none, or it is of another kind than the family's.
     """
 
     def key(name: str, default: Any = None) -> Any:
         return keys.get(f"tokenizer.{name}", default)
 
+    vocabulary = family.vocabulary
     pieces, scores, types = key("ggml.tokens"), key("ggml.scores"), key("ggml.token_type")
-    if key("ggml.model") != family.vocabulary.GGUF_MODEL or not isinstance(pieces, list) or not pieces:
-        raise InputError(f"holds no SentencePiece-style tokenizer (its model is {key('ggml.model')!r})", path=origin)
+    names = {key("ggml.model"), key("ggml.pre") if vocabulary.MERGES else None}  # Ollama's converter has it as pre
+    if vocabulary.GGUF_MODEL not in names or not isinstance(pieces, list) or not pieces:
+        raise InputError(
+            f"holds no tokenizer of {family.title} (its model is {key('ggml.model')!r}, not {vocabulary.GGUF_MODEL!r})",
+            path=origin,
+        )
+    if vocabulary.MERGES:
+        scores = np.full(len(pieces), vocabulary.score(0), np.float32)
     if not (
         isinstance(scores, np.ndarray) and isinstance(types, np.ndarray) and len(pieces) == len(scores) == len(types)
     ):
         raise InputError("tokens, scores and token types do not belong together", path=origin)
-    spaced = [
+    special = {role: key(f"ggml.{spelling}_token_id") for role, spelling in _ROLES.items()}
+    said = {role: bool(value) for role in ("bos", "eos", "sep") if (value := key(f"ggml.add_{role}_token")) is not None}
+    types = types.astype(np.int32)
+    return Tokenizer(
+        pieces=pieces if vocabulary.MERGES else _spaced(pieces, types),
+        scores=scores.astype(np.float32),
+        types=_types(pieces, types, vocabulary) if vocabulary.MERGES else types,
+        special={role: at for role, at in special.items() if isinstance(at, int) and at < len(pieces)},
+        add=adds(said, vocabulary),
+        chat_template=key("chat_template"),
+        named_templates={name: text for name in key("chat_templates", ()) if (text := key(f"chat_template.{name}"))},
+        merges=_merges(key("ggml.merges"), origin) if vocabulary.MERGES else None,
+    )
+
+
+def _spaced(pieces: list[str], types: NDArray[np.int32]) -> list[str]:
+    """Pieces with SentencePiece's character for spaces in runs of spaces, too, which GGUF files spell as they are."""
+    return [
         text.replace(" ", SPACE) if kind == USER_DEFINED and text.isspace() else text
         for text, kind in zip(pieces, types.tolist(), strict=True)
     ]
-    special = {role: key(f"ggml.{spelling}_token_id") for role, spelling in _ROLES.items()}
-    return Tokenizer(
-        pieces=spaced,
-        scores=scores.astype(np.float32),
-        types=types.astype(np.int32),
-        special={role: at for role, at in special.items() if isinstance(at, int) and at < len(pieces)},
-        add={role: bool(key(f"ggml.add_{role}_token", role == "bos")) for role in ("bos", "eos", "sep")},
-        chat_template=key("chat_template"),
-        named_templates={name: text for name in key("chat_templates", ()) if (text := key(f"chat_template.{name}"))},
-    )
+
+
+def _types(pieces: list[str], types: NDArray[np.int32], vocabulary: Vocabulary) -> NDArray[np.int32]:
+    """Types as llama.cpp's converter writes them: Ollama's has bytes as text, and all special tokens as control."""
+    types, bytes_ = types.copy(), frozenset(BYTES)
+    for at, text in enumerate(pieces):
+        if text in bytes_:
+            types[at] = BYTE
+        elif types[at] == CONTROL:
+            types[at] = vocabulary.added_type(text, special=True, base=True)
+    return types
+
+
+def _merges(merges: Any, origin: str) -> list[str]:
+    """The merges, each a pair of pieces with a space between."""
+    if not isinstance(merges, list) or not merges or any(str(merge).count(" ") != 1 for merge in merges):
+        raise InputError("has no usable merges", "convert the model again with a newer converter", path=origin)
+    return merges

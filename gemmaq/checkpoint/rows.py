@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from gemmaq.checkpoint import Tensor
-from gemmaq.encodings import ENCODINGS, Quantized, codec, dequantize
-from gemmaq.encodings.bitstream import unpack_codes, unpack_floats
+from gemmaq.encodings import Quantized, codec, dequantize
+from gemmaq.encodings.bitstream import unpack_codes, unpack_scales
 from gemmaq.errors import InputError
 from gemmaq.files.span import Reader
 
 if TYPE_CHECKING:
     from gemmaq.encodings import F32, U8, Values
+
+
+def slabs(tensor: Tensor, elements: int) -> Iterator[tuple[int, int]]:
+    """First row and number of rows of slabs of a tensor; none reaches from one matrix of a stack into the next.
+
+    Args:
+        tensor: The tensor.
+        elements: Weights of a slab at most, but a row at least.
+    """
+    rows, step = tensor.rows // tensor.matrices, max(1, elements // tensor.columns)
+    for first in range(0, tensor.rows, rows):
+        for at in range(first, first + rows, step):
+            yield at, min(step, first + rows - at)
 
 
 def read_rows(tensor: Tensor, first: int, count: int, reader: Reader, buffer: bytearray) -> list[U8]:
@@ -25,18 +38,26 @@ def read_rows(tensor: Tensor, first: int, count: int, reader: Reader, buffer: by
         first: Index of the first row.
         count: Number of rows.
         reader: Reader of its files.
-        buffer: Memory to read into, grown if it is too small; the arrays point into it.
+        buffer: Memory to read into, grown if it is too small; the arrays point into it, if it can be grown.
 
     Raises:
         InputError: The file ends early or cannot be read.
     """
     size = count * tensor.row_bytes
     if len(buffer) < size:
-        buffer.extend(bytes(size - len(buffer)))
+        try:
+            buffer.extend(bytes(size - len(buffer)))
+        except BufferError:  # something still holds earlier rows, as a compiler may that ran meanwhile
+            buffer = bytearray(size)
     view, arrays, at = memoryview(buffer), [], 0
     for part in tensor.parts:
-        length = count * part.row_bytes
-        reader.into(part.span, part.offset + first * part.row_bytes, view[at : at + length])
+        length, done = count * part.row_bytes, at
+        for span, offset, size in part.places(first, count):
+            if span is None:
+                view[done : done + size] = bytes(size)
+            else:
+                reader.into(span, offset, view[done : done + size])
+            done += size
         arrays.append(np.frombuffer(view[at : at + length], np.uint8).reshape(count, part.row_bytes))
         at += length
     return arrays
@@ -63,15 +84,17 @@ def _plain(tensor: Tensor, arrays: Sequence[U8]) -> Values:
     return read(arrays[0])
 
 
-def _floats(tensor: Tensor, part: int, array: U8) -> F32:
-    return unpack_floats(ENCODINGS[tensor.parts[part].dtype.lower()], array)
+def _scales(tensor: Tensor, part: int, array: U8) -> F32:
+    return unpack_scales(tensor.encoding, tensor.parts[part].dtype, array)
 
 
 def _mlx(tensor: Tensor, arrays: Sequence[U8]) -> Values:
-    scales, biases = _floats(tensor, 1, arrays[1]), _floats(tensor, 2, arrays[2])
-    zero = tensor.encoding.zero
+    codes, scales = unpack_codes(tensor.encoding.bits, arrays[0]), _scales(tensor, 1, arrays[1])
+    if tensor.encoding.has_byte_scales:
+        return Quantized(codes, scales)
+    biases, zero = _scales(tensor, 2, arrays[2]), tensor.encoding.zero
     if zero is None:
-        return Quantized(unpack_codes(tensor.encoding.bits, arrays[0]), scales, biases)
+        return Quantized(codes, scales, biases)
     if not np.array_equal(biases, -zero * scales):
         raise InputError(
             f"is on the grid of {tensor.encoding.label} only in part",
@@ -79,11 +102,14 @@ def _mlx(tensor: Tensor, arrays: Sequence[U8]) -> Values:
             path=tensor.span,
             tensor=tensor.name,
         )
-    return Quantized(unpack_codes(tensor.encoding.bits, arrays[0]), scales)
+    return Quantized(codes, scales)
 
 
 def _compressed_tensors(tensor: Tensor, arrays: Sequence[U8]) -> Values:
-    return Quantized(unpack_codes(tensor.encoding.bits, arrays[0]), _floats(tensor, 1, arrays[1]))
+    scales = _scales(tensor, 1, arrays[1])
+    if tensor.divisor != 1:
+        scales = scales / np.float32(tensor.divisor)
+    return Quantized(unpack_codes(tensor.encoding.bits, arrays[0]), scales)
 
 
 _LAYOUTS: dict[str, Callable[[Tensor, Sequence[U8]], Values]] = {

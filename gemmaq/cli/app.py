@@ -7,7 +7,8 @@ import io
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import Annotated, Any
 
@@ -29,7 +30,7 @@ COMMANDS = {
     "pull": "Download a model from the Hugging Face Hub.",
     "inspect": "Describe a model: architecture, sizes, types, tokenizer.",
     "convert": "Quantize a model into GGUF, MLX or safetensors files.",
-    "imatrix": "Compute an importance matrix from text.",
+    "imatrix": "Compute importance matrices from text, merge and show them.",
     "verify": "Check an artifact, or compare it with its source.",
     "estimate-vram": "Estimate the memory a model needs, and which cards it fits.",
     "evaluate": "Measure how much quality a quantization costs.",
@@ -76,7 +77,10 @@ class _Group(typer.core.TyperGroup):
 
 
 class _Command(typer.core.TyperCommand):
-    """Shows arguments in its help as SOURCE, where typer writes {SOURCE} and adds <str>."""
+    """Refuses a second value for an option that takes one, where typer drops the first.
+
+    Its help shows arguments as SOURCE, where typer writes {SOURCE} and adds <str>.
+    """
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -84,8 +88,31 @@ class _Command(typer.core.TyperCommand):
             if parameter.param_type_name == "argument":
                 setattr(parameter, "display_type_rich", lambda ctx: "")  # noqa: B010 - mypy knows it as a method
 
+    def make_parser(self, ctx: Any) -> Any:
+        parser: Any = super().make_parser(ctx)
+        parse = parser.parse_args
+
+        def parse_args(args: list[str]) -> Any:
+            found = parse(args=args)
+            _check_single(found[2])
+            return found
+
+        parser.parse_args = parse_args
+        return parser
+
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         return [piece.replace("{", "").replace("}", "") for piece in super().collect_usage_pieces(ctx)]
+
+
+def _check_single(given: Sequence[Any]) -> None:
+    """Refuse several values for an option that takes one; `given` are the parameters in the order of the line.
+
+    Raises:
+        UsageError: naming the option.
+    """
+    for option, times in Counter(given).items():
+        if times > 1 and option.param_type_name == "option" and not (option.multiple or option.is_flag):
+            raise UsageError(f"{max(option.opts, key=len)} is given {times} times, and takes one value", "give it once")
 
 
 app = typer.Typer(

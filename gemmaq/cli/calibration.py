@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from gemmaq.checkpoint import Checkpoint
     from gemmaq.planning.plan import Plan
     from gemmaq.planning.recipe import Recipe
-    from gemmaq.planning.request import Calibration
+    from gemmaq.planning.request import Calibration, Request
 
 _TOKENS = "GEMMAQ_CALIBRATION_TOKENS"
 Texts = Annotated[
@@ -67,14 +67,16 @@ def read(recipe: Recipe, text: list[Path] | None, imatrix: Path | None, settings
     """
     from gemmaq.methods import METHODS, Needs, calibrated
 
-    names = {recipe.method, *(rule.method for rule in recipe.rules)}
+    names = set(recipe.methods)
     methods = [METHODS[name] for name in calibrated() if name in names]
     given = {name: value for name, value in settings.items() if value is not None}
-    flags = [flag for flag, value in (("--text", text), ("--imatrix", imatrix)) if value]
-    flags += [_FLAGS[name] for name in given if name != "tokens" or _TOKENS not in os.environ]
+    named = [flag for flag, value in (("--text", text), ("--imatrix", imatrix)) if value] + flags(given)
     if not methods:
-        if flags:
-            raise UsageError(f"{flags[0]} is for methods {' and '.join(calibrated())}", "add --method gptq")
+        if imatrix is not None:
+            weighing = [name for name in calibrated() if METHODS[name].needs is Needs.IMPORTANCE]
+            raise UsageError(f"--imatrix is for method {' and '.join(weighing)}", f"add --method {weighing[0]}")
+        if named:
+            raise UsageError(f"{named[0]} is for methods {' and '.join(calibrated())}", "add --method gptq")
         return None
     inverting = [method.name for method in methods if method.needs is Needs.HESSIAN]
     if imatrix is not None:
@@ -84,14 +86,20 @@ def read(recipe: Recipe, text: list[Path] | None, imatrix: Path | None, settings
                 f"--imatrix is for method {' and '.join(weighing)} only",
                 f"{inverting[0]} is calibrated on text: --text FILE",
             )
-        if len(flags) > 1:
-            other = next(flag for flag in flags if flag != "--imatrix")
+        if len(named) > 1:
+            other = next(flag for flag in named if flag != "--imatrix")
             raise UsageError(f"--imatrix and {other} exclude each other", "give one of them")
         return _from_imatrix(imatrix)
     for name in _HESSIAN_SETTINGS:
         if name in given and not inverting:
             raise UsageError(f"{_FLAGS[name]} is for method gptq only", "leave it out, or add --method gptq")
     return from_text(f"method {' and '.join(method.name for method in methods)}", text, given)
+
+
+def flags(settings: Mapping[str, Any]) -> list[str]:
+    """Flags by which fields of `Calibration` were given, those that are not None; the environment is no flag."""
+    given = [name for name, value in settings.items() if value is not None]
+    return [_FLAGS[name] for name in given if name != "tokens" or _TOKENS not in os.environ]
 
 
 def from_text(purpose: str, text: Sequence[Path] | None, settings: Mapping[str, Any]) -> Basis:
@@ -126,7 +134,7 @@ def from_record(record: Calibration, text: Sequence[Path] | None, imatrix: Path 
 
     from gemmaq.calibration.complete import Basis
 
-    settings = {name: value for name, value in asdict(record).items() if name not in ("texts", "digest")}
+    settings = {name: value for name, value in asdict(record).items() if name in _FLAGS}
     basis = _from_imatrix(imatrix) if imatrix else from_text("verify --against", text, settings)
     if basis.calibration.digest != record.digest:
         names = ", ".join(map(str, [imatrix] if imatrix else text or ()))
@@ -135,6 +143,25 @@ def from_record(record: Calibration, text: Sequence[Path] | None, imatrix: Path 
             f"it was calibrated on {', '.join(record.texts) or 'an importance matrix'} with SHA-256 {record.digest}",
         )
     return Basis(record, basis.text, basis.imatrix)
+
+
+def from_kept(folder: Path, request: Request) -> Basis | None:
+    """The importance matrix that lies beside an artifact; None without one, or if some codes need the text.
+
+    Raises:
+        InputError: it is damaged.
+    """
+    from gemmaq.calibration.complete import Basis
+    from gemmaq.calibration.imatrix import read as read_imatrix
+    from gemmaq.methods import METHODS, Needs
+
+    record = request.calibration
+    if record is None or record.matrix is None or not record.matrix.size:
+        return None
+    if any(METHODS[name].needs is Needs.HESSIAN for name in request.recipe.methods if name in METHODS):
+        return None
+    path = folder / Path(record.matrix.file).name
+    return Basis(record, None, read_imatrix(path)) if path.is_file() else None
 
 
 def _from_imatrix(path: Path) -> Basis:

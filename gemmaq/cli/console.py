@@ -118,8 +118,13 @@ def say(text: str) -> None:
 
 
 def warn(text: str) -> None:
-    """Print something that the user should know, on stderr."""
+    """Print something that costs the user something, on stderr."""
     say(_styled("warning:", "33") + " " + text)
+
+
+def note(text: str) -> None:
+    """Print what was taken, left out or chosen otherwise, and costs nothing, on stderr."""
+    say(_styled("note:", "36") + " " + text)
 
 
 def error(problem: GemmaqError) -> None:

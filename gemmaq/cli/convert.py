@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gemmaq.cli import calibration, console
+from gemmaq.cli import calibration, choices, console
 from gemmaq.cli.console import Output
-from gemmaq.cli.options import Device, Json, Threads, cores, opened, quiet_option
+from gemmaq.cli.options import Device, Json, MmprojFile, Threads, cores, drafted, listed_values, opened, quiet_option
 from gemmaq.cli.views import convert as views
-from gemmaq.encodings import ENCODINGS
+from gemmaq.encodings import ENCODINGS, listed
 from gemmaq.errors import UsageError
 from gemmaq.methods import AUTO, METHODS
 from gemmaq.models.samples import SAMPLE
@@ -28,8 +29,11 @@ if TYPE_CHECKING:
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 1 << 10, "mi": 1 << 20, "gi": 1 << 30}
 _SCALES = ("bf16", "f16")
 _IN_GGUF = " ".join(name for name, encoding in ENCODINGS.items() if encoding.ggml_type is not None)
-_IN_MLX = " ".join(name for name, encoding in ENCODINGS.items() if encoding.ggml_type is None)
-_MIXTURES = " ".join(name for name in MIXTURES if name not in ENCODINGS)
+_IN_FOLDERS = {name: encoding for name, encoding in ENCODINGS.items() if encoding.ggml_type is None}
+_IN_MLX = " ".join(listed(name for name, encoding in _IN_FOLDERS.items() if encoding.mlx))
+_IN_SAFETENSORS = " ".join(listed(name for name, encoding in _IN_FOLDERS.items() if encoding.compressed_tensors))
+_MIXTURES = " ".join(name for name, m in MIXTURES.items() if name not in ENCODINGS and m.file_type is not None)
+_MLX_MIXTURES = " ".join(listed(name for name, mixture in MIXTURES.items() if mixture.file_type is None))
 _METHODS = "; ".join(f"{name}: {method.title}" for name, method in METHODS.items())
 
 
@@ -46,18 +50,22 @@ def convert(
     to: Annotated[
         list[str] | None,
         typer.Option(
-            "--to", metavar="CONTAINER", help=f"Container; can be repeated: {' '.join(CONTAINERS)}. Default: gguf."
+            "--to",
+            metavar="CONTAINER",
+            help=f"Container, or several with commas between or the option repeated: {' '.join(CONTAINERS)}. "
+            "Default: gguf.",
         ),
     ] = None,
     quant: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
             "--quant",
             metavar="TYPE",
             envvar="GEMMAQ_QUANT",
-            help=f"Type of the layers' matrices: {_IN_GGUF}; for mlx also {_IN_MLX}; for gguf also the mixtures of "
-            f"llama.cpp, {_MIXTURES}; or auto, the types of a quantized source. Not every container holds every type. "
-            "Default: q4_0.",
+            help="Type of the layers' matrices. Several, with commas between or the option repeated, make a model in "
+            f"each. For gguf: {_IN_GGUF}, and the mixtures of llama.cpp: {_MIXTURES}. For mlx also: {_IN_MLX}, and the "
+            f"mixtures of mlx_lm: {_MLX_MIXTURES}. For safetensors also: {_IN_SAFETENSORS}. auto: the types of a "
+            "quantized source. Not every container holds every type. Default: q4_0.",
         ),
     ] = None,
     embedding: Annotated[
@@ -67,18 +75,39 @@ def convert(
             metavar="TYPE",
             envvar="GEMMAQ_EMBEDDING",
             help="Type of the embedding. Default, if the layers are quantized: q6_k or q8_0 in gguf, q8_0 in mlx, bf16 "
-            "in safetensors.",
+            "in safetensors; in gguf and mlx the layers' type, if the embedding was trained for it too.",
         ),
     ] = None,
+    ple_type: Annotated[
+        str | None,
+        typer.Option(
+            "--ple-type",
+            metavar="TYPE",
+            envvar="GEMMAQ_PLE_TYPE",
+            help="Type of the per-layer embeddings, for models that have them. Default: that of the embedding.",
+        ),
+    ] = None,
+    ple_proj_type: Annotated[
+        str | None,
+        typer.Option(
+            "--ple-proj-type",
+            metavar="TYPE",
+            envvar="GEMMAQ_PLE_PROJ_TYPE",
+            help="Type of the matrix that makes per-layer inputs, for models with such embeddings. Default, if the "
+            "layers are quantized: f16 in gguf, bf16 in mlx and safetensors.",
+        ),
+    ] = None,
+    tensor_type: choices.TensorTypes = None,
+    like: choices.Like = None,
     method: Annotated[
         str | None,
         typer.Option(
             "--method",
             metavar="METHOD",
             envvar="GEMMAQ_METHOD",
-            help=f"How codes are chosen. {_METHODS}; {AUTO}: lattice for tensors that lie on a grid, nearest for all "
-            f"others. The calibrated methods, importance and gptq, are the better ones for checkpoints without QAT. "
-            f"Default: {AUTO}.",
+            help=f"How codes are chosen. {_METHODS}; {AUTO}: lattice for tensors that lie on a grid, wholly or in "
+            "part, nearest for all others. The calibrated methods, importance and gptq, are the better ones for "
+            f"checkpoints without QAT. Default: {AUTO}.",
         ),
     ] = None,
     portable: Annotated[
@@ -104,6 +133,10 @@ def convert(
         Path | None,
         typer.Option("--imatrix", metavar="FILE", help="Importance matrix for method importance, from llama.cpp too."),
     ] = None,
+    keep_imatrix: Annotated[
+        bool,
+        typer.Option("--keep-imatrix", help="Lay the importance matrix beside the model, as MODEL.imatrix.gguf."),
+    ] = False,
     text: calibration.Texts = None,
     calibration_tokens: calibration.Tokens = None,
     calibration_context: calibration.Context = None,
@@ -130,10 +163,28 @@ def convert(
         typer.Option(
             "--mmproj",
             metavar="TYPE",
-            help="Type of the vision tensors in gguf, which get a file of their own: f16, bf16 or f32 (mlx and "
-            "safetensors store them as bf16). none: leave them out of all containers.",
+            help="Type of the towers for images and sound in gguf, which get a file of their own: f16, bf16, q8_0 or "
+            "f32 (mlx and safetensors store them as bf16). none: leave them out of all containers.",
         ),
     ] = "f16",
+    mmproj_file: MmprojFile = None,
+    draft: Annotated[
+        str | None,
+        typer.Option(
+            "--draft",
+            metavar="SOURCE",
+            help="Drafter of the model, which proposes tokens to it: gguf gets a file mtp-... beside the model, in the "
+            "same type. Default: the drafter beside a .gguf file that belongs to it; none: no drafter.",
+        ),
+    ] = None,
+    dense_heads: Annotated[
+        bool,
+        typer.Option(
+            "--dense-heads",
+            help="For a model that embeds: put its dense heads into gguf, too, for runtimes that apply them. mlx and "
+            "safetensors have them in folders of their own.",
+        ),
+    ] = False,
     max_shard_size: Annotated[
         str | None,
         typer.Option("--max-shard-size", metavar="SIZE", help="Maximum size of a file: 2G, 500M, 4GiB."),
@@ -149,49 +200,84 @@ def convert(
     quiet: Annotated[bool, quiet_option("the artifacts' paths, one a line")] = False,
 ) -> None:
     """Quantize a model into GGUF, MLX or safetensors files."""
+    from gemmaq.calibration.complete import settled
+    from gemmaq.convert import ladder
     from gemmaq.convert.layout import lay_out
     from gemmaq.convert.run import Conversion, Options, prepare, run
     from gemmaq.planning import recipe as recipes
     from gemmaq.planning.request import Request
+    from gemmaq.sources.companions import Need, Wish
 
     started, shown = time.monotonic(), Output("convert", as_json, quiet)
     limit = _bytes(max_shard_size)
     if scales.lower() not in _SCALES:
         raise UsageError(f"unknown type of scales {scales!r}", f"known: {', '.join(_SCALES)}")
     file = recipes.load(recipe) if recipe else None
-    chosen = _recipe(quant, embedding, method, file)
+    types = {"embedding": embedding, "ple_type": ple_type, "ple_proj_type": ple_proj_type}
+    taken = choices.take(like, quant)
+    chosen = choices.applied(_recipes([taken.quant] if taken else quant, method, types, file), tensor_type, taken)
     settings = {"tokens": calibration_tokens, "context": calibration_context, "damping": damping, "order": order}
-    basis = calibration.read(chosen, text, imatrix, settings)
-    request = Request(
-        recipe=chosen,
-        to=_containers(to, file),
+    basis = calibration.read(chosen[0], text, imatrix, settings)
+    containers = _containers(to, file)
+    if draft is not None and draft.lower() != "none" and "gguf" not in containers:
+        raise UsageError(
+            f"--draft is for gguf, not for {' and '.join(containers)}",
+            "the runtimes of other containers load a drafter from the folder that it comes in",
+        )
+    kept = _mmproj(mmproj)
+    if mmproj_file is not None and kept is None:
+        raise UsageError("--mmproj none leaves out what --mmproj-file names", "give one of them")
+    projector = Need.NONE if kept is None else Need.DECIDED
+    wish = Wish(mmproj_file, projector, Need.DECIDED if draft is None else Need.NONE)
+    checkpoint = drafted(opened(source, dry_run, shown.silent, wish), draft, dry_run=dry_run, quiet=shown.silent)
+    checkpoint = choices.compared(taken, checkpoint)
+    if basis is not None:
+        file_name = imatrix.name if imatrix and not keep_imatrix else None
+        methods = {method for one in chosen for method in one.methods}
+        basis = settled(basis, checkpoint, methods=methods, file=file_name, keep=keep_imatrix)
+    if keep_imatrix and (basis is None or basis.calibration.matrix is None):
+        raise UsageError("--keep-imatrix is for method importance", "add --method importance, or leave it out")
+    shared = Request(
+        recipe=chosen[0],
+        to=containers,
         portable=portable,
         scales=scales.lower(),
-        mmproj=_mmproj(mmproj),
+        mmproj=kept,
+        dense_heads=dense_heads,
+        draft=checkpoint.drafter is not None,
         shard_bytes=limit,
         calibration=basis.calibration if basis else None,
     )
-    checkpoint = opened(source, dry_run, shown.silent)
-    conversion = Conversion(checkpoint, request, output or _default_folder(checkpoint, request), basis)
+    requests = ladder.requests(shared, chosen)
+    named = (imatrix, mmproj_file, *(text or ()), *(Path(name) for name in (like, recipe) if name))
+    inputs = tuple(path for path in named if path is not None and path.is_file())
+    conversion = Conversion(checkpoint, requests, output or _default_folder(checkpoint, shared, chosen), basis, inputs)
     prepared = prepare(conversion, force=force, dry_run=dry_run)
-    for warning in prepared.warnings:
+    for note in prepared.notes:
+        console.note(note)
+    warnings = list(prepared.warnings)
+    for warning in warnings:
         console.warn(warning)
     if basis is not None:
         shown.say(calibration.described(checkpoint, prepared.plans, basis))
     if dry_run:
-        artifacts, outcomes = lay_out(checkpoint, prepared.plans, request, conversion.folder), None
+        artifacts, outcomes = lay_out(checkpoint, prepared.plans, conversion.folder), None
     else:
         with console.progress(None, shown.silent) as progress:
             result = run(conversion, prepared.plans, Options(threads or cores(), device, force), progress)
         artifacts, outcomes = result.artifacts, result.outcomes
-        for artifact in artifacts:
-            views.warn_rounded(artifact.plan, result.outcomes)
+        plans = [plan for artifact in artifacts for plan in artifact.plans]
+        of_calibration = ladder.by_type([(plan.label, plan.warnings) for plan in plans])
+        for warning in [warning for warning in of_calibration if warning not in warnings]:
+            console.warn(warning)
+            warnings.append(warning)
+        for plan in plans:
+            views.warn_rounded(plan, result.outcomes)
     seconds = None if dry_run else time.monotonic() - started
 
     def document() -> dict[str, Any]:
-        report = views.report(
-            source, checkpoint, artifacts, counter=outcomes, warnings=prepared.warnings, seconds=seconds
-        )
+        told = (*prepared.notes, *warnings)
+        report = views.report(source, checkpoint, artifacts, counter=outcomes, warnings=told, seconds=seconds)
         return report | ({"grid": views.grid(prepared.fits)} if prepared.fits else {})
 
     shown.emit(
@@ -201,24 +287,29 @@ def convert(
     )
 
 
-def _recipe(quant: str | None, embedding: str | None, method: str | None, file: RecipeFile | None) -> Recipe:
-    """The recipe: flags before the recipe file before the defaults."""
+def _recipes(
+    quant: list[str] | None, method: str | None, types: Mapping[str, str | None], file: RecipeFile | None
+) -> list[Recipe]:
+    """A recipe for each type: flags before the recipe file before the defaults; `types` are those of single tensors."""
     from gemmaq.planning.recipe import of
 
-    return of(
-        quant or (file.quant if file else None) or "q4_0",
-        embedding=embedding or (file.embedding if file else None),
-        method=method or (file.method if file else None) or AUTO,
-        rules=file.rules if file else (),
-    )
+    return [
+        of(
+            name,
+            method=method or (file.method if file else None) or AUTO,
+            rules=file.rules if file else (),
+            **{name: kind or getattr(file, name, None) for name, kind in types.items()},
+        )
+        for name in listed_values("--quant", quant) or (file.quant if file else None) or ("q4_0",)
+    ]
 
 
 def _mmproj(text: str) -> str | None:
-    """Type of the vision tensors, None to leave them out."""
+    """Type of the towers, None to leave them out."""
     from gemmaq.planning.plan import MMPROJ
 
     if text.lower() not in (*MMPROJ, "none"):
-        raise UsageError(f"unknown type of the vision tensors {text!r}", f"known: {', '.join(MMPROJ)}, none")
+        raise UsageError(f"unknown type {text!r} for --mmproj", f"known: {', '.join(MMPROJ)}, none")
     return None if text.lower() == "none" else text.lower()
 
 
@@ -226,15 +317,19 @@ def _containers(to: list[str] | None, file: RecipeFile | None) -> tuple[str, ...
     """Names of the containers in order, each once: flags before the recipe file before the default."""
     from gemmaq.planning.containers import check
 
-    names = to or (file.to if file else ()) or ("gguf",)
-    return tuple(dict.fromkeys(check(name) for name in names))
+    names = [check(name) for name in listed_values("--to", to) or (file.to if file else ()) or ("gguf",)]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise UsageError(f"--to has {twice} twice", "give every container once")
+    return tuple(names)
 
 
-def _default_folder(checkpoint: Checkpoint, request: Request) -> Path:
+def _default_folder(checkpoint: Checkpoint, request: Request, recipes: Sequence[Recipe]) -> Path:
     from gemmaq.models.identity import identify
 
-    names = request.to if len(request.to) == 1 else ()
-    return Path("-".join([identify(checkpoint.name).stem, request.recipe.label, *names]))
+    kind = [recipes[0].label] if len(recipes) == 1 else []
+    containers = request.to if len(request.to) == 1 else ()
+    return Path("-".join([identify(checkpoint.name).stem, *([*kind, *containers] or ["quantized"])]))
 
 
 def _bytes(text: str | None) -> int | None:

@@ -11,9 +11,10 @@ import typer
 from gemmaq import __version__
 from gemmaq.cli import console
 from gemmaq.cli.console import Output
-from gemmaq.cli.options import Device, Json, Threads, check_file, cores, count, opened, quiet_option
+from gemmaq.cli.options import Device, Json, Threads, check_file, cores, count, every_gguf, opened, quiet_option
 
 if TYPE_CHECKING:
+    from gemmaq.artifact.measured import Place
     from gemmaq.checkpoint import Checkpoint
     from gemmaq.evaluate.chunks import Chunks
     from gemmaq.evaluate.result import Result
@@ -29,7 +30,9 @@ def evaluate(
     models: Annotated[
         list[str],
         typer.Argument(
-            metavar="MODEL", help="Folders (Hugging Face, MLX or compressed-tensors), .gguf files or repositories."
+            metavar="MODEL",
+            help="Folders (Hugging Face, MLX, compressed-tensors, or of .gguf files: all of them), .gguf files or "
+            "repositories.",
         ),
     ],
     reference: Annotated[
@@ -44,6 +47,13 @@ def evaluate(
     report: Annotated[
         Path | None, typer.Option(metavar="FILE.html", help="Write a page with charts, complete in itself.")
     ] = None,
+    record: Annotated[
+        bool,
+        typer.Option(
+            "--record",
+            help="Write the results into gemmaq.json and the card of every MODEL, an artifact on disk.",
+        ),
+    ] = False,
     context: Annotated[
         int, typer.Option(metavar="N", parser=count(2), help="Tokens per chunk; the second half of each is scored.")
     ] = 512,
@@ -72,6 +82,7 @@ def evaluate(
     reference's, and how often both predict the same token. Text is cut into chunks as llama-perplexity does it, so
     that perplexities are comparable. Weights are decoded to float32 before they are used.
     """
+    from gemmaq.artifact import measured
     from gemmaq.evaluate import cache, run
     from gemmaq.evaluate.chunks import check_lengths
     from gemmaq.evaluate.report import Page, render
@@ -85,6 +96,8 @@ def evaluate(
     check_lengths(context, tokens)
     if report is not None:
         check_file(report, force)
+    models = every_gguf(models)
+    places = [measured.place(model) for model in models] if record else []
     text = read(texts)
     checkpoints = _open([reference, *models], dry_run, shown.silent)
     chunks = _chunks(checkpoints, text, context=context, tokens=tokens)
@@ -94,6 +107,8 @@ def evaluate(
             console.out(f"{len(models)} model{'s' if len(models) > 1 else ''} against {reference}: {_scored(chunks)}")
             if report is not None:
                 console.out(f"{report} would be written")
+            for folder in dict.fromkeys(place.folder for place in places):
+                console.out(f"gemmaq.json, README.md and SHA256SUMS of {folder} would be written anew")
             console.say("nothing was computed (dry run)")
 
         shown.emit(lambda: _plan(reference, models, chunks), essential=tuple, show=show_plan)
@@ -111,10 +126,15 @@ def evaluate(
         page = Page(evaluation, errors, chunks, text.names, __version__, rows)
         write_file(report, render(page).encode(), force)
 
+    if record:
+        _record(places, evaluation[1:], _public_name(reference, checkpoints[0]), texts=text.names, chunks=chunks)
+
     def show() -> None:
         _table(evaluation, chunks)
         if report is not None:
             console.say(f"wrote {report}")
+        for folder in dict.fromkeys(place.folder for place in places):
+            console.say(f"on record in {folder}")
 
     shown.emit(
         lambda: _document(evaluation, chunks),
@@ -123,14 +143,40 @@ def evaluate(
     )
 
 
+def _public_name(reference: str, checkpoint: Checkpoint) -> str:
+    """The repository of the reference, else its name, as paths are private."""
+    from gemmaq.hub import parse
+
+    named = None if Path(reference).exists() else parse(reference)
+    return named.repo if named is not None else checkpoint.name
+
+
+def _record(
+    places: Sequence[Place], results: Sequence[Result], reference: str, *, texts: Sequence[str], chunks: Chunks
+) -> None:
+    """Put results on record in the artifacts of their models."""
+    from gemmaq.artifact import measured
+    from gemmaq.artifact.provenance import Quality
+    from gemmaq.convert.memory_table import MEMORY
+
+    found: dict[Path, dict[int, Quality]] = {}
+    for place, result in zip(places, results, strict=True):
+        score = result.score
+        kl, top1, perplexity = (float(f"{value:.6g}") for value in (score.kl_mean, score.top1, score.perplexity))
+        quality = Quality(reference, tuple(texts), chunks.scored, chunks.context, kl, top1, perplexity)
+        found.setdefault(place.folder, {})[place.model] = quality
+    for folder, qualities in found.items():
+        measured.write(folder, qualities, memory=MEMORY)
+
+
 def _open(sources: Sequence[str], dry_run: bool, quiet: bool) -> list[Checkpoint]:
     """Open every source once, and warn of what is odd about it."""
     checkpoints: dict[str, Checkpoint] = {}
     for source in sources:
         if source not in checkpoints:
             checkpoints[source] = opened(source, dry_run, quiet)
-            for note in checkpoints[source].notes:
-                console.warn(note)
+            for note in checkpoints[source].remarks:
+                console.note(note)
     return [checkpoints[source] for source in sources]
 
 

@@ -2,29 +2,68 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from gemmaq.cli import calibration, console
 from gemmaq.cli.console import Output
-from gemmaq.cli.options import Device, Json, Threads, check_file, cores, opened, quiet_option
+from gemmaq.cli.options import Device, Json, Threads, check_file, cores, count, opened, quiet_option
+from gemmaq.cli.views import imatrix as views
+from gemmaq.errors import UsageError
 from gemmaq.models.samples import SAMPLE
+
+if TYPE_CHECKING:
+    from gemmaq.calibration.complete import Basis
+    from gemmaq.calibration.imatrix import Imatrix
+    from gemmaq.checkpoint import Checkpoint
+    from gemmaq.inference.documents import Tokens
+
+_EVERY = 128
 
 
 def imatrix(
     *,
     source: Annotated[
-        str,
-        typer.Argument(metavar="SOURCE", help=f"Folder, .gguf file, repository (org/name), or {SAMPLE.source}."),
-    ],
+        str | None,
+        typer.Argument(
+            metavar="SOURCE",
+            help=f"Folder, .gguf file, repository (org/name), or {SAMPLE.source}. Merging alone needs none.",
+        ),
+    ] = None,
     output: Annotated[
-        Path, typer.Option("-o", "--output", metavar="FILE", help="File to write, such as imatrix.gguf.")
-    ],
+        Path | None, typer.Option("-o", "--output", metavar="FILE", help="File to write, such as imatrix.gguf.")
+    ] = None,
     text: calibration.Texts = None,
+    merge: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--merge",
+            metavar="FILE",
+            help="Importance matrix of the same model to add, from llama.cpp too; can be repeated. Without --text, "
+            "these files are merged and nothing is computed.",
+        ),
+    ] = None,
     calibration_tokens: calibration.Tokens = None,
     calibration_context: calibration.Context = None,
+    save_every: Annotated[
+        int | None,
+        typer.Option(
+            "--save-every",
+            metavar="N",
+            parser=count(1),
+            help="Pass N sequences at a time through the model, and write the file after each pass: if interrupted, it "
+            f"holds those that are done. Default: {_EVERY}.",
+        ),
+    ] = None,
+    show_statistics: Annotated[
+        Path | None,
+        typer.Option(
+            "--show-statistics", metavar="FILE", help="Show what an importance matrix says, and do nothing else."
+        ),
+    ] = None,
     device: Device = None,
     threads: Threads = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
@@ -34,36 +73,138 @@ def imatrix(
     as_json: Json = False,
     quiet: Annotated[bool, quiet_option("the file's path")] = False,
 ) -> None:
-    """Compute an importance matrix from text.
+    """Compute importance matrices from text, merge and show them.
 
     It says how large the inputs of every weight matrix are on that text. The file has llama.cpp's format, for
     `gemmaq convert --method importance --imatrix FILE` and for llama-quantize.
     """
-    from gemmaq.calibration.complete import Resources, importance, sequences
-    from gemmaq.calibration.imatrix import document
-    from gemmaq.files.atomic import write_file
+    from gemmaq.calibration.complete import Resources, importance
 
-    settings = {"tokens": calibration_tokens, "context": calibration_context}
-    basis = calibration.from_text(
-        "imatrix", text, {name: value for name, value in settings.items() if value is not None}
-    )
-    assert basis.text is not None
-    check_file(output, force)
     shown = Output("imatrix", as_json, quiet)
-    checkpoint = opened(source, dry_run, shown.silent)
-    tokens = sequences(checkpoint, basis.text, basis.calibration)
-    names = basis.text.names
-    report = {"path": str(output), "texts": list(names), "sequences": len(tokens), "tokens": tokens.size}
+    settings = {"tokens": calibration_tokens, "context": calibration_context}
+    given = [*calibration.flags(settings), *(["--save-every"] if save_every else [])]
+    if show_statistics is not None:
+        named = {"SOURCE": source, "-o": output, "--text": text, "--merge": merge}
+        given = [*(flag for flag, value in named.items() if value), *given]
+        if given:
+            raise UsageError(f"--show-statistics does nothing else, so {given[0]} has no use", "leave it out")
+        views.show_statistics(show_statistics, shown)
+        return
+    if output is None:
+        raise UsageError("there is no file to write", "name one: -o imatrix.gguf")
+    basis = _basis(text, merge, settings=settings, given=given)
+    if basis is not None and source is None:
+        raise UsageError("there is no model to compute an importance matrix of", "name one as SOURCE")
+    check_file(output, force)
+    parts = _merged_files(merge or [])
+    checkpoint = None if source is None else opened(source, dry_run or basis is None, shown.silent)
+    tokens = _tokens(checkpoint, basis, parts)
+    names = basis.calibration.texts if basis is not None else ()
+    report: dict[str, Any] = {
+        "path": str(output),
+        "texts": list(names),
+        "merged": [str(path) for path in merge or ()],
+        "sequences": 0 if tokens is None else len(tokens),
+        "tokens": 0 if tokens is None else tokens.size,
+    }
+    work = [] if tokens is None else [f"{len(tokens)} sequences of {tokens.shape[1]} tokens from {', '.join(names)}"]
+    work += [f"{len(parts)} file{'s' if len(parts) > 1 else ''} merged"] if parts else []
     if not dry_run:
-        resources = Resources(device, threads or cores())
         with console.progress(None, shown.silent) as progress:
-            matrix = importance(checkpoint, tokens, names, resources=resources, progress=progress)
-        write_file(output, document(matrix), force)
-        report |= {"matrices": len(matrix.entries), "bytes": output.stat().st_size}
+            computed: Iterator[Imatrix] = iter(())
+            if checkpoint is not None and tokens is not None:
+                every, resources = save_every or _EVERY, Resources(device, threads or cores())
+                if every < len(tokens):
+                    shown.say(f"{output} is written after every {every} of {len(tokens)} sequences")
+                computed = importance(checkpoint, tokens, names, resources=resources, progress=progress, every=every)
+            matrix = _save(output, parts, computed, force)
+        report |= {"datasets": list(matrix.datasets), "chunks": matrix.chunks, "matrices": len(matrix.entries)}
+        report |= {"bytes": output.stat().st_size, "warnings": list(matrix.warnings)}
+        for warning in matrix.warnings:
+            console.warn(warning)
 
     def show() -> None:
         console.out(str(output))
-        work = f"{len(tokens)} sequences of {tokens.shape[1]} tokens from {', '.join(names)}"
-        console.say(f"{work}; nothing was written (dry run)" if dry_run else work)
+        console.say("; ".join([*work, *(["nothing was written (dry run)"] if dry_run else [])]))
 
     shown.emit(lambda: report, essential=lambda: [str(output)], show=show)
+
+
+def _basis(
+    text: list[Path] | None, merge: list[Path] | None, *, settings: Mapping[str, Any], given: Sequence[str]
+) -> Basis | None:
+    """Text to compute from; None where files are only merged.
+
+    Raises:
+        UsageError: a file would be merged twice, or flags of computing are given without text.
+    """
+    if merge and len({path.absolute() for path in merge}) < len(merge):
+        raise UsageError("--merge names a file twice", "name each once, or its sums count twice")
+    if text or not merge:
+        known = {name: value for name, value in settings.items() if value is not None}
+        return calibration.from_text("imatrix", text, known)
+    if given:
+        raise UsageError(f"{given[0]} has no use where files are only merged", "add --text FILE, or leave it out")
+    return None
+
+
+def _merged_files(paths: Sequence[Path]) -> list[Imatrix]:
+    """Importance matrices to merge.
+
+    Raises:
+        NotFoundError, InputError: a file is missing or unusable, or they are of different models.
+    """
+    from gemmaq.calibration.imatrix import read
+    from gemmaq.calibration.merge import merged
+
+    parts = [read(path) for path in paths]
+    if parts:
+        merged(parts)
+    return parts
+
+
+def _tokens(checkpoint: Checkpoint | None, basis: Basis | None, parts: Sequence[Imatrix]) -> Tokens | None:
+    """The text's tokens, i64 [sequences, length]; None where nothing is computed.
+
+    Raises:
+        InputError: there is too little text, or files to merge are of another model.
+    """
+    from gemmaq.calibration.complete import sequences
+    from gemmaq.calibration.imatrix import check
+
+    if checkpoint is None:
+        return None
+    for part in parts:
+        check(part, checkpoint)
+    return sequences(checkpoint, basis) if basis is not None else None
+
+
+def _save(output: Path, parts: Sequence[Imatrix], computed: Iterator[Imatrix], force: bool) -> Imatrix:
+    """Merge files with what is computed, and write the result as it grows.
+
+    Args:
+        output: file to write.
+        parts: importance matrices to merge with.
+        computed: those of more and more sequences; none where files are only merged.
+        force: replace an existing file.
+
+    Returns:
+        The result.
+    """
+    from gemmaq.calibration.imatrix import document
+    from gemmaq.calibration.merge import merged
+    from gemmaq.files.atomic import write_file
+
+    first = next(computed, None)
+    matrix = merged([*parts, *([first] if first is not None else [])])
+    write_file(output, document(matrix), force)
+    done = first
+    try:
+        for done in computed:
+            matrix = merged([*parts, done])
+            write_file(output, document(matrix), True)
+    except BaseException:
+        if done is not None:
+            console.say(f"{output} holds what is done: {done.chunks} sequences")
+        raise
+    return matrix

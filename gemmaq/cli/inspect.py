@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -12,11 +11,14 @@ import typer
 from gemmaq.cli import console
 from gemmaq.cli.console import Output
 from gemmaq.cli.options import Json, quiet_option
+from gemmaq.cli.views import grids
 from gemmaq.models.samples import SAMPLE
 
 if TYPE_CHECKING:
     from gemmaq.checkpoint import Checkpoint
-    from gemmaq.methods.lattice import GridFit
+
+_SENSES = {"vision": "images", "audio": "sound"}
+"""Kind of a tower's tensors -> what goes through it."""
 
 
 def inspect(
@@ -37,10 +39,17 @@ def inspect(
 
     Also says whether its weights lie on an int4 grid, as those of a QAT checkpoint do, and what is odd about it.
     """
+    from gemmaq.cli.views import unsupported
+    from gemmaq.errors import UnsupportedModelError
     from gemmaq.sources.open import open_source
 
-    checkpoint = open_source(source)
-    Output("inspect", as_json, quiet).emit(
+    output = Output("inspect", as_json, quiet)
+    try:
+        checkpoint = open_source(source)
+    except UnsupportedModelError as error:
+        unsupported.emit(source, error, output)
+        return
+    output.emit(
         lambda: _facts(checkpoint, tensors),
         essential=lambda: [checkpoint.name],
         show=lambda: _show(checkpoint, tensors),
@@ -60,18 +69,22 @@ def _facts(checkpoint: Checkpoint, with_tensors: bool) -> dict[str, Any]:
     for tensor in checkpoint.tensors.values():
         sizes[tensor.encoding.name] += tensor.nbytes
     total = sum(sizes.values())
+    towers: Counter[str] = Counter()
+    for tensor in checkpoint.towers.values():
+        towers[tensor.place.kind] += tensor.nbytes
     facts: dict[str, Any] = {
         "name": checkpoint.name,
         "location": checkpoint.location,
         "format": checkpoint.format,
         "files": len(checkpoint.files),
-        "architecture": checkpoint.family.name + (" with vision" if checkpoint.vision else ""),
+        "architecture": _architecture(checkpoint.family.name, towers),
         "size": size_label(checkpoint.family, config),
         "parameters": checkpoint.parameters,
         "tensor_bytes": total,
         "bits_per_weight": round(8 * total / checkpoint.parameters, 4),
         "types": {name: {"tensors": counts[name], "bytes": size} for name, size in sizes.most_common()},
-        "vision_bytes": checkpoint.vision_bytes,
+        "vision_bytes": towers["vision"],
+        "audio_bytes": towers["audio"],
         "layers": config.num_hidden_layers,
         "global_layers": global_layers(config),
         "sliding_window": max((layer.window for layer in config.layers if layer.window), default=None),
@@ -85,28 +98,22 @@ def _facts(checkpoint: Checkpoint, with_tensors: bool) -> dict[str, Any]:
         },
         "tokenizer": _tokenizer(checkpoint),
         "qat_name": "qat" in checkpoint.name.lower(),
-        "grid": _grid(fits),
-        "notes": list(checkpoint.notes),
+        "grid": grids.facts(checkpoint, fits),
+        "notes": list(checkpoint.remarks),
     }
     if with_tensors:
         facts["tensors"] = [
             {"name": t.name, "shape": list(t.shape), "type": t.encoding.name, "bytes": t.nbytes}
-            | ({"grid": asdict(fits[t.name])} if t.name in fits else {})
+            | ({"grid": grids.fit_facts(fits[t.name])} if t.name in fits else {})
             for t in checkpoint.tensors.values()
         ]
     return facts
 
 
-def _grid(fits: Mapping[str, GridFit]) -> dict[str, Any]:
-    """Number of matrices on a grid by the rule of their scales, and their largest residual."""
-    fitted = [fit for fit in fits.values() if fit.rule is not None]
-    rules = Counter(str(fit.rule) for fit in fitted)
-    return {
-        "matrices": len(fits),
-        "on_grid": sum(fit.on_grid for fit in fitted),
-        "rules": dict(rules.most_common()),
-        "residual": max((fit.residual for fit in fitted), default=None),
-    }
+def _architecture(family: str, towers: Mapping[str, int]) -> str:
+    """Name of the family, and what its model perceives besides text."""
+    senses = " and ".join(sense for sense in _SENSES if towers[sense])
+    return f"{family} with {senses}" if senses else family
 
 
 def _tokenizer(checkpoint: Checkpoint) -> dict[str, Any]:
@@ -143,39 +150,26 @@ def _show(checkpoint: Checkpoint, with_tensors: bool) -> None:
         ("context", f"{facts['context']:,} tokens; rope {rope['theta']:g}, local {rope['local_theta']:g}{factor}"),
         ("tokenizer", words),
     ]
-    if facts["vision_bytes"]:
-        rows.append(("vision", f"{console.size(facts['vision_bytes'])} of vision tower and projector"))
-    rows += _grid_rows(facts["grid"], facts["qat_name"])
+    rows += [
+        (sense, f"{console.size(facts[f'{sense}_bytes'])} to turn {what} into embeddings")
+        for sense, what in _SENSES.items()
+        if facts[f"{sense}_bytes"]
+    ]
+    if checkpoint.family.drafts:
+        rows.append(("use", f"drafter: gemmaq convert MODEL --draft {checkpoint.location} writes it beside its model"))
+    rows += grids.rows(facts["grid"], facts["qat_name"])
     if not checkpoint.weights_here:
         rows.append(("read", "headers only, nothing of the weights"))
     rows += [("note", note) for note in facts["notes"]]
     width = max(len(label) for label, _ in rows)
     for label, text in rows:
         console.out(f"{label:<{width}}  {text}")
+    if facts["qat_name"] or facts["grid"]["rules"]:
+        grids.show_kinds(facts["grid"])
     if with_tensors:
         columns = ("tensor", "type", "shape", "bytes", "grid")
         listed = [
-            (t["name"], t["type"], " x ".join(map(str, t["shape"])), f"{t['bytes']:,}", _grid_cell(t.get("grid")))
+            (t["name"], t["type"], " x ".join(map(str, t["shape"])), f"{t['bytes']:,}", grids.cell(t.get("grid")))
             for t in facts["tensors"]
         ]
         console.table(None, columns, listed, left=2)
-
-
-def _grid_rows(grid: dict[str, Any], qat_name: bool) -> list[tuple[str, str]]:
-    """Rows about grids: whether the weights were trained for int4, or come from a quantized file."""
-    rules = ", ".join(f"{count} {rule}" for rule, count in grid["rules"].items())
-    if grid["on_grid"]:
-        return [
-            ("QAT", f"{grid['on_grid']} of {grid['matrices']} matrices lie on an int4 grid ({rules}), "
-             f"residual at most {grid['residual']:.2%}"),
-        ]  # fmt: skip
-    rows = [("grid", f"{rules}: made from a quantized file, not trained for int4")] if rules else []
-    if qat_name and grid["matrices"]:
-        rows.append(("QAT", "the name says so, but the weights lie on no int4 grid"))
-    return rows
-
-
-def _grid_cell(grid: dict[str, Any] | None) -> str:
-    if grid is None:
-        return ""
-    return f"{grid['rule']} {grid['residual']:.2%}" if grid["rule"] else "none"

@@ -11,7 +11,7 @@ import typer
 from gemmaq.cli import console
 from gemmaq.cli.console import Output
 from gemmaq.cli.options import Json, quiet_option
-from gemmaq.errors import VerificationError
+from gemmaq.errors import InputError, VerificationError
 from gemmaq.runtimes import RUNTIMES, Options, find, prepare
 
 
@@ -42,7 +42,8 @@ def install(
         bool,
         typer.Option(
             "--model-yaml",
-            help=f"Also write a model.yaml with the memory that the model takes. Only for {_only('model_yaml')}.",
+            help="Also write a model.yaml with the memory that the model takes, and a switch for its thoughts if it "
+            f"thinks. Only for {_only('model_yaml')}.",
         ),
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace a model of that name.")] = False,
@@ -61,7 +62,13 @@ def install(
     shown = Output("install", as_json, quiet)
     plan = prepare(entry, Options(name, dest, model_yaml, force))
     digests = _verify(artifact, shown.silent)
-    installation = plan(read_artifact(artifact), digests)
+    loaded = read_artifact(artifact)
+    for note in loaded.checkpoint.notes:
+        if not shown.silent:
+            console.note(note)
+    installation = plan(loaded, digests)
+    for note in installation.notes:
+        console.warn(note)
     report = dict(installation.report)
     if not dry_run:
         title = f"{installation.title}: {console.size(installation.size)}"
@@ -85,15 +92,19 @@ def _verify(artifact: Path, quiet: bool) -> Mapping[str, str]:
     """SHA-256 of the artifact's files by name as far as SHA256SUMS lists them, once the artifact is verified.
 
     Raises:
+        InputError: The folder holds several models.
         VerificationError: It is damaged; see `gemmaq verify`.
     """
     from gemmaq.verify.examine import examine
 
     with console.progress(f"verifying {artifact}", quiet) as progress:
-        (report,) = examine(artifact, progress)
-    if report.problems:
-        more = f", and {len(report.problems) - 1} more" if len(report.problems) > 1 else ""
+        reports = examine(artifact, progress)
+    if len(reports) > 1 and artifact.is_dir():
+        raise InputError(f"holds {len(reports)} models", f"name one of them: {reports[0].path}", path=artifact)
+    problems = [problem for report in reports for problem in report.problems]
+    if problems:
+        more = f", and {len(problems) - 1} more" if len(problems) > 1 else ""
         raise VerificationError(
-            f"failed verification: {report.problems[0]}{more}", f"see gemmaq verify {artifact}", path=artifact
+            f"failed verification: {problems[0]}{more}", f"see gemmaq verify {artifact}", path=artifact
         )
-    return report.files
+    return {name: digest for report in reports for name, digest in report.files.items()}

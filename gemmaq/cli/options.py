@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gemmaq.cli import console
-from gemmaq.errors import OutputError
+from gemmaq.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
     from gemmaq.checkpoint import Checkpoint
     from gemmaq.progress import ProgressCallback
+    from gemmaq.sources.companions import Wish
     from gemmaq.sources.pull import Download
 
 
@@ -34,6 +35,18 @@ def count(least: int) -> Callable[[str], int]:
         return number
 
     return parse
+
+
+def listed_values(flag: str, values: Sequence[str] | None) -> list[str]:
+    """The values of an option that can be repeated or have several values with commas between.
+
+    Raises:
+        UsageError: one is empty.
+    """
+    parts = [part.strip() for value in values or () for part in value.split(",")]
+    if not all(parts):
+        raise UsageError(f"{flag} {', '.join(values or ())!r} has an empty value", "write values with commas between")
+    return parts
 
 
 def quiet_option(value: str) -> Any:
@@ -77,13 +90,42 @@ def check_file(path: Path, force: bool) -> None:
         raise OutputError("cannot be written: its folder does not exist", "make the folder first", path=path)
 
 
-def opened(source: str, dry_run: bool, quiet: bool) -> Checkpoint:
-    """Open a source; a repository is downloaded first, or for a dry run only the headers of its files are."""
+MmprojFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--mmproj-file",
+        metavar="FILE",
+        help="For a GGUF source: mmproj file to read images and sound from, a local one or one of the repository. "
+        "Default: the one beside the model that belongs to it.",
+    ),
+]
+
+
+def opened(source: str, dry_run: bool, quiet: bool, wish: Wish | None = None) -> Checkpoint:
+    """Open a source; a repository is downloaded first, or for a dry run only the headers of its files are.
+
+    `wish` is what the user wants of the files beside a GGUF model; by default they may leave a choice.
+    """
+    from gemmaq.sources.companions import Wish
     from gemmaq.sources.open import open_source, open_with_weights
 
+    wish = wish or Wish()
     if dry_run:
-        return open_source(source, tokenizer=True)
-    return open_with_weights(source, lambda files: download_bar(files, quiet=quiet))
+        return open_source(source, wish, tokenizer=True)
+    return open_with_weights(source, lambda files: download_bar(files, quiet=quiet), wish)
+
+
+def drafted(checkpoint: Checkpoint, draft: str | None, *, dry_run: bool, quiet: bool) -> Checkpoint:
+    """A model with the drafter that the user named; as it is for None or `none`.
+
+    Raises:
+        InputError: The drafter does not belong to the model.
+    """
+    from gemmaq.checkpoint.drafters import with_drafter
+
+    if draft is None or draft.lower() == "none":
+        return checkpoint
+    return with_drafter(checkpoint, opened(draft, dry_run, quiet))
 
 
 def download_bar(files: Download, *, quiet: bool) -> AbstractContextManager[ProgressCallback]:
@@ -97,3 +139,16 @@ def download_bar(files: Download, *, quiet: bool) -> AbstractContextManager[Prog
 def cores() -> int:
     """Processors this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def every_gguf(sources: Sequence[str]) -> list[str]:
+    """The sources, with each model in place of a folder that holds GGUF models in several types."""
+    from gemmaq.files.names import is_first, models_among
+
+    found = []
+    for source in sources:
+        folder = Path(source)
+        files = sorted(path.name for path in folder.glob("*.gguf") if is_first(path.name)) if folder.is_dir() else []
+        models = models_among(files)
+        found += [str(folder / name) for name in models] if len(models) > 1 else [source]
+    return found

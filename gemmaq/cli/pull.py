@@ -40,6 +40,7 @@ def pull(
     from gemmaq.files.atomic import check_output, staging
     from gemmaq.hub import client, parse
     from gemmaq.sources import pull
+    from gemmaq.sources.companions import ALL
 
     shown = Output("pull", as_json, quiet)
     ref = parse(repo)
@@ -47,7 +48,9 @@ def pull(
         raise UsageError(f"{repo!r} is not a valid repository name", "write org/name or org/name@revision")
     if offline:
         client.set_offline()
-    files = pull.plan(ref, include=include or (), exclude=exclude or ())
+    files = pull.plan(ref, ALL, include=include or (), exclude=exclude or ())
+    for note in files.notes:
+        console.note(note)
     if output is not None:
         check_output(output, 0, inputs=(), force=force)
     if dry_run:

@@ -9,9 +9,9 @@ import typer
 
 from gemmaq.cli import calibration, console
 from gemmaq.cli.console import Output
-from gemmaq.cli.options import Device, Json, Threads, cores, opened, quiet_option
+from gemmaq.cli.options import Device, Json, MmprojFile, Threads, cores, drafted, opened, quiet_option
 from gemmaq.cli.views import verify as views
-from gemmaq.errors import UsageError, VerificationError
+from gemmaq.errors import InputError, NotFoundError, UsageError, VerificationError
 
 if TYPE_CHECKING:
     from gemmaq.calibration.complete import Basis
@@ -37,6 +37,10 @@ def verify(
             help="Convert this source again, compare all bytes, and measure the error of the weights.",
         ),
     ] = None,
+    draft: Annotated[
+        str | None,
+        typer.Option("--draft", metavar="SOURCE", help="With --against: source of the drafter beside the model."),
+    ] = None,
     text: Annotated[
         list[Path] | None,
         typer.Option(
@@ -51,6 +55,7 @@ def verify(
             "--imatrix", metavar="FILE", help="With --against: importance matrix that the artifact was made with."
         ),
     ] = None,
+    mmproj_file: MmprojFile = None,
     device: Device = None,
     threads: Threads = None,
     as_json: Json = False,
@@ -58,13 +63,16 @@ def verify(
 ) -> None:
     """Check an artifact, or compare it with its source.
 
-    Digests, headers, tokenizer and vision projector are checked, without SHA256SUMS and gemmaq.json as far as possible.
+    Digests, headers, tokenizer, projector and drafter are checked, without SHA256SUMS and gemmaq.json as far as
+    possible.
     With --against the source is converted again: every byte is compared, and the error of the weights is measured.
     """
     from gemmaq.verify.examine import examine
 
-    if against is None and (text or imatrix):
-        raise UsageError(f"{'--text' if text else '--imatrix'} needs --against SOURCE")
+    flags = {"--text": text, "--imatrix": imatrix, "--draft": draft, "--mmproj-file": mmproj_file}
+    given = [flag for flag, value in flags.items() if value]
+    if against is None and given:
+        raise UsageError(f"{given[0]} needs --against SOURCE")
     if text and imatrix:
         raise UsageError("--text and --imatrix exclude each other", "give the one that gemmaq.json names")
     shown = Output("verify", as_json, quiet)
@@ -73,14 +81,25 @@ def verify(
     comparisons: list[Comparison | None] = [None] * len(reports)
     if against is not None:
         from gemmaq.convert.run import Options
+        from gemmaq.sources.companions import Need, Wish
 
-        source, options = opened(against, dry_run=False, quiet=shown.silent), Options(threads or cores(), device)
+        drafts = any(report.has_drafter for report in reports)
+        if draft is not None and not drafts:
+            raise UsageError(f"{artifact} has no drafter beside the model", "leave out --draft")
+        wish = Wish(mmproj_file, Need.DECIDED, Need.DECIDED if drafts and draft is None else Need.NONE)
+        source = drafted(opened(against, False, shown.silent, wish), draft, dry_run=False, quiet=shown.silent)
+        options = Options(threads or cores(), device)
         for number, report in enumerate(reports):
-            if report.model is not None:
-                basis = _basis(report, text, imatrix)
+            if report.model is None and report.record is None:
+                continue
+            basis = _basis(report, text, imatrix)
+            try:
                 comparisons[number] = _compare(report, source, basis, options=options, quiet=shown.silent)
+            except (InputError, NotFoundError):
+                if report.model is not None:  # else it is a problem already
+                    raise
     results = list(zip(reports, comparisons, strict=True))
-    problems = [problem for result in results for problem in views.problems(*result)]
+    problems = list(dict.fromkeys(problem for result in results for problem in views.problems(*result)))
     if not as_json:
         for report, comparison in results:
             for note in comparison.notes if comparison is not None else ():
@@ -114,12 +133,12 @@ def _basis(report: Report, text: list[Path] | None, imatrix: Path | None) -> Bas
     from gemmaq.inference import documents
 
     calibrated = report.record.request.calibration if report.record is not None else None
-    if calibrated is None:
+    if calibrated is None or report.record is None:
         if text or imatrix:
             raise UsageError(f"{report.path} was not calibrated on anything", "leave out --text and --imatrix")
         return None
     if not text and not imatrix and documents.read([documents.DEFAULT]).digest != calibrated.digest:
-        return None
+        return calibration.from_kept(_folder(report), report.record.request)
     return calibration.from_record(calibrated, text, imatrix)
 
 
@@ -130,4 +149,9 @@ def _compare(report: Report, source: Checkpoint, basis: Basis | None, *, options
         if report.record is None:
             assert report.model is not None
             return without_recipe(report.model, source, threads=options.threads, progress=progress)
-        return with_recipe(report.path, report.record, source, options=options, progress=progress, basis=basis)
+        return with_recipe(_folder(report), report.record, source, options=options, progress=progress, basis=basis)
+
+
+def _folder(report: Report) -> Path:
+    """The artifact's folder, also where the report is on one of several models in it."""
+    return report.path if report.path.is_dir() else report.path.parent

@@ -2,24 +2,25 @@
 
 A container module has
 
-    FORMAT              its demands on tensors (`plan.Format`)
+    FORMAT              its demands on tensors (`planning.format.Format`)
     lay_out(checkpoint, plan, max_shard_bytes)
                         -> the files to write, every byte of them accounted for
     pack(planned, values)
                         -> one u8 array [rows, row bytes] for each piece of the tensor
-    arrays(folder)      -> name -> array, from the headers of the files in a folder
+    arrays(paths)       -> name -> array, from the headers of the files of a model
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from gemmaq.checkpoint import Checkpoint
 from gemmaq.containers.layout import OutputFile, StoredArray
-from gemmaq.planning.plan import Format, Plan, PlannedTensor
+from gemmaq.planning.format import Format
+from gemmaq.planning.plan import Plan, PlannedTensor
 
 if TYPE_CHECKING:
     from gemmaq.encodings import U8, Values
@@ -31,7 +32,7 @@ class Writer(Protocol):
     FORMAT: Format
     lay_out: Callable[[Checkpoint, Plan, int | None], tuple[OutputFile, ...]]
     pack: Callable[[PlannedTensor, Values], tuple[U8, ...]]
-    arrays: Callable[[Path], Mapping[str, StoredArray]]
+    arrays: Callable[[Sequence[Path]], Mapping[str, StoredArray]]
 
 
 def writer(name: str) -> Writer:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from gemmaq.checkpoint import Checkpoint
-from gemmaq.checkpoint.tokenizer import to_files
+from gemmaq.checkpoint.tokenizer_files import to_files
 from gemmaq.containers.layout import OutputFile, Piece, Placement, StoredArray, shard_names, split
 from gemmaq.files import safetensors_header
+from gemmaq.files.runs import Run
 from gemmaq.files.span import FileSpan
-from gemmaq.planning.plan import Constant, Format, Plan, PlannedTensor
+from gemmaq.planning.format import Constant, Format
+from gemmaq.planning.plan import Plan, PlannedTensor
 
 _SHARD_BYTES = 5 << 30
 
@@ -33,7 +36,12 @@ def lay_out_shards(
     file_names = shard_names("model{}.safetensors", len(shards))
     files, weight_map, total = [], {}, 0
     for name, tensors in zip(file_names, shards, strict=True):
-        constants = [constant for t in tensors for constant in target.constants(t.name, t.shape, t.encoding)]
+        constants = [
+            c
+            for t in tensors
+            for part in t.held
+            for c in target.constants(part.name, part.shape, t.encoding, t.divisor)
+        ]
         file, arrays, size = _lay_out(name, tensors, metadata, constants)
         files.append(file)
         total += size
@@ -61,45 +69,64 @@ def _lay_out(
 
     for constant in constants:
         enter(constant.name, constant.dtype, constant.shape, len(constant.data))
-    starts: list[list[int]] = []
+    found: list[list[Piece]] = []
     for tensor in tensors:
-        rows, starts_here = tensor.source.rows, []
-        for piece, array in zip(tensor.pieces, tensor.array_names, strict=True):
-            shape = (*tensor.shape[:-1], piece.columns) if tensor.source.place.role.is_quantizable else tensor.shape
-            starts_here.append(enter(array, piece.dtype, shape, rows * piece.row_bytes))
-        starts.append(starts_here)
+        runs: list[list[Run]] = [[] for _ in tensor.pieces]
+        for array in tensor.arrays:
+            piece, part = tensor.pieces[array.piece], array.part
+            shape = part.shape if tensor.encoding.is_float else (*part.shape[:-1], piece.columns)
+            size = part.rows * piece.row_bytes
+            offset = enter(array.name, piece.dtype, shape, size)
+            for first, count in part.runs:
+                runs[array.piece].append(Run(first, count, offset))
+                offset += count * piece.row_bytes
+        found.append([_piece(places, piece.row_bytes) for places, piece in zip(runs, tensor.pieces, strict=True)])
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     data_at = 8 + len(text)
     head = len(text).to_bytes(8, "little") + text + b"".join(constant.data for constant in constants)
     placements = tuple(
-        Placement(t, tuple(Piece(data_at + s, p.row_bytes) for s, p in zip(begin, t.pieces, strict=True)))
-        for t, begin in zip(tensors, starts, strict=True)
+        Placement(tensor, tuple(_moved(piece, data_at) for piece in pieces))
+        for tensor, pieces in zip(tensors, found, strict=True)
     )
     return OutputFile(name, data_at + at, head, placements), [key for key in header if key != "__metadata__"], at
 
 
-def arrays(folder: Path) -> dict[str, StoredArray]:
-    """All arrays of the safetensors files in a folder by name.
+def _piece(runs: list[Run], row_bytes: int) -> Piece:
+    """A piece whose rows lie in these runs, given slice by slice."""
+    if len(runs) == 1:
+        return Piece(runs[0].offset, row_bytes)
+    return Piece(min(run.offset for run in runs), row_bytes, tuple(sorted(runs, key=lambda run: run.first)))
+
+
+def _moved(piece: Piece, by: int) -> Piece:
+    """The piece, so many bytes further on in the file."""
+    runs = tuple(replace(run, offset=run.offset + by) for run in piece.scattered)
+    return replace(piece, offset=piece.offset + by, scattered=runs)
+
+
+def arrays(paths: Sequence[Path]) -> dict[str, StoredArray]:
+    """All arrays of safetensors files by name.
 
     Raises:
         InputError: a header cannot be read.
     """
-    spans = [FileSpan.of(path) for path in sorted(folder.glob("*.safetensors"))]
     return {
         entry.name: StoredArray(entry.dtype, entry.shape, span, entry.offset, entry.nbytes)
-        for span in spans
+        for span in map(FileSpan.of, paths)
         for entry in safetensors_header.parse(span)
     }
 
 
-def side_files(checkpoint: Checkpoint, config: Mapping[str, Any]) -> dict[str, bytes]:
+def side_files(checkpoint: Checkpoint, config: Mapping[str, Any], *, with_towers: bool) -> dict[str, bytes]:
     """config.json, generation_config.json and the tokenizer's files, verbatim where the source has them."""
     side = {"config.json": pretty(dict(sorted(config.items())))}
     if checkpoint.generation:
         side["generation_config.json"] = pretty(dict(sorted(checkpoint.generation.items())))
-    if "vision_config" in config:
+    if with_towers:
         side |= _processor(checkpoint)
+    if checkpoint.embedder is not None:
+        side |= {name: path.read_bytes() for name, path in checkpoint.embedder.files.items()}
     verbatim = checkpoint.tokenizer_files.verbatim
     if verbatim:
         return side | {path.name: path.read_bytes() for path in verbatim}
@@ -109,22 +136,25 @@ def side_files(checkpoint: Checkpoint, config: Mapping[str, Any]) -> dict[str, b
 
 
 def whole_config(checkpoint: Checkpoint, plan: Plan, dtype: str) -> dict[str, Any]:
-    """config.json of the model, with its vision side where that is written."""
-    configs, vision_config = checkpoint.family.configs, checkpoint.vision_config
-    document = configs.to_hf(checkpoint.config, dtype) | {"tie_word_embeddings": checkpoint.head is None}
-    if plan.mmproj is None or vision_config is None:
+    """config.json of the model, with its towers where they are written."""
+    towers, towers_config = checkpoint.family.towers, checkpoint.towers_config
+    document = checkpoint.family.configs.to_hf(checkpoint.config, dtype) | {
+        "tie_word_embeddings": checkpoint.head is None
+    }
+    if plan.mmproj is None or towers is None or towers_config is None:
         return document
-    return configs.with_vision(document, checkpoint.config, vision_config)
+    return towers.with_towers(document, checkpoint.config, towers_config)
 
 
 def _processor(checkpoint: Checkpoint) -> dict[str, bytes]:
-    """Files of the image processor, verbatim where the source has them."""
+    """Files of the processor of images and sound, verbatim where the source has them."""
     if checkpoint.processor_files:
         return {path.name: path.read_bytes() for path in checkpoint.processor_files}
-    assert checkpoint.vision_config is not None
-    files = checkpoint.family.vision.processor_files(checkpoint.vision_config)
-    if checkpoint.tokenizer.chat_template is not None:  # a processor does not look for it where a tokenizer does
-        files["chat_template.json"] = {"chat_template": checkpoint.tokenizer.chat_template}
+    assert checkpoint.towers_config is not None and checkpoint.family.towers is not None
+    files = checkpoint.family.towers.processor_files(checkpoint.towers_config)
+    template = checkpoint.tokenizer.chat_template
+    if template is not None and not checkpoint.family.vocabulary.TEMPLATE_FILE:
+        files["chat_template.json"] = {"chat_template": template}  # a processor does not look where a tokenizer does
     return {name: pretty(value) for name, value in files.items()}
 
 

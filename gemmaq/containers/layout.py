@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
+from gemmaq.files.runs import Run, within
 from gemmaq.files.span import FileSpan
 from gemmaq.planning.plan import PlannedTensor
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Place of an array in a file: offset of its first row, and bytes of each row."""
+    """Place of one of a tensor's arrays in a file.
+
+    Attributes:
+        offset: offset of its first byte.
+        row_bytes: bytes of a row.
+        scattered: places of the rows where they do not lie one behind the other.
+    """
 
     offset: int
     row_bytes: int
+    scattered: tuple[Run, ...] = ()
+
+    def places(self, first: int, count: int) -> Iterator[tuple[int, int]]:
+        """Offset and size in bytes of the runs that hold rows `first` to `first + count`, in order."""
+        if not self.scattered:
+            yield self.offset + first * self.row_bytes, count * self.row_bytes
+        for run, skipped, taken in within(self.scattered, first, count) if self.scattered else ():
+            yield run.offset + skipped * self.row_bytes, taken * self.row_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +38,11 @@ class Placement:
 
     tensor: PlannedTensor
     pieces: tuple[Piece, ...]
+
+    @property
+    def start(self) -> int:
+        """Offset of the first byte; its arrays follow one another."""
+        return min(piece.offset for piece in self.pieces)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +65,14 @@ class OutputFile:
         size: exact size in bytes.
         head: bytes at the beginning; for a file without tensors, all bytes.
         placements: tensors in the file.
+        fixed: bytes that are known from the plan too and lie between the tensors, with their offsets.
     """
 
     name: str
     size: int
     head: bytes
     placements: tuple[Placement, ...] = ()
+    fixed: tuple[tuple[int, bytes], ...] = ()
 
 
 def split(tensors: tuple[PlannedTensor, ...], limit: int | None) -> list[list[PlannedTensor]]:

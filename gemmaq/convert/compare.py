@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gemmaq.checkpoint import Tensor
-from gemmaq.checkpoint.rows import read_rows, values_of
+from gemmaq.checkpoint import Tensor, spans_of
+from gemmaq.checkpoint.rows import read_rows, slabs, values_of
 from gemmaq.containers import Writer
 from gemmaq.convert.workers import run_all
 from gemmaq.convert.write import SLAB_ELEMENTS, chosen
@@ -18,11 +18,14 @@ from gemmaq.encodings import Quantized, dequantize
 from gemmaq.errors import InputError
 from gemmaq.files.span import Reader
 from gemmaq.models.families import kinds
+from gemmaq.planning.drafter import PREFIX
 from gemmaq.planning.plan import PlannedTensor
 from gemmaq.progress import ProgressCallback
 
 if TYPE_CHECKING:
     from gemmaq.encodings import F32, U8, Values
+
+_DRAFTER = "drafter"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +34,7 @@ class Compared:
 
     Attributes:
         name: name in the artifact.
-        kind: kind of tensor (`Place.kind`).
+        kind: kind of tensor (`Place.kind`), `drafter` for every tensor of a drafter beside a model.
         layer: index of its decoder layer, None outside the layers.
         encoding: name of its encoding.
         elements: number of weights.
@@ -120,7 +123,7 @@ def compare(pairs: Sequence[Pair], *, threads: int, progress: ProgressCallback) 
     """
     slabs = [_Slab(number, pair, first, count) for number, pair in enumerate(pairs) for first, count in _slabs(pair)]
     with Reader() as reader:
-        reader.open([part.span for pair in pairs for tensor in _read(pair) for part in tensor.parts])
+        reader.open(spans_of(tensor for pair in pairs for tensor in _read(pair)))
         results = run_all(
             lambda slab, buffers: _rows(slab, reader, buffers),
             slabs,
@@ -142,14 +145,12 @@ def _read(pair: Pair) -> list[Tensor]:
 
 
 def _slabs(pair: Pair) -> Iterator[tuple[int, int]]:
-    """First row and number of rows of each slab; a kernel whose axes are permuted is one slab."""
-    source = pair.source
-    whole = source.channels_last or pair.stored.channels_last
-    step = source.rows if whole else max(1, SLAB_ELEMENTS // source.columns)
-    for first in range(0, source.rows, step):
-        yield first, min(step, source.rows - first)
+    """First row and number of rows of each slab; a tensor whose numbers are in another order is one slab."""
+    whole = pair.source.mixes_rows or pair.stored.mixes_rows
+    return slabs(pair.source, pair.source.elements if whole else SLAB_ELEMENTS)
 
 
+@np.errstate(all="ignore")  # damaged weights may be anything
 def _rows(slab: _Slab, reader: Reader, buffers: _Buffers) -> _Part:
     """Compare some rows."""
     pair, first, count = slab.pair, slab.first, slab.count
@@ -165,7 +166,8 @@ def _rows(slab: _Slab, reader: Reader, buffers: _Buffers) -> _Part:
             packed: tuple[U8, ...] = (ready[0],)
             expected = values_of(planned.stored, ready)
         else:
-            expected = chosen(planned, values_of(planned.stored, ready) if planned.solved else values, weights)
+            read = values_of(planned.stored, ready) if planned.solved else values
+            expected = chosen(planned, read, weights, first)
             packed = container.pack(planned, expected)
         equal = all(np.array_equal(a.reshape(-1), b.reshape(-1)) for a, b in zip(packed, stored, strict=True))
     try:
@@ -175,9 +177,8 @@ def _rows(slab: _Slab, reader: Reader, buffers: _Buffers) -> _Part:
     if not equal:
         differing = _differing(expected, actual)
     reference = _as_torch(weights, pair.source) + np.float32(pair.source.shift)
-    distance = (
-        _as_torch(dequantize(pair.stored.encoding, actual), pair.stored) + np.float32(pair.stored.shift) - reference
-    )
+    own = _as_torch(dequantize(pair.stored.encoding, actual), pair.stored) + np.float32(pair.stored.shift)
+    distance = np.subtract(own, reference, out=np.zeros_like(own), where=own != reference)  # bounds may be infinite
     return _Part(_square(distance), _square(reference), differing, equal)
 
 
@@ -188,23 +189,20 @@ def _differing(a: Values, b: Values) -> int:
 
 
 def _square(values: F32) -> float:
-    return float(np.square(values, dtype=np.float64).sum())
+    square = float(np.square(values, dtype=np.float64).sum())
+    return math.inf if math.isnan(square) else square
 
 
 def _as_torch(weights: F32, tensor: Tensor) -> F32:
-    """Weights in the order of axes that the tensor's shape has."""
-    if not tensor.channels_last:
-        return weights
-    rows, channels, height, width = tensor.shape
-    moved = weights.reshape(rows, height, width, channels).transpose(0, 3, 1, 2)
-    return np.ascontiguousarray(moved).reshape(weights.shape)
+    """The tensor's own numbers, in the order that its shape has."""
+    return weights if tensor.arrangement is None else tensor.arrangement.restore(weights)
 
 
 def _compared(pair: Pair, parts: Sequence[_Part]) -> Compared:
     has_plan = pair.planned is not None
     return Compared(
         pair.name,
-        pair.source.place.kind,
+        _DRAFTER if pair.name.startswith(PREFIX) else pair.source.place.kind,
         pair.source.place.layer,
         pair.stored.encoding.name,
         pair.source.elements,
@@ -217,5 +215,6 @@ def _compared(pair: Pair, parts: Sequence[_Part]) -> Compared:
 
 def by_kind(tensors: Sequence[Compared]) -> Mapping[str, list[Compared]]:
     """Tensors of each kind that occurs, in the order of a table."""
-    groups = {kind: [tensor for tensor in tensors if tensor.kind == kind] for kind in kinds()}
+    order = dict.fromkeys((*kinds(), *(tensor.kind for tensor in tensors)))
+    groups = {kind: [tensor for tensor in tensors if tensor.kind == kind] for kind in order}
     return {kind: group for kind, group in groups.items() if group}

@@ -78,8 +78,8 @@ class _Growing:
 
     def __init__(self, path: Path, file: OutputFile, stop: threading.Event) -> None:
         self.path = path
-        self.placements = sorted(file.placements, key=lambda placement: placement.pieces[0].offset)
-        self._ends = [placement.pieces[0].offset for placement in self.placements[1:]] + [file.size]
+        self.placements = sorted(file.placements, key=lambda placement: placement.start)
+        self._ends = [placement.start for placement in self.placements[1:]] + [file.size]
         self._left = {placement.tensor.name: placement.tensor.source.rows for placement in self.placements}
         self._whole = 0
         self._stop = stop

@@ -31,7 +31,7 @@ class Output:
 
 @contextmanager
 def opening(files: Iterable[tuple[Path, OutputFile]], watch: Watch) -> Iterator[list[Output]]:
-    """Create every file at its full size with its head in place; in the given order."""
+    """Create every file at its full size with all bytes in place but those of tensors; in the given order."""
     outputs: list[Output] = []
     try:
         for path, file in files:
@@ -39,7 +39,8 @@ def opening(files: Iterable[tuple[Path, OutputFile]], watch: Watch) -> Iterator[
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
             outputs.append(Output(descriptor, watch(path, file)))
             _reserve(descriptor, file.size)
-            write_all(descriptor, memoryview(file.head), 0)
+            for offset, data in ((0, file.head), *file.fixed):
+                write_all(descriptor, memoryview(data), offset)
         yield outputs
     finally:
         for output in outputs:

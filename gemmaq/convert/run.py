@@ -10,6 +10,7 @@ from pathlib import Path
 from gemmaq.artifact.outcomes import OutcomeCounter
 from gemmaq.calibration.complete import Basis, Resources, complete, needed
 from gemmaq.checkpoint import Checkpoint
+from gemmaq.convert.ladder import by_type, check_distinct, remarks
 from gemmaq.convert.layout import Artifact, lay_out, make_plans
 from gemmaq.convert.side_files import finisher, no_extra_files
 from gemmaq.convert.write import write
@@ -28,15 +29,17 @@ class Conversion:
 
     Attributes:
         checkpoint: the source.
-        request: types, methods and containers.
+        requests: what is asked for, one request for each type; they differ in their recipes and containers.
         folder: folder to create; several containers each get a subfolder.
         basis: text or importance matrix to calibrate on, None if no method is calibrated.
+        inputs: files that were read besides the source, which must not be replaced.
     """
 
     checkpoint: Checkpoint
-    request: Request
+    requests: tuple[Request, ...]
     folder: Path
     basis: Basis | None = None
+    inputs: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,14 +64,16 @@ class Prepared:
     """Plans before calibration.
 
     Attributes:
-        plans: one for each container.
+        plans: one for each type and container.
         fits: canonical name -> the grid that the weights lie on, as far as the request asks.
-        warnings: a sentence for each thing the user should know.
+        warnings: a sentence for each thing that costs the user something.
+        notes: a sentence for each thing that was taken, left out or chosen otherwise, and costs nothing.
     """
 
     plans: list[Plan]
     fits: Mapping[str, GridFit]
     warnings: tuple[str, ...]
+    notes: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,21 +93,30 @@ def prepare(conversion: Conversion, *, force: bool = False, dry_run: bool = Fals
         dry_run: nothing will be written, so that missing space is only a warning.
 
     Raises:
+        UsageError: two types are the same.
         OutputError: the folder exists, holds the source, or does not fit.
         InputError: a container cannot hold what is asked for, or the source is unusable.
     """
-    checkpoint, request, folder = conversion.checkpoint, conversion.request, conversion.folder
-    check_output(folder, 0, inputs=checkpoint.files, force=force)
-    size = sum(tensor.nbytes for plan in make_plans(checkpoint, request, {}) for tensor in plan.everything)
+    checkpoint, requests, folder = conversion.checkpoint, conversion.requests, conversion.folder
+    inputs = (*checkpoint.files, *conversion.inputs)
+    check_output(folder, 0, inputs=inputs, force=force)
+    size = sum(tensor.nbytes for plan in _plans(conversion, {}) for tensor in plan.everything)
     if not dry_run:
-        check_output(folder, size, inputs=checkpoint.files, force=force)
-    fits = fits_for(checkpoint, request)
-    plans = make_plans(checkpoint, request, fits)
-    warnings = dict.fromkeys(warning for plan in plans for warning in plan.warnings)
+        check_output(folder, size, inputs=inputs, force=force)
+    fits = fits_for(checkpoint, requests)
+    plans = _plans(conversion, fits)
+    check_distinct(plans)
+    warnings = dict.fromkeys(by_type([(plan.label, plan.warnings) for plan in plans]))
     parent, free = free_space(folder)
     if size > free:
         warnings[f"{parent} has {free:,} bytes free, {size:,} are needed"] = None
-    return Prepared(plans, fits, tuple(warnings))
+    notes = dict.fromkeys([*remarks(requests), *by_type([(plan.label, plan.notes) for plan in plans])])
+    return Prepared(plans, fits, tuple(warnings), tuple(notes))
+
+
+def _plans(conversion: Conversion, fits: Mapping[str, GridFit]) -> list[Plan]:
+    """The plans of all requests."""
+    return [plan for request in conversion.requests for plan in make_plans(conversion.checkpoint, request, fits)]
 
 
 @contextmanager
@@ -129,7 +143,7 @@ def artifacts(
                 progress=progress,
             )
             plans = stack.enter_context(completing)
-        yield lay_out(conversion.checkpoint, plans, conversion.request, conversion.folder)
+        yield lay_out(conversion.checkpoint, plans, conversion.folder)
 
 
 def run(conversion: Conversion, plans: Sequence[Plan], options: Options, progress: ProgressCallback = ignore) -> Result:
@@ -141,14 +155,13 @@ def run(conversion: Conversion, plans: Sequence[Plan], options: Options, progres
         UsageError, InputError: see `artifacts`; or the source holds NaN or infinite weights.
         OutputError: the folder exists, does not fit, or cannot be written.
     """
-    checkpoint, request, folder = conversion.checkpoint, conversion.request, conversion.folder
     with (
         artifacts(conversion, plans, options, progress) as ready,
-        finisher(checkpoint, request, ready, options.extra_files) as finishing,
+        finisher(conversion.checkpoint, ready, options.extra_files) as finishing,
     ):
         outcomes = write(
             ready,
-            folder,
+            conversion.folder,
             threads=options.threads,
             progress=progress,
             force=options.force,

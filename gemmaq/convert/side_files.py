@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from gemmaq.artifact import card, modelfile, origin, provenance, sums
+from gemmaq.artifact import card, modelfile, origin, provenance, record, sums
+from gemmaq.artifact.description import Model, of_plan, of_record, size
 from gemmaq.artifact.outcomes import OutcomeCounter
 from gemmaq.artifact.provenance import Listed
+from gemmaq.artifact.record import Source
 from gemmaq.checkpoint import Checkpoint
 from gemmaq.convert.hashing import BackgroundHasher
-from gemmaq.convert.layout import Artifact
-from gemmaq.convert.memory_table import memory_table
+from gemmaq.convert.layout import Artifact, Variant
+from gemmaq.convert.memory_table import MEMORY
 from gemmaq.convert.outputs import Watch
 from gemmaq.convert.write import Finish
-from gemmaq.files.names import is_mmproj
+from gemmaq.files.names import parts
 from gemmaq.planning.containers import CONTAINERS
-from gemmaq.planning.request import Request
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,63 +33,99 @@ class Written:
 
     Attributes:
         checkpoint: the source.
-        origin: origin of the source.
-        digests: SHA-256 of the source's files, in their order.
-        request: types, methods and containers that were asked for.
-        artifact: plan and layout.
+        source: origin and digests of the source.
+        drafter: the same of the drafter that is written beside the model, None for none.
+        artifact: plans and layout.
         outcomes: outcome of each tensor.
         files: files of the artifact so far, with their digests.
     """
 
     checkpoint: Checkpoint
-    origin: origin.Origin
-    digests: tuple[str, ...]
-    request: Request
+    source: Source
+    drafter: Source | None
     artifact: Artifact
     outcomes: OutcomeCounter
     files: tuple[Listed, ...]
 
     @property
-    def weights(self) -> tuple[Listed, ...]:
-        """The files that hold tensors."""
-        names = {file.name for file in self.artifact.files if file.placements}
+    def container(self) -> str:
+        """Name of the container."""
+        return self.artifact.container.FORMAT.name
+
+    def weights(self, variant: Variant) -> tuple[Listed, ...]:
+        """The files that hold tensors of a model."""
+        names = {file.name for file in variant.files if file.placements}
         return tuple(file for file in self.files if file.path in names)
+
+    def description(self, variant: Variant) -> Model:
+        """A model as its card describes it."""
+        own = {file.path for file in self.weights(variant)}
+        others = {file.path for other in self.artifact.variants for file in self.weights(other)} - own
+        names = [file.path for file in self.files if file.path not in others]
+        return of_plan(variant.plan, self.checkpoint, repo=self.source.origin.repo, files=names)
 
 
 Maker = Callable[[Written], bytes | None]
 """Returns the content of a file, None if the artifact has no such file."""
 
 
-def _modelfile(written: Written) -> bytes | None:
-    if not CONTAINERS[written.artifact.plan.format].ollama:
-        return None
-    names = [file.path for file in written.weights]
-    projector = next(filter(is_mmproj, names), None)
-    return modelfile.text(written.checkpoint, [name for name in names if name != projector], projector).encode()
+def settings(checkpoint: Checkpoint, container: str, weights: Iterable[str]) -> Mapping[str, bytes]:
+    """Files that tell Ollama how to run the model of an artifact: name -> content.
+
+    Args:
+        checkpoint: the source.
+        container: name of the container.
+        weights: names of the files that hold tensors.
+
+    Raises:
+        InputError: the tokenizer is unusable.
+    """
+    if not CONTAINERS[container].ollama:
+        return {}
+    params = modelfile.params(checkpoint)
+    files = {} if params is None else {modelfile.PARAMS_FILE: params}
+    if not checkpoint.family.drafts:
+        files[modelfile.FILE] = modelfile.text(checkpoint, parts(weights)).encode()
+    return files
 
 
-def _params(written: Written) -> bytes | None:
-    return modelfile.params(written.checkpoint) if CONTAINERS[written.artifact.plan.format].ollama else None
+def _setting(name: str) -> Maker:
+    def make(written: Written) -> bytes | None:
+        names = [file.path for file in written.weights(written.artifact.variants[0])]
+        return settings(written.checkpoint, written.container, names).get(name)
+
+    return make
+
+
+def _entries(written: Written) -> list[dict[str, Any]]:
+    """Entries of all models in gemmaq.json."""
+    entries = []
+    for variant in written.artifact.variants:
+        drafter = written.drafter if variant.plan.drafter is not None else None
+        figures, weights = size(written.description(variant)), written.weights(variant)
+        entries.append(
+            record.entry(record.Record(written.source, drafter, variant.plan, written.outcomes, weights, figures))
+        )
+    return entries
 
 
 def _provenance(written: Written) -> bytes:
-    plan = written.artifact.plan
-    record = provenance.Record(
-        written.origin, written.digests, written.request, plan, written.outcomes, written.weights
-    )
-    return provenance.document(record)
+    return record.text(written.container, _entries(written))
 
 
 def _card(written: Written) -> bytes:
-    names = [file.path for file in written.files]
-    model = card.of_plan(written.artifact.plan, written.checkpoint, repo=written.origin.repo, files=names)
+    records = provenance.parse(json.loads(_provenance(written)), provenance.NAME)
+    models = [
+        of_record(entry, model, model.files)
+        for entry, model in zip(records, map(written.description, written.artifact.variants), strict=True)
+    ]
     files = sorted((file.path, file.size, file.sha256) for file in written.files)
-    return card.text(None, [model], files, memory=memory_table).encode()
+    return card.text(None, models, files, memory=MEMORY).encode()
 
 
 MAKERS: tuple[tuple[str, Maker], ...] = (
-    (modelfile.FILE, _modelfile),
-    (modelfile.PARAMS_FILE, _params),
+    (modelfile.FILE, _setting(modelfile.FILE)),
+    (modelfile.PARAMS_FILE, _setting(modelfile.PARAMS_FILE)),
     (provenance.NAME, _provenance),
     (card.NAME, _card),
 )
@@ -111,7 +151,6 @@ def no_extra_files() -> Mapping[str, bytes]:
 @contextmanager
 def finisher(
     checkpoint: Checkpoint,
-    request: Request,
     artifacts: Sequence[Artifact],
     extra_files: Callable[[], Mapping[str, bytes]] = no_extra_files,
 ) -> Iterator[Finisher]:
@@ -119,29 +158,41 @@ def finisher(
 
     Args:
         checkpoint: the source.
-        request: types, methods and containers that were asked for.
         artifacts: will be written.
         extra_files: called when the weights are written; name -> content of more files for each artifact.
 
     Raises:
         InputError: a file of the source cannot be read.
     """
-    read = [planned.source for artifact in artifacts for planned in artifact.plan.everything]
-    source = origin.of(checkpoint, read)
+    plans = [plan for artifact in artifacts for plan in artifact.plans]
+    of_model = origin.of(checkpoint, [planned.source for plan in plans for planned in plan.own])
+    read = [planned.source for plan in plans if plan.drafter is not None for planned in plan.drafter.own]
+    of_drafter = origin.of(checkpoint.drafter, read) if checkpoint.drafter is not None and read else None
     with BackgroundHasher() as hasher:
-        pending = [(file.record and file.record.sha256) or hasher.start(file.path) for file in source.files]
+
+        def started(of: origin.Origin) -> list[str | Future[str]]:
+            return [(file.record and file.record.sha256) or hasher.start(file.path) for file in of.files]
+
+        pending = started(of_model)
+        beside = started(of_drafter) if of_drafter is not None else []
 
         def finish(artifact: Artifact, folder: Path, outcomes: OutcomeCounter) -> None:
-            digests = tuple(digest if isinstance(digest, str) else digest.result() for digest in pending)
+            source = Source(of_model, _results(pending))
+            drafter = Source(of_drafter, _results(beside)) if of_drafter is not None else None
             files = tuple(Listed(f.name, f.size, hasher.written(folder / f.name)) for f in artifact.files)
             for name, make in MAKERS:
-                content = make(Written(checkpoint, source, digests, request, artifact, outcomes, files))
+                content = make(Written(checkpoint, source, drafter, artifact, outcomes, files))
                 if content is not None:
                     files = (*files, _write(folder, name, content))
             files = (*files, *(_write(folder, name, content) for name, content in extra_files().items()))
             _write(folder, sums.NAME, sums.text({file.path: file.sha256 for file in files}))
 
         yield Finisher(finish, hasher.watch)
+
+
+def _results(digests: Sequence[str | Future[str]]) -> tuple[str, ...]:
+    """Digests, as soon as all are there."""
+    return tuple(digest if isinstance(digest, str) else digest.result() for digest in digests)
 
 
 def _write(folder: Path, name: str, content: bytes) -> Listed:

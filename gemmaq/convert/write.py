@@ -11,8 +11,8 @@ import numpy as np
 
 from gemmaq import methods
 from gemmaq.artifact.outcomes import OutcomeCounter
-from gemmaq.checkpoint import Tensor
-from gemmaq.checkpoint.rows import read_rows, values_of
+from gemmaq.checkpoint import Tensor, paths_of, spans_of
+from gemmaq.checkpoint.rows import read_rows, slabs, values_of
 from gemmaq.containers import Writer
 from gemmaq.containers.layout import OutputFile, Placement
 from gemmaq.convert.layout import Artifact
@@ -23,7 +23,9 @@ from gemmaq.errors import InputError
 from gemmaq.files.atomic import check_output, staging
 from gemmaq.files.span import Reader
 from gemmaq.methods import Choice
-from gemmaq.planning.plan import PlannedTensor
+from gemmaq.models.arrangements import Arrangement
+from gemmaq.models.roles import Role
+from gemmaq.planning.plan import Plan, PlannedTensor
 from gemmaq.progress import ProgressCallback
 
 if TYPE_CHECKING:
@@ -38,9 +40,10 @@ Finish = Callable[[Artifact, Path, OutcomeCounter], None]
 
 @dataclass(frozen=True, slots=True)
 class _Target:
-    """Destination of a tensor's rows: the planned tensor and its place, the container that packs it, an open file."""
+    """Destination of rows: the planned tensor and its place, its plan, the container that packs it, the file."""
 
     placement: Placement
+    plan: Plan
     container: Writer
     output: Output
 
@@ -94,7 +97,7 @@ def write(
         OutputError: the output exists, does not fit, or cannot be written.
     """
     sources = {p.tensor.source.name: p.tensor.stored for a in artifacts for f in a.files for p in f.placements}
-    inputs = {path for tensor in sources.values() for part in tensor.parts for path in part.span.paths}
+    inputs = set(paths_of(sources.values()))
     check_output(folder, sum(artifact.size for artifact in artifacts), inputs=inputs, force=force)
     outcomes = OutcomeCounter()
     with staging(folder, force) as stage, Reader() as reader:
@@ -102,7 +105,7 @@ def write(
         files = [(places[artifact.folder] / file.name, file) for artifact in artifacts for file in artifact.files]
         with opening(files, watch or _unwatched) as outputs:
             slabs = list(_slabs(artifacts, outputs))
-            reader.open([part.span for slab in slabs for part in slab.source.parts])
+            reader.open(spans_of(slab.source for slab in slabs))
             with flushing(outputs):
                 run_all(
                     lambda slab, buffer: _process(slab, reader, buffer, outcomes),
@@ -126,18 +129,19 @@ def _unwatched(path: Path, file: OutputFile) -> Wrote:
 
 def _slabs(artifacts: Sequence[Artifact], outputs: Sequence[Output]) -> Iterator[_Slab]:
     """The work, tensor by tensor in the order of the first artifact."""
-    targets: dict[str, list[_Target]] = {}
-    files = [(artifact.container, file) for artifact in artifacts for file in artifact.files]
-    for (container, file), output in zip(files, outputs, strict=True):
+    # by name, rows and solved codes: a container may want rows of zeros besides, and types have codes of their own
+    targets: dict[tuple[str, int, Tensor | None], list[_Target]] = {}
+    files = [(artifact.container, plan, file) for artifact in artifacts for plan, file in artifact.placed]
+    for (container, plan, file), output in zip(files, outputs, strict=True):
         for placement in file.placements:
-            target = _Target(placement, container, output)
-            targets.setdefault(target.planned.source.name, []).append(target)
+            target = _Target(placement, plan, container, output)
+            source, solved = target.planned.source, target.planned.solved
+            targets.setdefault((source.name, source.rows, solved), []).append(target)
     for group in targets.values():
         source = group[0].planned.stored
-        whole = any(target.planned.moved for target in group)
-        step = source.rows if whole else max(1, SLAB_ELEMENTS // source.columns)
-        for first in range(0, source.rows, step):
-            yield _Slab(source, first, min(step, source.rows - first), tuple(group))
+        whole = source.mixes_rows or any(target.planned.mixes_rows for target in group)
+        for first, count in slabs(source, source.elements if whole else SLAB_ELEMENTS):
+            yield _Slab(source, first, count, tuple(group))
 
 
 def _process(slab: _Slab, reader: Reader, buffer: bytearray, outcomes: OutcomeCounter) -> None:
@@ -147,57 +151,67 @@ def _process(slab: _Slab, reader: Reader, buffer: bytearray, outcomes: OutcomeCo
     values = values_of(source, stored)
     weights = dequantize(source.encoding, values)
     is_large = _check_finite(source, stored[0], weights)
-    chosen_by: dict[tuple[str, Choice, float, bool], Values] = {}
+    chosen_by: dict[tuple[str, Choice, float, Arrangement | bool | None], Values] = {}
+    packed: dict[tuple[object, ...], tuple[U8, ...]] = {}
     for target in slab.targets:
         planned = target.planned
         if planned.copied:
             arrays: tuple[U8, ...] = (stored[0],)
         else:
-            key = (planned.encoding.name, planned.choice, planned.shift, planned.moved)
+            key = (planned.encoding.name, planned.choice, planned.shift, planned.moved and planned.arrangement)
             if key not in chosen_by:
-                chosen_by[key] = chosen(planned, values, weights)
+                chosen_by[key] = chosen(planned, values, weights, slab.first)
             if is_large:
                 _check_range(planned, chosen_by[key])
-            arrays = target.container.pack(planned, chosen_by[key])
-            outcomes.count(target.container.FORMAT.name, planned, chosen_by[key])
+            form = (target.container.FORMAT.name, planned.pieces, *key)
+            if form not in packed:
+                packed[form] = target.container.pack(planned, chosen_by[key])
+            arrays = packed[form]
+            outcomes.count(target.plan.key, planned, chosen_by[key])
         for piece, array in zip(target.placement.pieces, arrays, strict=True):
-            write_all(target.output.descriptor, array.reshape(-1).data, piece.offset + slab.first * piece.row_bytes)
+            data, done = array.reshape(-1).data, 0
+            for offset, size in piece.places(slab.first, slab.count):
+                write_all(target.output.descriptor, data[done : done + size], offset)
+                done += size
         target.output.wrote(target.placement, slab.count)
 
 
-def chosen(planned: PlannedTensor, values: Values, weights: F32) -> Values:
-    """Quantize rows as planned.
+def chosen(planned: PlannedTensor, values: Values, weights: F32, first: int) -> Values:
+    """Quantize rows of one matrix as planned.
 
     Args:
-        planned: the plan of their tensor; if it permutes axes, the rows must be the whole tensor.
+        planned: the plan of their tensor; if it mixes rows, these must be the whole tensor.
         values: codes and scales of the rows in the source.
         weights: weights of the rows, f32 [rows, columns].
+        first: index of the first row in the tensor.
     """
     if planned.keeps_codes and not planned.moved:
         return values
     shifted = weights + np.float32(planned.shift) if planned.shift else weights
-    return methods.quantize(_ordered(shifted, planned), planned.encoding, planned.choice)
+    source = planned.source
+    choice = planned.choice.of_matrix(first * source.matrices // source.rows)
+    try:
+        return methods.quantize(_ordered(shifted, planned), planned.encoding, choice)
+    except InputError as error:
+        raise error.at(tensor=error.tensor or source.name) from error
 
 
 def _ordered(weights: F32, planned: PlannedTensor) -> F32:
-    """A whole tensor with its axes in the order of the target, in rows of the same length."""
+    """The numbers of a whole tensor as the target stores them, in rows of the source's length."""
     if not planned.moved:
         return weights
-    rows, channels, height, width = planned.source.shape
-    if planned.channels_last:
-        moved = weights.reshape(rows, channels, height, width).transpose(0, 2, 3, 1)
-    else:
-        moved = weights.reshape(rows, height, width, channels).transpose(0, 3, 1, 2)
-    return np.ascontiguousarray(moved).reshape(weights.shape)
+    own = planned.source.arrangement.restore(weights) if planned.source.arrangement else weights
+    return planned.arrangement.store(own) if planned.arrangement else own
 
 
 def _check_finite(source: Tensor, stored: U8, weights: F32) -> bool:
     """Whether some weight is beyond what FP16 holds.
 
-    Looks at the stored bytes where these are BF16, which is half the work.
+    Looks at the stored bytes where these are BF16, which is half the work. A number without dimensions is a bound, and
+    infinite where there is none.
 
     Raises:
-        InputError: a weight is NaN or infinite.
+        InputError: a weight is NaN, or infinite and no bound.
     """
     from gemmaq.encodings.kernels import largest_magnitude
 
@@ -206,6 +220,8 @@ def _check_finite(source: Tensor, stored: U8, weights: F32) -> bool:
     else:
         bits = np.uint32(largest_magnitude(weights.reshape(-1).view(np.uint32), np.uint32(0x7FFFFFFF)))
     largest = bits.view(np.float32)
+    if np.isinf(largest) and not source.shape:
+        return False
     if not np.isfinite(largest):
         raise InputError("holds NaN or infinite weights", path=source.span, tensor=source.name)
     return bool(largest >= np.finfo(np.float16).max)
@@ -221,6 +237,7 @@ def _check_range(planned: PlannedTensor, values: Values) -> None:
     if loops.pack is None or loops.read is None:
         return  # MLX's own types have BF16 scales, which hold anything
     if not np.isfinite(dequantize(planned.encoding, loops.read(loops.pack(values)))).all():
+        holds = "--mmproj bf16" if planned.source.place.role is Role.TOWER else "bf16"
         raise InputError(
-            f"has weights too large for {planned.encoding.label}", "bf16 holds them", tensor=planned.source.name
+            f"has weights too large for {planned.encoding.label}", f"{holds} holds them", tensor=planned.source.name
         )

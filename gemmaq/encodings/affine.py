@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gemmaq.encodings import Codec, Quantized
+from gemmaq.encodings import ENCODINGS, Codec, Quantized
 from gemmaq.encodings.kernels import ranges
 from gemmaq.jit import compiled
 
@@ -53,8 +53,7 @@ def _nearest_affine(bits: int, group: int, x: F32) -> Quantized:
 
 
 CODECS = {
-    "affine4": Codec(nearest=partial(_nearest_affine, 4, 32)),
-    "affine4-g64": Codec(nearest=partial(_nearest_affine, 4, 64)),
-    "affine8": Codec(nearest=partial(_nearest_affine, 8, 32)),
-    "affine8-g64": Codec(nearest=partial(_nearest_affine, 8, 64)),
+    name: Codec(nearest=partial(_nearest_affine, encoding.bits, encoding.block))
+    for name, encoding in ENCODINGS.items()
+    if encoding.module == "affine"
 }

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gemmaq.encodings import Encoding, codec
+from gemmaq.encodings import ENCODINGS, Encoding, codec
 
 if TYPE_CHECKING:
     from gemmaq.encodings import F32, U8
@@ -24,6 +24,30 @@ def unpack_floats(encoding: Encoding, raw: U8) -> F32:
     read = codec(encoding).read
     assert read is not None
     return read(raw)  # type: ignore[no-any-return]
+
+
+def pack_scales(encoding: Encoding, dtype: str, scales: F32) -> U8:
+    """Scales f32 [rows, n] of a type as bytes, u8 [rows, bytes].
+
+    Args:
+        encoding: the type, which knows what scales of one byte are.
+        dtype: safetensors name of their type in the file.
+        scales: numbers.
+    """
+    if encoding.has_byte_scales:
+        from gemmaq.encodings import microscaling
+
+        return microscaling.pack_scales(encoding.scales, scales)
+    return pack_floats(ENCODINGS[dtype.lower()], scales)
+
+
+def unpack_scales(encoding: Encoding, dtype: str, raw: U8) -> F32:
+    """The reverse of `pack_scales`."""
+    if encoding.has_byte_scales:
+        from gemmaq.encodings import microscaling
+
+        return microscaling.unpack_scales(encoding.scales, raw)
+    return unpack_floats(ENCODINGS[dtype.lower()], raw)
 
 
 def pack_codes(bits: int, codes: U8) -> U8:

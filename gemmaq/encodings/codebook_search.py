@@ -1,4 +1,4 @@
-"""The search for the scale of types with a codebook: ggml's IQ4_NL, with and without an importance matrix.
+"""The search for the scale of types with a codebook: ggml's IQ4_NL and IQ4_XS, with and without importance.
 
 The reference's operations (ggml-quants.c, quantize_row_iq4_nl_impl) run for many blocks side by side, a lane each:
 every block goes through the same f32 operations in the same order, so the bytes agree, and the lanes vectorise.
@@ -12,37 +12,19 @@ import numpy as np
 
 from gemmaq.encodings import Encoding, Quantized
 from gemmaq.encodings.kernels import levels_of, round_to_levels
-from gemmaq.encodings.lanes import LANES, ROOM, WEIGHTS
+from gemmaq.encodings.lanes import LANES, OWN, ROOM, WEIGHTS, fill
 from gemmaq.encodings.scale_search import EPSILON
+from gemmaq.encodings.weighing import mean_squares, squares, weigh
 from gemmaq.jit import compiled
 
 if TYPE_CHECKING:
     from gemmaq.encodings import F32
 
 _STEPS = 7  # candidates to either side of the first
-_INVERSE, _LEVEL, _SUM_QX, _SUM_Q2 = (3 * WEIGHTS + k * LANES for k in range(4))
+_INVERSE, _LEVEL, _SUM_QX, _SUM_Q2 = (OWN + k * LANES for k in range(4))
 
 _ZERO = np.float32(0)
 _ONE = np.float32(1)
-
-
-@compiled
-def _weigh(room: Any, importance: Any, first: Any) -> None:
-    """How much the error of each weight x counts: x^2, or its column's importance times sqrt(2 mean(x^2) + x^2).
-
-    The mean is that of the block. `first` is the index of the block in lane 0, importance as in `fit_levels`.
-    """
-    across, size = importance.shape
-    for g in range(LANES):
-        squares = _ZERO
-        for i in range(size):
-            squares += room[i * LANES + g] * room[i * LANES + g]
-        squares *= np.float32(2) / np.float32(size)
-        for i in range(size):
-            square = room[i * LANES + g] * room[i * LANES + g]
-            if across > 0:
-                square = importance[(first + g) % across, i] * np.sqrt(squares + square)
-            room[WEIGHTS + i * LANES + g] = square
 
 
 @compiled
@@ -91,41 +73,45 @@ def _search(room: Any, size: Any, levels: Any, middles: Any, scales: Any) -> Non
 
 
 @compiled
-def fit_levels(x: Any, importance: Any, levels: Any, middles: Any, scales: Any) -> None:
-    """Scale of every block by a search over candidates, so that levels times scale come close to the weights.
+def fit_levels(x: Any, weights: Any, levels: Any, middles: Any, scales: Any) -> None:
+    """Scale of every group by a search over candidates, so that levels times scale come close to the weights.
 
     Args:
-        x: f32 [blocks, n], n up to LARGEST.
-        importance: importance of the columns, f32 [blocks of a row, n], or [0, n] for none.
+        x: f32 [groups, n], n up to LARGEST.
+        weights: importances of the weights, f32 [groups, n].
         levels: f32 [codes].
         middles: f32 [codes - 1], see `kernels.levels_of`.
-        scales: f32 [blocks], output.
+        scales: f32 [groups], output.
     """
-    size = x.shape[1]
     room, best = np.zeros(ROOM, np.float32), np.empty(LANES, np.float32)
     for start in range(0, x.shape[0], LANES):
-        count = min(LANES, x.shape[0] - start)
-        for g in range(count):
-            for i in range(size):
-                room[i * LANES + g] = x[start + g, i]
-        _weigh(room, importance, start)
-        _search(room, size, levels, middles, best)
+        count = fill(room, x, weights, start)
+        _search(room, x.shape[1], levels, middles, best)
         for g in range(count):
             scales[start + g] = best[g]
 
 
-def quantize(encoding: Encoding, x: F32, columns: F32 | None = None) -> Quantized:
-    """Codes and scales of rows f32 [rows, columns] in a CODEBOOK type.
+def fitted_scales(encoding: Encoding, x: F32, columns: F32 | None, group: int) -> F32:
+    """Scale of every group of rows f32 [rows, columns] in a type with a codebook; f32 [groups].
 
     Args:
         encoding: the type.
         x: rows.
         columns: importance of every column, f32 [columns], None to weigh errors by the weights alone.
+        group: weights that have a scale of their own.
     """
+    groups, scales = x.reshape(-1, group), np.empty(x.size // group, np.float32)
+    if columns is None:
+        weights = squares(groups)
+    else:
+        weights = weigh(groups, mean_squares(x.reshape(-1, encoding.block), 2), columns)
+    fit_levels(groups, weights, *levels_of(encoding.codebook), scales)
+    return scales
+
+
+def quantize(encoding: Encoding, x: F32, columns: F32 | None = None) -> Quantized:
+    """Codes and scales of rows f32 [rows, columns] in a CODEBOOK type; `columns` as in `fitted_scales`."""
     blocks = x.reshape(-1, encoding.block)
-    importance = np.empty(0, np.float32) if columns is None else np.ascontiguousarray(columns, np.float32)
-    codes, scales = np.empty(blocks.shape, np.uint8), np.empty(len(blocks), np.float32)
-    levels, middles = levels_of(encoding.codebook)
-    fit_levels(blocks, importance.reshape(-1, encoding.block), levels, middles, scales)
-    round_to_levels(blocks, scales, middles, codes)
+    scales, codes = fitted_scales(encoding, x, columns, encoding.block), np.empty(blocks.shape, np.uint8)
+    round_to_levels(blocks, scales, levels_of(encoding.codebook)[1], codes)
     return Quantized(codes.reshape(x.shape), scales.reshape(len(x), -1))

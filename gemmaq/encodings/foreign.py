@@ -1,8 +1,10 @@
-"""GGUF types outside the registry (IQ4_XS, Q2_K, MXFP4, ...): read through gguf-py, never written."""
+"""GGUF types outside the registry (IQ1_S, TQ1_0, ...): read through gguf-py, never written."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from gemmaq.encodings import Codec, Encoding, Kind
 from gemmaq.encodings import by_ggml_type as registered
@@ -12,17 +14,19 @@ if TYPE_CHECKING:
 
 
 def by_ggml_type(number: int) -> Encoding | None:
-    """The encoding with this type number in GGUF, one that can only be read included; None if there is no such type."""
+    """The encoding with this type number in GGUF, one that can only be read included; None if no weights are read."""
     encoding = registered(number)
     if encoding is not None:
         return encoding
     from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
+    from gguf.quants import dequantize
 
     try:
         ggml_type = GGMLQuantizationType(number)
-    except ValueError:
+        block, size = GGML_QUANT_SIZES[ggml_type]
+        dequantize(np.zeros((1, size), np.uint8), ggml_type)
+    except (ValueError, NotImplementedError):  # no type, or one like I32
         return None
-    block, size = GGML_QUANT_SIZES[ggml_type]
     return Encoding(ggml_type.name.lower(), Kind.OPAQUE, block, size, "foreign", ggml_type=number)
 
 

@@ -174,7 +174,7 @@ def round_to_ranges(x: Any, scales: Any, minima: Any, top: Any, codes: Any) -> N
             codes[b, j] = np.uint8(np.int32(min(top, max(_ZERO, level))))
 
 
-def levels_of(codebook: tuple[int, ...]) -> tuple[Any, Any]:
+def levels_of(codebook: tuple[float, ...]) -> tuple[Any, Any]:
     """The levels of a codebook, f32 [n], and the numbers half-way between them, f32 [n - 1], where codes change."""
     levels = np.array(codebook, np.float32)
     return levels, (levels[1:] + levels[:-1]) / np.float32(2)

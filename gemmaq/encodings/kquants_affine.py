@@ -1,177 +1,227 @@
-"""Q4_K and Q5_K: super-blocks of 256 weights, in eight groups of 32 with a scale and a minimum each."""
+"""Q2_K, Q4_K and Q5_K: super-blocks of 256 weights, in groups of 16 or 32 with a scale and a minimum each."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gemmaq.encodings import Codec, Quantized
-from gemmaq.encodings.lanes import LANES, ROOM, WEIGHTS
+from gemmaq.encodings import ENCODINGS, Codec, Encoding, Quantized
+from gemmaq.encodings.lanes import ends, nearest_level
 from gemmaq.encodings.legacy import half_bytes, halves
-from gemmaq.encodings.range_search import nearest_int, nearest_level, search_ranges
+from gemmaq.encodings.packing_kernels import pack_planes, unpack_planes
+from gemmaq.encodings.range_search import Rule, choose_codes, fit_ranges
+from gemmaq.encodings.scale_descent import by_descent
+from gemmaq.encodings.weighing import mean_squares, weigh
 from gemmaq.jit import compiled
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from gemmaq.encodings import F32, U8
 
 SUPER = 256
-GROUP = 32
-GROUPS = SUPER // GROUP
-
 _ZERO = np.float32(0)
-_TOP_SCALE = np.float32(63)  # six bits
-_DELTA = np.float32(0.1)
+
+Multiples = tuple["U8", "U8"]
+"""Scales and minima of every group as multiples of their super-block's, u8 [blocks, groups]."""
 
 
-@compiled
-def _weigh(room: Any) -> None:
-    """Weigh the error of every weight x by |x| + rms of its group."""
-    for g in range(LANES):
-        squares = _ZERO
-        for i in range(GROUP):
-            squares += room[i * LANES + g] * room[i * LANES + g]
-        rms = np.sqrt(squares / np.float32(GROUP))
-        for i in range(GROUP):
-            room[WEIGHTS + i * LANES + g] = rms + abs(room[i * LANES + g])
+@dataclass(frozen=True, slots=True)
+class _Type:
+    """What tells one of these types from the others.
 
-
-@compiled
-def _search_all(x: Any, rule: Any, fitted: Any) -> None:
-    """Step 1: `search_ranges` for all groups, x f32 [groups, 32], fitted f32 [4, groups]."""
-    room = np.zeros(ROOM, np.float32)
-    part = np.empty((4, LANES), np.float32)
-    for start in range(0, x.shape[0], LANES):
-        count = min(LANES, x.shape[0] - start)
-        for g in range(count):
-            for i in range(GROUP):
-                room[i * LANES + g] = x[start + g, i]
-        _weigh(room)
-        search_ranges(room, GROUP, rule, part)
-        for k in range(4):  # assigning slices would take the compiler seconds
-            for g in range(count):
-                fitted[k, start + g] = part[k, g]
-
-
-@compiled
-def _round_scales(values: Any, supers: Any, rounded: Any) -> None:
-    """Step 2: scales, or negated minima, as six-bit multiples of one super-scale a block.
-
-    Shapes: values f32 [blocks, 8], supers f32 [blocks], rounded f32 [blocks, 8].
+    Attributes:
+        encoding: its entry.
+        group: weights of a group.
+        plain: candidates of the search without an importance matrix.
+        factor: factor of the mean square in the importance of a weight.
+        top: the largest multiple of a super-scale.
+        largest: what multiples are cut off at without an importance matrix.
+        stored: multiples with an importance matrix -> as the reference's bytes hold them.
+        planes: where the bits of the codes lie, as of `pack_planes`.
+        head: offset of the two super-scales.
     """
+
+    encoding: Encoding
+    group: int
+    plain: Rule
+    factor: float
+    top: int
+    largest: int
+    stored: Callable[[U8, U8], Multiples]
+    planes: tuple[tuple[int, int, int, int], ...]
+    head: int = 0
+
+    @property
+    def weighted(self) -> Rule:
+        """Candidates of the search with an importance matrix."""
+        return Rule(self.plain.top, np.float32(-0.9), np.float32(0.05), 36)
+
+
+def _in_nibbles(scales: U8, minima: U8) -> Multiples:
+    """Q2_K: both in one byte; the reference does not cut off what a scale has too much."""
+    return scales & np.uint8(15), (scales >> np.uint8(4) | minima) & np.uint8(15)
+
+
+def _in_six_bits(scales: U8, minima: U8) -> Multiples:
+    """Q4_K: the upper bits of the later four share bytes with the first four, which the reference does not cut off."""
+    parts: list[U8] = []
+    for whole in (scales, minima):
+        first, later = whole[:, :4], whole[:, 4:]
+        parts.append(np.hstack([first & 63, (later & 15) | ((first >> 6 | later >> 4) & 3) << 4]).astype(np.uint8))
+    return parts[0], parts[1]
+
+
+def _cut_off(scales: U8, minima: U8) -> Multiples:
+    return np.minimum(scales, np.uint8(63)), np.minimum(minima, np.uint8(63))
+
+
+@compiled
+def _round(values: Any, top: Any, supers: Any, wholes: Any) -> None:
+    """Scales, or negated minima, as multiples of one super-scale a block, in a byte as the reference has them.
+
+    Shapes: values f32 [blocks, groups], supers f32 [blocks], wholes u8 [blocks, groups].
+    """
+    low, high = ends(-(1 << 22), (1 << 22) - 1)
     for b in range(values.shape[0]):
         largest = _ZERO
-        for g in range(GROUPS):
+        for g in range(values.shape[1]):
             largest = values[b, g] if values[b, g] > largest else largest
-        supers[b] = largest / _TOP_SCALE
-        inverse = _TOP_SCALE / largest if largest > _ZERO else _ZERO
-        for g in range(GROUPS):
-            whole = nearest_int(inverse * values[b, g]) & np.int32(255)  # the reference has it in a byte
-            rounded[b, g] = np.float32(min(whole, np.int32(63)))
+        supers[b] = largest / top
+        inverse = top / largest if largest > _ZERO else _ZERO
+        for g in range(values.shape[1]):
+            wholes[b, g] = np.uint8(np.int32(nearest_level(inverse * values[b, g], low, high)) & np.int32(255))
 
 
 @compiled
-def _recode(x: Any, top: Any, fitted: Any, q: Any, codes: Any) -> None:
-    """Step 3: codes for the rounded scales and minima; where a scale became 0, the codes of the search.
+def _recode(x: Any, top: Any, q: Any, codes: Any) -> None:
+    """Codes for the rounded scales and minima; where a scale became 0, they stay those of the search.
 
-    Shapes: x f32 [groups, 32], codes u8 alike, fitted f32 [4, groups] from `_search_all`; q is the tuple of scales and
-    minima, f32 [blocks, 8], and of their super-scales rounded to FP16, f32 [blocks].
+    Shapes: x f32 [groups, n], codes u8 alike; q is the tuple of scales and minima, f32 [blocks, groups], and of their
+    super-scales rounded to FP16, f32 [blocks].
     """
     scales, minima, supers, super_minima = q
+    low, high = ends(0, top)
     for g in range(x.shape[0]):
-        block, at = g // GROUPS, g % GROUPS
+        block, at = g // scales.shape[1], g % scales.shape[1]
         scale = supers[block] * scales[block, at]
         minimum = super_minima[block] * minima[block, at]
-        if scale == _ZERO:
-            inverse, origin = fitted[2, g], fitted[3, g]
+        if scale != _ZERO:
             for i in range(x.shape[1]):
-                codes[g, i] = np.uint8(nearest_level(inverse * (x[g, i] - origin), top))
-        else:
-            for i in range(x.shape[1]):
-                codes[g, i] = np.uint8(nearest_level((x[g, i] - minimum) / scale, top))
+                codes[g, i] = np.uint8(np.int32(nearest_level((x[g, i] - minimum) / scale, low, high)))
 
 
-def _nearest(bits: int, first: float, steps: int, x: F32) -> Quantized:
-    groups, blocks = x.reshape(-1, GROUP), x.size // SUPER
-    top = np.int32((1 << bits) - 1)
-    fitted = np.empty((4, len(groups)), np.float32)
-    _search_all(groups, (top, np.float32(first), _DELTA, steps, _ZERO), fitted)
-    scales, minima = np.empty((blocks, GROUPS), np.float32), np.empty((blocks, GROUPS), np.float32)
-    supers, super_minima = np.empty(blocks, np.float32), np.empty(blocks, np.float32)
-    _round_scales(fitted[0].reshape(-1, GROUPS), supers, scales)
-    _round_scales(-fitted[1].reshape(-1, GROUPS), super_minima, minima)
-    parts = (scales, minima, halves(half_bytes(supers)), -halves(half_bytes(super_minima)))
-    codes = np.empty(groups.shape, np.uint8)
-    _recode(groups, top, fitted, parts, codes)
-    return _quantized(len(x), codes, *parts)
+def _rounded(values: F32, kind: _Type, sums: F32 | None) -> tuple[U8, F32]:
+    """Multiples u8 [blocks, groups] and super-scales f32 [blocks] of scales or negated minima, f32 [groups].
+
+    Args:
+        values: scales or negated minima.
+        kind: the type.
+        sums: sums of the importances of every group, f32 [groups], None without an importance matrix.
+    """
+    values = values.reshape(-1, SUPER // kind.group)
+    if sums is not None:
+        return by_descent(values, sums.reshape(values.shape), kind.top)
+    wholes, supers = np.empty(values.shape, np.uint8), np.empty(len(values), np.float32)
+    _round(values, np.float32(kind.top), supers, wholes)
+    return np.minimum(wholes, np.uint8(kind.largest)), supers
 
 
-def _quantized(rows: int, codes: U8, scales: F32, minima: F32, supers: F32, super_minima: F32) -> Quantized:
-    parts = (scales, minima, supers, super_minima)
-    return Quantized(codes.reshape(rows, -1), *(part.reshape(rows, -1) for part in parts))
+def _quantize(kind: _Type, x: F32, columns: F32 | None = None) -> Quantized:
+    groups = x.reshape(-1, kind.group)
+    weights = groups[:0]
+    if columns is not None:
+        weights = weigh(groups, mean_squares(x.reshape(-1, SUPER), kind.factor), columns)
+    fitted, codes = np.empty((5, len(groups)), np.float32), np.empty(groups.shape, np.uint8)
+    fit_ranges(groups, weights, kind.plain if columns is None else kind.weighted, fitted)
+    choose_codes(groups, fitted, kind.plain.top, codes)
+    sums = None if columns is None else fitted[4]
+    scales, supers = _rounded(fitted[0], kind, sums)
+    minima, super_minima = _rounded(-fitted[1], kind, sums)
+    if max(scales.max(), minima.max()) > kind.top:
+        scales, minima = kind.stored(scales, minima)
+    parts = (
+        scales.astype(np.float32), minima.astype(np.float32), halves(half_bytes(supers)),
+        -halves(half_bytes(super_minima)),
+    )  # fmt: skip
+    _recode(groups, kind.plain.top, parts, codes)
+    return Quantized(codes.reshape(x.shape), *(part.reshape(len(x), -1) for part in parts))
 
 
 @compiled
-def _pack_blocks(codes: Any, scales: Any, minima: Any, bits: Any, out: Any) -> None:
-    """Bytes of every block behind its two super-scales; the reverse of `_unpack_blocks`."""
-    at = 16 if bits == 4 else 48
-    for b in range(codes.shape[0]):
+def _pack_six_bits(scales: Any, minima: Any, out: Any) -> None:
+    """Eight scales and eight minima a block, u8 [blocks, 8], into bytes 4 to 15; the reverse of `_unpack_six_bits`."""
+    for b in range(scales.shape[0]):
         for g in range(4):
-            scale, later_scale = np.uint8(scales[b, g]), np.uint8(scales[b, g + 4])
-            minimum, later_minimum = np.uint8(minima[b, g]), np.uint8(minima[b, g + 4])
-            out[b, 4 + g] = scale | ((later_scale >> 4) << 6)
-            out[b, 8 + g] = minimum | ((later_minimum >> 4) << 6)
-            out[b, 12 + g] = (later_scale & 15) | ((later_minimum & 15) << 4)
-            for j in range(32):
-                out[b, at + 32 * g + j] = (codes[b, 64 * g + j] & 15) | ((codes[b, 64 * g + 32 + j] & 15) << 4)
-        if bits == 5:
-            for j in range(32):
-                fifth = np.uint8(0)
-                for g in range(GROUPS):
-                    fifth |= np.uint8((codes[b, 32 * g + j] >> 4) << g)
-                out[b, 16 + j] = fifth
+            scale, minimum = scales[b, g + 4], minima[b, g + 4]
+            out[b, 4 + g] = scales[b, g] | ((scale >> 4) << 6)
+            out[b, 8 + g] = minima[b, g] | ((minimum >> 4) << 6)
+            out[b, 12 + g] = (scale & 15) | ((minimum & 15) << 4)
 
 
-def _pack(bits: int, q: Quantized) -> U8:
+@compiled
+def _unpack_six_bits(raw: Any, scales: Any, minima: Any) -> None:
+    for b in range(raw.shape[0]):
+        for g in range(4):
+            scales[b, g], minima[b, g] = raw[b, 4 + g] & 63, raw[b, 8 + g] & 63
+            scales[b, g + 4] = (raw[b, 12 + g] & 15) | ((raw[b, 4 + g] >> 6) << 4)
+            minima[b, g + 4] = (raw[b, 12 + g] >> 4) | ((raw[b, 8 + g] >> 6) << 4)
+
+
+def _pack(kind: _Type, q: Quantized) -> U8:
     assert q.minima is not None and q.supers is not None and q.super_minima is not None
-    codes = q.codes.reshape(-1, SUPER)
-    out = np.empty((len(codes), 16 + 32 * bits), np.uint8)
-    _pack_blocks(codes, q.scales.reshape(-1, GROUPS), q.minima.reshape(-1, GROUPS), bits, out)
-    out[:, :2], out[:, 2:4] = half_bytes(q.supers), half_bytes(-q.super_minima)
+    codes, at = q.codes.reshape(-1, SUPER), kind.head
+    out = np.empty((len(codes), kind.encoding.block_bytes), np.uint8)
+    scales = q.scales.astype(np.uint8).reshape(len(codes), -1)
+    minima = q.minima.astype(np.uint8).reshape(len(codes), -1)
+    if kind.top == 15:
+        out[:, :16] = scales | minima << 4
+    else:
+        _pack_six_bits(scales, minima, out)
+    for plane in kind.planes:
+        pack_planes(codes, plane, out)
+    out[:, at : at + 2], out[:, at + 2 : at + 4] = half_bytes(q.supers), half_bytes(-q.super_minima)
     return out.reshape(len(q.codes), -1)
 
 
-@compiled
-def _unpack_blocks(raw: Any, bits: Any, codes: Any, scales: Any, minima: Any) -> None:
-    """Codes u8 [blocks, 256], six-bit scales and minima f32 [blocks, 8] of Q4_K (bits 4) and Q5_K (bits 5)."""
-    at = 16 if bits == 4 else 48
-    for b in range(raw.shape[0]):
-        for g in range(GROUPS):
-            if g < 4:
-                scale = raw[b, 4 + g] & 63
-                minimum = raw[b, 8 + g] & 63
-            else:
-                scale = (raw[b, 8 + g] & 15) | ((raw[b, g] >> 6) << 4)
-                minimum = (raw[b, 8 + g] >> 4) | ((raw[b, 4 + g] >> 6) << 4)
-            scales[b, g] = np.float32(scale)
-            minima[b, g] = np.float32(minimum)
-            for j in range(32):
-                nibble = (raw[b, at + 32 * (g // 2) + j] >> (4 * (g & 1))) & 15
-                if bits == 5:
-                    nibble |= ((raw[b, 16 + j] >> g) & 1) << 4
-                codes[b, 32 * g + j] = nibble
+def _read(kind: _Type, raw: U8) -> Quantized:
+    blocks, at = raw.reshape(-1, kind.encoding.block_bytes), kind.head
+    codes = np.zeros((len(blocks), SUPER), np.uint8)
+    for plane in kind.planes:
+        unpack_planes(blocks, plane, codes)
+    if kind.top == 15:
+        scales, minima = blocks[:, :16] & np.uint8(15), blocks[:, :16] >> np.uint8(4)
+    else:
+        scales, minima = np.empty((2, len(blocks), 8), np.uint8)
+        _unpack_six_bits(blocks, scales, minima)
+    parts = (
+        scales.astype(np.float32), minima.astype(np.float32), halves(blocks[:, at : at + 2]),
+        -halves(blocks[:, at + 2 : at + 4]),
+    )  # fmt: skip
+    return Quantized(codes.reshape(len(raw), -1), *(part.reshape(len(raw), -1) for part in parts))
 
 
-def _read(bits: int, raw: U8) -> Quantized:
-    blocks = raw.reshape(-1, 16 + 32 * bits)
-    codes = np.empty((len(blocks), SUPER), np.uint8)
-    scales, minima = np.empty((len(blocks), GROUPS), np.float32), np.empty((len(blocks), GROUPS), np.float32)
-    _unpack_blocks(blocks, bits, codes, scales, minima)
-    return _quantized(len(raw), codes, scales, minima, halves(blocks[:, :2]), -halves(blocks[:, 2:4]))
-
+_DELTA = np.float32(0.1)
+_TYPES = (
+    _Type(
+        ENCODINGS["q2_k"], 16, Rule(3, np.float32(-0.5), _DELTA, 15, absolute=True), 1, 15, 255, _in_nibbles,
+        ((2, 0, 32, 16),), head=80,
+    ),
+    _Type(
+        ENCODINGS["q4_k"], 32, Rule(15, np.float32(-1), _DELTA, 20), 2, 63, 63, _in_six_bits, ((4, 0, 32, 16),),
+    ),
+    _Type(
+        ENCODINGS["q5_k"], 32, Rule(31, np.float32(-0.5), _DELTA, 15), 2, 63, 63, _cut_off,
+        ((1, 4, 32, 16), (4, 0, 32, 48)),
+    ),
+)  # fmt: skip
 
 CODECS = {
-    "q4_k": Codec(partial(_read, 4), partial(_nearest, 4, -1.0, 20), partial(_pack, 4)),
-    "q5_k": Codec(partial(_read, 5), partial(_nearest, 5, -0.5, 15), partial(_pack, 5)),
+    kind.encoding.name: Codec(
+        partial(_read, kind), partial(_quantize, kind), partial(_pack, kind), partial(_quantize, kind)
+    )
+    for kind in _TYPES
 }

@@ -1,4 +1,4 @@
-"""Compiled loops between codes, one a byte, and the bytes of files: ggml's blocks of 32 and streams of bits."""
+"""Compiled loops between codes, one a byte, and the bytes of files: ggml's blocks and streams of bits."""
 
 from __future__ import annotations
 
@@ -91,3 +91,38 @@ def unpack_fifth_bits(raw: Any, at: Any, codes: Any) -> None:
     for b in range(raw.shape[0]):
         for j in range(BLOCK):
             codes[b, j] |= np.uint8(((raw[b, at + (j >> 3)] >> (j & 7)) & 1) << 4)
+
+
+@compiled
+def pack_planes(codes: Any, plane: Any, out: Any) -> None:
+    """Some bits of all codes of a block: u8 [blocks, n] -> u8 [blocks, at + n * bits / 8], as the K types have them.
+
+    `plane` is a tuple: number of bits, the lowest of them, how many codes lie between two that share a byte (the first
+    has the lowest bits of the byte), and the offset of the first byte.
+    """
+    bits, lowest, run, at = plane
+    mask, low, share = np.uint16((1 << bits) - 1), np.uint16(lowest), 8 // bits
+    for b in range(codes.shape[0]):
+        for part in range(codes.shape[1] // (run * share)):
+            source = codes[b, part * run * share : (part + 1) * run * share]
+            target = out[b, at + part * run : at + (part + 1) * run]
+            target[:] = 0
+            for k in range(share):
+                shift = np.uint16(bits * k)
+                for j in range(run):
+                    target[j] |= np.uint8(((np.uint16(source[k * run + j]) >> low) & mask) << shift)
+
+
+@compiled
+def unpack_planes(raw: Any, plane: Any, codes: Any) -> None:
+    """The reverse of `pack_planes`: adds the bits to codes."""
+    bits, lowest, run, at = plane
+    mask, low, share = np.uint16((1 << bits) - 1), np.uint16(lowest), 8 // bits
+    for b in range(codes.shape[0]):
+        for part in range(codes.shape[1] // (run * share)):
+            source = raw[b, at + part * run : at + (part + 1) * run]
+            target = codes[b, part * run * share : (part + 1) * run * share]
+            for k in range(share):
+                shift = np.uint16(bits * k)
+                for j in range(run):
+                    target[k * run + j] |= np.uint8(((np.uint16(source[j]) >> shift) & mask) << low)

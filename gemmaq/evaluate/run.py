@@ -30,9 +30,15 @@ def check_model(model: Checkpoint, reference: Checkpoint, context: int) -> None:
     """Check that a model can be compared with a reference.
 
     Raises:
-        InputError: The two differ in vocabulary or architecture.
+        InputError: The two differ in vocabulary or architecture, or predict no tokens.
         UsageError: The context of the model is shorter than a chunk.
     """
+    if model.family.embeds:
+        raise InputError(
+            f"is an {model.family.title}: it makes vectors of texts and predicts no tokens, which evaluate compares",
+            "compare the vectors of your own texts",
+            path=model.location,
+        )
     longest = model.config.max_position_embeddings
     if context > longest:
         raise UsageError(f"--context {context}: that of {model.location} ends at {longest}", f"--context {longest}")
@@ -87,12 +93,12 @@ def evaluate(
 def last_hidden_states(decoder: Decoder, chunks: Chunks, progress: ProgressCallback) -> F32:
     """Hidden states of the scored positions after the final norm, f32 [scored, hidden]."""
     task = decoder.checkpoint.location
-    hidden = decoder.embed(chunks.tokens)
+    batches = decoder.embed(chunks.tokens)
     for index in range(decoder.layers):
         progress(Progress(task, index, decoder.layers, "layers"))
-        decoder.through(decoder.layer(index), index, hidden)
+        decoder.through(decoder.layer(index), index, batches)
     progress(Progress(task, decoder.layers, decoder.layers, "layers"))
-    normed = decoder.device.map(lambda part: decoder.normed(part[:, chunks.first : -1]).cpu().numpy(), hidden)
+    normed = decoder.device.map(lambda batch: decoder.normed(batch.hidden[:, chunks.first : -1]).cpu().numpy(), batches)
     return np.concatenate(normed).reshape(chunks.scored, -1)
 
 

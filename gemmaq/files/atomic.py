@@ -6,7 +6,7 @@ import errno
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -34,8 +34,9 @@ def check_output(folder: Path, size: int, *, inputs: Iterable[Path], force: bool
         if not force:
             raise OutputError("exists", "choose another -o, or replace it with --force", path=folder)
         _check_replaceable(folder)
-    if any(folder.resolve() in path.resolve().parents for path in inputs):
-        raise OutputError("holds the source itself", "choose another -o", path=folder)
+    name = next((path.name for path in inputs if folder.resolve() in path.resolve().parents), None)
+    if name is not None:
+        raise OutputError(f"holds {name}, which is read", "choose another -o", path=folder)
     parent, free = free_space(folder)
     if size > free:
         raise OutputError(f"has {free:,} bytes free, {size:,} are needed", path=parent)
@@ -77,6 +78,30 @@ def write_file(path: Path, data: bytes, force: bool) -> None:
     finally:
         with suppress(OSError):
             part.unlink(missing_ok=True)
+
+
+def write_files(folder: Path, contents: Mapping[str, bytes]) -> None:
+    """Replace files of a folder: all are written completely before the first takes its name.
+
+    Raises:
+        OutputError: One cannot be written.
+    """
+    parts = {name: folder / f".{name}.{os.getpid()}.partial" for name in contents}
+    try:
+        for name, part in parts.items():
+            with part.open("wb") as file:
+                file.write(contents[name])
+                file.flush()
+                os.fsync(file.fileno())
+        for name, part in parts.items():
+            part.replace(folder / name)
+        _sync_folder(folder)
+    except OSError as error:
+        raise _output_error(error, folder) from error
+    finally:
+        for part in parts.values():
+            with suppress(OSError):
+                part.unlink(missing_ok=True)
 
 
 @contextmanager

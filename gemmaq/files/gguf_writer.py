@@ -69,14 +69,16 @@ class Keys:
         self.data += struct.pack("<IQ", kind, len(values)) + values.tobytes()
 
     def scalar(self, key: str, value: Any) -> None:
-        """Add a value by its type: str, bool, list of bool, tuple of float, float, else an unsigned integer."""
+        """Add a value by its type: str, bool, float, list of bool or int, tuple of float, else an unsigned integer."""
         match value:
             case str():
                 self.text(key, value)
             case bool():
                 self.flag(key, value)
-            case list():
+            case [bool(), *_]:
                 self.array(key, np.array(value, np.bool_), BOOL)
+            case list():
+                self.array(key, np.array(value, "<i4"), I32)
             case tuple():
                 self.array(key, np.array(value, "<f4"), F32)
             case float():

@@ -19,6 +19,9 @@ NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
 SPACE = "\u2581"
 """Character in place of a space in pieces."""
 
+BYTES = tuple(f"<0x{value:02X}>" for value in range(256))
+"""Texts of the pieces that stand for bytes."""
+
 Pieces = tuple[list[str], NDArray[np.float32], NDArray[np.int32]]
 """Texts in the order of their ids, their scores and their types."""
 

@@ -55,6 +55,23 @@ def read_json(path: Path, default: dict[str, Any] | None = None) -> dict[str, An
     return value
 
 
+def read_list(path: Path) -> list[dict[str, Any]]:
+    """The objects in the list of a JSON file; empty if the file is missing.
+
+    Raises:
+        InputError: It is not JSON, or no list of objects.
+    """
+    if not path.exists():
+        return []
+    try:
+        value = json.loads(read_text(path))
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"is not valid JSON: {error}", path=path) from error
+    if not isinstance(value, list) or not all(isinstance(entry, dict) for entry in value):
+        raise InputError("does not hold a list of JSON objects", path=path)
+    return value
+
+
 def read_card(path: Path) -> dict[str, Any]:
     """The YAML front matter of a model card; empty if there is none or it is not YAML.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]
 from gemmaq import __version__
 from gemmaq.errors import AuthError
 from gemmaq.hub import Listing, Ref, RemoteFile, check_name
-from gemmaq.hub.errors import has_token, not_a_hub
+from gemmaq.hub.errors import endpoint, has_token, not_a_hub
 from gemmaq.hub.retry import retried
 
 _LARGE = 1 << 22
@@ -154,38 +155,83 @@ def read(listing: Listing, file: RemoteFile, *, start: int, end: int) -> bytes:
     return retried(listing.ref, attempt, file.path)
 
 
-def commit(
-    ref: Ref, sources: Mapping[str, Path | bytes], message: str, *, private: bool, bars: bool
-) -> tuple[str, str]:
-    """Add files to a repository in one commit. The repository and the branch are created if they are missing.
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Files to add to a repository in one commit.
+
+    Attributes:
+        sources: Path in the repository -> local file or content.
+        message: Message of the commit.
+        parent: Commit that it has to follow.
+        create_pr: Whether to open a pull request instead of writing to the branch.
+    """
+
+    sources: Mapping[str, Path | bytes]
+    message: str
+    parent: str
+    create_pr: bool = False
+
+
+def create(ref: Ref, *, private: bool, create_pr: bool = False) -> None:
+    """Create a repository and a branch, where they are missing.
 
     Args:
         ref: Repository and branch.
-        sources: Path in the repository -> local file or content.
-        message: Message of the commit.
         private: Whether to create the repository as a private one.
-        bars: Whether the client may show its progress on stderr.
-
-    Returns:
-        The commit, and the address of its page.
+        create_pr: Whether nothing is created, since a change to it is only proposed.
 
     Raises:
         AuthError: There is no token, or it may not write to the repository.
-        GemmaqError: The upload failed, see `errors.translate`.
+        GemmaqError: The Hub cannot be asked, see `errors.translate`.
     """
     if not has_token():
         raise AuthError(f"{ref.repo} cannot be written without a token", "`hf auth login`, or set HF_TOKEN")
-    if not bars:
-        disable_progress_bars()
+    if create_pr:
+        return
     api = huggingface_hub.HfApi(library_name="gemmaq", library_version=__version__)
     retried(ref, lambda: api.create_repo(ref.repo, private=private or None, exist_ok=True))
     if ref.revision is not None:
         retried(ref, lambda: api.create_branch(ref.repo, branch=str(ref.revision), exist_ok=True))
+
+
+def commit(ref: Ref, change: Change, *, bars: bool) -> tuple[str, str]:
+    """Add files to a repository in one commit.
+
+    Args:
+        ref: Repository and branch.
+        change: The files.
+        bars: Whether the client may show its progress on stderr.
+
+    Returns:
+        The commit, and the address of its page or of the pull request.
+
+    Raises:
+        AuthError: The token may not write to the repository.
+        MovedError: Another commit came first.
+        GemmaqError: The upload failed, see `errors.translate`.
+    """
+    if not bars:
+        disable_progress_bars()
+    api = huggingface_hub.HfApi(library_name="gemmaq", library_version=__version__)
     operations = [
         huggingface_hub.CommitOperationAdd(path, str(source) if isinstance(source, Path) else source)
-        for path, source in sources.items()
+        for path, source in change.sources.items()
     ]
-    info: Any = retried(
-        ref, lambda: api.create_commit(ref.repo, operations, commit_message=message, revision=ref.revision)
-    )
-    return str(info.oid), str(info.commit_url)
+
+    def attempt() -> Any:
+        return api.create_commit(
+            ref.repo,
+            operations,
+            commit_message=change.message,
+            revision=ref.revision,
+            parent_commit=change.parent,
+            create_pr=change.create_pr,
+        )
+
+    info: Any = retried(ref, attempt)
+    return str(info.oid), str(info.pr_url if change.create_pr else info.commit_url)
+
+
+def page(ref: Ref, commit: str) -> str:
+    """Address of the page of a commit."""
+    return f"{endpoint()}/{ref.repo}/commit/{commit}"

@@ -15,6 +15,10 @@ from gemmaq.errors import AuthError, GemmaqError, NetworkError, NotFoundError, O
 from gemmaq.hub import Ref
 
 
+class MovedError(NetworkError):
+    """Another commit came first, so that this one has another parent than it was made for."""
+
+
 def endpoint() -> str:
     """Address of the Hub, without a slash at its end and without a password in it."""
     return re.sub(r"//[^/@]*@", "//", str(constants.ENDPOINT))
@@ -99,13 +103,15 @@ def _refused(error: Any, ref: Ref, path: str | None) -> GemmaqError:
         return AuthError(f"{ref.repo} needs a token ({status})", "`hf auth login`, or set HF_TOKEN")
     if status == 404:
         return NetworkError(f"{path or ref} not found on {_host()} (404)", "check the name, HF_ENDPOINT and the proxy")
+    if status == 412:
+        return MovedError(f"{ref} has changed in the meantime", "try again")
     what = "asks to slow down (429)" if status == 429 else f"answers {status}"
     return NetworkError(f"{_host()} {what} for {path or ref}", "try again later")
 
 
 def _offline(error: Any, ref: Ref, path: str | None) -> GemmaqError:
     return NetworkError(
-        "is not cached, and gemmaq is offline", "leave out --offline, or unset HF_HUB_OFFLINE", path=ref
+        "is not cached, and gemmaq is offline", "unset HF_HUB_OFFLINE, and leave out --offline", path=ref
     )
 
 

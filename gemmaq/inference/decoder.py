@@ -1,28 +1,36 @@
-"""Run a checkpoint layer by layer: memory holds one decoder layer and the activations, whatever the model's size."""
+"""Run a checkpoint layer by layer: memory holds one decoder layer and the activations, whatever the model's size.
+
+What layers need besides the hidden state is the family's: inputs that only depend on the token, and keys and values of
+earlier layers.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gemmaq.checkpoint import Checkpoint, Tensor
+from gemmaq.checkpoint import Checkpoint, Tensor, spans_of
 from gemmaq.checkpoint.rows import weights
 from gemmaq.errors import InputError
 from gemmaq.files.span import Reader
+from gemmaq.inference.batch import Batch
 from gemmaq.inference.device import Device, aligned, silence_transformers
 
 if TYPE_CHECKING:
     import torch
+    from numpy.typing import NDArray
 
     from gemmaq.encodings import F32
     from gemmaq.inference.documents import Tokens
 
 _SLAB = 1 << 22
 """Weights that are decoded at a time."""
+_TOKENS = 64
+"""Tokens whose layer inputs are computed at a time, always as many: the order of sums may depend on the number."""
 
 
 @dataclass(frozen=True)
@@ -46,28 +54,66 @@ class Decoder:
         """Number of decoder layers."""
         return self.checkpoint.config.num_hidden_layers
 
-    def embed(self, tokens: Tokens) -> list[torch.Tensor]:
-        """Input of the first layer for sequences of tokens, i64 [sequences, length].
+    @property
+    def outside(self) -> list[Tensor]:
+        """Tensors outside the layers that layers get further inputs from; none in a model without such inputs."""
+        names = self.checkpoint.family.names
+        if not self.checkpoint.config.layer_embedding:
+            return []
+        others = (names.EMBEDDING, names.HEAD, names.FINAL_NORM)
+        return [t for name, t in self.checkpoint.tensors.items() if t.place.layer is None and name not in others]
 
-        Returns:
-            Batches, f32 [batch, length, hidden].
+    def embed(self, tokens: Tokens) -> list[Batch]:
+        """Input of the first layer for sequences of tokens, i64 [sequences, length].
 
         Raises:
             InputError: A token is not in the vocabulary.
         """
         import torch
 
-        tensor = self.checkpoint.embedding
+        tensor, family = self.checkpoint.embedding, self.checkpoint.family
         distinct, places = np.unique(tokens, return_inverse=True)
         if distinct[0] < 0 or distinct[-1] >= tensor.rows:
             raise InputError(f"token {distinct[-1]} is not in the model's vocabulary of {tensor.rows}")
-        rows = np.concatenate([weights(tensor, int(at), 1, self.reader) for at in distinct])
+        rows = self.rows(tensor, distinct)
         with np.errstate(over="ignore"):  # an error where the activations are checked
-            rows *= np.float32(self.checkpoint.family.modules.embedding_scale(self.checkpoint.config))
-        places = places.reshape(tokens.shape)
-        step = self.device.batch
-        batches = (torch.from_numpy(rows[places[at : at + step]]) for at in range(0, len(tokens), step))
-        return [batch.clone().to(self.device.torch_device) for batch in batches]
+            rows *= np.float32(family.modules.embedding_scale(self.checkpoint.config))
+        inputs = self._layer_inputs(distinct, rows)
+        places, device = places.reshape(tokens.shape), self.device.torch_device
+        parts = [places[at : at + self.device.batch] for at in range(0, len(tokens), self.device.batch)]
+        return [
+            Batch(torch.from_numpy(rows[part]).clone().to(device), torch.from_numpy(part).to(device), inputs)
+            for part in parts
+        ]
+
+    def rows(self, tensor: Tensor, ids: NDArray[np.int64]) -> F32:
+        """Rows of a table for tokens, f32 [tokens, columns]."""
+        return np.concatenate([weights(tensor, int(at), 1, self.reader) for at in ids])
+
+    def _layer_inputs(self, ids: NDArray[np.int64], embedded: F32) -> torch.Tensor | None:
+        """What layers take besides the hidden state, for tokens and their rows of the embedding.
+
+        Returns:
+            f32 [tokens, layers, width], None for a model whose layers take nothing else.
+        """
+        import torch
+
+        if not self.outside:
+            return None
+        config, device = self.checkpoint.config, self.device.torch_device
+        tables = [tensor for tensor in self.outside if tensor.place.role.is_table]
+        whole = {t.name: self.read_to_device(t) for t in self.outside if t not in tables}
+        result = torch.empty(len(ids), config.num_hidden_layers, config.layer_embedding, device=device)
+
+        def run(first: int) -> None:
+            part = np.resize(np.arange(first, min(first + _TOKENS, len(ids))), _TOKENS)
+            rows = {table.name: torch.from_numpy(self.rows(table, ids[part])).to(device) for table in tables}
+            states = aligned(_TOKENS, embedded.shape[1]).copy_(torch.from_numpy(embedded[part])).to(device)
+            made = self.checkpoint.family.modules.layer_inputs(config, states, rows | whole)
+            result[first : first + _TOKENS] = made[: len(ids) - first]
+
+        self.device.map(run, range(0, len(ids), _TOKENS))
+        return result
 
     def layer(self, index: int) -> torch.nn.Module:
         """Load a decoder layer in f32 on the device."""
@@ -76,7 +122,7 @@ class Decoder:
         with torch.device("meta"):
             module: torch.nn.Module = self.checkpoint.family.modules.decoder_layer(self.config, index)
         state = {
-            f"{part}.weight": torch.from_numpy(self.read(tensor)).to(self.device.torch_device)
+            part + ("" if tensor.name.endswith(part) else ".weight"): self.read_to_device(tensor)
             for part, tensor in self.checkpoint.layer(index).items()
         }
         module.load_state_dict(state, assign=True)
@@ -99,33 +145,45 @@ class Decoder:
             whole += np.float32(tensor.shift)
         return whole.reshape(tensor.shape)
 
-    def forward(self, module: torch.nn.Module, index: int, hidden: torch.Tensor) -> torch.Tensor:
-        """Output of a layer for its input, both f32 [batch, length, hidden]; sequences have no padding."""
+    def read_to_device(self, tensor: Tensor) -> torch.Tensor:
+        """Read a tensor onto the device; see `read`."""
         import torch
 
-        modules = self.checkpoint.family.modules
+        return torch.from_numpy(self.read(tensor)).to(self.device.torch_device)
+
+    def forward(self, module: torch.nn.Module, index: int, batch: Batch) -> torch.Tensor:
+        """Output of a layer, f32 [batch, length, hidden]; what it keeps for later layers goes to `batch`."""
+        import torch
+
+        modules, hidden = self.checkpoint.family.modules, batch.hidden
         kind = modules.attention_kinds(self.config)[index]
         positions = torch.arange(hidden.shape[1], device=hidden.device).unsqueeze(0)
         rotary = modules.rotary_embedding(self.config).to(hidden.device)
-        out = module(
+        out: torch.Tensor
+        out, batch.shared = modules.run(
+            module,
             hidden,
-            position_embeddings=rotary(hidden, positions, kind),
-            attention_mask=modules.attention_mask(self.config, kind, hidden, positions),
-            position_ids=positions,
+            batch.layer_input(index),
+            batch.shared,
+            {
+                "position_embeddings": rotary(hidden, positions, kind),
+                "attention_mask": modules.attention_mask(self.config, kind, hidden, positions),
+                "position_ids": positions,
+            },
         )
-        return out if isinstance(out, torch.Tensor) else out[0]
+        return out
 
-    def through(self, module: torch.nn.Module, index: int, hidden: list[torch.Tensor]) -> None:
+    def through(self, module: torch.nn.Module, index: int, batches: Sequence[Batch]) -> None:
         """Replace the input of a layer by its output, batch by batch.
 
         Raises:
             InputError: The output is not finite.
         """
 
-        def run(at: int) -> None:
-            hidden[at] = self.checked(index, self.forward(module, index, hidden[at]))
+        def run(batch: Batch) -> None:
+            batch.hidden = self.checked(index, self.forward(module, index, batch))
 
-        self.device.map(run, range(len(hidden)))
+        self.device.map(run, batches)
 
     def checked(self, index: int, hidden: torch.Tensor) -> torch.Tensor:
         """Check that the output of a layer is finite, and return it.
@@ -143,10 +201,8 @@ class Decoder:
 
     def normed(self, hidden: torch.Tensor) -> torch.Tensor:
         """Input of the head: the last layer's output behind the final norm."""
-        import torch
-
         checkpoint = self.checkpoint
-        weight = torch.from_numpy(self.read(checkpoint.final_norm)).to(hidden.device)
+        weight = self.read_to_device(checkpoint.final_norm).to(hidden.device)
         normed: torch.Tensor = checkpoint.family.modules.rms_norm(hidden, weight, checkpoint.config.rms_norm_eps)
         return normed
 
@@ -157,9 +213,15 @@ def decoder(checkpoint: Checkpoint, device: Device) -> Iterator[Decoder]:
 
     Raises:
         NotFoundError: A weight file is missing.
-        InputError: A weight file cannot be read.
+        InputError: A weight file cannot be read, or the model does not run alone.
     """
+    if checkpoint.family.drafts:
+        raise InputError(
+            f"is a {checkpoint.family.title}: it runs beside its target alone",
+            "name the target",
+            path=checkpoint.location,
+        )
     silence_transformers()
     with Reader() as reader:
-        reader.open([part.span for tensor in checkpoint.tensors.values() for part in tensor.parts])
+        reader.open(spans_of(checkpoint.tensors.values()))
         yield Decoder(checkpoint, device, checkpoint.family.modules.hf_config(checkpoint.config), reader)

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gemmaq.checkpoint import Checkpoint
-from gemmaq.checkpoint.tokenizer import Tokenizer, to_files
+from gemmaq.checkpoint.tokenizer import Tokenizer
+from gemmaq.checkpoint.tokenizer_files import to_files
 from gemmaq.errors import InputError
 from gemmaq.inference.documents import Document, Text, windows
 

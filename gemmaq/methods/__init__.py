@@ -7,7 +7,7 @@ and the Hessian of their inputs, so its loops are in `calibration/`, which runs 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from importlib import import_module
 from typing import TYPE_CHECKING
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from gemmaq.encodings import F32, Values
 
 AUTO = "auto"
-"""Lattice for tensors that lie on a grid, nearest for all others: settled, tensor by tensor, when the plan is made."""
+"""Lattice for tensors that lie wholly or partly on a grid, nearest for others: settled when the plan is made."""
 
 
 class Needs(Enum):
@@ -73,7 +73,7 @@ METHODS: dict[str, Method] = {
         Method(
             "nearest",
             "round to the nearest value, as llama-quantize and mlx do",
-            lambda encoding: encoding.kind is not Kind.OPAQUE,
+            lambda encoding: encoding.kind is not Kind.OPAQUE and encoding.plain,
             module="gemmaq.methods.nearest",
         ),
         Method(
@@ -88,14 +88,14 @@ METHODS: dict[str, Method] = {
         Method(
             "importance",
             "weigh errors with an importance matrix, as llama-quantize does",
-            lambda encoding: encoding.has_free_scales,
+            lambda encoding: encoding.weighs_errors,
             needs=Needs.IMPORTANCE,
             module="gemmaq.methods.importance",
         ),
         Method(
             "gptq",
             "let later columns make good the rounding errors of earlier ones",
-            lambda encoding: encoding.has_free_scales and encoding.kind is not Kind.CODEBOOK,
+            lambda encoding: encoding.has_free_scales or (encoding.kind is Kind.SUPER and encoding.weighted),
             needs=Needs.HESSIAN,
         ),
     )
@@ -108,7 +108,7 @@ class Importance:
     """How much the errors of each column's weights count; equal only to itself, so that it can be hashed.
 
     Attributes:
-        columns: mean squared input of every column, f32 [columns].
+        columns: mean squared input of every column, f32 [columns]; f32 [matrices, columns] for a stack of matrices.
     """
 
     columns: F32
@@ -127,6 +127,12 @@ class Choice:
     method: str
     portable: bool = False
     importance: Importance | None = None
+
+    def of_matrix(self, index: int) -> Choice:
+        """The choice for one matrix of a stack, or for the only one."""
+        if self.importance is None or self.importance.columns.ndim == 1:
+            return self
+        return replace(self, importance=Importance(self.importance.columns[index]))
 
 
 Quantize = Callable[["F32", Encoding, Choice], "Values"]

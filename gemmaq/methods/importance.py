@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gemmaq.encodings import Encoding, Kind, Quantized, codec
+from gemmaq.encodings import Encoding, Kind, Quantized, codec, listed
 from gemmaq.errors import InputError
 from gemmaq.methods import METHODS, nearest
 
@@ -41,60 +41,47 @@ def quantize(x: F32, encoding: Encoding, choice: Choice) -> Values:
     if not method.writes(encoding):
         raise InputError(
             f"method importance cannot write {encoding.label}",
-            f"it writes {', '.join(method.encodings)}; --method nearest writes {encoding.name}",
+            f"it writes {', '.join(listed(method.encodings))}; --method nearest writes {encoding.name}",
         )
     columns = choice.importance.columns
     if len(columns) != x.shape[1]:
         raise InputError(f"the importance of {len(columns)} columns does not fit rows of {x.shape[1]} weights")
-    groups = x.reshape(-1, encoding.block)
-    if encoding.kind is Kind.CODEBOOK:
-        from gemmaq.encodings import codebook_search
-
-        values = codebook_search.quantize(encoding, x, columns)
-        return nearest.ported(x, values, encoding) if choice.portable else values
-    weights = np.ascontiguousarray(columns, np.float32).reshape(-1, encoding.block)
-    if encoding.scales == "bf16":
-        fitted = _fit_mlx(groups, weights, _mean_squares(x), encoding)
-    elif encoding.kind is Kind.MINIMA:
-        fitted = _fit_affine(groups, weights, _mean_squares(x), encoding)
-    else:
-        fitted = _fit_signed(groups, weights, _mean_squares(x), encoding)
+    columns, weighted = np.ascontiguousarray(columns, np.float32), codec(encoding).weighted
+    if weighted is not None:
+        values = weighted(x, columns)
+        return nearest.ported(x, values, encoding) if choice.portable and encoding.holds_portable else values
+    fitted = _fit(x, columns, encoding)
     if choice.portable and encoding.holds_portable:
-        fitted = _ported(groups, fitted, encoding)
+        fitted = _ported(x.reshape(-1, encoding.block), fitted, encoding)
     minima = None if fitted.minima is None else fitted.minima.reshape(len(x), -1)
     return Quantized(fitted.codes.reshape(x.shape), fitted.scales.reshape(len(x), -1), minima)
 
 
-def _mean_squares(x: F32) -> F32:
-    from gemmaq.methods.importance_kernels import mean_squares
+def _fit(x: F32, columns: F32, encoding: Encoding) -> Quantized:
+    """Codes u8 [groups, n], and scales and minima f32 [groups], of a LINEAR type or one with minima.
 
-    out = np.empty(len(x), np.float32)
-    mean_squares(x, out)
-    return out
+    Those of ggml have minima of at most 0.
+    """
+    from gemmaq.encodings.range_search import Rule, choose_codes, fit_ranges
+    from gemmaq.encodings.scale_search import signed
+    from gemmaq.encodings.weighing import mean_squares, weigh
 
-
-def _fit_signed(groups: F32, weights: F32, squares: F32, encoding: Encoding) -> Quantized:
-    """Codes u8 [groups, n] and scales f32 [groups] of a LINEAR type."""
-    from gemmaq.methods.importance_kernels import fit_signed
-
-    codes, scales = np.empty(groups.shape, np.uint8), np.empty(len(groups), np.float32)
-    fit_signed(groups, weights, squares, np.float32(encoding.zero), codes, scales)
-    return Quantized(codes, scales)
-
-
-def _fit_affine(groups: F32, weights: F32, squares: F32, encoding: Encoding) -> Quantized:
-    """Codes u8 [groups, n], scales and minima f32 [groups] of a type of ggml with minima, which are at most 0."""
-    from gemmaq.methods.importance_kernels import fit_affine
-
-    codes, scales = np.empty(groups.shape, np.uint8), np.empty(len(groups), np.float32)
-    minima = np.empty_like(scales)
-    fit_affine(groups, weights, squares, _rule(encoding, 0), codes, scales, minima)
-    return Quantized(codes, scales, minima)
-
-
-def _rule(encoding: Encoding, ceiling: float) -> tuple[np.int32, np.float32, np.float32, int, np.float32]:
-    """Candidates for `search_ranges`, with minima of at most `ceiling`."""
-    return np.int32((1 << encoding.bits) - 1), _FIRST, _DELTA, _STEPS, np.float32(ceiling)
+    groups = x.reshape(-1, encoding.block)
+    weights = weigh(groups, mean_squares(x), columns)
+    if encoding.kind is Kind.LINEAR:
+        assert encoding.zero is not None
+        codes, fitted = signed(groups, weights, encoding.zero)
+        return Quantized(codes, fitted[0])
+    rule = Rule(
+        (1 << encoding.bits) - 1, _FIRST, _DELTA, _STEPS, np.float32(np.inf if encoding.scales == "bf16" else 0)
+    )
+    fitted = np.empty((5, len(groups)), np.float32)
+    fit_ranges(groups, weights, rule, fitted)
+    if encoding.scales == "bf16":
+        return _settled(groups, weights, fitted, encoding)
+    codes = np.empty(groups.shape, np.uint8)
+    choose_codes(groups, fitted, rule.top, codes)
+    return Quantized(codes, fitted[0], fitted[1])
 
 
 def _ported(groups: F32, fitted: Quantized, encoding: Encoding) -> Quantized:
@@ -111,16 +98,14 @@ def _ported(groups: F32, fitted: Quantized, encoding: Encoding) -> Quantized:
     return Quantized(codes, scales, minima)
 
 
-def _fit_mlx(groups: F32, weights: F32, squares: F32, encoding: Encoding) -> Quantized:
+def _settled(groups: F32, weights: F32, fitted: F32, encoding: Encoding) -> Quantized:
     """Codes, scales and minima of a type of MLX: by the search or by MLX's rule, whichever errs less in BF16."""
-    from gemmaq.methods.importance_kernels import fit_affine, settle
+    from gemmaq.methods.importance_kernels import settle
 
     nearest_affine = codec(encoding).nearest
     assert nearest_affine is not None
     usual: Quantized = nearest_affine(groups)
     assert usual.minima is not None
-    codes, fitted = usual.codes, np.empty((2, len(groups)), np.float32)
-    fit_affine(groups, weights, squares, _rule(encoding, np.inf), codes, *fitted)
     best = np.stack([usual.scales.reshape(-1), usual.minima.reshape(-1)])
-    settle(groups, weights, squares, np.float32((1 << encoding.bits) - 1), fitted, best, codes)
-    return Quantized(codes, *best)
+    settle(groups, weights, np.float32((1 << encoding.bits) - 1), fitted, best, usual.codes)
+    return Quantized(usual.codes, *best)

@@ -26,10 +26,13 @@ def quantize(x: F32, encoding: Encoding, choice: Choice) -> Values:
         choice: whether scales have to be portable.
 
     Raises:
-        InputError: the encoding can only be read.
+        InputError: the encoding can only be read, or has no rule without an importance matrix.
     """
-    nearest = codec(encoding).nearest
+    loops = codec(encoding)
+    nearest = loops.nearest if choice.portable or loops.divided is None else loops.divided
     if nearest is None:
+        if encoding.weighted:
+            raise InputError(f"{encoding.label} needs an importance matrix", "add --method importance")
         raise InputError(f"{encoding.label} can only be read")
     values = nearest(x)
     if choice.portable and isinstance(values, Quantized) and encoding.holds_portable:
@@ -43,7 +46,8 @@ def ported(x: F32, values: Quantized, encoding: Encoding) -> Quantized:
     from gemmaq.encodings.rounding import portable
 
     scales = portable(values.scales)
-    blocks, codes = x.reshape(-1, encoding.block), values.codes.reshape(-1, encoding.block)
+    group = encoding.group(x.shape[1])
+    blocks, codes = x.reshape(-1, group), values.codes.reshape(-1, group)
     if values.minima is not None:
         minima = portable(values.minima)
         top = np.float32((1 << encoding.bits) - 1)

@@ -5,6 +5,24 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+OF_TARGET = -1
+"""`Layer.kv_from` of a drafter: its layers attend to keys and values of the model that it proposes tokens for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Experts:
+    """Experts of a layer: feed-forward parts of which a router chooses a few for every token.
+
+    Attributes:
+        count: Number of experts.
+        active: Experts that a token goes through.
+        ffn: Width of an expert.
+    """
+
+    count: int
+    active: int
+    ffn: int
+
 
 @dataclass(frozen=True, slots=True)
 class Layer:
@@ -16,6 +34,11 @@ class Layer:
         head_dim: Numbers of a head.
         ffn: Width of the feed-forward part (`intermediate_size`).
         window: Tokens that attention looks back (sliding window), None for the whole context.
+        kv_from: Index of the earlier layer whose keys and values it attends to, OF_TARGET for a layer of another
+            model, None for its own: only a layer with its own has a KV cache.
+        k_is_v: Whether the projection of keys also gives the values; the cache holds both all the same.
+        experts: Experts beside the feed-forward part, None for none.
+        sparse: Whether only the largest outputs of the gate are kept.
     """
 
     heads: int
@@ -23,6 +46,10 @@ class Layer:
     head_dim: int
     ffn: int
     window: int | None
+    kv_from: int | None = None
+    k_is_v: bool = False
+    experts: Experts | None = None
+    sparse: bool = False
 
     @property
     def is_local(self) -> bool:
@@ -100,6 +127,18 @@ class TextConfig(Protocol):
     @property
     def layers(self) -> tuple[Layer, ...]:
         """Dimensions of every decoder layer."""
+
+    @property
+    def layer_embedding(self) -> int:
+        """Numbers of a token's embedding for each decoder layer, 0 for a model without such embeddings."""
+
+    @property
+    def streams(self) -> int:
+        """Copies of the residual stream that the layers predict and correct (AltUp), 1 for the usual single one."""
+
+    @property
+    def normed_values(self) -> bool:
+        """Whether values are normed before attention, as keys are."""
 
     @property
     def rope(self) -> Rope:

@@ -3,35 +3,55 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from gemmaq.errors import InputError, UsageError
-from gemmaq.models import gemma3
+from gemmaq.models import embeddinggemma, gemma3, gemma3n, gemma4, gemma4_drafter, unsupported
 from gemmaq.models.config import TextConfig
-from gemmaq.models.family import Family
+from gemmaq.models.family import Family, architecture
+from gemmaq.models.roles import Role
 from gemmaq.models.size import Size
+from gemmaq.models.slices import Slice
 
-FAMILIES: tuple[Family, ...] = (gemma3.FAMILY,)
-"""All families. A new one is a folder of `models/` and an entry here."""
+FAMILIES: tuple[Family, ...] = (
+    gemma3.FAMILY, gemma4.FAMILY, gemma3n.FAMILY, embeddinggemma.FAMILY, gemma4_drafter.FAMILY,
+)  # fmt: skip
+"""All families; of two that have sizes of one label, the first is meant by the label alone.
+
+A new one is a folder of `models/` and an entry here.
+"""
+TODAY = gemma4.FAMILY
+"""The family that people run today: its sizes are shown where none are named."""
 
 
 def sizes() -> tuple[Size, ...]:
-    """The published sizes of all families."""
-    return tuple(size for family in FAMILIES for size in family.sizes)
+    """The published sizes of all families whose models continue texts."""
+    return tuple(size for family in FAMILIES if not (family.embeds or family.drafts) for size in family.sizes)
+
+
+def drafters() -> tuple[Size, ...]:
+    """The published drafters of all families."""
+    return tuple(size for family in FAMILIES if family.drafts for size in family.sizes)
+
+
+def namesakes(size: Size) -> tuple[Size, ...]:
+    """Sizes of other families with the same label."""
+    return tuple(other for other in sizes() if other.label == size.label and other.family != size.family)
 
 
 def of_config(document: Mapping[str, Any]) -> Family:
-    """The family of a config.json, by its architecture or model type.
+    """The family of a config.json, by its architecture or model type; of several, the one with the most marks.
 
     Raises:
-        InputError: No family reads it.
+        InputError: No family reads it; an UnsupportedModelError if it is known by name.
     """
-    listed = document.get("architectures")
-    name = listed[0] if isinstance(listed, list) and listed else document.get("model_type")
-    for family in FAMILIES:
-        if name in family.architectures:
-            return family
+    reading = [family for family in FAMILIES if family.reads(document)]
+    if reading:
+        return max(reading, key=lambda family: len(family.marks))
+    name = architecture(document)
+    unsupported.refuse(name)
     raise InputError(f"architecture {name or 'unknown'} is not supported", f"supported: {_supported()}")
 
 
@@ -39,14 +59,15 @@ def of_gguf(keys: Mapping[str, Any]) -> Family:
     """The family of a GGUF file, by its key general.architecture.
 
     Raises:
-        InputError: No family reads it.
+        InputError: No family reads it; an UnsupportedModelError if it is known by name.
     """
-    architecture = keys.get("general.architecture")
+    name = keys.get("general.architecture")
     for family in FAMILIES:
-        if architecture == family.gguf.ARCHITECTURE:
+        if name == family.gguf.ARCHITECTURE:
             return family
-    known = ", ".join(f"{family.gguf.ARCHITECTURE} ({family.title} text models)" for family in FAMILIES)
-    raise InputError(f"GGUF architecture {architecture!r} is not supported", f"supported: {known}")
+    unsupported.refuse(name)
+    known = ", ".join(f"{family.gguf.ARCHITECTURE} ({family.title})" for family in FAMILIES)
+    raise InputError(f"GGUF architecture {name!r} is not supported", f"supported: {known}")
 
 
 def _supported() -> str:
@@ -56,9 +77,32 @@ def _supported() -> str:
     )
 
 
+def slices(name: str, shape: tuple[int, ...], *, per_expert: bool | None) -> tuple[Slice, ...]:
+    """The tensors that a folder stores for a stack of matrices, of whichever family has it, under their names there.
+
+    Args:
+        name: Name of the stack in a folder.
+        shape: Its shape.
+        per_expert: Whether every expert has matrices of its own; None where stacks of experts are stored whole.
+
+    Returns:
+        The slices; empty for a tensor that is stored whole.
+    """
+    for family in FAMILIES:
+        canonical = family.names.canonical(name)
+        found = family.names.slices(canonical, shape, per_expert=bool(per_expert)) if canonical else ()
+        if canonical and found:
+            if per_expert is None and family.names.place(canonical).role is Role.EXPERTS:
+                return ()
+            prefix = name.removesuffix(canonical.removeprefix("model."))
+            return tuple(replace(part, name=prefix + part.name.removeprefix("model.")) for part in found)
+    return ()
+
+
 def kinds() -> tuple[str, ...]:
-    """Kinds of tensors (`Place.kind`) of all families, in the order of a table."""
-    return tuple(dict.fromkeys(kind for family in FAMILIES for kind in family.names.KINDS))
+    """Kinds of tensors (`Place.kind`) of all families, in the order of a table: those of towers behind all others."""
+    every = dict.fromkeys(kind for family in FAMILIES for kind in family.names.KINDS)
+    return tuple(sorted(every, key=lambda kind: kind in ("vision", "audio")))
 
 
 def of_size(size: Size) -> Family:
@@ -66,43 +110,55 @@ def of_size(size: Size) -> Family:
     return next(family for family in FAMILIES if family.name == size.family)
 
 
-def short_name(name: str) -> str:
-    """Name of a model without the prefix that all sizes of its family share (`gemma-3-27b` -> `27b`)."""
-    for family in FAMILIES:
-        name = name.removeprefix(_prefix(family))
-    return name
+def short_names(names: Iterable[str]) -> dict[str, str]:
+    """Names of models without the prefixes that all sizes of a family share (`gemma-3-27b` -> `27b`).
+
+    They stay as they are if two would be alike then, be it but for capitals.
+    """
+    short = {}
+    for name in names:
+        prefixes = [prefix for prefix in map(_prefix, FAMILIES) if prefix and name.lower().startswith(prefix)]
+        short[name] = name[max(map(len, prefixes), default=0) :]
+    distinct = len({label.lower() for label in short.values()}) == len(short)
+    return short if distinct else {name: name for name in short}
 
 
 def _prefix(family: Family) -> str:
-    return family.sizes[0].name.removesuffix(family.sizes[0].label.lower())
+    """What the names of a family's sizes begin with, in lower case; all of it that is not the label."""
+    return family.sizes[0].name.lower().removesuffix(family.sizes[0].label.lower()) if family.sizes else ""
 
 
 def size_by_name(name: str) -> Size | None:
-    """The published size that a user means by `27b`, `gemma-3-27b` or `gemma3:27b`; None if there is none."""
+    """The published size that a user means by `27b`, `gemma-3-27b`, `gemma3:27b` or `26b` for 26B-A4B, else None."""
     for family in FAMILIES:
         wanted = name.lower().removeprefix(f"{family.organization}/")
         wanted = wanted.removeprefix(f"{family.name}:").removeprefix(_prefix(family))
         for size in family.sizes:
-            if size.label.lower() == wanted:
+            label = size.label.lower()
+            if wanted in (label, label.partition("-")[0], *size.aliases):
                 return size
     return None
 
 
-def require_size(name: str) -> Size:
+def require_size(name: str, published: Sequence[Size] = ()) -> Size:
     """The published size that a user means.
 
     Raises:
-        UsageError: There is no such size.
+        UsageError: There is no such size; with the names of all that continue texts, or of those given.
     """
     size = size_by_name(name)
     if size is None:
-        raise UsageError(f"unknown model {name!r}", f"published sizes: {', '.join(size.name for size in sizes())}")
+        names = ", ".join(size.name for size in published or sizes())
+        raise UsageError(f"unknown model {name!r}", f"published sizes: {names}")
     return size
 
 
 def size_label(family: Family, config: TextConfig) -> str:
-    """Size label of a model with these dimensions: the published one, else from its parameter count."""
-    for size in family.sizes:
+    """Size label of a model with these dimensions: the published one, else from its parameter count.
+
+    Drafters go by their own parameters, their published names by those of the target.
+    """
+    for size in () if family.drafts else family.sizes:
         same = size.config
         if (config.num_hidden_layers, config.hidden_size) == (same.num_hidden_layers, same.hidden_size):
             return size.label

@@ -5,18 +5,20 @@ A family is a folder of `models/` with these modules; its `__init__` puts them t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from gemmaq.models.config import TextConfig
+from gemmaq.models.layers import Modules
 from gemmaq.models.published import PublishedMemory
 from gemmaq.models.roles import Place
 from gemmaq.models.size import Size
-from gemmaq.models.vision_config import VisionConfig
-
-Shapes = Iterator[tuple[str, tuple[int, ...]]]
-"""Canonical names and shapes (rows first), in the order in which files are written."""
+from gemmaq.models.slices import Slice
+from gemmaq.models.towers import Shapes, Towers
 
 
 class Names(Protocol):
@@ -30,6 +32,12 @@ class Names(Protocol):
 
     def canonical(self, name: str, /) -> str | None:
         """Canonical name of a Hugging Face tensor, None for one outside the text model."""
+
+    def nested(self, name: str, /) -> str:
+        """Name of a canonical name in the layout of models with towers, as MLX has it."""
+
+    def nested_hf(self, name: str, /) -> str:
+        """Name of a canonical name in a folder of a model with towers that transformers loads."""
 
     def to_gguf(self, name: str, /) -> str:
         """GGUF name of a canonical name."""
@@ -49,13 +57,25 @@ class Names(Protocol):
     def shapes(self, config: Any, /) -> Shapes:
         """Every tensor of a text model with a tied head."""
 
+    def slices(self, name: str, shape: tuple[int, ...], /, *, per_expert: bool) -> tuple[Slice, ...]:
+        """Tensors that other layouts store for a stack: smaller stacks, or its matrices.
+
+        Empty for a tensor that every layout stores as it is.
+        """
+
+    def is_surplus(self, name: str, config: Any, /) -> bool:
+        """Whether a checkpoint may have a tensor that `shapes` lacks, which no runtime reads."""
+
+    def idle(self, config: Any, /) -> Mapping[str, str]:
+        """Tensors beyond `shapes` that some runtimes demand and none uses -> those that stand in for missing ones."""
+
 
 class Configs(Protocol):
     """config.json of the family."""
 
     MODEL_TYPE: str
     TEXT_MODEL_TYPE: str
-    """Hugging Face model types with and without a vision side."""
+    """Hugging Face model types with and without towers."""
 
     def from_hf(self, document: Mapping[str, Any], /) -> TextConfig:
         """Read the text side of a config.json; raises InputError."""
@@ -63,8 +83,11 @@ class Configs(Protocol):
     def to_hf(self, config: Any, dtype: str, /) -> dict[str, Any]:
         """config.json of a text-only folder; dtype is torch's name of the stored weights."""
 
-    def with_vision(self, document: dict[str, Any], config: Any, vision: VisionConfig, /) -> dict[str, Any]:
-        """config.json of a model with vision, from that of its text side."""
+    NESTED: bool
+    """Whether MLX's runtimes load a text-only model in the layout of models with towers, too."""
+
+    def nested(self, document: dict[str, Any], /) -> dict[str, Any]:
+        """config.json in the layout of models with towers, from that of a text-only folder."""
 
     def with_vocabulary(self, config: Any, size: int, /) -> TextConfig:
         """The config with another number of embedding rows."""
@@ -80,106 +103,49 @@ class GGUFKeys(Protocol):
     def from_config(self, config: Any, /) -> Mapping[str, Any]:
         """Keys of a model, without the architecture as prefix; raises InputError."""
 
-    def to_config(self, keys: Mapping[str, Any], vocab_size: int, /) -> TextConfig:
-        """Config of a model from all keys of its file; raises InputError."""
+    def to_config(self, keys: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], /) -> TextConfig:
+        """Config of a model from all keys of its file and the shapes of its tensors by GGUF name; raises InputError."""
 
-    def from_vision(self, config: VisionConfig, text_hidden: int, /) -> dict[str, Any]:
-        """Keys of an mmproj file, with prefix."""
-
-    def to_vision(self, keys: Mapping[str, Any], /) -> VisionConfig:
-        """Vision config of an mmproj file; raises InputError."""
-
-
-class Vision(Protocol):
-    """The vision side of the family: tower and projector."""
-
-    DEFAULT: VisionConfig
-    """Dimensions that the published models have."""
-    MODULES: tuple[str, ...]
-    """Modules of the vision side, by the beginning of their names."""
-
-    def from_hf(self, config: Mapping[str, Any], preprocessor: Mapping[str, Any], /) -> VisionConfig:
-        """Read config.json and preprocessor_config.json; raises InputError."""
-
-    def processor_files(self, config: VisionConfig, /) -> dict[str, dict[str, Any]]:
-        """Content of the image processor's files by file name."""
-
-    def canonical(self, name: str, /) -> str | None:
-        """Canonical name of a vision tensor, None for one that is not needed."""
-
-    def to_gguf(self, name: str, /) -> str:
-        """Name in an mmproj file."""
-
-    def from_gguf(self, name: str, /) -> str | None:
-        """Canonical name of a tensor of an mmproj file, None if unknown."""
-
-    def shapes(self, config: VisionConfig, text_hidden: int, /) -> Shapes:
-        """Every tensor of the vision side."""
-
-    def is_norm(self, name: str, /) -> bool:
-        """Whether a tensor is an RMS norm, which GGUF stores shifted like those of the text model."""
-
-    def is_patch_kernel(self, name: str, /) -> bool:
-        """Whether a tensor is the convolution over patches, whose axes MLX has in another order."""
-
-    def mmproj_type(self, name: str, dimensions: int, requested: str, /) -> str:
-        """Type of a tensor in an mmproj file for the type that was requested."""
-
-    def mmproj_bytes(self, text_hidden: int, config: VisionConfig, /) -> int:
-        """Bytes of the tensors of an F16 mmproj file."""
+    def generated(self, config: Any, /) -> Mapping[str, NDArray[np.float32]]:
+        """Tensors by GGUF name that llama.cpp wants and no checkpoint has, f32."""
 
 
 class Vocabulary(Protocol):
     """Layout of the family's vocabulary."""
 
-    SPECIAL: frozenset[str]
-    """Tokens that tokenizer.json marks special."""
-    IMAGE_ROLES: Mapping[str, str]
-    """Role of an image token in tokenizer_config.json -> token."""
     TOKENIZER_CLASS: str
     """Hugging Face class that loads the tokenizer."""
     UNKNOWN_ID: int
     """Id of the token for unknown text."""
     GGUF_MODEL: str
-    GGUF_PRE: str
-    """GGUF keys tokenizer.ggml.model and tokenizer.ggml.pre."""
+    GGUF_PRE: str | None
+    """GGUF keys tokenizer.ggml.model and tokenizer.ggml.pre, the latter None for no such key."""
+    MERGES: bool
+    """Whether the merges of tokenizer.json say which pieces are joined, not the scores of tokenizer.model."""
+    ADDS: Mapping[str, bool]
+    """Role of a token -> whether an encoder adds it, where a file does not say; GGUF files say it of these roles."""
+    ALWAYS_BOS: bool
+    """Whether llama.cpp begins every text with BOS, whatever the file says."""
+    TEMPLATE_FILE: bool
+    """Whether the chat template is a file of its own (chat_template.jinja), not a key of tokenizer_config.json."""
 
     def is_ours(self, vocabulary: Mapping[str, int], /) -> bool:
         """Whether pieces (piece -> id) are laid out like the family's."""
 
     def score(self, token_id: int, /) -> float:
-        """SentencePiece score of a base piece."""
+        """Score of a base piece in a GGUF file."""
 
-    def is_byte(self, token_id: int, /) -> bool:
-        """Whether an id of the base vocabulary stands for a byte."""
+    def added_type(self, text: str, *, special: bool, base: bool) -> int:
+        """Type in a GGUF file (SentencePiece's numbers) of a token that tokenizer.json lists as added.
 
-    def looks_special(self, text: str, /) -> bool:
-        """Whether a token that was added as ordinary text controls the model all the same."""
+        `special` is what tokenizer.json says of it, `base` whether the base vocabulary has its id, too.
+        """
 
+    def is_special(self, text: str, kind: int, /) -> bool:
+        """Whether tokenizer.json marks an added token of a type (SentencePiece's numbers) special."""
 
-class Modules(Protocol):
-    """The family's layers in transformers; every function imports torch and transformers."""
-
-    def hf_config(self, config: Any, /) -> Any:
-        """The configuration object of transformers, for float32 and fused attention."""
-
-    def decoder_layer(self, hf_config: Any, index: int, /) -> Any:
-        """A decoder layer, a torch module with unset weights."""
-
-    def rotary_embedding(self, hf_config: Any, /) -> Any:
-        """The rotary embedding, called with (hidden, positions, attention kind)."""
-
-    def attention_kinds(self, hf_config: Any, /) -> tuple[str, ...]:
-        """Kind of attention of every layer."""
-
-    def attention_mask(self, hf_config: Any, kind: str, hidden: Any, positions: Any, /) -> Any:
-        """Mask of a kind of attention for sequences without padding, hidden f32 [batch, length, hidden]."""
-
-    def rms_norm(self, hidden: Any, weight: Any, epsilon: float, /) -> Any:
-        """RMS norm of f32 [..., hidden] with the weight as Hugging Face stores it."""
-
-    def embedding_scale(self, config: Any, /) -> float:
-        """Factor of the embedding's rows at the model's input."""
+    def name_special(self, texts: Sequence[str], /) -> dict[str, Any]:
+        """Keys of tokenizer_config.json that name special tokens without a usual role such as `bos`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,20 +164,63 @@ class License:
 
 
 @dataclass(frozen=True, slots=True)
+class Turns:
+    """How Ollama writes a model's turns and reads its answers: by a template, or by code of its own.
+
+    Attributes:
+        template: Go template, None where a renderer writes the turns.
+        renderer: Ollama's name of the code that writes them.
+        parser: Ollama's name of the code that reads thoughts and tool calls.
+        always: Whether Ollama does so with every GGUF file of the architecture, whatever template the file has.
+    """
+
+    template: str | None = None
+    renderer: str | None = None
+    parser: str | None = None
+    always: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Chat:
     """How the family chats.
 
     Attributes:
         stop: Text of the token that ends a turn.
         sampling: The publisher's sampling settings, by the names of generation_config.json.
-        templates: SHA-256 of the published Jinja templates.
-        go_template: The same turns in Go's template language, for Ollama.
+        templates: SHA-256 of the published Jinja templates; empty if every template with `stop` counts as one.
+        ollama: Turns in Ollama of a model with a published template.
+        projector_since: Version of Ollama that is the first to run the family's mmproj files reliably.
+        thinking: Variable of the Jinja template that lets the model think, None for models that do not.
+        tools: Whether models are trained to call tools.
     """
 
     stop: str
     sampling: Mapping[str, float]
     templates: frozenset[str]
-    go_template: str
+    ollama: Callable[[Any], Turns]
+    projector_since: str
+    thinking: str | None = None
+    tools: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The models that a drafter proposes tokens for.
+
+    Attributes:
+        family: Name of their family.
+        misfit: (config of a drafter, config of such a model) -> why the drafter does not belong to it, a clause of a
+            sentence; None if it does.
+    """
+
+    family: str
+    misfit: Callable[[Any, Any], str | None]
+
+
+def architecture(document: Mapping[str, Any]) -> Any:
+    """What a config.json says that it is: its class name, else its model type."""
+    listed = document.get("architectures")
+    return listed[0] if isinstance(listed, list) and listed else document.get("model_type")
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,18 +231,26 @@ class Family:
         name: Short name, also a tag of model cards (`gemma3`).
         title: Name for people (`Gemma 3`).
         architectures: Class names and model types of config.json that the family reads.
+        marks: Flags that config.json sets for this family alone, where another family reads the same class.
+        embeds: Whether models turn a text into a vector instead of continuing it.
+        outside: Sentence about tensors outside the model that are left out, None for one about the towers.
+        target: The models that drafters propose tokens for, None for a family whose models stand alone.
+        hf_prefix: Beginning of tensor names in a folder that transformers loads, `model.` in canonical names.
+        remarks: Class name or model type -> sentence about what gemmaq leaves out of such a model.
         names: Tensor names and roles.
         configs: config.json.
         gguf: GGUF metadata.
-        vision: Vision side, for models that have one.
+        towers: Towers, None for a family that has none or whose towers are left out.
         vocabulary: Vocabulary.
         modules: Layers in transformers.
-        chat: Turns, sampling and templates.
+        chat: Turns, sampling and templates, None for models that do not chat.
         license: License.
         sizes: Published sizes.
         official: Regular expression of the publisher's repository names.
         organization: The publisher's organization on the Hub.
         published: The publisher's memory figures, None if there are none.
+        tables_on_grid: Whether a table that lies on the body's int4 grid was trained for it, so that it gets the body's
+            type by default.
     """
 
     name: str
@@ -242,12 +259,44 @@ class Family:
     names: Names
     configs: Configs
     gguf: GGUFKeys
-    vision: Vision
+    towers: Towers | None
     vocabulary: Vocabulary
     modules: Modules
-    chat: Chat
+    chat: Chat | None
     license: License
     sizes: tuple[Size, ...]
     official: str
     organization: str
     published: PublishedMemory | None = None
+    tables_on_grid: bool = False
+    marks: tuple[str, ...] = ()
+    embeds: bool = False
+    outside: str | None = None
+    target: Target | None = None
+    hf_prefix: str = "model."
+    remarks: Mapping[str, str] = field(default_factory=dict)
+
+    def to_hf(self, name: str) -> str:
+        """Name of a text tensor in a folder that transformers loads."""
+        inside = name.removeprefix("model.")
+        return name if inside == name else self.hf_prefix + inside
+
+    def reads(self, document: Mapping[str, Any]) -> bool:
+        """Whether a config.json is one of this family's."""
+        return architecture(document) in self.architectures and all(document.get(mark) for mark in self.marks)
+
+    @property
+    def drafts(self) -> bool:
+        """Whether models propose tokens for another model and run beside it alone."""
+        return self.target is not None
+
+    def misfit(self, drafter: TextConfig, family: Family, config: TextConfig) -> str | None:
+        """Why a drafter of this family does not belong to a model, a clause of a sentence; None if it does."""
+        assert self.target is not None
+        if family.name != self.target.family:
+            return "that is a drafter itself" if family.drafts else f"it is not for {family.title}"
+        return self.target.misfit(drafter, config)
+
+    def remark(self, document: Mapping[str, Any]) -> str | None:
+        """A sentence about what is left out of the model of a config.json, None if nothing is."""
+        return self.remarks.get(str(architecture(document)))

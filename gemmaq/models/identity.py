@@ -5,10 +5,15 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from gemmaq.files.names import split_type
+from gemmaq.files.names import split_type, without_marks
 from gemmaq.models.families import official_organization
 
-_GEMMA = re.compile(r"(?P<base>gemma-?\d+n?)-(?P<size>\d+(\.\d+)?[bm])(-(?P<rest>.+))?", re.IGNORECASE)
+DRAFTER = "-assistant"
+"""End of the names of drafters, behind the name of the model that they are for."""
+
+_GEMMA = re.compile(
+    r"(?P<base>[a-z]*gemma(-?\d+n?)?)-(?P<size>e?\d+(\.\d+)?[bm](-a\d+b)?)(-(?P<rest>.+))?", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +26,7 @@ class Identity:
         basename: Base name (`gemma-3`), None for a name of another form.
         finetune: Fine-tune (`it-qat`), or None.
         official: The publisher's repository (`google/gemma-3-4b-it`) if the name is that of one, else None.
+        target: Stem of the model that a drafter of this name is for; for any other name the stem.
     """
 
     stem: str
@@ -28,20 +34,26 @@ class Identity:
     basename: str | None
     finetune: str | None
     official: str | None
+    target: str
 
 
 def identify(name: str) -> Identity:
-    """Take a model name apart; the word `unquantized` and a trailing type such as `q4_0` are dropped."""
-    words = [word for word in name.split("-") if word.lower() != "unquantized"]
-    stem = split_type("-".join(words), floats=False)[0] or name
-    parts = _GEMMA.fullmatch(stem)
+    """Take a model name apart, without the word `unquantized`, a trailing type such as `q4_0`, and marks of files."""
     organization = official_organization(name)
+    official = f"{organization}/{name}" if organization else None
+    name = without_marks(name)
+    target = name[: -len(DRAFTER)] if name.lower().endswith(DRAFTER) else name
+    words = [word for word in target.split("-") if word.lower() != "unquantized"]
+    target_stem = split_type("-".join(words), floats=False)[0] or target
+    stem = target_stem + name[len(target) :]
+    parts = _GEMMA.fullmatch(stem)
     return Identity(
         stem=stem,
         title=title(stem),
         basename=parts["base"].lower() if parts else None,
         finetune=parts["rest"] if parts else None,
-        official=f"{organization}/{name}" if organization else None,
+        official=official,
+        target=target_stem,
     )
 
 

@@ -21,15 +21,23 @@ class Role(StrEnum):
     EXPERTS = "experts"
     """Stack of matrices, one per expert, [experts, out, in]."""
     ROUTER = "router"
-    """Matrix that chooses experts, [experts, hidden]."""
+    """Matrix that chooses experts, [experts, hidden], or gives the factors with which streams are mixed."""
     LAYER_EMBEDDING = "layer embedding"
     """Embedding with rows for every decoder layer, [vocabulary, layers * width]."""
+    LAYER_PROJECTION = "layer projection"
+    """Matrix that makes inputs of every decoder layer from the token embedding, [layers * width, hidden]."""
+    DENSE = "dense"
+    """Matrix behind the pooling of a model that embeds, [out, in]."""
+    PROJECTION = "projection"
+    """Matrix between a drafter and its target, [out, in]."""
+    FLOAT = "float matrix"
+    """Matrix, or stack of matrices, that stays in floats: no quantizer quantizes it."""
     NORM = "norm"
     """Weight vector of an RMS norm."""
     SCALAR = "scalar"
     """Single factor or vector that is neither a norm nor a matrix."""
-    VISION = "vision"
-    """Tensor of the vision tower or of its projector."""
+    TOWER = "tower"
+    """Tensor of the towers, which turn images or sound into embeddings, or of their projectors."""
 
     @property
     def is_table(self) -> bool:
@@ -42,9 +50,14 @@ class Role(StrEnum):
         return self in (Role.MATRIX, Role.EXPERTS)
 
     @property
+    def is_matrix(self) -> bool:
+        """Whether the tensor is a table or a matrix of the text model."""
+        return self.is_quantizable or self in (Role.ROUTER, Role.LAYER_PROJECTION, Role.FLOAT)
+
+    @property
     def is_quantizable(self) -> bool:
         """Whether the tensor gets the type that a user asks for; all others stay floats."""
-        return self.is_table or self.is_layer_matrix
+        return self.is_table or self.is_layer_matrix or self in (Role.DENSE, Role.PROJECTION)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +69,7 @@ class Place:
         layer: Index of its decoder layer, None outside the layers.
         part: Its name inside a layer without `.weight` (`mlp.down_proj`), empty outside the layers.
         kind: Kind of the tensor, which tables group by: one of the kinds of matrices below, or another word such as
-            `norm`, `embedding` or `vision`.
+            `norm`, `embedding`, `vision` or `audio`.
     """
 
     role: Role
@@ -66,10 +79,8 @@ class Place:
 
 
 QUERY, KEY, VALUE, OUTPUT, GATE, UP, DOWN = "q_proj", "k_proj", "v_proj", "o_proj", "gate", "up", "down"
+GATE_UP_EXPERTS, DOWN_EXPERTS = "experts gate+up", "experts down"
 """Kinds of layer matrices (`Place.kind`) in every family: mixtures and reports look for them."""
 
 NOWHERE = Place(Role.SCALAR)
 """Place of a tensor before its family has given it one."""
-
-VISION = Place(Role.VISION, kind="vision")
-"""Place of every tensor of the vision side."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gemmaq.models.config import TextConfig
-from gemmaq.models.vision_config import VisionConfig
+from gemmaq.models.towers_config import TowersConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,17 +17,19 @@ class Size:
         name: Name of the model (`gemma-3-4b`).
         label: Size as model names spell it (`4B`).
         nominal: Round number of parameters that the publisher's memory table is computed with.
-        vision: Parameters of the vision tower, 0 for a text-only size.
-        projector: Parameters of the vision projector, 0 for a text-only size.
+        towers: Parameters of the towers, 0 for a text-only size.
+        projector: Parameters of the projectors behind them, 0 for a text-only size.
         config: Dimensions of the text model.
-        vision_config: Dimensions of the vision tower, None for a text-only size.
+        towers_config: Dimensions of the towers, None for a text-only size.
+        aliases: Names of other published models of the same dimensions (`medgemma-4b`).
     """
 
     family: str
     name: str
     label: str
     nominal: float
-    vision: int
+    towers: int
     projector: int
     config: TextConfig
-    vision_config: VisionConfig | None
+    towers_config: TowersConfig | None
+    aliases: tuple[str, ...] = ()

@@ -1,35 +1,64 @@
-"""Warnings about a plan: losses, second quantization, and choices that would keep more."""
+"""Notes and warnings about a plan: what it leaves out; losses, second quantization, choices that would keep more."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from gemmaq.checkpoint import Checkpoint
 from gemmaq.methods import METHODS
-from gemmaq.methods.lattice import GridFit
+from gemmaq.methods.lattice import GridFit, Verdict, together
+from gemmaq.models.roles import Role
+from gemmaq.models.towers_config import senses
+from gemmaq.planning.containers import CONTAINERS, with_experts
 from gemmaq.planning.plan import PlannedTensor
+from gemmaq.planning.recipe import Recipe
+
+_TABLES = {
+    Role.EMBEDDING: ("embedding", "--embedding"),
+    Role.HEAD: ("output head", "--embedding"),
+    Role.LAYER_EMBEDDING: ("per-layer embedding", "--ple-type"),
+}
+"""Role of a table -> its name, and the flag that sets its type."""
+
+
+def remark(checkpoint: Checkpoint, planned: tuple[PlannedTensor, ...], *, with_towers: bool) -> list[str]:
+    """Notes on a plan, a sentence each: what the source has and the plan does not, and types that do not fit.
+
+    Args:
+        checkpoint: the source.
+        planned: tensors of the text model.
+        with_towers: whether the towers are written too.
+    """
+    notes = list(checkpoint.notes)
+    if checkpoint.towers_config is not None and not with_towers:
+        what, size = senses(checkpoint.towers_config), checkpoint.towers_bytes / 1e9
+        notes.append(f"the towers for {what} ({size:.2f} GB) are left out, the result is text-only")
+    fallbacks: dict[str, Counter[str]] = {}  # what happened and why -> the widths of rows in which
+    for reason in (t.reason for t in planned if t.reason):
+        stem, _, columns = reason.rpartition(" ")
+        fallbacks.setdefault(stem, Counter())[columns] += 1
+    return notes + [f"{_tensors(rows.total())} {stem} {' and '.join(rows)}" for stem, rows in fallbacks.items()]
 
 
 def advise(
     checkpoint: Checkpoint,
     planned: tuple[PlannedTensor, ...],
     *,
+    recipe: Recipe,
+    container: str,
     fits: Mapping[str, GridFit],
-    with_vision: bool,
 ) -> list[str]:
     """Warnings about a plan before it is carried out, a sentence each.
 
     Args:
         checkpoint: the source.
         planned: tensors of the text model.
+        recipe: types and methods that were requested.
+        container: name of the container.
         fits: canonical name -> the grid that the weights lie on.
-        with_vision: whether the vision tensors are written too.
     """
-    warnings = list(checkpoint.notes)
-    if checkpoint.vision and not with_vision:
-        gigabytes = checkpoint.vision_bytes / 1e9
-        warnings.append(f"the vision tower ({gigabytes:.2f} GB) is left out, the result is text-only")
+    warnings = list(checkpoint.losses)
     again = [t for t in planned if not t.source.encoding.is_float and not t.encoding.is_float and not t.keeps_codes]
     if again:
         kinds = sorted({t.source.encoding.label for t in again})
@@ -37,8 +66,11 @@ def advise(
             f"{_tensors(len(again))} quantized a second time (from {', '.join(kinds)}): "
             "a BF16 checkpoint gives a better result"
         )
-    fallbacks = Counter(t.reason for t in planned if t.reason)
-    warnings += [f"{_tensors(count)} {reason}" for reason, count in fallbacks.items()]
+    experts = any(t.source.place.role is Role.EXPERTS and not t.encoding.is_float for t in planned)
+    if experts and (cost := with_experts(CONTAINERS[container]).remark) is not None:
+        warnings.append(cost)
+    if (recipe.layer_embedding or recipe.layer_projection) and not checkpoint.config.layer_embedding:
+        warnings.append("the model has no per-layer embeddings: types for them change nothing")
     if fits:
         warnings += _grid_warnings(checkpoint, planned, fits)
     return warnings
@@ -49,7 +81,7 @@ def _grid_warnings(
 ) -> list[str]:
     """Warnings about the grids that the weights lie on."""
     warnings = []
-    trained = {name for name, verdict in fits.items() if verdict.on_grid}
+    trained = {name for name, fit in fits.items() if fit.verdict is not Verdict.NONE}
     lost = [
         t
         for t in planned
@@ -59,18 +91,55 @@ def _grid_warnings(
     if body:
         kinds = ", ".join(sorted({t.encoding.label for t in body}))
         warnings.append(f"{_tensors(len(body))} trained for an int4 grid but written as {kinds}: q4_0 keeps the grid")
-    elif lost:
-        warnings.append("the embedding lies on an int4 grid too: --embedding q4_0 loses nothing and is smaller")
-    forced = [t for t in planned if METHODS[t.choice.method].keeps_grid and t.source.name not in trained]
+    else:
+        tables = {t.source.place.role for t in lost if fits[t.source.name].on_grid}
+        warnings += [
+            f"the {table} lies on an int4 grid too: {flag} q4_0 loses nothing and is smaller"
+            for role, (table, flag) in _TABLES.items()
+            if role in tables
+        ]
+    kept = [t for t in planned if METHODS[t.choice.method].keeps_grid]
+    warnings += _partly([fits[t.source.name] for t in kept if t.source.name in trained])
+    forced = [t for t in kept if t.source.name not in trained]
     if forced:
-        warnings.append(f"{_tensors(len(forced))} on no int4 grid: method lattice gives them the closest it can find")
-    others = Counter(v.rule for v in fits.values() if v.rule is not None and not v.on_grid)
+        warnings.append(f"{_tensors(len(forced))} on no int4 grid: method lattice rounds them to nearest")
+    others = Counter(fit.rule for fit in fits.values() if fit.rule is not None and fit.verdict is Verdict.NONE)
     for rule, count in others.items():
-        warnings.append(f"{_tensors(count)} on the grid of {rule}: made from a quantized file, not trained for q4_0")
+        warnings.append(f"{_tensors(count)} on the grid {rule}: made from a quantized file, not trained for q4_0")
     if "qat" in checkpoint.name.lower() and not trained:
         warnings.append("the name says QAT, but the weights lie on no int4 grid: treated as an ordinary checkpoint")
     return warnings
 
 
+def _partly(fits: Sequence[GridFit]) -> list[str]:
+    """Warnings about tensors that method lattice can only put partly on their grid."""
+    partial = [fit for fit in fits if fit.verdict is Verdict.PARTIAL]
+    stacks, matrices = ([fit for fit in partial if bool(fit.experts) is stack] for stack in (True, False))
+    warnings = []
+    if stacks:
+        experts = [expert for fit in stacks for expert in fit.experts]
+        for verdict, where, what in (
+            (Verdict.NONE, "on no int4 grid", "they are"),
+            (Verdict.PARTIAL, "only partly on an int4 grid", "the rest is"),
+        ):
+            off = [expert for expert in experts if expert.verdict is verdict]
+            if off:
+                warnings.append(
+                    f"{len(off)} of {len(experts)} experts of {_count(len(stacks))} lie {where}: "
+                    f"{what} rounded to nearest ({together(off).distance:.1%} away)"
+                )
+    if matrices:
+        whole = together(matrices)
+        warnings.append(
+            f"{_count(len(matrices))} lie{'s' if len(matrices) == 1 else ''} only partly on an int4 grid: "
+            f"{1 - whole.share:.0%} of the blocks are off it and rounded to nearest ({whole.distance:.1%} away)"
+        )
+    return warnings
+
+
+def _count(tensors: int) -> str:
+    return "1 tensor" if tensors == 1 else f"{tensors} tensors"
+
+
 def _tensors(count: int) -> str:
-    return "1 tensor is" if count == 1 else f"{count} tensors are"
+    return f"{_count(count)} {'is' if count == 1 else 'are'}"

@@ -5,7 +5,7 @@ A container is an entry here and a module of the same name in `containers/` that
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gemmaq.errors import UsageError
 
@@ -16,9 +16,13 @@ class Command:
 
     Attributes:
         here: in the artifact's folder; `{weights}` is the first weight file, `{stem}` its name without shard number
-            and ending, `{projector}` the option that gives the vision projector, if there is one.
-        hub: from the Hub; `{repo}` is the repository, `{type}` the type of the layers' matrices.
-        vision: only for models with a vision side.
+            and ending, `{artifact}` the folder or the file of one of several models, `{projector}` the option for the
+            mmproj file and `{drafter}` those for the drafter, if there is one.
+        hub: from the Hub; `{repo}` is the repository, `{type}` the type of the layers' matrices, `{tag}` the type or
+            the file's name where a drafter has a type, too, and `{drafter}` the option for the drafter.
+        vision: only for models with towers.
+        embeds: only for models that turn texts into vectors; all others are for models that continue them.
+        drafts: only for drafters, which run beside a model; all others are for models that stand alone.
         file: only where the artifact has this file; from the Hub in any case.
     """
 
@@ -26,6 +30,8 @@ class Command:
     hub: str
     vision: bool = False
     file: str | None = None
+    embeds: bool = False
+    drafts: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +47,10 @@ class Container:
         engine: engine of `vram` whose memory the model card shows.
         formats: formats that its artifacts have as checkpoints (`Checkpoint.format`), that of quantized ones first.
         commands: command lines that run it, for the model card.
+        several: whether models in several types lie in one folder; otherwise each has a folder of its own.
         ollama: whether Ollama loads it, so that it gets a Modelfile and Ollama's parameters.
         header_format: `format` in the metadata of its safetensors headers, None for other files.
+        remark: what users should know of an artifact, None for nothing.
     """
 
     name: str
@@ -52,9 +60,21 @@ class Container:
     engine: str
     formats: tuple[str, ...]
     commands: tuple[Command, ...]
+    several: bool = False
     ollama: bool = False
     header_format: str | None = None
+    remark: str | None = None
 
+
+_CREATE = "ollama create {stem} -f Modelfile"
+_DRAFT = Command(
+    "llama-server -m MODEL.gguf --spec-type draft-mtp --model-draft {weights}",
+    "llama-server -hf MODEL --spec-type draft-mtp --hf-repo-draft {repo}",
+    drafts=True,
+)
+_EMBED_IN_MLX = (
+    "python -c \"import mlx_embeddings as m; print(m.generate(*m.load('MODEL'), texts=['a text']).text_embeds)\""
+)
 
 CONTAINERS: dict[str, Container] = {
     container.name: container
@@ -67,9 +87,16 @@ CONTAINERS: dict[str, Container] = {
             engine="llama.cpp",
             formats=("gguf",),
             commands=(
-                Command("llama-server -m {weights}{projector}", "llama-server -hf {repo}:{type}"),
-                Command("ollama create {stem} -f Modelfile", "ollama run hf.co/{repo}:{type}", file="Modelfile"),
+                Command("llama-server -m {weights}{projector}{drafter}", "llama-server -hf {repo}:{type}{drafter}"),
+                Command(_CREATE, "ollama run hf.co/{repo}:{tag}", file="Modelfile"),
+                Command("gemmaq install {artifact} --runtime lmstudio", "lms get https://huggingface.co/{repo}@{type}"),
+                Command(
+                    "llama-server -m {weights} --embeddings", "llama-server -hf {repo}:{type} --embeddings", embeds=True
+                ),
+                Command(_CREATE, "ollama pull hf.co/{repo}:{type}", file="Modelfile", embeds=True),
+                _DRAFT,
             ),
+            several=True,
             ollama=True,
         ),
         Container(
@@ -83,6 +110,7 @@ CONTAINERS: dict[str, Container] = {
             commands=(
                 Command("mlx_lm.chat --model .", "mlx_lm.chat --model {repo}"),
                 Command("mlx_vlm.chat --model .", "mlx_vlm.chat --model {repo}", vision=True),
+                Command(_EMBED_IN_MLX.replace("MODEL", "."), _EMBED_IN_MLX.replace("MODEL", "{repo}"), embeds=True),
             ),
         ),
         Container(
@@ -93,7 +121,11 @@ CONTAINERS: dict[str, Container] = {
             engine="vllm",
             formats=("compressed-tensors", "safetensors"),
             header_format="pt",
-            commands=(Command("vllm serve .", "vllm serve {repo}"),),
+            commands=(
+                Command("vllm serve .", "vllm serve {repo}"),
+                Command("transformers serve .", "transformers serve {repo}"),
+                Command("vllm serve . --runner pooling", "vllm serve {repo} --runner pooling", embeds=True),
+            ),
         ),
     )
 }
@@ -114,3 +146,17 @@ def check(name: str) -> str:
 def of_checkpoint_format(format: str) -> Container:
     """The container whose artifacts have this format as checkpoints."""
     return next(container for container in CONTAINERS.values() if format in container.formats)
+
+
+def for_drafters(container: Container) -> Container:
+    """The container as it is for a drafter, which LM Studio does not load."""
+    return replace(container, runtimes="llama.cpp and Ollama")
+
+
+def with_experts(container: Container) -> Container:
+    """The container as it is for a model with quantized experts, which not every runtime loads."""
+    if container.name != "safetensors":
+        return container
+    remark = "the experts are quantized one by one: vLLM reads them on a GPU, transformers does not read them"
+    commands = tuple(command for command in container.commands if command.here.startswith("vllm"))
+    return replace(container, runtimes="vLLM on a GPU", library="vllm", commands=commands, remark=remark)

@@ -3,101 +3,35 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from gemmaq.checkpoint import Tensor
-from gemmaq.encodings import ENCODINGS, Encoding
+from gemmaq.encodings import Encoding
 from gemmaq.methods import METHODS, Choice, Needs
+from gemmaq.models.arrangements import Arrangement
+from gemmaq.models.slices import Slice
+from gemmaq.planning.format import Constant, PieceSpec, array_name
 from gemmaq.planning.recipe import Recipe
+from gemmaq.planning.request import Matrix, Request
 
-MMPROJ = ("f16", "bf16", "f32")
-"""Types that the vision side can have in a GGUF file."""
-
-
-@dataclass(frozen=True, slots=True)
-class PieceSpec:
-    """One array of a tensor in a container.
-
-    Attributes:
-        suffix: suffix of its name in place of `weight`, as in `scales`.
-        dtype: safetensors name of its type.
-        columns: numbers in a row.
-        row_bytes: bytes of a row.
-    """
-
-    suffix: str
-    dtype: str
-    columns: int
-    row_bytes: int
+MMPROJ = ("f16", "bf16", "q8_0", "f32")
+"""Types that the towers can have in a GGUF file."""
 
 
 @dataclass(frozen=True, slots=True)
-class Constant:
-    """A small array whose content is known from the plan, written ahead of the tensors.
+class Array:
+    """An array of a planned tensor.
 
     Attributes:
         name: name in the container.
-        dtype: safetensors name of its type.
-        shape: dimensions.
-        data: content.
+        part: the tensor of the container that it belongs to.
+        piece: index of its piece.
     """
 
     name: str
-    dtype: str
-    shape: tuple[int, ...]
-    data: bytes
-
-
-def no_constants(name: str, shape: tuple[int, ...], encoding: Encoding) -> tuple[Constant, ...]:
-    """The constants of a container that has none."""
-    return ()
-
-
-@dataclass(frozen=True, slots=True)
-class Format:
-    """Demands of a container on the tensors in it.
-
-    Attributes:
-        name: name of the container.
-        holds: whether it can hold an encoding.
-        holds_embedding: whether it can hold the embedding in an encoding.
-        gguf_names: Whether tensors have their GGUF names, norms GGUF's shift, and the vision side a file of its own
-            (mmproj); all of that is the family's. Otherwise names are canonical and nothing is shifted.
-        vector: encoding of one-dimensional tensors, None for that of the recipe's body, or BF16 if that is quantized.
-        default_embedding: encoding of the body -> name of that of the embedding if nothing else is asked for.
-        pieces: encoding and columns -> the arrays a tensor is stored in.
-        portable: whether its scales are BF16, so that codes must be chosen for scales that BF16 and FP16 hold exactly.
-        text_prefix: prefix of the names of text tensors in a model with vision tensors.
-        channels_last: whether kernels of a convolution have their channels last.
-        repeats_head: whether a model with vision tensors stores the embedding a second time, as its head.
-        layout: layout of `checkpoint.rows` that reads tensors in several pieces back.
-        constants: (name of a tensor, its shape, its encoding) -> constant arrays that go with it.
-    """
-
-    name: str
-    holds: Callable[[Encoding], bool]
-    holds_embedding: Callable[[Encoding], bool]
-    gguf_names: bool
-    vector: Encoding | None
-    default_embedding: Callable[[Encoding], str]
-    pieces: Callable[[Encoding, int], tuple[PieceSpec, ...]]
-    portable: bool
-    text_prefix: str = ""
-    channels_last: bool = False
-    repeats_head: bool = False
-    layout: str = "plain"
-    constants: Callable[[str, tuple[int, ...], Encoding], tuple[Constant, ...]] = no_constants
-
-    @property
-    def encodings(self) -> frozenset[str]:
-        """Names of the encodings it can hold."""
-        return frozenset(name for name, encoding in ENCODINGS.items() if self.holds(encoding))
-
-    @property
-    def embedding_encodings(self) -> frozenset[str]:
-        """Names of the encodings it can hold the embedding in."""
-        return frozenset(name for name, encoding in ENCODINGS.items() if self.holds_embedding(encoding))
+    part: Slice
+    piece: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +46,9 @@ class PlannedTensor:
         choice: method and its inputs.
         shift: number added to the source's weights.
         reason: reason for another encoding than the requested one, or None.
-        channels_last: whether a convolution kernel is written with its channels last.
+        arrangement: how its numbers are stored, None for as they are.
         solved: codes and scales that calibration has chosen already, on disk; None otherwise.
+        slices: tensors of the container that hold its rows under their names there, empty for a single one.
     """
 
     source: Tensor
@@ -123,8 +58,9 @@ class PlannedTensor:
     choice: Choice
     shift: float
     reason: str | None = None
-    channels_last: bool = False
+    arrangement: Arrangement | None = None
     solved: Tensor | None = None
+    slices: tuple[Slice, ...] = ()
 
     @property
     def stored(self) -> Tensor:
@@ -132,11 +68,23 @@ class PlannedTensor:
         return self.solved or self.source
 
     @property
+    def held(self) -> tuple[Slice, ...]:
+        """The tensors of the container that hold its rows."""
+        return self.slices or (Slice(self.name, self.shape, ((0, self.source.rows),)),)
+
+    @property
+    def arrays(self) -> tuple[Array, ...]:
+        """Its arrays in the container: those of every slice in the order of its pieces."""
+        return tuple(
+            Array(array_name(part.name, piece, len(self.pieces)), part, number)
+            for part in self.held
+            for number, piece in enumerate(self.pieces)
+        )
+
+    @property
     def array_names(self) -> tuple[str, ...]:
-        """Names of its arrays in the container, in the order of its pieces."""
-        if len(self.pieces) == 1:
-            return (self.name,)
-        return tuple(self.name.removesuffix("weight") + piece.suffix for piece in self.pieces)
+        """Names of its arrays in the container."""
+        return tuple(array.name for array in self.arrays)
 
     @property
     def needs(self) -> Needs:
@@ -151,15 +99,18 @@ class PlannedTensor:
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape in the container, rows first."""
-        if not self.channels_last:
-            return self.source.shape
-        rows, channels, height, width = self.source.shape
-        return rows, height, width, channels
+        return self.source.shape if self.arrangement is None else self.arrangement.shape
+
+    @property
+    def mixes_rows(self) -> bool:
+        """Whether numbers of a row are stored in other rows."""
+        return self.arrangement is not None and self.arrangement.mixes(self.source.rows)
 
     @property
     def moved(self) -> bool:
-        """Whether its axes are permuted."""
-        return self.channels_last != self.source.channels_last
+        """Whether its numbers are stored otherwise than the source's."""
+        moves = self.arrangement is not None and self.arrangement.moves
+        return (moves or self.source.moved) and self.arrangement != self.source.arrangement
 
     @property
     def nbytes(self) -> int:
@@ -169,7 +120,16 @@ class PlannedTensor:
     @property
     def keeps_codes(self) -> bool:
         """Whether the stored codes are kept because they mean the same in the encoding."""
+        if self.stored.divisor != 1 and self.choice.portable:
+            return False
         return self.encoding.same_codes(self.stored.encoding) and self.shift == 0
+
+    @property
+    def divisor(self) -> float:
+        """What scales of one byte are divided by: that of the source with its codes, that of the type else."""
+        if self.keeps_codes:
+            return self.stored.divisor
+        return 1.0 if self.choice.portable else self.encoding.divisor
 
     @property
     def copied(self) -> bool:
@@ -184,29 +144,59 @@ class Plan:
 
     Attributes:
         format: name of the container.
-        recipe: types and methods that were requested.
+        request: what the user asked for.
         tensors: tensors of the text model, in file order.
-        warnings: a sentence for each thing the user should know.
-        extra: vision tensors, and a head if the container repeats the embedding as one.
-        mmproj: requested type of the vision tensors, None if there are none.
+        warnings: a sentence for each thing that costs the user something.
+        extra: tensors of the towers, and a head if the container repeats the embedding as one.
+        mmproj: requested type of the towers, None if there are none.
+        generated: tensors that the container wants and no checkpoint has.
+        drafter: plan of the drafter that is written beside the model, None for none; its names have a prefix.
+        notes: a sentence for each thing that was taken, left out or chosen otherwise, and costs nothing.
+        matrix: the importance matrix that its tensors are weighed with, None for none.
+        matrix_file: content of that matrix's file, None if it is not kept or not computed yet.
     """
 
     format: str
-    recipe: Recipe
+    request: Request
     tensors: tuple[PlannedTensor, ...]
     warnings: tuple[str, ...]
     extra: tuple[PlannedTensor, ...] = ()
     mmproj: str | None = None
+    generated: tuple[Constant, ...] = ()
+    drafter: Plan | None = None
+    notes: tuple[str, ...] = ()
+    matrix: Matrix | None = None
+    matrix_file: bytes | None = None
+
+    @property
+    def recipe(self) -> Recipe:
+        """Types and methods that were requested."""
+        return self.request.recipe
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Container and type, which tell it from the other plans of a run."""
+        return self.format, self.label
+
+    @property
+    def own(self) -> tuple[PlannedTensor, ...]:
+        """All tensors of the source that are written, without those of a drafter."""
+        return (*self.tensors, *self.extra)
 
     @property
     def everything(self) -> tuple[PlannedTensor, ...]:
         """All tensors that are written."""
-        return (*self.tensors, *self.extra)
+        return (*self.own, *(self.drafter.everything if self.drafter is not None else ()))
+
+    @property
+    def constants(self) -> tuple[Constant, ...]:
+        """All tensors that are written and that no checkpoint has."""
+        return (*self.generated, *(self.drafter.constants if self.drafter is not None else ()))
 
     @property
     def tensor_bytes(self) -> int:
         """Bytes of the text model's tensors, without headers and padding."""
-        return sum(tensor.nbytes for tensor in self.tensors)
+        return sum(tensor.nbytes for tensor in self.tensors) + sum(len(array.data) for array in self.generated)
 
     @property
     def elements(self) -> int:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from gemmaq.checkpoint import Checkpoint, Tensor
-from gemmaq.encodings import ENCODINGS, Encoding, Kind
-from gemmaq.errors import InputError
-from gemmaq.methods import AUTO, METHODS, Choice
-from gemmaq.methods.lattice import GridFit
+from gemmaq.checkpoint.stacks import padded
+from gemmaq.encodings import ENCODINGS, Encoding, Kind, listed
+from gemmaq.errors import InputError, UsageError
+from gemmaq.methods import AUTO, METHODS, Choice, Needs, calibrated
+from gemmaq.methods.lattice import GridFit, Verdict
 from gemmaq.models.roles import Role
-from gemmaq.planning.advice import advise
-from gemmaq.planning.plan import Format, PieceSpec, Plan, PlannedTensor
-from gemmaq.planning.recipe import encoding_for
-from gemmaq.planning.request import Request
+from gemmaq.models.slices import Slice
+from gemmaq.planning.advice import advise, remark
+from gemmaq.planning.format import Constant, Format, Stacking, pieces_of
+from gemmaq.planning.plan import Plan, PlannedTensor
+from gemmaq.planning.recipe import Recipe, encoding_for
+from gemmaq.planning.request import Matrix, Request
+from gemmaq.planning.towers import TEXT_ALONE, plan_towers
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +40,21 @@ class _Context:
     shared: bool
 
     @property
+    def with_towers(self) -> bool:
+        """Whether the towers are written too."""
+        return self.request.mmproj is not None and bool(self.checkpoint.towers)
+
+    def named(self, name: str) -> str:
+        """Name in the container of a text tensor with that canonical name."""
+        family, target = self.checkpoint.family, self.target
+        if target.gguf_names:
+            return family.names.to_gguf(name)
+        if target.hf_names:
+            return family.names.nested_hf(name) if self.with_towers else family.to_hf(name)
+        is_nested = self.with_towers or (target.nested and family.configs.NESTED)
+        return family.names.nested(name) if is_nested else name
+
+    @property
     def norm_shift(self) -> float:
         """Added to the weights of norms."""
         return self.checkpoint.family.gguf.NORM_SHIFT if self.target.gguf_names else 0.0
@@ -46,10 +65,16 @@ class _Context:
         body = self.request.recipe.body
         return self.target.vector or (body if body.is_float else ENCODINGS["bf16"])
 
-    def portable(self, method: str) -> bool:
-        """Whether a method chooses scales that BF16 and FP16 both hold."""
-        shared = self.shared or self.target.portable
-        return self.request.portable or (shared and METHODS[method].portable_when_shared)
+    @property
+    def shares_codes(self) -> bool:
+        """Whether other containers than GGUF take the same codes, or could."""
+        return self.request.portable or self.shared or self.target.portable
+
+    def portable(self, method: str, encoding: Encoding | None = None) -> bool:
+        """Whether a method chooses scales that every container holds: BF16 and FP16, or no divisor in any."""
+        if encoding is not None and encoding.divisor != 1:
+            return self.request.portable or not self.target.divides_scales or len(self.request.to) > 1
+        return self.request.portable or (self.shares_codes and METHODS[method].portable_when_shared)
 
 
 def make_plan(
@@ -70,25 +95,91 @@ def make_plan(
         shared: whether the codes also go to a container with BF16 scales, so that scales must fit both.
 
     Raises:
-        InputError: the container cannot hold what the recipe asks for, or the vision side is incomplete.
+        UsageError: the source is a drafter, and the container or a method is not for drafters; or a type needs an
+            importance matrix, and the method has none.
+        InputError: the container cannot hold what the recipe asks for, or the towers cannot be read.
     """
-    recipe = request.recipe
+    recipe = request.recipe.resolved(checkpoint)
+    request = replace(request, recipe=recipe)
+    if checkpoint.family.drafts:
+        _check_drafter(checkpoint, recipe, target)
     _check_held(target, recipe.body, recipe.label)
     if recipe.embedding is not None:
         _check_held(target, recipe.embedding, recipe.embedding.label, for_embedding=True)
+    if request.mmproj is not None and (error := checkpoint.towers_error) is not None:
+        raise InputError(error.message, f"{error.hint}; {TEXT_ALONE}" if error.hint else TEXT_ALONE)
     context = _Context(checkpoint, request, target, fits or {}, shared)
-    planned = tuple(_planned(context, tensor) for tensor in checkpoint.tensors.values())
+    sources = (*_heads(context), *checkpoint.tensors.values(), *(checkpoint.idle.values() if target.idle else ()))
+    planned = tuple(_planned(context, tensor) for tensor in sources)
     extra: tuple[PlannedTensor, ...] = ()
-    if request.mmproj is not None and checkpoint.vision:
-        planned = tuple(replace(tensor, name=target.text_prefix + tensor.name) for tensor in planned)
-        tied = target.repeats_head and checkpoint.head is None
+    if context.with_towers:
+        towers = checkpoint.family.towers
+        assert towers is not None
+        tied = target.repeats_head and towers.REPEATS_HEAD and checkpoint.head is None
         heads = [tensor for tensor in planned if tied and tensor.source.place.role == Role.EMBEDDING]
         extra = (
-            *(replace(tensor, name=target.text_prefix + checkpoint.family.names.HEAD) for tensor in heads),
-            *_vision(context, request.mmproj),
+            *(replace(tensor, name=context.named(checkpoint.family.names.HEAD)) for tensor in heads),
+            *plan_towers(
+                checkpoint, target, request.mmproj or "", vector=context.vector, norm_shift=context.norm_shift
+            ),
         )
-    warnings = advise(checkpoint, planned, fits=context.fits, with_vision=bool(extra))
-    return Plan(target.name, recipe, planned, tuple(warnings), extra, request.mmproj if extra else None)
+    return Plan(
+        target.name,
+        request,
+        planned,
+        tuple(advise(checkpoint, planned, recipe=recipe, container=target.name, fits=context.fits)),
+        extra,
+        request.mmproj if extra else None,
+        _generated(context),
+        notes=tuple(remark(checkpoint, planned, with_towers=bool(extra))),
+        matrix=_matrix(request, planned),
+    )
+
+
+def _matrix(request: Request, planned: Sequence[PlannedTensor]) -> Matrix | None:
+    """The importance matrix that some of the tensors are weighed with."""
+    weighed = any(tensor.needs is Needs.IMPORTANCE for tensor in planned)
+    return request.calibration.matrix if weighed and request.calibration is not None else None
+
+
+def _check_drafter(checkpoint: Checkpoint, recipe: Recipe, target: Format) -> None:
+    """Refuse what a drafter cannot have."""
+    title = checkpoint.family.title
+    if not target.gguf_names:
+        raise UsageError(
+            f"a {title} is not written to {target.name}",
+            "its runtimes load the folder that it comes in; --to gguf is for llama.cpp and Ollama",
+        )
+    if recipe.needs_importance:
+        raise UsageError(f"{recipe.label} needs an importance matrix, and there is none of a {title}", "--quant q4_0")
+    running = [name for name in recipe.methods if name in METHODS and METHODS[name].is_calibrated]
+    if running:
+        raise UsageError(
+            f"method {running[0]} runs the model, and a {title} runs beside its target alone",
+            f"--method {AUTO} finds the grid of a drafter with QAT",
+        )
+
+
+def _heads(context: _Context) -> tuple[Tensor, ...]:
+    """The dense heads of a model that embeds, if they are asked for and the container has a place for them.
+
+    Raises:
+        InputError: they are asked for, and the source has none.
+    """
+    if not context.request.dense_heads or not context.target.gguf_names:
+        return ()
+    embedder = context.checkpoint.embedder
+    if embedder is None or not embedder.heads:
+        raise InputError("has no dense heads", "leave out --dense-heads", path=context.checkpoint.location)
+    return tuple(embedder.heads.values())
+
+
+def _generated(context: _Context) -> tuple[Constant, ...]:
+    """The tensors that llama.cpp wants besides those of the checkpoint."""
+    if not context.target.gguf_names:
+        return ()
+    arrays = context.checkpoint.family.gguf.generated(context.checkpoint.config)
+    return tuple(Constant(name, "F32", array.shape, array.tobytes()) for name, array in arrays.items())
 
 
 def _check_held(target: Format, encoding: Encoding, label: str, *, for_embedding: bool = False) -> None:
@@ -96,35 +187,100 @@ def _check_held(target: Format, encoding: Encoding, label: str, *, for_embedding
     held, what = (target.embedding_encodings, " for the embedding") if for_embedding else (target.encodings, "")
     if encoding.name not in held:
         raise InputError(
-            f"{target.name} cannot hold {label}{what}", f"{target.name} holds{what}: {', '.join(sorted(held))}"
+            f"{target.name} cannot hold {label}{what}", f"{target.name} holds{what}: {', '.join(listed(sorted(held)))}"
         )
 
 
 def _planned(context: _Context, tensor: Tensor) -> PlannedTensor:
-    """Plan a tensor of the text model."""
-    checkpoint, recipe, target, role = context.checkpoint, context.request.recipe, context.target, tensor.place.role
-    reason = None
-    if not role.is_quantizable:
-        encoding = context.vector
-    else:
-        embedding = target.default_embedding(recipe.body)
-        if context.portable("nearest") and ENCODINGS[embedding].kind is Kind.SUPER:
-            embedding = ENCODINGS[embedding].fallback or embedding  # the same in every container that can hold it
-        held = target.embedding_encodings if role.is_table else target.encodings
-        encoding, reason = encoding_for(recipe, tensor, checkpoint.config, default_embedding=embedding, allowed=held)
-    pieces = target.pieces(encoding, tensor.columns)
-    if context.request.scales == "f16" and len(pieces) > 1:
-        pieces = (pieces[0], *(replace(piece, dtype="F16") for piece in pieces[1:]))
+    """Plan a tensor of the text model.
+
+    llama.cpp looks up rows of layer embeddings for every token, other runtimes for those that have any.
+    """
+    recipe, target, role = context.request.recipe, context.target, tensor.place.role
+    if target.gguf_names and role is Role.LAYER_EMBEDDING:
+        tensor = padded(tensor, context.checkpoint.config.vocab_size)
+    encoding, reason = _encoding(context, tensor)
+    pieces = pieces_of(target, encoding, tensor.columns, context.request.scales)
     method = _method(recipe.method_for(tensor.name), tensor, encoding, context.fits.get(tensor.name))
-    return PlannedTensor(
+    planned = PlannedTensor(
         tensor,
-        checkpoint.family.names.to_gguf(tensor.name) if target.gguf_names else tensor.name,
+        context.named(tensor.name),
         encoding,
         pieces,
-        Choice(method, context.portable(method)),
+        Choice(method, context.portable(method, encoding)),
         tensor.shift + (context.norm_shift if role == Role.NORM else 0.0),
         reason,
+        slices=_slices(context, tensor, encoding),
     )
+    if recipe.weighs(encoding) and planned.needs is Needs.NOTHING and not (role.is_table or planned.keeps_codes):
+        raise UsageError(
+            f"{tensor.name} cannot be {encoding.label} without an importance matrix: it would be of no use",
+            f"add --method {' or '.join(name for name in calibrated() if METHODS[name].writes(encoding))}",
+        )
+    if not (planned.keeps_codes or METHODS[method].writes(encoding)):
+        raise UsageError(
+            f"{tensor.name} cannot be {encoding.label}: no importance matrix has data for rows that are looked up",
+            "--embedding iq3_s is the smallest type of its kind that does without",
+        )
+    return planned
+
+
+def _encoding(context: _Context, tensor: Tensor) -> tuple[Encoding, str | None]:
+    """The encoding of a text tensor, and the reason if it is not the requested one."""
+    checkpoint, recipe, target, role = context.checkpoint, context.request.recipe, context.target, tensor.place.role
+    if role is Role.ROUTER:
+        router = target.router(recipe.body)
+        return (router if router and router.fits(tensor.columns) else context.vector), None
+    fallback = None
+    if role in (Role.LAYER_PROJECTION, Role.FLOAT):
+        default = recipe.body if recipe.body.is_float else target.projection
+    elif role.is_table:
+        default = _default_table(context, tensor)
+        rounded = target.gguf_names and not _is_looked_up(context, tensor)  # llama-quantize's choice for heads
+        fallback = "q8_0" if rounded else default.fallback
+    elif not role.is_quantizable:
+        return context.vector, None
+    else:
+        default = recipe.body_for(tensor, checkpoint, shared=context.shares_codes)
+        fallback = default.fallback
+        if recipe.weighs(default) and not role.is_layer_matrix and fallback is not None:
+            default = ENCODINGS[fallback]  # no layer's matrix, so that there is no data to weigh its errors with
+    held = target.embedding_encodings if role.is_table else target.encodings
+    return encoding_for(recipe, tensor, default=default, fallback=fallback, allowed=held)
+
+
+def _is_looked_up(context: _Context, tensor: Tensor) -> bool:
+    """Whether the rows of a table are only looked up: the model has a head besides."""
+    return context.checkpoint.head is not None and tensor.place.role is not Role.HEAD
+
+
+def _default_table(context: _Context, tensor: Tensor) -> Encoding:
+    """The encoding of a table for which the recipe has none."""
+    recipe, target, fit = context.request.recipe, context.target, context.fits.get(tensor.name)
+    body, mixture = recipe.body, recipe.mixture
+    trained = fit is not None and fit.on_grid and context.checkpoint.family.tables_on_grid
+    if trained and target.holds_embedding(body):
+        method = _method(recipe.method_for(tensor.name), tensor, body, fit)
+        if METHODS[method].keeps_grid:
+            return body
+    if target.gguf_names and not recipe.keep and not context.shares_codes and _is_looked_up(context, tensor):
+        return (mixture and mixture.table) or body
+    default = ENCODINGS[target.default_embedding(body)]
+    if mixture and (target.gguf_names or (mixture.file_type is None and tensor.place.role is Role.HEAD)):
+        default = mixture.head
+    if context.portable("nearest") and default.kind is Kind.SUPER:
+        return ENCODINGS[default.fallback or default.name]  # the same in every container that can hold it
+    return default
+
+
+def _slices(context: _Context, tensor: Tensor, encoding: Encoding) -> tuple[Slice, ...]:
+    """The tensors that the container has in place of a stack, under their names there."""
+    stacking = context.target.experts(encoding)
+    if context.target.gguf_names or (tensor.place.role is Role.EXPERTS and stacking is Stacking.WHOLE):
+        return ()
+    names = context.checkpoint.family.names
+    slices = names.slices(tensor.name, tensor.shape, per_expert=stacking is Stacking.SINGLE)
+    return tuple(replace(part, name=context.named(part.name)) for part in slices)
 
 
 def _method(name: str, tensor: Tensor, encoding: Encoding, fit: GridFit | None) -> str:
@@ -134,56 +290,18 @@ def _method(name: str, tensor: Tensor, encoding: Encoding, fit: GridFit | None) 
         InputError: a calibrated method cannot write the encoding.
     """
     if name == AUTO:
-        on_grid = fit is not None and fit.on_grid and METHODS["lattice"].writes(encoding)
-        return "lattice" if on_grid else "nearest"
+        trained = fit is not None and fit.verdict is not Verdict.NONE
+        return "lattice" if trained and METHODS["lattice"].writes(encoding) else "nearest"
     method = METHODS[name]
     if encoding.is_float:
         return "nearest"  # nothing to choose
     if method.is_calibrated and not tensor.place.role.is_layer_matrix:
-        return "nearest"  # rows that are looked up have no inputs to calibrate on
-    if method.writes(encoding):
+        return _method(AUTO, tensor, encoding, fit)  # rows that are looked up have no inputs to calibrate on
+    if method.writes(encoding) or (name == "nearest" and not encoding.plain):  # `_planned` says what it needs
         return name
     if method.fallback is None:
         raise InputError(
             f"method {name} cannot write {encoding.label}, which {tensor.name} would be",
-            f"it writes {', '.join(method.encodings)}",
+            f"--method nearest writes {encoding.label}; {name} writes {', '.join(listed(method.encodings))}",
         )
     return method.fallback
-
-
-def _vision(context: _Context, mmproj: str) -> list[PlannedTensor]:
-    """Plan the vision tensors, in file order.
-
-    Raises:
-        InputError: one is missing or has another shape.
-    """
-    checkpoint, target = context.checkpoint, context.target
-    assert checkpoint.vision_config is not None
-    vision = checkpoint.family.vision
-    planned = []
-    for name, shape in vision.shapes(checkpoint.vision_config, checkpoint.config.hidden_size):
-        tensor = checkpoint.vision.get(name)
-        if tensor is None or tensor.shape != shape:
-            what = "lacks" if tensor is None else f"has the shape {list(tensor.shape)}, not {list(shape)}, for"
-            raise InputError(
-                f"the vision side {what} {name}",
-                "--mmproj none converts the text model alone",
-                path=checkpoint.location,
-            )
-        encoding, new_name = context.vector, name
-        if target.gguf_names:
-            encoding, new_name = ENCODINGS[vision.mmproj_type(name, len(shape), mmproj)], vision.to_gguf(name)
-        suffix = "weight" if new_name.endswith("weight") else ""
-        piece = PieceSpec(suffix, encoding.label, tensor.columns, encoding.row_bytes(tensor.columns))
-        planned.append(
-            PlannedTensor(
-                tensor,
-                new_name,
-                encoding,
-                (piece,),
-                Choice("nearest", False),
-                tensor.shift + (context.norm_shift if vision.is_norm(name) else 0.0),
-                channels_last=target.channels_last and vision.is_patch_kernel(name),
-            )
-        )
-    return planned

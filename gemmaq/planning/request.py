@@ -11,6 +11,25 @@ CONTEXT = 512
 
 
 @dataclass(frozen=True, slots=True)
+class Matrix:
+    """What a file says of the importance matrix that it was weighed with.
+
+    Attributes:
+        file: name of the matrix's file, without its folder.
+        datasets: names of the texts that it was computed from.
+        entries: number of its entries.
+        chunks: number of sequences, 0 if unknown.
+        size: bytes of the matrix's file beside the model; 0 if it is not kept.
+    """
+
+    file: str
+    datasets: tuple[str, ...]
+    entries: int
+    chunks: int
+    size: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Calibration:
     """Settings of a calibration and the identity of its text: all that is needed to repeat it.
 
@@ -21,6 +40,8 @@ class Calibration:
         context: tokens in a sequence.
         damping: share of its mean that GPTQ adds to the Hessian's diagonal.
         order: order in which GPTQ takes columns, `importance` or `columns`.
+        used: number of tokens that the texts had of these, or that the importance matrix saw; 0 if unknown.
+        matrix: the importance matrix, given or computed; None if no method weighs with one.
     """
 
     texts: tuple[str, ...]
@@ -29,6 +50,8 @@ class Calibration:
     context: int = CONTEXT
     damping: float = 0.01
     order: str = "importance"
+    used: int = 0
+    matrix: Matrix | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +63,9 @@ class Request:
         to: names of the containers, in order.
         portable: whether scales must fit every container exactly.
         scales: type of the scales in containers that store them in arrays of their own, `bf16` or `f16`.
-        mmproj: type of the vision tensors in containers that leave a choice; None leaves them out of all.
+        mmproj: type of the towers in containers that leave a choice; None leaves them out of all.
+        dense_heads: whether dense heads of a model that embeds go into containers that have no folders for them.
+        draft: whether the drafter of the source is written beside the model, in containers that have a place for it.
         shard_bytes: maximum size of a file, None for each container's default.
         calibration: settings of calibrated methods, None if there are none.
     """
@@ -50,5 +75,7 @@ class Request:
     portable: bool = False
     scales: str = "bf16"
     mmproj: str | None = "f16"
+    dense_heads: bool = False
+    draft: bool = False
     shard_bytes: int | None = None
     calibration: Calibration | None = None

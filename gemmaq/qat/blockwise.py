@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from gemmaq.inference.batch import Batch, held, joined
 from gemmaq.inference.distributed import assign
 from gemmaq.qat import grids, model, trainer
 from gemmaq.qat import state as states
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from gemmaq.qat.data import TokenDataset
     from gemmaq.qat.job import Session, TrainingJob, Weights
 
-_Forward = Callable[["nn.Module", "torch.Tensor"], "torch.Tensor"]
+_Forward = Callable[["nn.Module", "Batch"], "torch.Tensor"]
 SEQUENCES = 128
 """Sequences of the text that layers are trained on, at most."""
 _PROGRAM = 900 << 20
@@ -52,12 +53,15 @@ def memory(job: TrainingJob, data: TokenDataset) -> int:
     inside = 4 * tokens * (24 * config.hidden_size + 8 * ffn + 6 * heads)
     inside += 16 * settings.batch * max(layer.heads for layer in config.layers) * settings.context**2
     head = 2 * config.vocab_size * config.hidden_size + (1 << 23) * 20
-    return _PROGRAM + 24 * layer + activations + inside + head
+    beside = 4 * held(config, settings.context * (2 * sequences + len(data.held_out)))
+    return _PROGRAM + 24 * layer + activations + beside + inside + head
 
 
 @dataclass(slots=True)
 class _Activations:
-    """Inputs of the current layer, f32 [length, hidden] per sequence; those to train on come first.
+    """Inputs of the current layer, a batch per sequence; those to train on come first.
+
+    Keys and values that later layers share are those of the same model, and no gradient reaches them.
 
     Attributes:
         teacher: in the unquantized model.
@@ -65,9 +69,9 @@ class _Activations:
         untrained: in the model quantized without training, held-out sequences only.
     """
 
-    teacher: list[torch.Tensor]
-    student: list[torch.Tensor]
-    untrained: list[torch.Tensor]
+    teacher: list[Batch]
+    student: list[Batch]
+    untrained: list[Batch]
 
 
 def train(session: Session) -> tuple[Evaluation, Weights]:
@@ -75,7 +79,7 @@ def train(session: Session) -> tuple[Evaluation, Weights]:
     data, source = session.data, session.teacher
     count = min(SEQUENCES, len(data.train))
     chosen = data.train[np.linspace(0, len(data.train) - 1, count).round().astype(int)]
-    embedded = [part for batch in source.embed(np.concatenate([chosen, data.held_out])) for part in batch]
+    embedded = [part for batch in source.embed(np.concatenate([chosen, data.held_out])) for part in batch.split()]
     activations = _Activations(list(embedded), list(embedded), list(embedded[count:]))
     for index in range(source.layers):
         _layer(session, index, activations, count)
@@ -159,14 +163,14 @@ def _train(session: Session, index: int, loop: Trainer, begun: float) -> None:
 
 
 def _forward(session: Session, index: int) -> _Forward:
-    """The forward pass of a layer: module and f32 [batch, length, hidden] -> its outputs, in the same shape."""
+    """The forward pass of a layer: module and batch -> its outputs, [batch, length, hidden]."""
     import torch
 
     dtype = {"bf16": torch.bfloat16, "f32": torch.float32}[session.job.settings.dtype]
 
-    def forward(module: nn.Module, hidden: torch.Tensor) -> torch.Tensor:
-        with torch.autocast(hidden.device.type, dtype, enabled=dtype != torch.float32):
-            return session.teacher.forward(module, index, hidden)
+    def forward(module: nn.Module, batch: Batch) -> torch.Tensor:
+        with torch.autocast(batch.hidden.device.type, dtype, enabled=dtype != torch.float32):
+            return session.teacher.forward(module, index, batch)
 
     return forward
 
@@ -174,25 +178,24 @@ def _forward(session: Session, index: int) -> _Forward:
 def _advance(
     forward: _Forward,
     module: nn.Module,
-    hidden: list[torch.Tensor],
+    sequences: list[Batch],
     progress: Callable[[int, int], object] = lambda done, total: None,
 ) -> None:
     """Replace the inputs of a layer by its outputs, a few sequences at a time."""
-    import torch
-
-    for first in range(0, len(hidden), _TOGETHER):
-        progress(first, len(hidden))
-        batch = torch.stack(hidden[first : first + _TOGETHER])
-        hidden[first : first + _TOGETHER] = forward(module, batch).float().unbind()
-    progress(len(hidden), len(hidden))
+    for first in range(0, len(sequences), _TOGETHER):
+        progress(first, len(sequences))
+        batch = joined(sequences[first : first + _TOGETHER])
+        batch.hidden = forward(module, batch).float()
+        sequences[first : first + _TOGETHER] = batch.split()
+    progress(len(sequences), len(sequences))
 
 
 def _losses(
     session: Session,
     index: int,
-    student: Callable[[torch.Tensor], torch.Tensor],
-    inputs: list[torch.Tensor],
-    targets: list[torch.Tensor],
+    student: Callable[[Batch], torch.Tensor],
+    inputs: list[Batch],
+    targets: list[Batch],
 ) -> Callable[[int], Iterator[torch.Tensor]]:
     """The loss as the trainer takes it: step number -> share of each batch in the step's mean squared error.
 
@@ -201,7 +204,8 @@ def _losses(
     import torch
 
     settings = session.job.settings
-    scale = sum(float((after - before).pow(2).mean()) for after, before in zip(targets, inputs, strict=True))
+    pairs = zip(targets, inputs, strict=True)
+    scale = sum(float((after.hidden - before.hidden).pow(2).mean()) for after, before in pairs)
     scale = max(scale / len(inputs), 1e-12)
 
     def losses(step: int) -> Iterator[torch.Tensor]:
@@ -209,8 +213,8 @@ def _losses(
         drawn = random.integers(0, len(inputs), (step + 1, settings.sequences))[step]
         for first in range(0, len(drawn), settings.batch):
             batch = drawn[first : first + settings.batch]
-            output = student(torch.stack([inputs[at] for at in batch]))
-            target = torch.stack([targets[at] for at in batch])
+            output = student(joined([inputs[at] for at in batch]))
+            target = torch.cat([targets[at].hidden for at in batch])
             yield (output.float() - target).pow(2).mean() / scale * (len(batch) / len(drawn))
 
     return losses
@@ -233,8 +237,8 @@ def _write(loop: Trainer, scales: dict[str, torch.Tensor], path: Path) -> None:
         raise states.save_error(error, path.parent) from error
 
 
-def _evaluate(session: Session, task: str, teacher: list[torch.Tensor], student: list[torch.Tensor]) -> Evaluation:
-    """Held-out metrics of outputs of the last layer, f32 [length, hidden] per sequence."""
+def _evaluate(session: Session, task: str, teacher: list[Batch], student: list[Batch]) -> Evaluation:
+    """Held-out metrics of outputs of the last layer, a batch per sequence."""
     import torch
 
     source, tokens = session.teacher, session.data.held_out
@@ -244,7 +248,7 @@ def _evaluate(session: Session, task: str, teacher: list[torch.Tensor], student:
         for number, sequence in enumerate(tokens):
             progress(number, len(tokens))
             ids = torch.from_numpy(sequence[None]).to(rows.device)
-            ours, theirs = (source.normed(hidden[number][None]) for hidden in (student, teacher))
+            ours, theirs = (source.normed(batches[number].hidden) for batches in (student, teacher))
             meter.add(ids, student=ours, teacher=theirs, student_rows=rows, teacher_rows=rows)
     progress(len(tokens), len(tokens))
     return meter.result()

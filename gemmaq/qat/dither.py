@@ -20,12 +20,15 @@ from gemmaq.checkpoint.rows import read_rows, values_of
 from gemmaq.encodings import dequantize
 from gemmaq.files.span import Reader
 from gemmaq.methods.lattice import BLOCK, GridFit
+from gemmaq.methods.lattice_grids import GRIDS
 from gemmaq.planning.survey import detect_grids
 
 if TYPE_CHECKING:
     from gemmaq.encodings import F32, Values
 
 _SLAB = 1 << 22
+_COARSE_BITS = 5
+"""Steps of lattices with more bits are small beside those of the new grid."""
 _FEW_BITS = 4
 """Lattices of at most this many bits have steps as wide as the new grid's: half the noise is enough."""
 
@@ -46,7 +49,7 @@ def on_lattice(checkpoint: Checkpoint, verdicts: Mapping[str, GridFit] | None = 
         verdict = verdicts.get(name)
         if not tensor.encoding.is_float:
             lattices[name] = tensor.encoding.label
-        elif verdict is not None and verdict.rule is not None:
+        elif verdict is not None and verdict.rule is not None and GRIDS[verdict.rule].bits <= _COARSE_BITS:
             lattices[name] = verdict.rule
     return lattices
 
@@ -97,7 +100,7 @@ def _steps(tensor: Tensor, stored: Values, weights: F32) -> tuple[F32, int]:
     ks, steps = np.empty(len(blocks), np.int32), np.empty(len(blocks), np.float32)
     fit_blocks(blocks, 16, ks, steps, np.empty(len(blocks), np.float32))
     fits = ks > 0
-    bits = 5 if (ks[fits] > 8).mean() > 0.5 else 4
+    bits = 5 if (ks > 8).sum() > 0.5 * fits.sum() else 4
     return np.where(fits, np.abs(steps), np.float32(0)), bits
 
 

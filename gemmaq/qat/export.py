@@ -86,4 +86,4 @@ def write_folder(
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", suffix=".partial", dir=out.parent) as room:
         changed = spilled(checkpoint, weights, Path(room) / _SOURCE)
         options = Options(threads, force=force, extra_files=lambda: side_files or {})
-        run(Conversion(changed, request, out), make_plans(changed, request, {}), options)
+        run(Conversion(changed, (request,), out), make_plans(changed, request, {}), options)

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 _LATENT = 16
 """Bytes per trained weight: the weight, its gradient and two moments in f32."""
+_BESIDE = (Role.LAYER_EMBEDDING, Role.LAYER_PROJECTION)
+"""Roles of tensors that teacher and student hold in BF16 besides their layers, rows of the text's tokens at most."""
 _KEPT = 34
 """Activations that a layer keeps for the backward pass, as multiples of its hidden size per token; measured."""
 
@@ -46,7 +48,12 @@ def forecast(job: TrainingJob, data: TokenDataset) -> dict[str, Any]:
 def _trained(job: TrainingJob) -> int:
     """Number of trained weights."""
     source, settings = job.source, job.settings
-    norms = sum(tensor.elements for tensor in source.tensors.values() if tensor.place.role == Role.NORM)
+    final = source.final_norm.elements
+    norms = final + sum(
+        tensor.elements
+        for tensor in source.tensors.values()
+        if tensor.place.role == Role.NORM and tensor.place.layer is not None
+    )
     embedding = source.embedding.elements
     matrices = sum(source.config.layer_parameters)
     return matrices + (norms if settings.norms else 0) + (embedding if settings.embedding else 0)
@@ -64,7 +71,8 @@ def memory(job: TrainingJob) -> int:
     activations = layer * (1 if settings.recompute else config.num_hidden_layers)
     width = min(settings.vocabulary or config.vocab_size, config.vocab_size)
     logits = 6 * 4 * min(tokens * width, 1 << 23)
-    return int(networks + 2 * weights + activations + logits + (1 << 29))
+    beside = sum(tensor.elements for tensor in job.source.tensors.values() if tensor.place.role in _BESIDE)
+    return int(networks + 2 * weights + 4 * beside + activations + logits + (1 << 29))
 
 
 def lines(facts: dict[str, Any], size: Callable[[float], str]) -> list[str]:

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from gemmaq.checkpoint import Checkpoint
-from gemmaq.errors import InputError
+from gemmaq.errors import InputError, UsageError
 from gemmaq.inference.decoder import Decoder
 from gemmaq.models.family import Family
-from gemmaq.qat import fake_quant, grids
+from gemmaq.qat import fake_quant, grids, layer_inputs
 from gemmaq.qat.settings import Settings
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
+    from numpy.typing import NDArray
     from torch import nn
 
     from gemmaq.qat.warm_start import WarmStart
@@ -59,8 +61,22 @@ def check_models(source: Checkpoint, start: Checkpoint | None, settings: Setting
     """Fail early where teacher or student cannot be trained.
 
     Raises:
-        InputError: the head is not tied to the embedding, the models differ, or a row does not divide into blocks.
+        UsageError: the model has experts.
+        InputError: the model predicts no tokens, its head is not tied to the embedding, the models differ, or a row
+            does not divide into blocks.
     """
+    if source.family.embeds:
+        raise InputError(
+            f"is an {source.family.title}: it makes vectors of texts and predicts no tokens, which training needs",
+            "gemmaq convert quantizes it without training",
+            path=source.location,
+        )
+    if any(layer.experts is not None for layer in source.config.layers):
+        raise UsageError(
+            "a model with experts cannot be trained",
+            "gemmaq convert --method gptq (or importance) calibrates every expert on text instead",
+            path=source.location,
+        )
     for checkpoint in (source, start):
         if checkpoint is not None and checkpoint.head is not None:
             raise InputError(
@@ -151,7 +167,9 @@ def _classes() -> dict[str, Any]:
     class Network(nn.Module):
         """Embedding, decoder layers and final norm: tokens -> inputs of the head."""
 
-        def __init__(self, decoder: Decoder, spec: NetworkSpec, layers: list[nn.Module], *, rows: Any) -> None:
+        def __init__(
+            self, decoder: Decoder, spec: NetworkSpec, layers: list[nn.Module], *, rows: Any, tokens: NDArray[np.int64]
+        ) -> None:
             super().__init__()
             checkpoint, self.config, self.spec = decoder.checkpoint, decoder.config, spec
             self.family_modules = checkpoint.family.modules
@@ -169,6 +187,7 @@ def _classes() -> dict[str, Any]:
             else:
                 self.register_buffer("embedding", rows, persistent=False)
             self.rotary = self.family_modules.rotary_embedding(decoder.config)
+            self.layer_inputs = layer_inputs.make(decoder, tokens, spec.dtype)
 
         def hidden(self, ids: torch.Tensor) -> torch.Tensor:
             hidden = functional.embedding(ids, self.embedding).float() * self.embedding_scale
@@ -176,12 +195,19 @@ def _classes() -> dict[str, Any]:
             make_mask = self.family_modules.attention_mask
             masks = {kind: make_mask(self.config, kind, hidden, positions) for kind in set(self.kinds)}
             rotations = {kind: self.rotary(hidden, positions, kind) for kind in set(self.kinds)}
-            for kind, module in zip(self.kinds, self.layers, strict=True):
-                call = (module, hidden, rotations[kind], masks[kind], positions)
+            run, beside = self.family_modules.run, self.layer_inputs(ids, hidden)
+            shared: Mapping[str, Any] = {}
+            for kind, module, layer_input in zip(self.kinds, self.layers, beside, strict=True):
+                attention = {
+                    "position_embeddings": rotations[kind],
+                    "attention_mask": masks[kind],
+                    "position_ids": positions,
+                }
+                call = (module, hidden, layer_input, shared, attention)
                 if self.spec.recompute and torch.is_grad_enabled():
-                    hidden = recomputed(_run, *call, use_reentrant=False)
+                    hidden, shared = recomputed(run, *call, use_reentrant=False)
                 else:
-                    hidden = _run(*call)
+                    hidden, shared = run(*call)
             normed: torch.Tensor = self.family_modules.rms_norm(hidden, self.norm, self.epsilon)
             return normed
 
@@ -191,24 +217,28 @@ def _classes() -> dict[str, Any]:
                 hidden = self.hidden(ids)
             return head_fn(hidden, self.embedding)
 
-    def _run(module: nn.Module, hidden: torch.Tensor, rotation: Any, mask: Any, positions: Any) -> torch.Tensor:
-        out = module(hidden, position_embeddings=rotation, attention_mask=mask, position_ids=positions)
-        return out if isinstance(out, torch.Tensor) else out[0]
-
     return {"Matrix": Matrix, "Network": Network}
 
 
-def network(decoder: Decoder, spec: NetworkSpec, rows: torch.Tensor, warm_start: WarmStart | None = None) -> nn.Module:
+def network(
+    decoder: Decoder,
+    spec: NetworkSpec,
+    rows: torch.Tensor,
+    *,
+    tokens: NDArray[np.int64],
+    warm_start: WarmStart | None = None,
+) -> nn.Module:
     """All layers of a model in memory.
 
     Args:
         decoder: gives the weights.
         spec: how the network computes.
         rows: rows of the embedding, [vocabulary, hidden]; a parameter if it is trained.
+        tokens: distinct tokens that the network will see, i64 [tokens].
         warm_start: matrices that begin on the grid.
     """
     layers = [layer(decoder, index, spec, warm_start) for index in range(decoder.layers)]
-    whole: nn.Module = _classes()["Network"](decoder, spec, layers, rows=rows)
+    whole: nn.Module = _classes()["Network"](decoder, spec, layers, rows=rows, tokens=tokens)
     return whole.to(decoder.device.torch_device)
 
 

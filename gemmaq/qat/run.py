@@ -25,6 +25,8 @@ def check(job: TrainingJob, processes: int) -> None:
         InputError: teacher or student cannot be trained.
         UsageError: block-wise training is asked to do what it cannot.
     """
+    if job.source.towers_error is not None:
+        raise job.source.towers_error  # before hours of training, whose result has the towers of the source
     model.check_models(job.source, job.start, job.settings)
     if job.block_wise and processes > 1:
         raise UsageError("--block-wise runs in a single process", "torchrun without --block-wise shares the model")

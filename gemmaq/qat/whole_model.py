@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from gemmaq.errors import UsageError
 from gemmaq.qat import grids, model, sampling, trainer
 from gemmaq.qat.evaluation import evaluate, refer
@@ -113,14 +115,15 @@ def _networks(session: Session) -> _Networks:
     settings, group, source, initial = session.job.settings, session.group, session.teacher, session.initial
     teacher_spec, student_spec = model.specs(settings)
     rows = model.embedding(source)
-    teacher = model.network(source, teacher_spec, rows).eval()
+    tokens = np.unique(np.concatenate([session.data.train, session.data.held_out]))
+    teacher = model.network(source, teacher_spec, rows, tokens=tokens).eval()
     student_rows: Any = rows
     if settings.embedding:
         trained = initial.read(initial.checkpoint.embedding)
         student_rows = nn.Parameter(torch.from_numpy(trained).to(group.device))
     elif initial is not source:
         student_rows = model.embedding(initial)
-    student = model.network(initial, student_spec, student_rows, session.warm_start).train()
+    student = model.network(initial, student_spec, student_rows, tokens=tokens, warm_start=session.warm_start).train()
     group.shard(teacher)
     group.shard(student)
     config = source.checkpoint.config

@@ -49,6 +49,7 @@ class Installation:
         report: Fields for `--json`.
         run: Installs the artifact, and returns the fields of the report that only then have their value. It is called
             with a callback for progress, and with one for messages of the runtime.
+        notes: What a person should know of the model in this runtime.
     """
 
     title: str
@@ -58,6 +59,7 @@ class Installation:
     files: tuple[str, ...]
     report: Mapping[str, Any]
     run: Callable[[ProgressCallback, Callable[[str], None]], Mapping[str, Any]]
+    notes: tuple[str, ...] = ()
 
 
 Planner = Callable[["Artifact", Mapping[str, str]], Installation]
@@ -130,6 +132,12 @@ def prepare(runtime: Runtime, options: Options) -> Planner:
     plan: Planner = import_module(runtime.module).prepare(options)
 
     def checked(artifact: Artifact, digests: Mapping[str, str]) -> Installation:
+        if artifact.checkpoint.family.drafts:
+            raise InputError(
+                "is a drafter, which runs beside its target alone",
+                "convert the target with --draft, and install that",
+                path=artifact.folder,
+            )
         if artifact.container not in runtime.containers:
             commands = [artifact.conversion(container) for container in runtime.containers]
             raise InputError(

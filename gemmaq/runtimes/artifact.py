@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gemmaq.artifact.folder import has_model, parts_of
-from gemmaq.checkpoint import Checkpoint
+from gemmaq.checkpoint import Checkpoint, paths_of
 from gemmaq.errors import InputError, NotFoundError
-from gemmaq.files.names import is_mmproj, shards_of, split_type, stem
+from gemmaq.files.names import Parts, models_among, shards_of, split_type, stem
 from gemmaq.files.text import read_json
 from gemmaq.planning.containers import CONTAINERS, of_checkpoint_format
+from gemmaq.sources.companions import ALL
 from gemmaq.sources.open import open_source
 
 
@@ -27,7 +28,8 @@ class Artifact:
         folder: Its folder.
         weights: Its weight files; the shards of a GGUF model in order.
         projector: Its mmproj file, None if it has none.
-        others: All other files of the folder but hidden ones.
+        drafter: File of the drafter beside it, None if it has none.
+        others: All other files of the folder but hidden ones and other models.
     """
 
     checkpoint: Checkpoint
@@ -37,12 +39,19 @@ class Artifact:
     folder: Path
     weights: tuple[Path, ...]
     projector: Path | None
+    drafter: Path | None
     others: tuple[Path, ...]
 
     @property
     def tensor_files(self) -> tuple[Path, ...]:
-        """Files with tensors: the weights, and the mmproj file if there is one."""
-        return self.weights if self.projector is None else (*self.weights, self.projector)
+        """Files with tensors: the weights, and the mmproj file and the drafter where there are any."""
+        return (*self.weights, *(path for path in (self.projector, self.drafter) if path is not None))
+
+    @property
+    def parts(self) -> Parts:
+        """Names of the files with tensors."""
+        projector, drafter = (path.name if path else None for path in (self.projector, self.drafter))
+        return Parts(tuple(path.name for path in self.weights), projector, drafter)
 
     @property
     def label(self) -> str:
@@ -83,17 +92,20 @@ def read_artifact(artifact: Path) -> Artifact:
 
     Raises:
         NotFoundError: It does not exist.
-        InputError: The folder holds several artifacts, or a header cannot be read.
+        InputError: The folder holds several artifacts, a header cannot be read, or several mmproj files or drafters may
+            be the model's.
     """
     folder = folder_of(artifact)
-    checkpoint = open_source(str(artifact))
-    projector = None
+    checkpoint = open_source(str(artifact), ALL)
+    projector = drafter = None
     if checkpoint.format == "gguf":
-        weights = tuple(shards_of(next(path for path in checkpoint.files if not is_mmproj(path.name))))
-        projector = next((path for path in sorted(folder.glob("*.gguf")) if is_mmproj(path.name)), None)
+        weights = tuple(shards_of(checkpoint.embedding.span.paths[0]))
+        projector = next(iter(paths_of(checkpoint.towers.values())), None)
+        drafter = checkpoint.drafter.files[0] if checkpoint.drafter is not None else None
     else:
         weights = tuple(sorted(checkpoint.files))
     visible = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    models = models_among(path.name for path in visible if path.suffix == ".gguf")
     name, repo = _source(folder / "gemmaq.json")
     return Artifact(
         checkpoint=checkpoint,
@@ -103,7 +115,8 @@ def read_artifact(artifact: Path) -> Artifact:
         folder=folder,
         weights=weights,
         projector=projector,
-        others=tuple(path for path in visible if path not in weights and path != projector),
+        drafter=drafter,
+        others=tuple(p for p in visible if p not in (*weights, projector, drafter) and p.name not in models),
     )
 
 
@@ -120,7 +133,9 @@ def _container(checkpoint: Checkpoint, weights: Path) -> str:
 
 def _source(path: Path) -> tuple[str | None, str | None]:
     """Name and repository of the source model in a gemmaq.json."""
-    source = read_json(path, {}).get("source")
+    models = read_json(path, {}).get("models")
+    first = models[0] if isinstance(models, list) and models else None
+    source = first.get("source") if isinstance(first, dict) else None
     values = [source.get(key) if isinstance(source, dict) else None for key in ("name", "repo")]
     name, repo = (value if isinstance(value, str) else None for value in values)
     return name, repo if repo and repo.count("/") == 1 else None

@@ -2,7 +2,10 @@
 
 The models folder is `downloadsFolder` of settings.json in LM Studio's home, or `models` in it. Its home is the folder
 that ~/.lmstudio-home-pointer names, else ~/.cache/lm-studio if that exists, else ~/.lmstudio. Its own `lms import`
-looks in these places, too; there is no environment variable.
+looks in these places, too; there is no environment variable. Entries of its catalog are in `hub/models` of its home.
+
+LM Studio shows drafters of their own architecture as models that it cannot load, and drafts with none of them (version
+0.4, August 2026), so they are not installed.
 """
 
 from __future__ import annotations
@@ -13,12 +16,14 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from gemmaq.errors import InputError, NotFoundError, OutputError, UsageError
 from gemmaq.files.atomic import staging
+from gemmaq.files.names import is_imatrix
 from gemmaq.files.text import read_json
 from gemmaq.models.identity import identify
 from gemmaq.progress import Progress, ProgressCallback
@@ -36,12 +41,26 @@ _NO_LINK = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class _Folder:
-    """A model's folder in LM Studio: its path, its files, and the text of its model.yaml (None for none)."""
+    """A model's folder in LM Studio.
+
+    Attributes:
+        path: Path of the folder.
+        replaces: Whether it is there already.
+        files: Files to put into it.
+        yaml: Text of the model's model.yaml, None for none.
+        entry: Folder of the model.yaml in LM Studio's catalog, None where it is put beside the files.
+    """
 
     path: Path
     replaces: bool
     files: tuple[Path, ...]
     yaml: str | None
+    entry: Path | None
+
+    @property
+    def yaml_path(self) -> Path:
+        """Path of the model.yaml."""
+        return (self.entry or self.path) / model_yaml.FILE
 
 
 def prepare(options: Options) -> Planner:
@@ -67,21 +86,45 @@ def _plan(options: Options, artifact: Artifact) -> Installation:
     publisher, repo = check_name(options.name) if options.name is not None else (_publisher(artifact), _repo(artifact))
     name = f"{publisher}/{repo}"
     path = (options.dest if options.dest is not None else models_folder()) / publisher / repo
-    replaces = os.path.lexists(path) and not (path.is_dir() and not any(path.iterdir()))
-    if replaces:
-        _check_replaceable(path, artifact, options.force)
-    folder = _Folder(path, replaces, files, model_yaml.text(artifact, name) if options.model_yaml else None)
+    entry = _entry(artifact, name) if options.model_yaml and options.dest is None else None
+    replaces = _is_there(path)
+    names = {file.name for file in (*artifact.tensor_files, *artifact.others)} | {model_yaml.FILE}
+    for place, expected in ((path, names), (entry, {model_yaml.FILE})):
+        if place is not None and _is_there(place):
+            _check_replaceable(place, expected, options.force)
+    folder = _Folder(path, replaces, files, model_yaml.text(artifact, name) if options.model_yaml else None, entry)
     sizes = {file.name: file.stat().st_size for file in files}
     report = {"name": name, "path": str(path), "replaces": replaces, "files": _listing(sizes, {})}
+    if folder.yaml is not None:
+        report |= {"model_yaml": folder.yaml, "model_yaml_path": str(folder.yaml_path)}
+    drafter = artifact.drafter
     return Installation(
         title=f"{name} to {path}",
         size=sum(sizes.values()),
         result=str(path),
         next_step=str(path),
         files=tuple(f"{path / file}  {size:,} bytes" for file, size in sizes.items()),
-        report=report if folder.yaml is None else report | {"model_yaml": folder.yaml},
+        report=report,
         run=lambda progress, say: {"files": _listing(sizes, _install(folder, progress))},
+        notes=(f"{drafter.name} is not installed: LM Studio has no use for drafters",) if drafter is not None else (),
     )
+
+
+def _entry(artifact: Artifact, name: str) -> Path | None:
+    """Folder of the model's entry in LM Studio's catalog, None for a model that needs none.
+
+    Raises:
+        InputError: The model has no tokenizer.
+    """
+    home = _home()
+    if home is None or not model_yaml.has_switch(artifact):
+        return None
+    return home / "hub" / "models" / model_yaml.model_name(artifact, name)
+
+
+def _is_there(folder: Path) -> bool:
+    """Whether there is a folder with something in it, or anything else of that name."""
+    return os.path.lexists(folder) and not (folder.is_dir() and not any(folder.iterdir()))
 
 
 def _listing(sizes: dict[str, int], how: dict[str, str]) -> list[dict[str, Any]]:
@@ -106,7 +149,10 @@ def _install(folder: _Folder, progress: ProgressCallback) -> dict[str, str]:
             how[path.name] = _link_or_copy(path.resolve(), stage / f"{path.name}.partial", progress)
         for path in folder.files:
             (stage / f"{path.name}.partial").rename(stage / path.name)
-        if folder.yaml is not None:
+        if folder.yaml is not None and folder.entry is None:
+            (stage / model_yaml.FILE).write_text(folder.yaml, encoding="utf-8")
+    if folder.yaml is not None and folder.entry is not None:
+        with staging(folder.entry, folder.entry.exists()) as stage:
             (stage / model_yaml.FILE).write_text(folder.yaml, encoding="utf-8")
     return how
 
@@ -167,30 +213,29 @@ def _home() -> Path | None:
 
 
 def _files(artifact: Artifact) -> tuple[Path, ...]:
-    """Files to install: of a GGUF artifact those with tensors, of any other all files.
+    """Files to install: of a GGUF artifact the weights and the mmproj file, of any other all files.
 
     Raises:
         InputError: LM Studio would look for vision weights that are not there.
     """
     if artifact.container == "gguf":
-        return artifact.tensor_files
+        return tuple(path for path in artifact.tensor_files if path != artifact.drafter)
     has_vision = "vision_config" in read_json(artifact.folder / "config.json")
-    if has_vision and not artifact.checkpoint.vision:
+    if has_vision and not artifact.checkpoint.towers:
         raise InputError(
             "has a vision_config, but LM Studio would find no vision weights",
             "convert the model again: an artifact of gemmaq has both or neither",
             path=artifact.folder / "config.json",
         )
-    return (*artifact.weights, *artifact.others)
+    return (*artifact.weights, *(path for path in artifact.others if not is_imatrix(path.name)))
 
 
-def _check_replaceable(folder: Path, artifact: Artifact, force: bool) -> None:
-    """Let --force replace an earlier installation of the same artifact, but no folder with other models in it."""
+def _check_replaceable(folder: Path, names: Set[str], force: bool) -> None:
+    """Let --force replace an earlier installation of the same artifact, but no folder with other files in it."""
     if not force:
         raise OutputError("exists", "choose another --name, or replace it with --force", path=folder)
     if folder.is_symlink() or not folder.is_dir():
         raise OutputError("is not a folder", "choose another --name", path=folder)
-    names = {path.name for path in (*artifact.tensor_files, *artifact.others)} | {model_yaml.FILE}
     for path in sorted(folder.iterdir()):
         if path.name not in names:
             raise OutputError(

@@ -56,10 +56,11 @@ class Upload:
 
 @dataclass(frozen=True, slots=True)
 class _Model:
-    """A model to create: its name, its files, and the settings that Ollama runs it with."""
+    """A model to create: its name, its files, the one of a drafter, and the settings that Ollama runs it with."""
 
     name: str
     files: tuple[Upload, ...]
+    drafter: Path | None
     settings: Settings
 
 
@@ -85,14 +86,14 @@ def _plan(server: Server, options: Options, artifact: Artifact, *, digests: Mapp
         OutputError: The server has a model of that name.
     """
     name = options.name if options.name is not None else default_name(artifact)
-    settings = modelfile.settings(artifact.checkpoint, len(artifact.weights), artifact.projector is not None)
+    settings = modelfile.settings(artifact.checkpoint, artifact.parts)
     _check_version(server, settings.requires)
     replaces = ollama_api.exists(server.address, name)
     if replaces and not options.force:
         raise OutputError(
             f"Ollama at {server.address} has a model {name}", "choose another --name, or replace it with --force"
         )
-    model = _Model(name, _uploads(server, artifact.tensor_files, digests), settings)
+    model = _Model(name, _uploads(server, artifact.tensor_files, digests), artifact.drafter, settings)
     return Installation(
         title=f"{name} to Ollama {server.version} at {server.address}",
         size=sum(upload.size for upload in model.files if not upload.present),
@@ -114,6 +115,7 @@ def _plan(server: Server, options: Options, artifact: Artifact, *, digests: Mapp
             "request": _request(model),
         },
         run=lambda progress, say: _run(server, model, progress, say=say),
+        notes=(settings.remark,) if settings.remark is not None else (),
     )
 
 
@@ -134,10 +136,18 @@ def _uploads(server: Server, paths: Sequence[Path], digests: Mapping[str, str]) 
 def _request(model: _Model) -> dict[str, Any]:
     """Fields of /api/create that create the model from files on the server."""
     settings = model.settings
-    optional = {"template": settings.template, "requires": settings.requires}
+    turns = settings.turns
+    drafts = {upload.path.name: upload.digest for upload in model.files if upload.path == model.drafter}
+    optional = {
+        "draft_files": drafts or None,
+        "template": turns.template,
+        "renderer": turns.renderer,
+        "parser": turns.parser,
+        "requires": settings.requires,
+    }
     return {
         "model": model.name,
-        "files": {upload.path.name: upload.digest for upload in model.files},
+        "files": {upload.path.name: upload.digest for upload in model.files if upload.path != model.drafter},
         "parameters": dict(settings.parameters),
         "license": [settings.license],
         **{key: value for key, value in optional.items() if value is not None},

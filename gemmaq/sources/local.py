@@ -2,38 +2,66 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from gemmaq.checkpoint import Checkpoint
 from gemmaq.checkpoint.gguf_checkpoint import open_gguf
 from gemmaq.errors import InputError, NotFoundError
-from gemmaq.files.names import is_mmproj, mmproj_rank, shard, shards_of
+from gemmaq.files import gguf_reader
+from gemmaq.files.names import all_shards, is_first, models_among, shards_of
 from gemmaq.files.span import FileSpan
 from gemmaq.models.samples import SAMPLE, sample_pieces
+from gemmaq.sources.companions import ANY, Beside, Kind, Surroundings, Wish, with_companions
 from gemmaq.sources.names import name_of_file
 
 
-def open_gguf_file(path: Path, source: str) -> Checkpoint:
-    """Open a GGUF model with all its shards, and with the mmproj file in its folder if there is one."""
-    others = [] if is_mmproj(path.name) else [other for other in path.parent.glob("*.gguf") if is_mmproj(other.name)]
-    projectors = [FileSpan.of(other) for other in sorted(others, key=lambda other: mmproj_rank(other.name))]
-    return open_gguf([FileSpan.of(part) for part in shards_of(path)], name_of_file(path), source, projectors)
+def open_gguf_file(path: Path, source: str, wish: Wish = ANY, surroundings: Surroundings | None = None) -> Checkpoint:
+    """Open a GGUF model with all its shards, and with what belongs to it of the files beside it.
+
+    Args:
+        path: The file, any shard of a split one.
+        source: SOURCE as the user typed it.
+        wish: What the user wants of the files beside it.
+        surroundings: These files, None for those of its folder.
+
+    Raises:
+        NotFoundError: A shard, or the file that the user named, does not exist.
+        InputError: A header is unusable, or the files beside it leave a choice.
+    """
+    files = [gguf_reader.parse(FileSpan.of(part)) for part in shards_of(path)]
+    model = open_gguf(files, name_of_file(path), source)
+    return with_companions(model, files[0], surroundings or partial(_beside, files[0].span.paths[0]), wish)
 
 
-def open_gguf_folder(folder: Path, source: str) -> Checkpoint:
+def _beside(model: Path, kind: Kind) -> Beside:
+    """The files of a kind in the folder of a model."""
+    folder = model.parent
+    names = sorted(path.name for path in folder.glob("*.gguf"))
+    files = {
+        name: tuple(partial(FileSpan.of, folder / part) for part in all_shards(name))
+        for name in names
+        if kind.is_one(name) and is_first(name) and name != model.name
+    }
+    return Beside(model.name, tuple(models_among(names)), files)
+
+
+def open_gguf_folder(folder: Path, source: str, wish: Wish = ANY) -> Checkpoint:
     """Open the GGUF model of a folder that has no config.json.
 
     Raises:
         InputError: There are several.
         NotFoundError: There is none.
     """
-    files = sorted(path for path in folder.glob("*.gguf") if not is_mmproj(path.name))
-    models = [path for path in files if not (part := shard(path.name)) or part.number == 1]
+    files = models_among(sorted(path.name for path in folder.glob("*.gguf")))
+    models = [folder / name for name in files if is_first(name)]
     if len(models) == 1:
-        return open_gguf_file(models[0], source)
+        return open_gguf_file(models[0], source, wish)
     if models:
         raise InputError(f"holds {len(models)} GGUF models", f"name one of them, {models[0]} for example", path=source)
-    raise NotFoundError("holds neither config.json nor a .gguf file", path=source)
+    inside = [path.parent for name in ("config.json", "*.gguf") for path in sorted(folder.glob(f"*/{name}"))]
+    hint = f"name a folder in it, {inside[0]} for example" if inside else None
+    raise NotFoundError("holds neither config.json nor a .gguf file", hint, path=source)
 
 
 def open_sample(source: str) -> Checkpoint:
@@ -49,4 +77,4 @@ def open_sample(source: str) -> Checkpoint:
     except ImportError as error:
         hint = f"pip install 'gemmaq[{SAMPLE.extra}]' ({SAMPLE.about})"
         raise NotFoundError("is not installed", hint, path=source) from error
-    return open_gguf([FileSpan.of(*pieces)], SAMPLE.name, source)
+    return open_gguf([gguf_reader.parse(FileSpan.of(*pieces))], SAMPLE.name, source)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from gemmaq.files.names import split_type, stem
+from gemmaq.files.names import DRAFTER, is_drafter, split_type, stem
 from gemmaq.hub import Ref, parse
+from gemmaq.models import identity
 
 
 def repository(source: str) -> Ref | None:
@@ -21,5 +22,9 @@ def name_of_folder(path: Path) -> str:
 
 
 def name_of_file(path: Path) -> str:
-    """Name of the model in a GGUF file: the file's without shard number and quantization type."""
-    return split_type(stem(path.name))[0]
+    """Name of the model in a GGUF file: the file's without shard number and quantization type.
+
+    A drafter's file begins with a mark and the name of its target; the name of a drafter ends with one.
+    """
+    name = split_type(stem(path.name))[0]
+    return name.removeprefix(DRAFTER) + identity.DRAFTER if is_drafter(name) else name

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING
 from gemmaq.checkpoint import Checkpoint
 from gemmaq.checkpoint.folder import open_folder
 from gemmaq.errors import InputError, NotFoundError
-from gemmaq.hub import Ref
+from gemmaq.files.span import FileSpan
+from gemmaq.hub import Ref, RemoteFile
+from gemmaq.sources.companions import ANY, Wish, refuse
 from gemmaq.sources.local import open_gguf_file, open_gguf_folder, open_sample
 from gemmaq.sources.names import name_of_folder, repository
 
@@ -20,11 +22,12 @@ if TYPE_CHECKING:
     from gemmaq.sources.pull import Download
 
 
-def open_source(source: str, *, tokenizer: bool = False) -> Checkpoint:
+def open_source(source: str, wish: Wish = ANY, *, tokenizer: bool = False) -> Checkpoint:
     """Open a local folder, a GGUF file (any shard of a split one), the sample, or the headers of a repository.
 
     Args:
         source: Path or repository as the user typed it; a path that exists wins.
+        wish: What the user wants of the files beside a GGUF model.
         tokenizer: Whether to download the tokenizer of a repository, too.
 
     Raises:
@@ -36,13 +39,15 @@ def open_source(source: str, *, tokenizer: bool = False) -> Checkpoint:
     path = Path(os.path.expanduser(source))
     if os.path.isdir(path):
         if not (path / "config.json").is_file():
-            return open_gguf_folder(path, source)
+            return open_gguf_folder(path, source, wish)
+        refuse(wish, source)
         return open_folder(path, name_of_folder(path.resolve()), source)
     if os.path.isfile(path):
         if path.suffix == ".gguf":
-            return open_gguf_file(path, source)
+            return open_gguf_file(path, source, wish)
         raise InputError("is neither a model folder nor a .gguf file", "name the folder with config.json", path=source)
     if source.startswith("sample:"):
+        refuse(wish, source)
         return open_sample(source)
     ref = repository(source)
     if ref is None:
@@ -50,44 +55,54 @@ def open_source(source: str, *, tokenizer: bool = False) -> Checkpoint:
     from gemmaq.hub import client
 
     if client.is_offline():
-        return open_cached(ref)
+        return open_cached(ref, wish)
     from gemmaq.sources.remote import open_repository
 
-    return open_repository(ref, tokenizer=tokenizer)
+    return open_repository(ref, wish, tokenizer=tokenizer)
 
 
-def open_with_weights(source: str, show: Callable[[Download], AbstractContextManager[ProgressCallback]]) -> Checkpoint:
+def open_with_weights(
+    source: str, show: Callable[[Download], AbstractContextManager[ProgressCallback]], wish: Wish = ANY
+) -> Checkpoint:
     """Open a source whose weights will be read: a repository is downloaded into the cache first.
 
     Args:
         source: Path or repository as the user typed it.
         show: Called once it is known what to download; gives the callback for progress.
+        wish: What the user wants of the files beside a GGUF model.
 
     Raises:
         GemmaqError: See `open_source` and `pull.fetch`.
     """
     ref = repository(source)
     if ref is None:
-        return open_source(source)
+        return open_source(source, wish)
     from gemmaq.hub import client
     from gemmaq.sources import pull
 
     if not client.is_offline():
-        pull.fetch(ref, show)
-    return open_cached(ref)
+        pull.fetch(ref, show, wish)
+    return open_cached(ref, wish)
 
 
-def open_cached(ref: Ref) -> Checkpoint:
+def open_cached(ref: Ref, wish: Wish) -> Checkpoint:
     """Open a repository's snapshot in the cache.
 
     Raises:
         NetworkError: The cache lacks the snapshot, or a file of it.
         InputError: It is not a model that gemmaq can read.
     """
-    from gemmaq.sources import pull, select
+    from gemmaq.sources import gguf_repository, pull, select
 
-    listing = pull.plan_cached(ref).listing
+    listing = pull.plan_cached(ref, wish).listing
     folder = pull.cached(ref)
-    if select.is_gguf(listing):
-        return open_gguf_file(folder / select.gguf(listing)[0].path, str(ref))
-    return open_folder(folder, name_of_folder(folder), str(ref))
+    if not select.is_gguf(listing):
+        return open_folder(folder, name_of_folder(folder), str(ref))
+
+    def open_file(file: RemoteFile) -> FileSpan:
+        return FileSpan.of(folder / file.path)
+
+    model = select.gguf(listing)[0]
+    surroundings = gguf_repository.surroundings(listing, model, open_file)
+    wish = gguf_repository.resolved(listing, wish, open_file)
+    return open_gguf_file(folder / model.path, str(ref), wish, surroundings)

@@ -15,9 +15,11 @@ from importlib import import_module
 from pathlib import Path
 
 from gemmaq.errors import InputError, NetworkError, NotFoundError, OutputError
+from gemmaq.files.span import FileSpan
 from gemmaq.hub import Listing, Ref, RemoteFile, cache, client, transfer
 from gemmaq.progress import ProgressCallback
-from gemmaq.sources import select
+from gemmaq.sources import gguf_repository, headers, select
+from gemmaq.sources.companions import Wish, refuse
 
 _PARALLEL = 4
 """Files that are downloaded at the same time."""
@@ -33,11 +35,13 @@ class Download:
         listing: The repository at one commit.
         files: Files to have in the cache.
         missing: Files that are not there yet.
+        notes: A sentence for each file beside a GGUF model: taken, or passed over and why.
     """
 
     listing: Listing
     files: tuple[RemoteFile, ...]
     missing: tuple[RemoteFile, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def size(self) -> int:
@@ -50,11 +54,12 @@ class Download:
         return sum(file.size for file in self.missing)
 
 
-def fetch(ref: Ref, show: Callable[[Download], AbstractContextManager[ProgressCallback]]) -> Path:
+def fetch(ref: Ref, show: Callable[[Download], AbstractContextManager[ProgressCallback]], wish: Wish) -> Path:
     """Download a model into the cache, unless it is there already.
 
     Args:
         ref: The repository.
+        wish: What the user wants of the files beside a GGUF model.
         show: Called once it is known what to download; gives the callback for progress.
 
     Returns:
@@ -63,12 +68,12 @@ def fetch(ref: Ref, show: Callable[[Download], AbstractContextManager[ProgressCa
     Raises:
         GemmaqError: See `plan` and `download`.
     """
-    files = plan(ref)
+    files = plan(ref, wish)
     with show(files) as progress:
         return download(files, progress)[0]
 
 
-def plan(ref: Ref, *, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> Download:
+def plan(ref: Ref, wish: Wish, *, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> Download:
     """Find out which files to download: those that a conversion needs, or those that match the patterns.
 
     Offline, see `plan_cached`.
@@ -80,20 +85,25 @@ def plan(ref: Ref, *, include: Sequence[str] = (), exclude: Sequence[str] = ()) 
         InputError: The repository holds several GGUF models and none is named.
     """
     if client.is_offline():
-        return plan_cached(ref, include, exclude)
+        return plan_cached(ref, wish, include=include, exclude=exclude)
     listing = client.listing(ref)
+    notes: tuple[str, ...] = ()
     if include:
         files = select.filtered(listing.files, include, exclude)
+    elif select.is_gguf(listing):
+        with tempfile.TemporaryDirectory(prefix="gemmaq-") as temporary:
+            files, notes = gguf_repository.needed(listing, exclude, headers.opener(listing, Path(temporary)), wish)
     else:
+        refuse(wish, ref)
         files = _needed(listing, exclude, lambda: _index(listing))
     if not files:
         raise NotFoundError("has no file that matches", path=ref)
     root = client.cache_folder(ref.repo)
     missing = tuple(file for file in files if not cache.held(root, listing, file))
-    return Download(listing, tuple(files), missing)
+    return Download(listing, tuple(files), missing, notes)
 
 
-def plan_cached(ref: Ref, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> Download:
+def plan_cached(ref: Ref, wish: Wish, *, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> Download:
     """Find the files in the cache that a conversion needs, or those that match the patterns; nothing is missing.
 
     Raises:
@@ -103,29 +113,29 @@ def plan_cached(ref: Ref, include: Sequence[str] = (), exclude: Sequence[str] = 
 
     folder = cached(ref)
     listing = cache.listing(folder, ref)
+    notes: tuple[str, ...] = ()
     try:
         if include:
             files = select.filtered(listing.files, include, exclude)
+        elif select.is_gguf(listing):
+            files, notes = gguf_repository.needed(listing, exclude, lambda file: FileSpan.of(folder / file.path), wish)
         else:
+            refuse(wish, ref)
             files = _needed(listing, exclude, lambda: weight_map(folder, complete=False))
             config = "config.json"
-            if not (select.is_gguf(listing) or select.matches(config, exclude) or listing.find(config)):
+            if not (select.matches(config, exclude) or listing.find(config)):
                 raise NotFoundError(f"{config} is missing")
         if not files:
             raise NotFoundError("no file matches")
     except NotFoundError as error:
         raise NetworkError(f"is not completely cached: {error.message}", f"gemmaq pull {ref}", path=ref) from error
-    return Download(listing, tuple(files), ())
+    return Download(listing, tuple(files), (), notes)
 
 
 def _needed(listing: Listing, exclude: Sequence[str], index: Callable[[], Mapping[str, str]]) -> list[RemoteFile]:
-    """Files that a conversion needs, less excluded ones; `index` reads the index (tensor -> file) if there is one."""
-    if select.is_gguf(listing):
-        files = [*select.gguf(listing, exclude), *(file for file in select.small(listing) if file.path == "README.md")]
-    else:
-        shards = sorted(set(index().values())) if listing.find(select.INDEX) else None
-        files = [*select.small(listing), *select.weights(listing, shards, exclude)]
-    return select.filtered(files, (), exclude)
+    """Files of a folder that a conversion needs, less excluded ones; `index` reads the index if there is one."""
+    shards = sorted(set(index().values())) if listing.find(select.INDEX) else None
+    return select.filtered([*select.small(listing), *select.weights(listing, shards, exclude)], (), exclude)
 
 
 def _index(listing: Listing) -> Mapping[str, str]:
@@ -258,8 +268,6 @@ def _check_header(file: RemoteFile, path: Path) -> None:
     """
     module = _PARSERS.get(Path(file.path).suffix.lower())
     if module is not None:
-        from gemmaq.files.span import FileSpan
-
         try:
             import_module(module).parse(FileSpan.of(path))
         except InputError as error:

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
 
 from gemmaq.errors import InputError, NotFoundError
 from gemmaq.files import names
 from gemmaq.hub import Listing, RemoteFile
+from gemmaq.models import sentence_transformers as modules
 
 INDEX = "model.safetensors.index.json"
 _SMALL = (
     "config.json", "generation_config.json", "tokenizer.json", "tokenizer.model", "tokenizer_config.json",
     "special_tokens_map.json", "added_tokens.json", "chat_template.json", "chat_template.jinja",
-    "preprocessor_config.json", "processor_config.json", "README.md", "LICENSE", INDEX,
+    "preprocessor_config.json", "processor_config.json", "README.md", "LICENSE", INDEX, *modules.FILES,
 )  # fmt: skip
 
 
 def small(listing: Listing) -> list[RemoteFile]:
-    """Config, tokenizer, index, image processor and card of the model."""
-    return [file for file in listing.files if file.path in _SMALL]
+    """Config, tokenizer, index, image processor, card, and modules of a model that embeds."""
+    return [f for f in listing.files if f.path in _SMALL or modules.is_module(f.path)]
 
 
 def weights(listing: Listing, shards: Sequence[str] | None, exclude: Sequence[str] = ()) -> list[RemoteFile]:
@@ -71,14 +72,14 @@ def is_gguf(listing: Listing) -> bool:
 
 
 def gguf(listing: Listing, exclude: Sequence[str] = ()) -> list[RemoteFile]:
-    """The GGUF model that the user means: all its shards and its mmproj file.
+    """The GGUF model that the user means, with all its shards.
 
     Raises:
         NotFoundError: No model has that type or name, or a shard is missing.
         InputError: There are several models and the user named none.
     """
-    models = _models(listing)
     part = (listing.ref.part or "").lower()
+    models = _models(listing, part)
     matching = [files for files in models if part in _names(files)]
     chosen = matching or (models if not part else [])
     if len(chosen) != 1:
@@ -90,16 +91,51 @@ def gguf(listing: Listing, exclude: Sequence[str] = ()) -> list[RemoteFile]:
                 path=listing.ref.repo,
             )
         raise InputError(f"holds {len(chosen)} GGUF models", f"name one: {available}", path=listing.ref)
-    folder = chosen[0][0].path.rpartition("/")[0]
-    return [*_complete(chosen[0], listing, exclude), *_projector(listing, folder)]
+    return _complete(chosen[0], listing, exclude)
 
 
-def _models(listing: Listing) -> list[list[RemoteFile]]:
-    """GGUF files but for mmproj files, shards of one model together and in order."""
+def beside(listing: Listing, model: str, is_one: Callable[[str], bool]) -> tuple[list[str], list[RemoteFile]]:
+    """The files of a kind that may belong to a model: those in its folder, else those at the top of the repository.
+
+    Args:
+        listing: Files of the repository.
+        model: Path of the model's file.
+        is_one: Whether a file's name says that it is of the kind.
+
+    Returns:
+        Paths of the models that these files lie beside, and the files.
+    """
+    models = [files[0].path for files in _models(listing)]
+    folder = _folder(model)
+    files = [file for file in _ggufs(listing) if is_one(file.path) and file.path not in (model, *models)]
+    near = [file for file in files if _folder(file.path) == folder]
+    if near:
+        return [path for path in models if _folder(path) == folder], near
+    return models, [file for file in files if not _folder(file.path)]
+
+
+def _folder(path: str) -> str:
+    return path.rpartition("/")[0]
+
+
+def _ggufs(listing: Listing) -> list[RemoteFile]:
+    """The GGUF files of a repository, sorted by path."""
+    files = [file for file in listing.files if file.path.lower().endswith(".gguf")]
+    return sorted(files, key=lambda file: file.path)
+
+
+def _models(listing: Listing, part: str = "") -> list[list[RemoteFile]]:
+    """GGUF files that hold models, shards of one model together and in order.
+
+    A drafter counts if `part` names it, or if there is nothing else.
+    """
+    files = {file.path: file for file in _ggufs(listing)}
+    paths = [path for path in files if not names.is_mmproj(path) and not names.is_imatrix(path)]
+    if not any(names.is_drafter(name) for name in part.split("/")):
+        paths = names.models_among(paths)
     models: dict[str, list[RemoteFile]] = {}
-    for file in sorted(listing.files, key=lambda file: file.path):
-        if file.path.lower().endswith(".gguf") and not names.is_mmproj(file.path):
-            models.setdefault(names.stem(file.path), []).append(file)
+    for path in paths:
+        models.setdefault(names.stem(path), []).append(files[path])
     return list(models.values())
 
 
@@ -112,20 +148,8 @@ def _names(files: list[RemoteFile]) -> set[str]:
     """Everything a user may call a model: its type, its path, or the name of one of its files."""
     spellings = {(_type(files) or "").lower(), names.stem(files[0].path).lower()}
     for file in files:
-        spellings |= {file.path.lower(), file.path.rpartition("/")[2].lower()}
+        spellings |= {file.path.lower(), names.base(file.path).lower()}
     return spellings - {""}
-
-
-def _projector(listing: Listing, folder: str) -> list[RemoteFile]:
-    """The mmproj file of a model in this folder, the F16 one if there are several."""
-    files = [
-        file
-        for file in listing.files
-        if file.path.lower().endswith(".gguf")
-        and names.is_mmproj(file.path)
-        and file.path.rpartition("/")[0] in (folder, "")
-    ]
-    return sorted(files, key=lambda file: names.mmproj_rank(file.path))[:1]
 
 
 def filtered(files: Sequence[RemoteFile], include: Sequence[str], exclude: Sequence[str]) -> list[RemoteFile]:

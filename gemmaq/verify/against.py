@@ -7,19 +7,26 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gemmaq import __version__
+from gemmaq.artifact import provenance
 from gemmaq.artifact.provenance import Provenance
-from gemmaq.calibration.complete import Basis
+from gemmaq.calibration.complete import Basis, settled
 from gemmaq.checkpoint import Checkpoint, Part, Tensor
 from gemmaq.containers.layout import OutputFile, StoredArray
 from gemmaq.convert.compare import Compared, Pair, compare
 from gemmaq.convert.layout import Artifact, lay_out, make_plans
 from gemmaq.convert.run import Conversion, Options, artifacts
+from gemmaq.convert.side_files import settings
 from gemmaq.encodings import ENCODINGS
-from gemmaq.errors import InputError
+from gemmaq.files.runs import Run
+from gemmaq.models.slices import Slice
+from gemmaq.planning.drafter import divided, prefixed
 from gemmaq.planning.plan import PlannedTensor
 from gemmaq.planning.survey import fits_for
 from gemmaq.progress import ProgressCallback
+from gemmaq.verify.outside import difference
 from gemmaq.verify.structure import arrays
+
+_NO_DRAFTER = "the drafter beside the model is not checked: name its source with --draft SOURCE"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,16 +63,37 @@ def with_recipe(
         progress: called after every slab and every layer.
         basis: text or importance matrix that codes were calibrated on; None to leave such codes unchecked.
 
+    A drafter beside the model is left unchecked if the source comes without one.
+
     Raises:
         InputError: the source is unusable, or cannot be made into such an artifact.
     """
-    source, request = replace(source, name=record.name), record.request
-    plans = make_plans(source, request, fits_for(source, request), only=[record.container])
+    request, drafter = record.request, source.drafter
+    if record.drafter is not None and drafter is not None:
+        drafter = replace(drafter, name=record.drafter)
+    request = replace(request, draft=request.draft and drafter is not None)
+    source = replace(source, name=record.name, drafter=drafter)
+    if basis is not None:
+        matrix = request.calibration.matrix if request.calibration is not None else None
+        kept = matrix is not None and matrix.size > 0
+        basis = settled(
+            basis, source, methods=request.recipe.methods, file=matrix.file if matrix is not None else None, keep=kept
+        )
+        request = replace(request, calibration=basis.calibration)
+    plans = make_plans(source, request, fits_for(source, [request]), only=[record.container])
     if basis is None:
-        (artifact,) = lay_out(source, plans, request, folder)
+        (artifact,) = lay_out(source, plans, folder)
         return _compare(folder, record, artifact, source=source, threads=options.threads, progress=progress)
-    with artifacts(Conversion(source, request, folder, basis), plans, options, progress) as (artifact,):
-        return _compare(folder, record, artifact, source=source, threads=options.threads, progress=progress)
+    with artifacts(Conversion(source, (request,), folder, basis), plans, options, progress) as (artifact,):
+        found = _compare(folder, record, artifact, source=source, threads=options.threads, progress=progress)
+    if basis.imatrix is None or not basis.calibration.texts:
+        return found
+    taken = f"the importance matrix {_matrix_name(basis)} was taken as it is: its text is checked with --text"
+    return replace(found, notes=(*found.notes, taken))
+
+
+def _matrix_name(basis: Basis) -> str:
+    return basis.calibration.matrix.file if basis.calibration.matrix is not None else ""
 
 
 def _compare(
@@ -77,13 +105,15 @@ def _compare(
     threads: int,
     progress: ProgressCallback,
 ) -> Comparison:
-    """Compare a folder with the artifact that gemmaq makes of the source."""
-    stored, target = arrays(folder, record.container), artifact.container.FORMAT
+    """Compare a model in a folder with what gemmaq makes of the source."""
+    stored, target, (plan,) = arrays(folder, record), artifact.container.FORMAT, artifact.plans
     pairs, problems, unchecked = [], [], 0
-    for planned in artifact.plan.everything:
+    constants = {array.name: stored.pop(array.name, None) for array in plan.constants}
+    for planned in plan.everything:
         parts = [stored.pop(name, None) for name in planned.array_names]
-        for constant in target.constants(planned.name, planned.shape, planned.encoding):
-            stored.pop(constant.name, None)
+        for part in planned.held:
+            for constant in target.constants(part.name, part.shape, planned.encoding, planned.divisor):
+                constants[constant.name] = stored.pop(constant.name, None)
         tensor = _as_tensor(planned, target.layout, [part for part in parts if part is not None])
         if tensor is None:
             problems.append(f"tensor {planned.name} is not there as {planned.encoding.label} {list(planned.shape)}")
@@ -92,6 +122,10 @@ def _compare(
             unchecked += 1
         else:
             pairs.append(Pair(planned.name, planned.source, tensor, planned, artifact.container))
+    notes = [_unchecked(record, unchecked)] if unchecked else []
+    if record.drafter is not None and plan.drafter is None:
+        notes.append(_NO_DRAFTER)
+        stored = divided(stored)[0]
     problems += [f"tensor {name} is not made of {source.location}" for name in stored]
     compared = compare(pairs, threads=threads, progress=progress)
     for tensors in compared:
@@ -99,9 +133,11 @@ def _compare(
             problems.append(
                 f"tensor {tensors.name} is not what gemmaq makes of {source.location}: {_difference(tensors)}"
             )
-    differences = (_file_difference(folder / file.name, file) for file in artifact.files)
-    others = [difference for difference in differences if difference]
-    notes = [_unchecked(record, unchecked)] if unchecked else []
+    found = {name: array for name, array in constants.items() if array is not None}
+    is_first = record.label == next(iter(provenance.read(folder)), record).label  # Ollama's settings name that model
+    side = settings(source, record.container, [file.path for file in record.files]) if is_first else {}
+    files = (*artifact.files, *(OutputFile(name, len(content), content) for name, content in side.items()))
+    others = [text for file in files if (text := difference(folder / file.name, file, found))]
     if record.version == __version__:
         return Comparison(tuple(compared), (*problems, *others), tuple(notes))
     notes += (f"{other} (written by gemmaq {record.version}, this is {__version__})" for other in others)
@@ -125,9 +161,17 @@ def _difference(tensor: Compared) -> str:
 
 def without_recipe(model: Checkpoint, source: Checkpoint, *, threads: int, progress: ProgressCallback) -> Comparison:
     """Compare the weights of a model without gemmaq.json with those of a source; arguments as for `with_recipe`."""
-    pairs, problems = [], []
-    tensors = {**model.tensors, **model.vision}
-    originals = {**source.tensors, **source.vision}
+    pairs, problems, notes = [], [], []
+    tensors, originals = {**model.tensors, **model.towers}, {**source.tensors, **source.towers}
+    expected = {*source.tensors, *(source.towers if model.towers else ())}
+    if model.drafter is not None and source.drafter is not None:
+        tensors |= prefixed(model.drafter.tensors)
+        originals |= prefixed(source.drafter.tensors)
+        expected |= {*prefixed(source.drafter.tensors)}
+    elif model.drafter is not None:
+        notes.append(_NO_DRAFTER)
+    if source.towers and not model.towers:
+        notes.append(f"it has no towers for images and sound, {source.location} has: the text model was compared")
     for name, tensor in tensors.items():
         original = originals.get(name)
         if original is None:
@@ -137,39 +181,44 @@ def without_recipe(model: Checkpoint, source: Checkpoint, *, threads: int, progr
             problems.append(f"tensor {name} has the shape {list(tensor.shape)}, in {source.location} {shape}")
         else:
             pairs.append(Pair(name, original, tensor))
-    problems += [f"tensor {name} of {source.location} is missing" for name in source.tensors if name not in tensors]
-    return Comparison(tuple(compare(pairs, threads=threads, progress=progress)), tuple(problems))
+    missing = [name for name in originals if name in expected and name not in tensors]
+    problems += [f"tensor {name} of {source.location} is missing" for name in missing]
+    return Comparison(tuple(compare(pairs, threads=threads, progress=progress)), tuple(problems), tuple(notes))
 
 
 def _as_tensor(planned: PlannedTensor, layout: str, arrays: Sequence[StoredArray]) -> Tensor | None:
     """A tensor of the artifact that reads as the source's weights; None if its arrays are not as planned."""
-    rows = planned.source.rows
-    sizes = [rows * piece.row_bytes for piece in planned.pieces]
-    dtypes = [piece.dtype for piece in planned.pieces]
-    if [(array.dtype, array.nbytes) for array in arrays] != list(zip(dtypes, sizes, strict=True)):
+    wanted = [(planned.pieces[array.piece], array.part) for array in planned.arrays]
+    sizes = [(piece.dtype, part.rows * piece.row_bytes) for piece, part in wanted]
+    if [(array.dtype, array.nbytes) for array in arrays] != sizes:
         return None
     parts = tuple(
-        Part(array.span, array.offset, piece.row_bytes, piece.dtype)
-        for array, piece in zip(arrays, planned.pieces, strict=True)
+        _part(planned, number, [(array, part) for array, (at, part) in zip(arrays, wanted, strict=True) if at is piece])
+        for number, piece in enumerate(planned.pieces)
     )
     layout = "plain" if len(parts) == 1 else layout
     shift = planned.source.shift - planned.shift
     return Tensor(
-        planned.source.name, planned.source.shape, planned.encoding, parts, layout, shift, planned.channels_last
+        planned.source.name,
+        planned.source.shape,
+        planned.encoding,
+        parts,
+        layout,
+        shift,
+        planned.arrangement,
+        divisor=planned.divisor,
     )
 
 
-def _file_difference(path: Path, file: OutputFile) -> str | None:
-    """Difference of a file outside its tensors: its size, or the bytes ahead of them."""
-    try:
-        if path.stat().st_size != file.size:
-            return f"{path.name} has {path.stat().st_size:,} bytes, gemmaq writes {file.size:,}"
-        with path.open("rb") as stream:
-            if stream.read(len(file.head)) == file.head:
-                return None
-    except FileNotFoundError:
-        return f"{path.name} is missing"
-    except OSError as error:
-        raise InputError(f"cannot be read: {error.strerror}", path=path) from error
-    what = "its header is" if file.placements else "it is"
-    return f"{path.name}: {what} not what gemmaq writes"
+def _part(planned: PlannedTensor, number: int, arrays: Sequence[tuple[StoredArray, Slice]]) -> Part:
+    """One of the tensor's pieces, whose rows lie in an array for each slice."""
+    piece = planned.pieces[number]
+    runs = []
+    for array, held in arrays:
+        offset = array.offset
+        for first, count in held.runs:
+            runs.append(Run(first, count, offset, array.span))
+            offset += count * piece.row_bytes
+    runs.sort(key=lambda run: run.first)
+    first_array = arrays[0][0]
+    return Part(first_array.span, first_array.offset, piece.row_bytes, piece.dtype, tuple(runs) if runs[1:] else ())

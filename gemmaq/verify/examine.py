@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
@@ -15,6 +15,7 @@ from gemmaq.artifact.folder import has_model, is_left_behind, parts_of
 from gemmaq.artifact.provenance import Provenance
 from gemmaq.checkpoint import Checkpoint
 from gemmaq.errors import GemmaqError, NotFoundError
+from gemmaq.files.names import is_imatrix, parts
 from gemmaq.progress import Progress, ProgressCallback
 from gemmaq.verify import structure
 
@@ -23,14 +24,14 @@ _Content = TypeVar("_Content")
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Result of the examination of one artifact.
+    """Result of the examination of a model.
 
     Attributes:
-        path: the artifact's folder, or the GGUF file that was named.
-        name: name of the folder within the one that was named; empty if they are the same.
+        path: the artifact's folder; the GGUF file that was named, or the model's where several lie in one folder.
+        name: path within the folder that was named; empty if they are the same.
         model: the artifact as a checkpoint, None if its headers cannot be read.
-        record: content of its gemmaq.json, None if it has none.
-        listed: number of files in its SHA256SUMS, None if it has none.
+        record: what its gemmaq.json says of the model, None if it has none.
+        listed: number of files that SHA256SUMS lists for it, None if there is none.
         files: path -> SHA-256 of each file that was read.
         problems: a sentence for each; none for a good artifact.
     """
@@ -43,6 +44,12 @@ class Report:
     files: Mapping[str, str]
     problems: tuple[str, ...]
 
+    @property
+    def has_drafter(self) -> bool:
+        """Whether a drafter lies beside the model, or should."""
+        recorded = self.record is not None and self.record.drafter is not None
+        return recorded or (self.model is not None and self.model.drafter is not None)
+
 
 def check(artifact: Path, progress: ProgressCallback | None = None) -> list[str]:
     """Problems of an artifact, a sentence for each; none for a good artifact.
@@ -54,7 +61,7 @@ def check(artifact: Path, progress: ProgressCallback | None = None) -> list[str]
     Raises:
         NotFoundError: there is no artifact.
     """
-    return [problem for report in examine(artifact, progress) for problem in report.problems]
+    return list(dict.fromkeys(problem for report in examine(artifact, progress) for problem in report.problems))
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +73,7 @@ class _Folder:
         prefix: how its files' paths begin, relative to the folder that was named.
         files: path within the folder -> path on disk.
         listed: content of its SHA256SUMS, None if that is missing or broken.
-        record: content of its gemmaq.json, None if that is missing or broken.
+        records: content of its gemmaq.json, a record for each model; none if that is missing or broken.
         problems: problems of these two files.
     """
 
@@ -74,7 +81,7 @@ class _Folder:
     prefix: str
     files: Mapping[str, Path]
     listed: Mapping[str, str] | None
-    record: Provenance | None
+    records: tuple[Provenance, ...]
     problems: tuple[str, ...]
 
 
@@ -84,43 +91,88 @@ def examine(artifact: Path, progress: ProgressCallback | None = None) -> list[Re
         if not (artifact.parent / provenance.NAME).is_file():
             model, problems = structure.open_model(artifact)
             return [Report(artifact, "", model, None, None, {}, tuple(problems))]
-        artifact = artifact.parent
+        return _examine_one(artifact, progress)
     if not artifact.is_dir():
         raise NotFoundError("does not exist", "name the folder that gemmaq convert made", path=artifact)
-    parts = parts_of(artifact)
-    own_files = (provenance.NAME,) if parts else (provenance.NAME, sums.NAME)
+    subfolders = parts_of(artifact)
+    own_files = (provenance.NAME,) if subfolders else (provenance.NAME, sums.NAME)
     is_one = has_model(artifact) or any((artifact / name).is_file() for name in own_files)
-    names = [""] if is_one else parts
+    names = [""] if is_one else subfolders
     if not names:
         raise NotFoundError("holds no artifact", "name the folder that gemmaq convert made", path=artifact)
     files, problems = _files(artifact)
     folders = [_folder(artifact, name, files) for name in names]
     parents = [] if is_one else [_folder(artifact, "", files)]
-    checkable = tuple(f.prefix for f in (*folders, *parents) if f.listed is not None or f.record is not None)
+    checkable = tuple(f.prefix for f in (*folders, *parents) if f.listed is not None or f.records)
     digests = _digests({name: path for name, path in files.items() if name.startswith(checkable)}, progress)
     for parent in parents:
         prefixes = tuple(folder.prefix for folder in folders)
         strays = [] if parent.listed is not None else [name for name in files if not name.startswith(prefixes)]
         problems += [*parent.problems, *_sums_problems(parent, digests)]
         problems += [f"{stray} belongs to none of the artifacts beside it" for stray in strays]
-    reports = [_report(folder, digests) for folder in folders]
+    reports = [report for folder in folders for report in _reports(folder, digests)]
     return [replace(reports[0], problems=(*problems, *reports[0].problems)), *reports[1:]]
 
 
-def _report(folder: _Folder, all_digests: Mapping[str, str]) -> Report:
-    """Report on a folder whose files have been hashed."""
-    prefix, record = folder.prefix, folder.record
+def _examine_one(path: Path, progress: ProgressCallback | None) -> list[Report]:
+    """Examine the model of a GGUF file, if several lie in its folder; otherwise the whole folder."""
+    folder = _folder(path.parent, "", _files(path.parent)[0])
+    record = next((one for one in folder.records if path.name in (file.path for file in one.files)), None)
+    if record is None or len(folder.records) < 2:
+        return examine(path.parent, progress)
+    own = {file.path for file in record.files}
+    alone = _part(folder, own, record, sums_known=False)
+    digests = _digests({name: place for name, place in alone.files.items() if name != sums.NAME}, progress)
+    problems = [*alone.problems, *_sums_problems(alone, digests), *_record_problems(alone, digests)]
+    main = path.parent.joinpath(*parts(own).model[:1])
+    return [replace(_report(alone, record, main, digests, problems), name="")]
+
+
+def _reports(folder: _Folder, all_digests: Mapping[str, str]) -> list[Report]:
+    """Reports on the models of a folder whose files have been hashed."""
+    prefix, records = folder.prefix, folder.records
     digests = {name: all_digests[prefix + name] for name in folder.files if prefix + name in all_digests}
-    problems = [*folder.problems, *_sums_problems(folder, all_digests), *_record_problems(folder, digests)]
-    model, inner = structure.open_model(folder.path)
+    if len(records) < 2:
+        problems = [*folder.problems, *_sums_problems(folder, all_digests), *_record_problems(folder, digests)]
+        return [_report(folder, next(iter(records), None), folder.path, digests, problems)]
+    reports: list[Report] = []
+    known = {*folder.files, *(folder.listed or ())}
+    for record in records:
+        own = [file.path for file in record.files]
+        others = {file.path for other in records if other is not record for file in other.files}
+        mine = {*own} if reports else known - (others - {*own})  # files of no model are the first one's
+        part = _part(folder, mine, record, sums_known=bool(reports))
+        files = {name: digest for name, digest in digests.items() if name in mine}
+        path = folder.path.joinpath(*parts(own).model[:1])
+        problems = [*_sums_problems(part, all_digests), *_record_problems(part, digests)]
+        reports.append(_report(folder, record, path, files, problems if reports else [*folder.problems, *problems]))
+    return reports
+
+
+def _part(folder: _Folder, names: Set[str], record: Provenance, *, sums_known: bool) -> _Folder:
+    """What of a folder belongs to one model; with `sums_known` a missing SHA256SUMS is a problem of another one."""
+    files = {name: place for name, place in folder.files.items() if name in names or name == sums.NAME}
+    if sums_known:
+        files.setdefault(sums.NAME, folder.path / sums.NAME)
+    listed = {name: digest for name, digest in (folder.listed or {}).items() if name in names}
+    return replace(folder, files=files, listed=None if folder.listed is None else listed, records=(record,))
+
+
+def _report(
+    folder: _Folder, record: Provenance | None, path: Path, files: Mapping[str, str], problems: Sequence[str]
+) -> Report:
+    """Report on one model; `path` is its folder or file, `files` the digests of its files."""
+    is_missing = path != folder.path and path.name not in folder.files  # a problem already
+    model, inner = (None, []) if is_missing else structure.open_model(path, folder.path)
     if record is not None and all(file.path in folder.files for file in record.files):
         try:
-            inner += structure.header_problems(record, structure.arrays(folder.path, record.container))
+            inner += structure.header_problems(record, structure.arrays(folder.path, record))
         except GemmaqError as error:
             inner.append(error.relative_to(folder.path).message)
-    problems += [prefix + problem for problem in dict.fromkeys(inner)]
-    count = None if folder.listed is None else len(folder.listed)
-    return Report(folder.path, prefix.rstrip("/"), model, record, count, digests, tuple(problems))
+    problems = (*problems, *(folder.prefix + problem for problem in dict.fromkeys(inner)))
+    listed = None if folder.listed is None else len(folder.listed.keys() & files.keys())
+    name = folder.prefix + path.name if path != folder.path else folder.prefix.rstrip("/")
+    return Report(path, name, model, record, listed, files, problems)
 
 
 def _folder(root: Path, name: str, files: Mapping[str, Path]) -> _Folder:
@@ -134,9 +186,9 @@ def _folder(root: Path, name: str, files: Mapping[str, Path]) -> _Folder:
             problems.append(prefix + error.relative_to(path).message)
             return None
 
-    listed, record = read(sums.read), read(provenance.read)
+    listed, records = read(sums.read), read(provenance.read) or ()
     inside = {file.removeprefix(prefix): files[file] for file in files if file.startswith(prefix)}
-    return _Folder(path, prefix, inside, listed, record, tuple(problems))
+    return _Folder(path, prefix, inside, listed, records, tuple(problems))
 
 
 def _files(folder: Path) -> tuple[dict[str, Path], list[str]]:
@@ -183,9 +235,10 @@ def _sums_problems(folder: _Folder, digests: Mapping[str, str]) -> list[str]:
 
 def _record_problems(folder: _Folder, digests: Mapping[str, str]) -> list[str]:
     """Differences between the weights of a folder and its gemmaq.json that SHA256SUMS does not show already."""
-    if folder.record is None:
+    if not folder.records:
         return []
-    prefix, listed, weights = folder.prefix, folder.listed or {}, folder.record.files
+    prefix, listed = folder.prefix, folder.listed or {}
+    weights = dict.fromkeys(file for record in folder.records for file in record.files)
     problems = []
     if sums.NAME not in folder.files:
         problems.append(f"{prefix}{sums.NAME} is missing: the artifact was not finished")
@@ -195,6 +248,7 @@ def _record_problems(folder: _Folder, digests: Mapping[str, str]) -> list[str]:
         elif (folder.files[file.path].stat().st_size, digests[file.path]) != (file.size, file.sha256):
             is_reported = file.path in listed and digests[file.path] != listed[file.path]
             problems += [] if is_reported else [f"{prefix}{file.path} is not what {provenance.NAME} says"]
-    present = {name for name in folder.files if name.endswith((".gguf", ".safetensors"))}
+    present = {name for name in folder.files if name.endswith((".gguf", ".safetensors")) and "/" not in name}
+    present = {name for name in present if not is_imatrix(name)}
     surplus = sorted(present - {file.path for file in weights} - ({*folder.files} - {*listed}))
     return problems + [f"{prefix}{name} is not named in {provenance.NAME}" for name in surplus]

@@ -13,7 +13,7 @@ from importlib import import_module
 
 from gemmaq.errors import UsageError
 from gemmaq.models.config import Layer, TextConfig
-from gemmaq.models.vision_config import VisionConfig
+from gemmaq.models.towers_config import Encoder, TowersConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,26 +25,46 @@ class Model:
         config: Dimensions of the text model.
         weights: Bytes of the text model's tensors as the engine holds them.
         embedding: Bytes of the embedding, which are part of `weights`.
-        vision: Bytes of the vision tower and the projector as the engine holds them, 0 for a text-only model.
-        vision_config: Dimensions of the vision tower, None for a text-only model.
+        layer_table: Bytes of the embeddings of every layer, which are part of `weights`; 0 without such a table.
+        towers: Bytes of the towers and their projectors as the engine holds them, 0 for a text-only model.
+        towers_config: Dimensions of the towers, None for a text-only model.
+        encoder: Whether it turns texts into vectors instead of continuing them: it has no cache.
+        drafter: Model that proposes tokens for it and reads its cache, None for none.
     """
 
     name: str
     config: TextConfig
     weights: int
     embedding: int
-    vision: int = 0
-    vision_config: VisionConfig | None = None
+    layer_table: int = 0
+    towers: int = 0
+    towers_config: TowersConfig | None = None
+    encoder: bool = False
+    drafter: Model | None = None
+
+    @property
+    def sees(self) -> Encoder | None:
+        """Encoder of images, None for a model without."""
+        return None if self.towers_config is None else self.towers_config.sees
+
+    @property
+    def hears(self) -> Encoder | None:
+        """Encoder of sound, None for a model without."""
+        return None if self.towers_config is None else self.towers_config.hears
 
     @property
     def global_layers(self) -> tuple[Layer, ...]:
-        """Layers that attend to the whole context."""
-        return tuple(layer for layer in self.config.layers if not layer.is_local)
+        """Layers that attend to the whole context and have a cache of their own."""
+        return self._cached(local=False)
 
     @property
     def local_layers(self) -> tuple[Layer, ...]:
-        """Layers with a sliding window."""
-        return tuple(layer for layer in self.config.layers if layer.is_local)
+        """Layers with a sliding window and a cache of their own."""
+        return self._cached(local=True)
+
+    def _cached(self, *, local: bool) -> tuple[Layer, ...]:
+        layers = () if self.encoder else self.config.layers
+        return tuple(layer for layer in layers if layer.is_local == local and layer.kv_from is None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +79,7 @@ class Load:
         flash_attention: Whether attention is computed without storing its scores.
         swa_full: Whether sliding-window layers keep the whole context (llama.cpp).
         unified: Whether all sequences share one cache (llama.cpp).
-        vision: Whether the vision side is loaded.
+        vision: Whether the towers are loaded, for images and for sound.
     """
 
     context: int
@@ -81,8 +101,10 @@ class Estimate:
         kv_global: KV cache of the layers that attend to the whole context.
         kv_local: KV cache of the sliding-window layers.
         compute: Scratch memory of the text model for one batch, logits included.
-        vision_weights: Vision tower and projector.
-        vision_compute: Scratch memory for one image.
+        vision_weights: Towers and projectors, for images and for sound.
+        vision_compute: Scratch memory for one image, and for one sound.
+        draft_weights: Tensors of the drafter.
+        draft_compute: Scratch memory of the drafter for one batch.
         overhead: Memory of the driver and the framework, a round figure that the engine has no say in.
         host: Main memory; not part of the total.
         notes: Assumptions behind the figures, a sentence each.
@@ -94,14 +116,21 @@ class Estimate:
     compute: int
     vision_weights: int = 0
     vision_compute: int = 0
+    draft_weights: int = 0
+    draft_compute: int = 0
     overhead: int = 0
     host: int = 0
     notes: tuple[str, ...] = ()
 
     @property
     def vision(self) -> int:
-        """Bytes of the vision side, weights and scratch memory."""
+        """Bytes of the towers, weights and scratch memory."""
         return self.vision_weights + self.vision_compute
+
+    @property
+    def draft(self) -> int:
+        """Bytes of the drafter, weights and scratch memory; it has no cache of its own."""
+        return self.draft_weights + self.draft_compute
 
     @property
     def kv(self) -> int:
@@ -111,7 +140,7 @@ class Estimate:
     @property
     def total(self) -> int:
         """Bytes of everything on the accelerator."""
-        return self.weights + self.vision + self.kv + self.compute + self.overhead
+        return self.weights + self.vision + self.draft + self.kv + self.compute + self.overhead
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,12 +154,15 @@ class Engine:
         quants: Types worth comparing, from the largest to the smallest.
         kv_types: Types that the K cache and the V cache can have.
         kv_default: Type of the cache unless one is chosen.
-        supports_vision: Whether it can run the vision side of a model.
-        vision_by_default: Whether it loads the vision side without being asked to.
+        supports_vision: Whether it can run the towers of a model.
+        vision_by_default: Whether it loads the towers without being asked to.
         options: Fields of `Load` that it knows beyond context, kv_types, parallel and vision.
         estimate: Memory model; raises UsageError for what the runtime refuses.
         share: Part of a card's memory that it takes at most.
         kv_reason: Reason why its cache has no other types, where that surprises.
+        encodes: Whether its memory model knows models that turn texts into vectors.
+        drafts: Whether its memory model knows drafters.
+        drafts_by_default: Whether it loads the drafter of a model without being asked to.
     """
 
     name: str
@@ -145,6 +177,9 @@ class Engine:
     estimate: Callable[[Model, Load], Estimate]
     share: float = 1.0
     kv_reason: str = ""
+    encodes: bool = False
+    drafts: bool = False
+    drafts_by_default: bool = False
 
 
 _MODULES = {
@@ -193,6 +228,18 @@ def estimate(engine: Engine, model: Model, load: Load) -> Estimate:
     return engine.estimate(model, load)
 
 
+def require_drafts(engine: Engine) -> None:
+    """Refuse a drafter where an engine's memory model knows none.
+
+    Raises:
+        UsageError: It does not.
+    """
+    if not engine.drafts:
+        raise UsageError(
+            f"the memory of a drafter in {engine.title} is not known", "leave out --draft, or take --engine llama.cpp"
+        )
+
+
 def _check(engine: Engine, model: Model, load: Load) -> None:
     if load.parallel < 1 or (load.ubatch is not None and load.ubatch < 1):
         raise UsageError("--parallel and --ubatch are at least 1")
@@ -206,10 +253,17 @@ def _check(engine: Engine, model: Model, load: Load) -> None:
                 f"{engine.title} has no KV cache of type {kind!r}",
                 f"choose one of {', '.join(engine.kv_types)}{engine.kv_reason and f' ({engine.kv_reason})'}",
             )
+    if model.encoder and not engine.encodes:
+        raise UsageError(
+            f"{model.name} turns texts into vectors; its memory in {engine.title} is not known",
+            "take llama.cpp: --engine llama.cpp",
+        )
+    if model.drafter is not None:
+        require_drafts(engine)
     if load.vision and not engine.supports_vision:
         raise UsageError(f"{engine.title} runs the text side only", "leave out --vision")
-    if load.vision and model.vision_config is None:
-        raise UsageError(f"{model.name} has no vision side", "leave out --vision")
+    if load.vision and model.towers_config is None:
+        raise UsageError(f"{model.name} has no towers for images or sound", "leave out --vision")
     for field in ("ubatch", "swa_full", "unified"):
         if getattr(load, field) is not None and field not in engine.options:
             raise UsageError(f"{engine.title} has no option {field.replace('_', '-')}", "leave it out")

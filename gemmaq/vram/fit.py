@@ -67,15 +67,15 @@ def result(engine: Engine, build: Build, load: Load, *, cards: Sequence[Card], o
 
 def fit(engine: Engine, build: Build, load: Load, *, card: Card, others: Sequence[Build]) -> Fit:
     """How a model fits a card; the parameters are those of `result`."""
-    room = _room(engine, build, load, card)
-    largest = next((other.quant for other in others if _room(engine, other, load, card) >= 0), None)
-    return Fit(card, _capacity(engine, card), room, _max_context(engine, build, load, card), largest)
+    left = room(engine, build, load, card)
+    largest = next((other.quant for other in others if room(engine, other, load, card) >= 0), None)
+    return Fit(card, _capacity(engine, card), left, _max_context(engine, build, load, card), largest)
 
 
-def _room(engine: Engine, build: Build, load: Load, card: Card) -> int:
-    """Bytes left on a card, or on several: each has a compute buffer and a context of its own."""
+def room(engine: Engine, build: Build, load: Load, card: Card) -> int:
+    """Bytes left on a card, or on several: each has compute buffers and a context of its own; negative if too few."""
     needed = estimate(engine, build.model, load)
-    spare = (card.count - 1) * (needed.compute + needed.overhead)
+    spare = (card.count - 1) * (needed.compute + needed.draft_compute + needed.overhead)
     return _capacity(engine, card) - needed.total - spare
 
 
@@ -86,7 +86,7 @@ def _capacity(engine: Engine, card: Card) -> int:
 def _max_context(engine: Engine, build: Build, load: Load, card: Card) -> int:
     def fits(steps: int) -> bool:
         context = min(steps * _STEP, longest(build.model, load))
-        return _room(engine, build, replace(load, context=context), card) >= 0
+        return room(engine, build, replace(load, context=context), card) >= 0
 
     low, high = 0, -(-longest(build.model, load) // _STEP)
     if fits(high):

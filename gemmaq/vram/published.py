@@ -5,11 +5,11 @@ The figures are data of each family (`Family.published`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from gemmaq.models.families import FAMILIES, of_size
-from gemmaq.models.published import PublishedMemory
+from gemmaq.models.published import PublishedMemory, Report
 from gemmaq.models.size import Size
 
 
@@ -32,44 +32,59 @@ class Row:
 
 def weights_gb(size: Size, width: float) -> float:
     """Decimal GB by the publishers' formula, not rounded; `width` is the bytes of a weight."""
-    return ((size.nominal - size.vision) * width + 2 * size.vision) / 1e9
+    return ((size.nominal - size.towers) * width + 2 * size.towers) / 1e9
 
 
 def exact_gb(size: Size, width: float) -> float:
     """Decimal GB of the real parameters; `width` is the bytes of a weight."""
-    return (size.config.parameters * width + 2 * (size.vision + size.projector)) / 1e9
+    return (size.config.parameters * width + 2 * (size.towers + size.projector)) / 1e9
 
 
 def reports() -> Iterator[tuple[PublishedMemory, list[Row]]]:
-    """Figures of every family that has some, with the rows of the report."""
+    """Figures of every family that has some, with the rows of its report, none where there is no report."""
     for family in FAMILIES:
         figures = family.published
         if figures is not None:
-            yield figures, [_row(figures, size) for size in family.sizes if size.name in figures.cache_32k]
+            report = figures.report
+            rows = [_row(report, size) for size in family.sizes if size.name in report.cache_32k] if report else []
+            yield figures, rows
 
 
-def publishers() -> str:
-    """Names of the publishers whose figures are known."""
-    return ", ".join(dict.fromkeys(figures.publisher for figures, _ in reports()))
+def publishers(sizes: Iterable[Size]) -> str:
+    """Names of the publishers who state figures of these sizes."""
+    figures = (of_size(size).published for size in sizes)
+    return ", ".join(dict.fromkeys(known.publisher for known in figures if known is not None))
 
 
-def _row(figures: PublishedMemory, size: Size) -> Row:
+def _row(report: Report, size: Size) -> Row:
     weights = {
-        column: figures.quoted[column][size.name] if column in figures.quoted else round(weights_gb(size, width), 1)
-        for column, width in figures.widths.items()
+        column: report.quoted[column][size.name] if column in report.quoted else round(weights_gb(size, width), 1)
+        for column, width in report.widths.items()
     }
-    cache = figures.cache_32k[size.name]
+    cache = report.cache_32k[size.name]
     return Row(
         size=size,
         weights_gb=weights,
         weights_kv_32k_gb={column: round(gb + cache, 1) for column, gb in weights.items()},
-        exact_gb={column: round(exact_gb(size, width), 3) for column, width in figures.widths.items()},
+        exact_gb={column: round(exact_gb(size, width), 3) for column, width in report.widths.items()},
     )
 
 
-def headline(size: Size) -> str | None:
-    """GB in BF16 and in int4 as the publisher states them (`54.0 → 14.1`), None for a size without figures."""
-    figures = of_size(size).published
-    if figures is None or size.name not in figures.cache_32k:
+def headline(size: Size, figures: PublishedMemory | None = None) -> str | None:
+    """GB in BF16 and in 4 bits as the publisher states them (`54.0 → 14.1`), None for a size without figures.
+
+    Args:
+        size: The size.
+        figures: Figures to look it up in, by default those of its family.
+    """
+    figures = figures or of_size(size).published
+    if figures is None:
         return None
-    return f"{weights_gb(size, 2):.1f} → {weights_gb(size, 0.5):.1f}"
+    if figures.report is not None:
+        if size.name not in figures.report.cache_32k:
+            return None
+        return f"{weights_gb(size, 2):.1f} → {weights_gb(size, 0.5):.1f}"
+    table = figures.tables[0]
+    cells = dict(zip(table.columns, table.rows.get(size.name, ()), strict=False))
+    both = cells.get("bf16"), cells.get("q4_0")
+    return " → ".join(f"{gb:.1f}" for gb in both) if all(isinstance(gb, (int, float)) for gb in both) else None

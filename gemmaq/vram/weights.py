@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gemmaq.checkpoint import Checkpoint, plain
 from gemmaq.checkpoint.tokenizer import Tokenizer, TokenizerFiles
@@ -12,11 +13,12 @@ from gemmaq.errors import InputError
 from gemmaq.files.span import FileSpan
 from gemmaq.models.config import TextConfig
 from gemmaq.models.families import of_size
-from gemmaq.models.roles import VISION, Role
+from gemmaq.models.roles import Role
 from gemmaq.models.size import Size
+from gemmaq.models.towers import Shapes, Towers
 from gemmaq.planning import recipe
 from gemmaq.planning.containers import CONTAINERS
-from gemmaq.planning.plan import Format
+from gemmaq.planning.format import Format
 from gemmaq.planning.planner import make_plan
 from gemmaq.planning.request import Request
 from gemmaq.vram import Model
@@ -44,6 +46,8 @@ def builds(
 ) -> list[Build]:
     """Build of a model for every choice of types.
 
+    Its drafter is as its file holds it if the engine loads that, else in the types of the model.
+
     Args:
         checkpoint: Checkpoint of the model.
         target: Container that the engine loads.
@@ -55,33 +59,75 @@ def builds(
         UsageError: A type is unknown.
         InputError: The container or the model cannot have a type.
     """
-    if quants is None and embeddings is None and checkpoint.format == CONTAINERS[target.name].formats[0]:
-        return [_as_it_is(checkpoint, target)]
-    return [_planned(checkpoint, target, q, e) for q in quants or _DEFAULT for e in embeddings or (None,)]
+    if quants is None and embeddings is None and _is_loaded(checkpoint, target):
+        return [_with_drafter(_as_it_is(checkpoint, target), checkpoint.drafter, target, None)]
+    return [
+        _with_drafter(_planned(checkpoint, target, q, e), checkpoint.drafter, target, e)
+        for q in quants or _DEFAULT
+        for e in embeddings or (None,)
+    ]
+
+
+def _is_loaded(checkpoint: Checkpoint, target: Format) -> bool:
+    """Whether the files are of the container."""
+    return checkpoint.format == CONTAINERS[target.name].formats[0]
+
+
+def _with_drafter(build: Build, drafter: Checkpoint | None, target: Format, embedding: str | None) -> Build:
+    if drafter is None:
+        return build
+    loaded = _is_loaded(drafter, target)
+    made = _as_it_is(drafter, target) if loaded else _planned(drafter, target, build.quant, embedding)
+    return replace(build, model=replace(build.model, drafter=made.model))
 
 
 def _as_it_is(checkpoint: Checkpoint, target: Format) -> Build:
     embedding = checkpoint.embedding
     weights = sum(tensor.nbytes for tensor in checkpoint.tensors.values())
-    model = _model(checkpoint, target, weights, embedding.nbytes)
+    if target.gguf_names:
+        weights += sum(values.nbytes for values in checkpoint.family.gguf.generated(checkpoint.config).values())
+    table = sum(t.nbytes for t in checkpoint.tensors.values() if t.place.role == Role.LAYER_EMBEDDING)
+    model = _model(checkpoint, target, weights=weights, embedding=embedding.nbytes, layer_table=table)
     return Build(checkpoint.body.name, embedding.encoding.name, model)
 
 
 def _planned(checkpoint: Checkpoint, target: Format, quant: str, embedding: str | None) -> Build:
     wanted = recipe.of(quant, embedding=embedding, method="nearest")
+    if wanted.needs_importance:
+        if checkpoint.family.drafts:
+            wanted = recipe.of("q4_0", embedding=embedding, method="nearest")  # as beside a target in such a type
+        else:
+            wanted = replace(wanted, method="importance")
     plan = make_plan(checkpoint, Request(wanted, (target.name,), mmproj=None), target)
-    table = next(tensor for tensor in plan.tensors if tensor.source.place.role == Role.EMBEDDING)
-    model = _model(checkpoint, target, plan.tensor_bytes, table.nbytes)
-    return Build(plan.label.lower(), table.encoding.name, model)
+    embedded = next(tensor for tensor in plan.tensors if tensor.source.place.role == Role.EMBEDDING)
+    table = sum(tensor.nbytes for tensor in plan.tensors if tensor.source.place.role == Role.LAYER_EMBEDDING)
+    model = _model(checkpoint, target, weights=plan.tensor_bytes, embedding=embedded.nbytes, layer_table=table)
+    return Build(plan.label.lower(), embedded.encoding.name, model)
 
 
-def _model(checkpoint: Checkpoint, target: Format, weights: int, embedding: int) -> Model:
-    tower, vision = None, checkpoint.vision_bytes
-    if vision:
-        tower = checkpoint.vision_config or checkpoint.family.vision.DEFAULT
-    if tower and target.gguf_names and checkpoint.format not in CONTAINERS[target.name].formats:
-        vision = checkpoint.family.vision.mmproj_bytes(checkpoint.config.hidden_size, tower)
-    return Model(checkpoint.name, checkpoint.config, weights, embedding, vision=vision, vision_config=tower)
+def _model(checkpoint: Checkpoint, target: Format, *, weights: int, embedding: int, layer_table: int) -> Model:
+    config, size, towers = None, checkpoint.towers_bytes, checkpoint.family.towers
+    if size and towers is not None:
+        config = checkpoint.towers_config
+        if target.gguf_names and checkpoint.format not in CONTAINERS[target.name].formats:
+            size = _mmproj_bytes(towers, towers.shapes(config, checkpoint.config.hidden_size))
+    return Model(
+        checkpoint.name,
+        checkpoint.config,
+        weights,
+        embedding,
+        layer_table=layer_table,
+        towers=size,
+        towers_config=config,
+        encoder=checkpoint.family.embeds,
+    )
+
+
+def _mmproj_bytes(towers: Towers, shapes: Shapes) -> int:
+    """Bytes of the tensors of an F16 mmproj file."""
+    return sum(
+        math.prod(shape) * ENCODINGS[towers.mmproj_type(name, shape, "f16")].row_bytes(1) for name, shape in shapes
+    )
 
 
 def checkpoint_of(size: Size) -> Checkpoint:
@@ -92,10 +138,14 @@ def checkpoint_of(size: Size) -> Checkpoint:
         name: plain(name, shape, bf16, span=nowhere, offset=0, place=family.names.place(name))
         for name, shape in family.names.shapes(size.config)
     }
-    vision = {
-        name: plain(name, shape, bf16, span=nowhere, offset=0, place=VISION)
-        for name, shape in (family.vision.shapes(size.vision_config, hidden) if size.vision_config else ())
-    }
+    towers = (
+        {
+            name: plain(name, shape, bf16, span=nowhere, offset=0, place=family.towers.place(name))
+            for name, shape in family.towers.shapes(size.towers_config, hidden)
+        }
+        if family.towers and size.towers_config
+        else {}
+    )
     return Checkpoint(
         name=size.name,
         location=size.name,
@@ -104,8 +154,8 @@ def checkpoint_of(size: Size) -> Checkpoint:
         config=size.config,
         tensors=tensors,
         tokenizer_files=TokenizerFiles(_no_tokenizer),
-        vision=vision,
-        vision_config=size.vision_config,
+        towers=towers,
+        towers_config=size.towers_config,
     )
 
 

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import re
 import shutil
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
+import yaml
 
-from gemmaq.artifact import card, sums
+import node
+from gemmaq.artifact import card, description, sums
+from gemmaq.artifact.footprint import UNKNOWN
+from gemmaq.models.towers_config import Encoder
 from gemmaq.sources.open import open_source
 from inprocess import run
 from kinds import folders
@@ -20,16 +25,21 @@ from kinds import folders
     [
         (
             "gguf",
-            ["llama-server -m gemma-3-tiny-Q4_0-00001-of-00002.gguf", "ollama create gemma-3-tiny-q4_0 -f Modelfile"],
+            [
+                "llama-server -m gemma-3-tiny-Q4_0-00001-of-00002.gguf",
+                "ollama create gemma-3-tiny-q4_0 -f Modelfile",
+                "gemmaq install . --runtime lmstudio",
+            ],
         ),
         ("mlx", ["mlx_lm.chat --model ."]),
-        ("bf16", ["vllm serve ."]),
+        ("bf16", ["vllm serve .", "transformers serve ."]),
         ("seeing mlx", ["mlx_lm.chat --model .", "mlx_vlm.chat --model ."]),
         (
             "mmproj",
             [
                 "llama-server -m gemma-3-4b-it-qat-Q8_0.gguf --mmproj mmproj-gemma-3-4b-it-qat-F16.gguf",
                 "ollama create gemma-3-4b-it-qat-q8_0 -f Modelfile",
+                "gemmaq install . --runtime lmstudio",
             ],
         ),
     ],
@@ -71,5 +81,46 @@ def test_what_the_card_says_of_the_files_is_not_said_of_what_is_made_of_them(
 def test_a_repository_is_run_by_the_type_that_its_files_are_named_by(
     files: tuple[str, ...], kind: str, made: dict[str, Path]
 ) -> None:
-    model = replace(card.of_checkpoint(open_source(str(made["gguf"])), made["gguf"]), files=files)
-    assert f"llama-server -hf me/model:{kind}\n" in card.text("me/model", [model], [], memory=lambda _: "")
+    model = replace(description.of_checkpoint(open_source(str(made["gguf"])), made["gguf"]), files=files)
+    assert f"llama-server -hf me/model:{kind}\n" in card.text("me/model", [model], [], memory=UNKNOWN)
+
+
+def test_a_license_of_its_own_is_named_in_place_of_the_familys(made: dict[str, Path]) -> None:
+    usual = description.of_checkpoint(open_source(str(made["gguf"])), made["gguf"])
+    said = card.text(None, [usual], [], memory=UNKNOWN)
+    assert usual.family.license.notice in said
+    other = replace(
+        usual, card={"license": "other", "license_name": "a-license", "license_link": "https://a.org/terms"}
+    )
+    said = card.text(None, [other], [], memory=UNKNOWN)
+    assert "The source is licensed under a-license: https://a.org/terms." in said
+    assert usual.family.license.notice not in said
+
+
+@pytest.mark.oracle
+def test_the_hub_knows_what_a_card_says_of_a_model(made: dict[str, Path], require: Callable[[bool, str], None]) -> None:
+    """The tasks of models that read, see or hear, by the Hub's own list."""
+    node.need(require, node.TASKS)
+    usual = description.of_checkpoint(open_source(str(made["gguf"])), made["gguf"])
+    towers = {
+        "text-generation": None,
+        "image-text-to-text": Senses(sees=ENCODER),
+        "any-to-any": Senses(sees=ENCODER, hears=ENCODER),
+    }
+    for task, config in towers.items():
+        model = replace(usual, towers=int(config is not None), towers_config=config)
+        front = card.text(None, [model], [], memory=UNKNOWN).split("---")[1]
+        assert yaml.safe_load(front)["pipeline_tag"] == task
+    script = f'import {{PIPELINE_TYPES}} from "{node.TASKS}"; const answer = PIPELINE_TYPES;'
+    assert {*towers, "sentence-similarity"} <= set(node.run(script, None))
+
+
+ENCODER = Encoder(64, 128, 2, 2, patches=16, tokens=4)
+
+
+@dataclass(frozen=True)
+class Senses:
+    """Dimensions of towers."""
+
+    sees: Encoder | None = None
+    hears: Encoder | None = None

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from gemmaq.artifact import modelfile
+from gemmaq.files.names import Parts
 from gemmaq.sources.open import open_source
 from kinds import folders
 
@@ -23,5 +24,6 @@ def test_params_are_those_of_the_modelfile(made: dict[str, Path]) -> None:
 def test_versions_that_a_model_needs(made: dict[str, Path]) -> None:
     (folder,) = folders(made["gguf"])
     checkpoint = open_source(str(folder))
-    needs = [modelfile.settings(checkpoint, *shape).requires for shape in ((1, False), (2, False), (1, True))]
-    assert needs == [None, "0.30.0", "0.30.4"]
+    shapes = (Parts(("a",)), Parts(("a", "b")), Parts(("a",), "mmproj"), Parts(("a", "b"), "mmproj", "mtp"))
+    needs = [modelfile.settings(checkpoint, files).requires for files in shapes]
+    assert needs == [None, "0.30.0", "0.30.4", "0.30.9"]

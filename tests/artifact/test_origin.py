@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from damage import small_model
 from fake_hub import FakeHub
 from gemmaq.artifact import digests
 from home import Here, Settle
+from records import recorded
 
 REPO = "acme/gemma-3-tiny"
 
@@ -45,7 +45,7 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def source_of(artifact: Path) -> dict[str, Any]:
-    source_record: dict[str, Any] = json.loads((artifact / "gemmaq.json").read_text())["source"]
+    source_record: dict[str, Any] = recorded(artifact)["source"]
     return source_record
 
 

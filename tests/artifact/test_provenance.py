@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from dataclasses import fields
+from collections.abc import Callable
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +18,20 @@ from gemmaq.artifact import provenance, sums
 from gemmaq.convert.run import Conversion, Options, prepare
 from gemmaq.convert.run import run as convert
 from gemmaq.encodings import ENCODINGS
-from gemmaq.planning.recipe import Rule, of
-from gemmaq.planning.request import Calibration, Request
+from gemmaq.errors import InputError
+from gemmaq.planning.recipe import of
+from gemmaq.planning.request import Calibration, Matrix, Request
+from gemmaq.planning.rules import Rule, regex
 from gemmaq.sources.open import open_source
 from inprocess import run
 from kinds import KINDS, folders
+from records import recorded
+
+MATRIX = Matrix("some.imatrix.gguf", ("a.txt", "b.txt"), 7, 3, 99)
 
 
 def document(folder: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((folder / "gemmaq.json").read_text())
+    found: dict[str, Any] = recorded(folder)
     return found
 
 
@@ -36,7 +42,8 @@ def test_gemmaq_json_tells_of_source_recipe_files_and_tensors(
     source = sources[kind]
     for folder in folders(made[kind]):
         said = document(folder)
-        assert (said["schema"], said["gemmaq"]) == ("gemmaq.artifact/1", __version__)
+        whole = json.loads((folder / "gemmaq.json").read_text())
+        assert (whole["schema"], said["gemmaq"]) == ("gemmaq.artifact/2", __version__)
         about = said["source"]
         assert (about["name"], about["repo"], about["revision"]) == (source.name, None, None)
         digests = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in source.iterdir()}
@@ -50,7 +57,7 @@ def test_gemmaq_json_tells_of_source_recipe_files_and_tensors(
         quant = options[options.index("--quant") + 1] if "--quant" in options else "q4_0"
         asked = {"quant": quant, "embedding": None, "method": "auto", "rules": [], "portable": False}
         assert {key: said["recipe"][key] for key in asked} == asked
-        assert said["container"] in said["recipe"]["to"]
+        assert whole["container"] in said["recipe"]["to"]
         for tensor in said["tensors"]:
             assert set(tensor) == {"name", "shape", "type", "method", "how", "rounded"}
             assert (tensor["method"] == "nearest") == (tensor["how"] == "quantized")
@@ -79,7 +86,7 @@ def test_a_recipe_is_recorded_with_its_rules(source: Path, tmp_path: Path) -> No
 
 
 def test_a_note_tells_no_path(made: dict[str, Path], tmp_path: Path) -> None:
-    """A projector that is not the model's is passed over with a warning that says where it lies."""
+    """A projector that is not the model's is passed over with a note that says where it lies."""
     folder = tmp_path / "here"
     folder.mkdir()
     for path in made["gguf"].glob("*.gguf"):
@@ -87,7 +94,7 @@ def test_a_note_tells_no_path(made: dict[str, Path], tmp_path: Path) -> None:
     shutil.copy(next(made["gguf"].glob("*.gguf")), folder / "mmproj-odd.gguf")
     run("convert", folder, "-q", "--quant", "auto", "-o", tmp_path / "out")
     warnings = document(tmp_path / "out")["warnings"]
-    assert any(warning.startswith("mmproj-odd.gguf lies beside") for warning in warnings), warnings
+    assert any(warning.startswith("mmproj-odd.gguf is passed over") for warning in warnings), warnings
     assert str(tmp_path) not in (tmp_path / "out/gemmaq.json").read_text()
 
 
@@ -103,21 +110,47 @@ def test_a_source_that_changes_its_config_has_other_digests(source: Path, tmp_pa
 
 def test_every_field_of_a_request_comes_back_from_gemmaq_json(sources: dict[str, Path], tmp_path: Path) -> None:
     """A field that is forgotten there would make `verify --against` derive other bytes."""
-    rules = (Rule("*.layers.0.*", ENCODINGS["q8_0"], "nearest"),)
+    rules = (Rule("*.layers.0.*", ENCODINGS["q8_0"], "nearest"), regex("attn_[kv]", ENCODINGS["q5_0"]))
+    like = {"model.layers.1.mlp.up_proj.weight": ENCODINGS["q4_0"]}
     request = Request(
-        recipe=of("q4_0", embedding="q8_0", method="nearest", rules=rules),
+        recipe=replace(of("q4_0", embedding="q8_0", method="nearest", rules=rules), like=like),
         to=("gguf", "mlx"),
         portable=True,
         scales="f16",
         mmproj=None,
+        draft=True,
         shard_bytes=123_456,
-        calibration=Calibration(("a.txt",), "0" * 64, tokens=99, context=33, damping=0.5, order="columns"),
+        calibration=Calibration(
+            ("a.txt",), "0" * 64, tokens=99, context=33, damping=0.5, order="columns", used=66, matrix=MATRIX
+        ),
     )
     usual = Request(of("q5_0"), ("mlx",))
     same = [field.name for field in fields(Request) if getattr(request, field.name) == getattr(usual, field.name)]
-    assert not same, f"give these fields a value of their own above: {same}"
-    conversion = Conversion(open_source(str(sources["gguf"])), request, tmp_path / "out")
+    assert same == ["dense_heads"], f"give these fields a value of their own above: {same}"  # only where models embed
+    conversion = Conversion(open_source(str(sources["gguf"])), (request,), tmp_path / "out")
     convert(conversion, prepare(conversion).plans, Options(threads=1))
     for container in request.to:
-        record = provenance.read(tmp_path / "out" / container)
-        assert record is not None and record.request == request
+        (record,) = provenance.read(tmp_path / "out" / container)
+        assert record.request == request
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda said: said.pop("container"), "'container' is missing or unknown"),
+        (lambda said: said.update(models=[]), "no models"),
+        (lambda said: said["models"][0].pop("recipe"), "'recipe' is missing or unknown"),
+        (lambda said: said["models"][0]["tensors"][0].update(type="q9_9"), "'q9_9' is missing or unknown"),
+        (lambda said: said["models"][0]["files"][0].update(bytes=-1), "-1"),
+        (lambda said: said["models"][0]["files"][0].update(path="../secret.gguf"), "outside the folder"),
+        (lambda said: said["models"][0]["files"][0].update(path="/etc/secret.gguf"), "outside the folder"),
+    ],
+)
+def test_an_odd_record_is_refused_in_plain_words(
+    change: Callable[[dict[str, Any]], object], words: str, made: dict[str, Path], tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(made["gguf"], tmp_path / "copy"))
+    edit_json(folder / provenance.NAME, change)
+    with pytest.raises(InputError, match="is not what gemmaq writes") as refused:
+        provenance.read(folder)
+    assert words in str(refused.value) and "Error" not in str(refused.value) and refused.value.hint

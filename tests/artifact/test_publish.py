@@ -9,16 +9,27 @@ from pathlib import Path
 import pytest
 
 from gemmaq.artifact import card, modelfile, sums
-from gemmaq.artifact.publish import Entry, changed, entries
+from gemmaq.artifact.description import Model
+from gemmaq.artifact.footprint import Footprint, Memory
+from gemmaq.artifact.merge import merge
+from gemmaq.artifact.publish import Entry, changed, read
 from gemmaq.errors import InputError, NotFoundError, VerificationError
-from gemmaq.progress import Progress, ignore
+from gemmaq.progress import Progress, ProgressCallback, ignore
 from kinds import folders
 
 REPO = "acme/model-GGUF"
 
 
-def no_memory(model: card.Model) -> str:
+def _said(model: Model) -> str:
     return f"memory of {model.name}"
+
+
+no_memory = Memory(lambda _: Footprint(), _said)
+
+
+def entries(folder: Path, progress: ProgressCallback = ignore) -> tuple[Entry, ...]:
+    """The files as they are pushed to a new repository."""
+    return merge(read(folder, progress), None, REPO, memory=no_memory, force=False).files
 
 
 @pytest.fixture
@@ -29,7 +40,7 @@ def artifact(made: dict[str, Path], tmp_path: Path) -> Path:
 
 def test_every_file_with_its_digest(artifact: Path) -> None:
     reports: list[Progress] = []
-    files = {entry.path: entry for entry in entries(artifact, REPO, reports.append, memory=no_memory)}
+    files = {entry.path: entry for entry in entries(artifact, reports.append)}
     assert set(files) == {path.name for path in artifact.iterdir()}
     for name, entry in files.items():
         data = entry.data or (entry.local or artifact / name).read_bytes()
@@ -43,7 +54,7 @@ def test_every_file_with_its_digest(artifact: Path) -> None:
 
 def test_a_card_of_ours_names_the_repository_and_one_of_yours_stays(artifact: Path) -> None:
     def published() -> bytes:
-        files = {entry.path: entry for entry in entries(artifact, REPO, ignore, memory=no_memory)}
+        files = {entry.path: entry for entry in entries(artifact)}
         entry = files[card.NAME]
         return entry.data or (entry.local or Path()).read_bytes()
 
@@ -60,25 +71,25 @@ def test_params_are_added_for_ollama(made: dict[str, Path], tmp_path: Path) -> N
     artifact = Path(shutil.copytree(folder, tmp_path / "chat"))
     for name in (modelfile.PARAMS_FILE, sums.NAME):
         (artifact / name).unlink()
-    files = {entry.path: entry for entry in entries(artifact, REPO, ignore, memory=no_memory)}
+    files = {entry.path: entry for entry in entries(artifact)}
     assert files[modelfile.PARAMS_FILE].local is None and files[modelfile.PARAMS_FILE].data.startswith(b"{")
 
 
 def test_what_is_not_published(artifact: Path, tmp_path: Path) -> None:
     with pytest.raises(NotFoundError, match="is not a folder"):
-        entries(tmp_path / "none", REPO, ignore, memory=no_memory)
+        entries(tmp_path / "none")
     with pytest.raises(NotFoundError, match="holds no model"):
-        entries(tmp_path / "artifact" / "..", REPO, ignore, memory=no_memory)
+        entries(tmp_path / "artifact" / "..")
     (artifact / "link").symlink_to(tmp_path)
     with pytest.raises(InputError, match="leads out of"):
-        entries(artifact, REPO, ignore, memory=no_memory)
+        entries(artifact)
     (artifact / "link").unlink()
     (artifact / "Modelfile").write_text("FROM elsewhere\n")
     with pytest.raises(VerificationError, match="does not match its entry in SHA256SUMS"):
-        entries(artifact, REPO, ignore, memory=no_memory)
+        entries(artifact)
     (artifact / "Modelfile").unlink()
     with pytest.raises(VerificationError, match="is missing, but SHA256SUMS lists it"):
-        entries(artifact, REPO, ignore, memory=no_memory)
+        entries(artifact)
 
 
 def test_only_changed_files_are_sent() -> None:

@@ -166,8 +166,10 @@ def test_changed_files_alone_are_sent(hub: FakeHub, here: Here, artifact: Path, 
     assert sent(push(here, artifact, REPO)) == {"README.md", "SHA256SUMS"} and uploads(hub) == []
     hub.reset()
     here.run("convert", source, "--quant", "q4_0", "--embedding", "q4_0", "-q", "-o", tmp_path / "other")
-    report = push(here, tmp_path / "other", REPO)
-    assert GGUF in sent(report) and "params" not in sent(report)
+    refused = here.run("push", tmp_path / "other", REPO, code=7)
+    assert f"has {GGUF} with another content" in refused.stderr and "--force" in refused.stderr and not written(hub)
+    report = push(here, tmp_path / "other", REPO, "--force")
+    assert GGUF in sent(report) and "params" not in sent(report) and report["replaced"] == [GGUF]
     assert uploads(hub) == [(tmp_path / "other" / GGUF).stat().st_size]
 
 

@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 
 from timing import Timing, table, timed
 
-from gemmaq.models.gemma3 import vision
+from gemmaq.models.gemma3 import towers
 from seeing import write_processor, write_tokenizer
 from synthetic import full_size, write_checkpoint, write_safetensors
 
@@ -39,7 +39,7 @@ def source(work: Path, sparse: bool) -> Path:
     part = model.with_name("part")
     config = full_size("4b")
     write_checkpoint(part, config, shard_bytes=4_900_000_000, prefix="language_model.model.", sparse=sparse)
-    shapes = dict(vision.shapes(vision.DEFAULT, config.hidden_size))
+    shapes = dict(towers.shapes(towers.DEFAULT, config.hidden_size))
     tower = "model-vision.safetensors"
     write_safetensors(part / tower, {name: ("BF16", shape) for name, shape in shapes.items()}, None)
     index = json.loads((part / "model.safetensors.index.json").read_text())

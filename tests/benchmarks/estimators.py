@@ -34,6 +34,7 @@ from estimator_tools import TOOLS, Hub, Model, Tool
 from allocator import Setting, load, sparse_gguf
 from gemmaq.containers import gguf
 from gemmaq.encodings import find
+from gemmaq.models import gemma3
 from gemmaq.models.families import require_size as require
 from gemmaq.models.gemma3.config import TextConfig
 from gemmaq.planning.plan import Plan
@@ -137,7 +138,7 @@ def _truth(work: Path, model: Model, body: str) -> Iterator[tuple[float, float]]
     plan, config, path = _plan(model.label, body), require(model.label).config, _file(work, model, body)
     weights = sum(-(-tensor.nbytes // 32) * 32 for tensor in plan.tensors)
     path.parent.mkdir(parents=True, exist_ok=True)
-    _add_vocabulary(sparse_gguf(path, config, plan), config.vocab_size, weights)
+    _add_vocabulary(sparse_gguf(path, gemma3.FAMILY, config, plan), config.vocab_size, weights)
     with load(path) as allocator:
         for context in CONTEXTS:
             server, library = (allocator.allocate(Setting(context, library=library)) for library in (False, True))

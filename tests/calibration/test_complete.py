@@ -13,15 +13,13 @@ from damage import SMALL, tree
 from gemmaq.calibration.complete import Basis, Resources, complete, needed, sequences
 from gemmaq.calibration.store import Store
 from gemmaq.checkpoint import Checkpoint
-from gemmaq.convert.layout import lay_out, make_plans
+from gemmaq.convert.layout import lay_out
 from gemmaq.errors import InputError, OutputError, UsageError
 from gemmaq.inference.documents import Text
 from gemmaq.planning.plan import Plan
-from gemmaq.planning.recipe import Rule, of
-from gemmaq.planning.request import Calibration, Request
+from gemmaq.planning.recipe import Rule
+from gemmaq.planning.request import Calibration
 from gemmaq.progress import ignore
-from gemmaq.sources.open import open_source
-from inprocess import run
 
 pytestmark = pytest.mark.usefixtures("torch_and_transformers")
 
@@ -38,9 +36,9 @@ def test_plans_are_completed_in_every_place(checkpoint, text, tmp_path):
     with settled(checkpoint, plans, text, tmp_path / "deep/er/out") as ready:
         assert next(tmp_path.iterdir()).name.startswith("out.")
         for plan in ready:
-            (artifact,) = lay_out(checkpoint, [plan], Request(plan.recipe, (plan.format,)), tmp_path / "out")
+            (artifact,) = lay_out(checkpoint, [plan], tmp_path / "out")
             placed = [at.tensor for f in artifact.files for at in f.placements]
-            assert all(a is b for a, b in zip(placed, plan.everything, strict=True))
+            assert len(placed) == len(plan.everything) and {*map(id, placed)} == {*map(id, plan.everything)}
             for p in plan.tensors:
                 if p.choice.method == "gptq":
                     assert p.solved is not None and p.solved.encoding == p.encoding
@@ -58,7 +56,7 @@ def test_plans_are_completed_in_every_place(checkpoint, text, tmp_path):
 def test_nothing_is_left_after_a_failure(failure, where, checkpoint, text, tmp_path):
     count = 0
 
-    def put(self: Store, *what: Any, real: Any = Store.put) -> Any:
+    def append(self: Store, *what: Any, real: Any = Store.append) -> Any:
         nonlocal count
         count += 1
         if count == 5 and where == "while solving":
@@ -71,12 +69,12 @@ def test_nothing_is_left_after_a_failure(failure, where, checkpoint, text, tmp_p
             assert where == "while writing" and len(tree(tmp_path)) == MATRICES + 1
             raise failure
 
-    with patch.object(Store, "put", put), pytest.raises(failure if isinstance(failure, type) else type(failure)):
+    with patch.object(Store, "append", append), pytest.raises(failure if isinstance(failure, type) else type(failure)):
         go()
     assert tree(tmp_path) == {}
 
 
-@pytest.mark.parametrize("step", ["gemmaq.calibration.store.Store.put", "tempfile.mkdtemp"])
+@pytest.mark.parametrize("step", ["gemmaq.calibration.store.Store.append", "tempfile.mkdtemp"])
 def test_no_room_for_codes_is_told(step, checkpoint, text, tmp_path, monkeypatch):
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
@@ -100,14 +98,19 @@ def test_what_cannot_be_calibrated_is_told(checkpoint, model, text, tmp_path):
             pass
     wide = Calibration((), "", context=SMALL.max_position_embeddings + 1)
     with pytest.raises(InputError, match="2049 tokens is longer than the model's 2048"):
-        sequences(checkpoint, text, wide)
-    run("convert", model, "--quant", "q5_1", "-o", tmp_path / "five", "-q")
-    five = open_source(str(tmp_path / "five"))
-    request = Request(of("auto", embedding=None, method="gptq"), ("gguf", "mlx"))
-    plans = make_plans(five, request, {})
-    with (
-        pytest.raises(InputError, match=r"would be Q5_1 in one container and Q4_0 in another"),
-        settled(five, plans, text, tmp_path / "out"),
-    ):
-        pass
-    assert [path.name for path in tmp_path.iterdir()] == ["five"]
+        sequences(checkpoint, Basis(wide, text, None))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_several_plans_get_the_codes_that_each_wants(checkpoint, text, tmp_path):
+    """One pass for all of them; what two want alike is stored once."""
+    (q4_0,), (q5_0,), (again,) = planned(checkpoint), planned(checkpoint, quant="q5_0"), planned(checkpoint)
+    (rounded,) = planned(checkpoint, "nearest")
+    with settled(checkpoint, [q4_0, q5_0, again, rounded], text, tmp_path / "out") as ready:
+        assert len(tree(tmp_path)) == 2 * (MATRICES + 1) - 1  # the folder is one of them
+        for plan, wanted in zip(ready, (q4_0, q5_0, again, rounded), strict=True):
+            for done, asked in zip(plan.tensors, wanted.tensors, strict=True):
+                assert (done.solved is None) == (asked.choice.method != "gptq")
+                assert done.solved is None or done.solved.encoding == asked.encoding
+        for one, other in zip(ready[0].tensors, ready[2].tensors, strict=True):
+            assert one.solved == other.solved

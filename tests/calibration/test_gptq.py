@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import fields, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -11,10 +12,10 @@ import numpy as np
 import pytest
 
 from gemmaq.calibration import gptq
-from gemmaq.calibration.gptq import Settings
-from gemmaq.calibration.store import Store
+from gemmaq.calibration.gptq import Blocks, Settings
+from gemmaq.calibration.store import Problem, Store
 from gemmaq.checkpoint.rows import read_rows, values_of
-from gemmaq.encodings import ENCODINGS, Encoding, Quantized, dequantize
+from gemmaq.encodings import ENCODINGS, Encoding, Kind, Quantized, dequantize
 from gemmaq.errors import InputError
 from gemmaq.files.span import FileSpan, Reader
 from gemmaq.inference import device as forward
@@ -24,9 +25,11 @@ from grids import wide
 from oracles import need
 from synthetic import bf16
 
-NAMES = METHODS["gptq"].encodings
+SOME = ("affine3", "affine4", "affine4-g64", "affine8", "int4-g128", "int4-channel", "int8-channel")
+NAMES = tuple(n for n in METHODS["gptq"].encodings if n in SOME or ENCODINGS[n].scales != "bf16")
 FOUR, EIGHT = [n for n in NAMES if ENCODINGS[n].bits < 8], [n for n in NAMES if ENCODINGS[n].bits == 8]
-ROWS, COLUMNS = 96, 320
+ROWS, COLUMNS = 96, 512
+PARTS = tuple(field.name for field in fields(Quantized))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -67,7 +70,7 @@ def solved(
     portable: bool = False,
     settings: Settings | None = None,
 ) -> Quantized:
-    known = gptq.invert(hessian_of(inputs), settings or Settings(), group=encoding.block, device=device)
+    known = gptq.invert(hessian_of(inputs), settings or Settings(), blocks=Blocks.of(encoding), device=device)
     return gptq.quantize(weights, known, encoding, portable=portable, device=device)
 
 
@@ -78,7 +81,7 @@ def output_error(weights: np.ndarray, values: Quantized, encoding: Encoding, inp
 
 
 def same(a: Quantized, b: Quantized) -> None:
-    for part in ("codes", "scales", "minima"):
+    for part in PARTS:
         x, y = getattr(a, part), getattr(b, part)
         assert (x is None) == (y is None)
         if x is not None:
@@ -130,16 +133,41 @@ def test_groups_with_large_inputs_first_err_less(name, weights, inputs, device):
     assert first < 0.95 * lying
 
 
+@pytest.mark.parametrize("act_order", [True, False])
+@pytest.mark.parametrize("bits", [4, 8])
+def test_a_whole_row_with_one_scale_gains_too(bits, act_order, weights, inputs, device):
+    """Its columns are quantized in any order."""
+    encoding = Encoding("whole", Kind.LINEAR, 0, 2, "none", bits=bits, zero=1 << (bits - 1), scales="bf16")
+    known = gptq.invert(hessian_of(inputs), Settings(0.01, act_order), blocks=Blocks.of(encoding), device=device)
+    assert sorted(known.order) == list(range(COLUMNS))
+    assert (np.diff(known.diagonal[known.order]) <= 0).all() == act_order
+    values = gptq.quantize(weights, known, encoding, portable=False, device=device)
+    assert values.scales.shape == (ROWS, 1) and (wide(bf16(values.scales)) == values.scales).all()
+    rounded = replace(values, codes=plainly(weights, values, encoding).astype(np.uint8))
+    ours = output_error(weights, values, encoding, inputs)
+    assert ours < 0.5 * output_error(weights, rounded, encoding, inputs)
+    ends = (np.abs(weights).max(axis=1, keepdims=True) / ((1 << (bits - 1)) - 1)).astype(np.float32)
+    usual = replace(values, scales=ends)
+    usual = replace(usual, codes=plainly(weights, usual, encoding).astype(np.uint8))
+    assert ours < 0.5 * output_error(weights, usual, encoding, inputs)
+
+
 # What it is
 
 
 def plainly(weights: np.ndarray, values: Quantized, encoding: Encoding) -> np.ndarray:
     """The codes of plain rounding with the scales that were chosen."""
-    size = weights.shape[1] // values.scales.shape[1]
-    scales = np.repeat(values.scales, size, axis=1).astype(np.float64)
-    minima = 0.0 if values.minima is None else np.repeat(values.minima, size, axis=1)
+    zero = np.zeros_like(values.codes)
+    one = np.ones_like(values.codes)
+    minima = dequantize(encoding, replace(values, codes=zero)).astype(np.float64)
+    scales = dequantize(encoding, replace(values, codes=one)).astype(np.float64) - minima
+    if encoding.codebook:
+        scales /= encoding.codebook[1] - encoding.codebook[0]
+        middles = (np.array(encoding.codebook[1:]) + encoding.codebook[:-1]) / 2
+        with np.errstate(all="ignore"):
+            return np.searchsorted(middles, np.where(scales == 0, 0, weights / scales), side="right")
     with np.errstate(all="ignore"):
-        codes = np.where(scales == 0, 0, np.rint((weights - minima) / scales)) + (encoding.zero or 0)
+        codes = np.where(scales == 0, encoding.zero or 0, np.rint((weights - minima) / scales))
     return np.clip(codes, 0, (1 << encoding.bits) - 1)
 
 
@@ -159,7 +187,7 @@ def test_without_correlation_nothing_is_fed_back(name, weights, device):
 @pytest.mark.parametrize("name", NAMES)
 def test_the_first_column_is_rounded_plainly(name, act_order, weights, inputs, device):
     encoding = ENCODINGS[name]
-    known = gptq.invert(hessian_of(inputs), Settings(0.01, act_order), group=encoding.block, device=device)
+    known = gptq.invert(hessian_of(inputs), Settings(0.01, act_order), blocks=Blocks.of(encoding), device=device)
     values = gptq.quantize(weights, known, encoding, portable=False, device=device)
     first = known.order[0]
     assert act_order or first == 0
@@ -171,17 +199,14 @@ def test_the_first_column_is_rounded_plainly(name, act_order, weights, inputs, d
 @pytest.mark.parametrize("name", FOUR)
 def test_scales_of_the_first_group_are_searched_with_the_inputs_sizes(name, weights, inputs, device):
     encoding = ENCODINGS[name]
-    group = slice(0, encoding.block)
+    group = slice(0, encoding.group(COLUMNS))
     values = solved(weights, inputs, encoding, device, settings=Settings(0.01, act_order=False))
     importance = np.square(inputs).mean(axis=0)[group]
 
     def weighed(found: Quantized) -> np.ndarray:
         """By row, the least error that the first group's scales allow."""
-        first = Quantized(
-            found.codes[:, group], found.scales[:, :1], None if found.minima is None else found.minima[:, :1]
-        )
-        codes = plainly(weights[:, group], first, encoding).astype(np.uint8)
-        off = dequantize(encoding, Quantized(codes, first.scales, first.minima)) - weights[:, group]
+        codes = plainly(weights, found, encoding).astype(np.uint8)
+        off = dequantize(encoding, replace(found, codes=codes))[:, group] - weights[:, group]
         return (importance * np.square(off.astype(np.float64))).sum(axis=1)
 
     ours, theirs = weighed(values), weighed(quantize(weights, encoding, Choice("nearest")))
@@ -216,7 +241,7 @@ def test_feedback_is_that_of_the_paper(weights, inputs, device):
 def test_the_factor_is_of_the_inverse_in_the_order_taken(columns, act_order, device):
     random = np.random.default_rng(2)
     x = random.standard_normal((2 * columns, columns)) * np.exp(0.5 * random.standard_normal(columns))
-    known = gptq.invert(hessian_of(x), Settings(0.1, act_order), group=32, device=device)
+    known = gptq.invert(hessian_of(x), Settings(0.1, act_order), blocks=Blocks(32), device=device)
     upper = known.Hinv.double().numpy()
     hessian = x.T @ x
     np.testing.assert_allclose(known.diagonal, np.diag(hessian), rtol=1e-5)
@@ -230,6 +255,16 @@ def test_the_factor_is_of_the_inverse_in_the_order_taken(columns, act_order, dev
         assert known.order.tolist() == list(range(columns))
     else:
         assert (np.diff(known.diagonal[groups].sum(axis=1)) <= 0).all()
+
+
+@pytest.mark.parametrize("size", [0, 64, 256])
+def test_columns_of_held_blocks_are_taken_in_any_order(size):
+    """Blocks stay together, and inside them those with the largest inputs come first."""
+    diagonal = np.exp(np.random.default_rng(4).standard_normal(768)).astype(np.float32)
+    order, lying = (Blocks(size, held).order(diagonal).reshape(-1, size or 768) for held in (True, False))
+    assert (np.diff(diagonal[order], axis=1) <= 0).all() and (np.diff(lying, axis=1) == 1).all()
+    np.testing.assert_array_equal(np.sort(order, axis=1), lying)
+    assert (np.diff(diagonal[lying].sum(axis=1)) <= 0).all()
 
 
 def test_columns_that_get_no_input_harm_nothing(weights, inputs, device):
@@ -248,7 +283,7 @@ def test_columns_that_get_no_input_harm_nothing(weights, inputs, device):
 
 def test_a_hessian_that_is_not_definite_gets_more_damping(weights, inputs, device):
     few = inputs[:20]
-    known = gptq.invert(hessian_of(few), Settings(1e-9), group=32, device=device)
+    known = gptq.invert(hessian_of(few), Settings(1e-9), blocks=Blocks(32), device=device)
     assert known.dampening_frac > 1e-9
     values = gptq.quantize(weights, known, ENCODINGS["q4_0"], portable=False, device=device)
     assert output_error(weights, values, ENCODINGS["q4_0"], few) < 0.5 * output_error(
@@ -256,11 +291,11 @@ def test_a_hessian_that_is_not_definite_gets_more_damping(weights, inputs, devic
     )
     indefinite = hessian_of(inputs)
     indefinite[3, 200] = indefinite[200, 3] = 3 * (indefinite[3, 3] * indefinite[200, 200]).sqrt()
-    known = gptq.invert(indefinite.clone(), Settings(), group=32, device=device)
+    known = gptq.invert(indefinite.clone(), Settings(), blocks=Blocks(32), device=device)
     assert known.dampening_frac > 0.01 and bool(known.Hinv.isfinite().all())
     indefinite[3, 200] = indefinite[200, 3] = 1e30
     with pytest.raises(InputError, match="do not determine their Hessian") as told:
-        gptq.invert(indefinite, Settings(), group=32, device=device)
+        gptq.invert(indefinite, Settings(), blocks=Blocks(32), device=device)
     assert "text" in str(told.value.hint)
 
 
@@ -270,7 +305,7 @@ def test_inputs_that_are_not_finite_are_told(value, at, inputs, device):
     hessian = hessian_of(inputs)
     hessian[at] = hessian[at[::-1]] = value
     with pytest.raises(InputError, match=r"inputs (are not finite|do not determine)"):
-        gptq.invert(hessian, Settings(), group=32, device=device)
+        gptq.invert(hessian, Settings(), blocks=Blocks(32), device=device)
 
 
 # What is stored
@@ -284,7 +319,9 @@ def stored(values: Quantized, encoding: Encoding, folder: Path) -> Quantized:
     empty = folder / "source"
     empty.write_bytes(b"")
     source = plain("some.weight", shape, ENCODINGS["bf16"], span=FileSpan.of(empty), offset=0)
-    tensor = Store(folder).put(source, encoding, values)
+    store, problem = Store(folder), Problem(source, encoding)
+    store.append(problem, values)
+    tensor = store.tensor(problem)
     with Reader() as reader:
         found = values_of(tensor, read_rows(tensor, 0, shape[0], reader, bytearray()))
     assert isinstance(found, Quantized)
@@ -299,14 +336,15 @@ def test_packing_changes_nothing(name, portable, size, weights, inputs, device, 
     values = solved(small, inputs, encoding, device, portable)
     same(stored(values, encoding, tmp_path), values)
     assert values.codes.max() < 1 << encoding.bits
-    for numbers in (values.scales, values.minima):
-        if numbers is not None and (portable or encoding.module == "affine"):
+    assert (values.supers is not None) == (encoding.kind is Kind.SUPER)
+    for numbers in (values.scales, values.minima, values.supers, values.super_minima):
+        if numbers is not None and ((portable and encoding.kind is not Kind.SUPER) or encoding.scales == "bf16"):
             np.testing.assert_array_equal(wide(bf16(numbers)), numbers)
-        if numbers is not None and encoding.module != "affine":
+        if numbers is not None and encoding.scales != "bf16":
             np.testing.assert_array_equal(numbers.astype(np.float16).astype(np.float32), numbers)
 
 
-@pytest.mark.parametrize("name", [n for n in NAMES if ENCODINGS[n].module != "affine"])
+@pytest.mark.parametrize("name", [n for n in NAMES if ENCODINGS[n].scales != "bf16"])
 def test_portable_scales_cost_little(name, weights, inputs, device):
     encoding = ENCODINGS[name]
     own, portable = (
@@ -316,10 +354,10 @@ def test_portable_scales_cost_little(name, weights, inputs, device):
     assert portable < (1.1 if encoding.bits < 8 else 1.5) * own
 
 
-@pytest.mark.parametrize("name", [n for n in NAMES if ENCODINGS[n].module != "affine"])
+@pytest.mark.parametrize("name", [n for n in NAMES if ENCODINGS[n].scales != "bf16"])
 def test_scales_too_large_to_be_stored_are_told(name, weights, inputs, device, tmp_path):
     encoding = ENCODINGS[name]
-    values = solved(weights * np.float32(1e9), inputs, encoding, device)
+    values = solved(weights * np.float32(1e12), inputs, encoding, device)
     with pytest.raises(InputError, match=rf"some\.weight has weights too large for {encoding.label}"):
         stored(values, encoding, tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["source"]
@@ -331,7 +369,7 @@ def test_scales_too_large_to_be_stored_are_told(name, weights, inputs, device, t
 @pytest.mark.parametrize("name", NAMES)
 def test_any_split_in_rows_gives_the_same(name, weights, inputs, device):
     encoding = ENCODINGS[name]
-    known = gptq.invert(hessian_of(inputs), Settings(), group=encoding.block, device=device)
+    known = gptq.invert(hessian_of(inputs), Settings(), blocks=Blocks.of(encoding), device=device)
     whole = gptq.quantize(weights, known, encoding, portable=False, device=device)
     np.testing.assert_array_equal(
         whole.codes, gptq.quantize(weights, known, encoding, portable=False, device=device).codes
@@ -342,7 +380,7 @@ def test_any_split_in_rows_gives_the_same(name, weights, inputs, device):
             rows_of(whole, start, start + 64),
         )
     narrow = np.ascontiguousarray(weights[:, :256])
-    known = gptq.invert(hessian_of(inputs[:, :256]), Settings(), group=encoding.block, device=device)
+    known = gptq.invert(hessian_of(inputs[:, :256]), Settings(), blocks=Blocks.of(encoding), device=device)
     whole = gptq.quantize(narrow, known, encoding, portable=False, device=device)
     for start, end in pairwise((0, 1, 8, 9, 77, ROWS)):
         same(
@@ -351,30 +389,30 @@ def test_any_split_in_rows_gives_the_same(name, weights, inputs, device):
 
 
 def rows_of(values: Quantized, start: int, end: int) -> Quantized:
-    minima = None if values.minima is None else values.minima[start:end]
-    return Quantized(values.codes[start:end], values.scales[start:end], minima)
+    parts = (getattr(values, part) for part in PARTS)
+    return Quantized(*(None if part is None else part[start:end] for part in parts))
 
 
-@pytest.mark.parametrize("name", ["q4_0", "affine4-g64"])
+@pytest.mark.parametrize("name", ["q4_0", "affine3-g128"])
 def test_threads_and_alignment_do_not_change_a_bit(name, inputs):
     """More columns than a panel and a block of the factor have."""
     import torch
 
     random = np.random.default_rng(9)
-    columns = 704
+    columns = 768
     x = random.standard_normal((900, 50)) @ random.standard_normal((50, columns)) + random.standard_normal(
         (900, columns)
     )
     hessian, encoding = hessian_of(x), ENCODINGS[name]
     weights = (random.standard_normal((200, columns)) * 0.02).astype(np.float32)
     with threads(1) as one:
-        known = gptq.invert(hessian.clone(), Settings(), group=encoding.block, device=one)
+        known = gptq.invert(hessian.clone(), Settings(), blocks=Blocks.of(encoding), device=one)
         wanted = gptq.quantize(weights, known, encoding, portable=False, device=one)
     for count in (2, 3):
         for shift in (0, 1, 5):
             moved = np.empty(weights.size + shift, np.float32)[shift:].reshape(weights.shape)
             moved[:] = weights
             with threads(count) as several:
-                again = gptq.invert(hessian.clone(), Settings(), group=encoding.block, device=several)
+                again = gptq.invert(hessian.clone(), Settings(), blocks=Blocks.of(encoding), device=several)
                 assert torch.equal(again.Hinv, known.Hinv)
                 same(gptq.quantize(moved, again, encoding, portable=False, device=several), wanted)

@@ -12,8 +12,9 @@ import pytest
 from gguf import GGUFReader
 from hypothesis import HealthCheck, given, settings
 
+import gemma4
 from damage import bounded, corrupted, gguf_bytes, key, small_model, tensor, text
-from gemmaq.calibration import imatrix
+from gemmaq.calibration import floor, imatrix
 from gemmaq.calibration.imatrix import Entry, Imatrix, check, document, read
 from gemmaq.checkpoint.rows import weights
 from gemmaq.encodings import ENCODINGS, codec
@@ -22,14 +23,15 @@ from gemmaq.files.span import Reader
 from gemmaq.methods import Choice, Importance, quantize
 from gemmaq.models.gemma3 import names
 from gemmaq.sources.open import open_source
-from oracles import llama_quantize, llama_reads_imatrix, need_ggml, read_gguf
+from oracles import QUANTIZED_BY, llama_quantize, llama_reads_imatrix, need_ggml, read_gguf
 
 ONE = "blk.0.attn_q.weight"
 
 
 def made(columns: Mapping[str, int], count: float = 512) -> Imatrix:
     random = np.random.default_rng(0)
-    entries = {name: Entry(np.exp(random.standard_normal(n)).astype(np.float32), count) for name, n in columns.items()}
+    counts = np.array([count], np.float32)
+    entries = {name: Entry(np.exp(random.standard_normal(n)).astype(np.float32), counts) for name, n in columns.items()}
     return Imatrix(entries, ("calibration.txt",), 1, 512)
 
 
@@ -61,7 +63,7 @@ def put(tmp_path: Path) -> Callable[[bytes], Path]:
 def same(a: Imatrix, b: Imatrix) -> None:
     assert list(a.entries) == sorted(b.entries)
     for name, entry in a.entries.items():
-        assert entry.count == b.entries[name].count
+        np.testing.assert_array_equal(entry.counts, b.entries[name].counts)
         np.testing.assert_array_equal(entry.sums, b.entries[name].sums)
 
 
@@ -111,12 +113,40 @@ def test_the_older_form_is_read(put):
 
 def test_importance_is_as_llama_quantize_has_it():
     sums = np.array([3, 0, 1e-3], np.float32)
-    some = Imatrix({ONE: Entry(sums, 7), "blk.0.attn_k.weight": Entry(sums, 0)})
+    seven, none = np.array([7], np.float32), np.zeros(1, np.float32)
+    some = Imatrix({ONE: Entry(sums, seven), "blk.0.attn_k.weight": Entry(sums, none)})
     np.testing.assert_array_equal(some.importance(ONE), sums / np.float32(7))
     np.testing.assert_array_equal(some.importance("blk.0.attn_k.weight"), np.ones(3, np.float32))
     assert some.importance(ONE).dtype == np.float32
     with pytest.raises(InputError, match=r"no entry for token_embd\.weight"):
         some.importance("token_embd.weight")
+
+
+def test_experts_have_an_importance_each(put, tmp_path: Path):
+    counts = np.array([2, 0, 4], np.float32)
+    some = Imatrix({ONE: Entry(np.arange(6, dtype=np.float32), counts)}, ("a.txt",))
+    np.testing.assert_array_equal(some.importance(ONE), np.array([0, 0.5, 1, 1, 1, 1.25], np.float32))
+    after = read(put(document(some)))
+    same(after, some)
+    shapes = {t.name: list(t.shape) for t in GGUFReader(put(document(some))).tensors}
+    assert shapes == {f"{ONE}.in_sum2": [2, 3], f"{ONE}.counts": [1, 3]}
+
+
+def test_an_importance_matrix_of_other_experts_is_told(tmp_path: Path):
+    checkpoint = open_source(str(gemma4.write(tmp_path / "gemma-4-tiny", gemma4.EXPERTS)))
+    entries = {
+        checkpoint.family.names.to_gguf(t.name): floor.entry(np.ones((t.matrices, t.columns)), np.ones(t.matrices, int))
+        for t in checkpoint.matrices.values()
+    }
+    check(Imatrix(entries), checkpoint)
+    stack = "blk.0.ffn_down_exps.weight"
+    older = Entry(entries[stack].sums, np.ones(1, np.float32))
+    check(Imatrix(entries | {stack: older}), checkpoint)
+    other = Entry(entries[stack].sums, np.ones(4, np.float32))
+    with pytest.raises(
+        InputError, match=r"1536 columns in 4 matrices for model\.layers\.0\.experts\.down_proj.*in 16 matrices"
+    ):
+        check(Imatrix(entries | {stack: other}), checkpoint)
 
 
 def test_another_models_is_told(tmp_path: Path):
@@ -126,7 +156,7 @@ def test_another_models_is_told(tmp_path: Path):
     lacking = {name: entry for name, entry in good.entries.items() if name != "blk.1.ffn_down.weight"}
     with pytest.raises(InputError, match=r"another model.*no entry for model\.layers\.1\.mlp\.down_proj\.weight"):
         check(Imatrix(lacking), checkpoint)
-    other = dict(good.entries) | {ONE: Entry(np.ones(3, np.float32), 1)}
+    other = dict(good.entries) | {ONE: Entry(np.ones(3, np.float32), np.ones(1, np.float32))}
     with pytest.raises(InputError, match=r"another model.*3 columns for model\.layers\.0\.self_attn\.q_proj\.weight"):
         check(Imatrix(other), checkpoint)
 
@@ -183,9 +213,8 @@ UNUSABLE = {
     "other tensors": (gguf(tensors=[tensor("a", [32], 0, 0)]), "has no entries"),
     "no counts": (gguf(tensors=[SUMS]), "sums or counts of .* are missing"),
     "no squares": (gguf(tensors=[tensor(f"{ONE}.counts", [1], 0, 0)]), "sums or counts of .* are missing"),
-    "counts of experts": (gguf(tensors=[SUMS, tensor(f"{ONE}.counts", [1, 4], 0, 128)]), "experts"),
-    "squares of experts": (gguf(tensors=[tensor(f"{ONE}.in_sum2", [8, 4], 0, 0), COUNTS]), "not a row of F32"),
-    "squares in F16": (gguf(tensors=[tensor(f"{ONE}.in_sum2", [32], 1, 0), COUNTS]), "not a row of F32"),
+    "counts of other experts": (gguf(tensors=[SUMS, tensor(f"{ONE}.counts", [1, 5], 0, 128)]), "32 sums and 5 counts"),
+    "squares in F16": (gguf(tensors=[tensor(f"{ONE}.in_sum2", [32], 1, 0), COUNTS]), "not F32"),
     "beyond the end": (gguf(tensors=[tensor(f"{ONE}.in_sum2", [1 << 20], 0, 0)]), "truncated"),
     "squares not a number": (gguf(sums=np.nan), "sums of .* are not all finite"),
     "squares negative": (gguf(sums=-1), "sums of .* are not all finite"),
@@ -208,7 +237,7 @@ def test_what_is_no_importance_matrix_is_told(kind, put):
 def test_what_llama_imatrix_adds_does_no_harm(put):
     more = tensor(f"{ONE}.in_sum", [32, 1], 0, 160)
     some = read(put(gguf(tensors=[SUMS, COUNTS, more])))
-    assert list(some.entries) == [ONE] and some.entries[ONE].count == 1
+    assert list(some.entries) == [ONE] and some.entries[ONE].counts == [1]
 
 
 def test_no_file_is_told(tmp_path: Path):
@@ -308,14 +337,21 @@ def test_llama_cpp_quantizes_the_270m_to_the_same_bytes(require, gemmaq, sample_
 
 
 @pytest.mark.oracle
-def test_llama_cpp_makes_the_same_file_of_iq4_nl(require, gemmaq, sample_bf16, tmp_path):
+def test_llama_cpp_makes_the_same_file_of_iq4_nl(require, gemmaq, tiny, tmp_path):
     need_ggml(require)
-    some = of_model(sample_bf16)
+    some = of_model(tiny)
     matrix = _written(tmp_path / "imatrix.gguf", document(some))
-    gemmaq("convert", sample_bf16, "--quant", "bf16", "-o", tmp_path / "bf16")
+    gemmaq("convert", tiny, "--quant", "bf16", "-o", tmp_path / "bf16")
     (source,) = (tmp_path / "bf16").glob("*.gguf")
     options = ("--quant", "iq4_nl", "--method", "importance", "--imatrix", matrix)
-    gemmaq("convert", sample_bf16, *options, "-o", tmp_path / "ours")
+    gemmaq("convert", tiny, *options, "-o", tmp_path / "ours")
     (ours,) = (tmp_path / "ours").glob("*.gguf")
-    llama_quantize(source, tmp_path / "theirs.gguf", "iq4_nl", {name: some.importance(name) for name in some.entries})
-    assert read_gguf(ours)[1] == read_gguf(tmp_path / "theirs.gguf")[1]
+    told = QUANTIZED_BY | {
+        "quantize.imatrix.file": "imatrix.gguf",
+        "quantize.imatrix.dataset": "calibration.txt",
+        "quantize.imatrix.entries_count": len(some.entries),
+        "quantize.imatrix.chunks_count": 1,
+    }
+    importance = {name: some.importance(name) for name in some.entries}
+    llama_quantize(source, tmp_path / "theirs.gguf", "iq4_nl", importance, told)
+    assert ours.read_bytes() == (tmp_path / "theirs.gguf").read_bytes()

@@ -28,7 +28,7 @@ def test_tensors_are_found_by_role(checkpoint: Checkpoint) -> None:
 def test_sizes_are_sums_over_tensors(checkpoint: Checkpoint) -> None:
     assert checkpoint.body.name == "bf16"
     assert checkpoint.parameters == SMALL.parameters
-    assert checkpoint.vision_bytes == 0 and len(checkpoint.files) == 1
+    assert checkpoint.towers_bytes == 0 and len(checkpoint.files) == 1
 
 
 @pytest.mark.parametrize(

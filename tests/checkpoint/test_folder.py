@@ -10,11 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import gemma3n
+import gemma4_drafter
 from damage import SMALL, add_tensor, edit_header, edit_json, header_of, small_model, stored
 from gemmaq.checkpoint import Checkpoint
 from gemmaq.errors import GemmaqError, InputError, NotFoundError
 from gemmaq.models.gemma3.names import EMBEDDING, FINAL_NORM, HEAD, shapes
 from gemmaq.sources.open import open_source
+from synthetic import write_checkpoint
 
 INDEX = "model.safetensors.index.json"
 NAMES = [name for name, _ in shapes(SMALL)]
@@ -80,7 +83,7 @@ def test_the_vocabulary_is_that_of_the_embedding_where_the_config_names_none(mod
     ("name", "kept"),
     [
         ("vision_tower.post_layernorm.weight", "vision_tower.vision_model.post_layernorm.weight"),
-        ("model.multi_modal_projector.mm_norm.weight", "multi_modal_projector.mm_norm.weight"),
+        ("model.multi_modal_projector.mm_soft_emb_norm.weight", "multi_modal_projector.mm_soft_emb_norm.weight"),
         ("vision_tower.vision_model.head.weight", None),
     ],
 )
@@ -89,7 +92,7 @@ def test_vision_tensors_are_kept_apart(name: str, kept: str | None, model: Path)
     add_tensor(model, name, np.zeros((3, 5), np.uint16))
     checkpoint = open_source(str(model))
     assert list(checkpoint.tensors) == NAMES
-    assert {name: tensor.nbytes for name, tensor in checkpoint.vision.items()} == ({kept: 30} if kept else {})
+    assert {name: tensor.nbytes for name, tensor in checkpoint.towers.items()} == ({kept: 30} if kept else {})
 
 
 def test_a_tensor_that_belongs_to_no_gemma_is_left_out_and_named(model: Path) -> None:
@@ -102,6 +105,24 @@ def test_a_multimodal_config_is_read(model: Path) -> None:
     whole = {"architectures": ["Gemma3ForConditionalGeneration"], "text_config": text, "vision_config": {}}
     (model / "config.json").write_text(json.dumps(whole))
     assert open_source(str(model)).config == SMALL
+
+
+@pytest.mark.parametrize(
+    ("architecture", "prefix"),
+    [
+        ("Gemma3TextModel", ""),
+        ("Gemma3Model", "language_model."),
+        ("Gemma3Model", "language_model.model."),
+        ("ShieldGemma2ForImageClassification", "model.model.language_model.model."),
+    ],
+)
+def test_a_model_without_a_head_of_its_class_is_a_causal_model(tmp_path: Path, architecture: str, prefix: str) -> None:
+    """As AutoModel saves it; the embedding is the head."""
+    folder = write_checkpoint(tmp_path / "m", SMALL, prefix=prefix)
+    edit_json(folder / "config.json", lambda c: c.update(architectures=[architecture]))
+    checkpoint = open_source(str(folder))
+    assert list(checkpoint.tensors) == NAMES and checkpoint.head is None and checkpoint.config == SMALL
+    assert ("Yes and No" in "\n".join(checkpoint.losses)) == architecture.startswith("Shield")
 
 
 Damage = Callable[[Path], object]
@@ -165,7 +186,7 @@ def refusal(folder: Path, damage: Damage, kind: type[GemmaqError], words: tuple[
         (config(vocab_size=321), (EMBEDDING, "[321, 64]")),
         (config(quantization_config={"quant_method": "bitsandbytes"}), ("quanti",)),
         (config(architectures=["LlamaForCausalLM"]), ("LlamaForCausalLM",)),
-        (config(architectures=None, model_type="gemma2"), ("gemma2",)),
+        (config(architectures=None, model_type="gemma2"), ("Gemma 2 is not supported",)),
         (write("config.json", "{"), ("config.json", "JSON")),
         (write("config.json", "[]"), ("config.json", "object")),
         (write("config.json", b"\xff{}"), ("config.json", "UTF-8")),
@@ -231,3 +252,15 @@ def test_the_header_of_a_shard_may_hold_metadata(model: Path) -> None:
     edit_header(model / "model.safetensors", lambda header: header.update(__metadata__={"format": "pt"}))
     assert "__metadata__" in header_of(model / "model.safetensors")[0]
     assert list(open_source(str(model)).tensors) == NAMES
+
+
+def test_centroids_of_a_drafter_are_no_loss(tmp_path: Path) -> None:
+    drafter = open_source(str(gemma4_drafter.write(tmp_path / "drafter", gemma4_drafter.DRAFTERS["effective"])))
+    assert drafter.losses == () and drafter.remarks == drafter.notes and "centroids" in drafter.notes[0]
+
+
+def test_towers_that_gemmaq_does_not_write_are_a_loss(tmp_path: Path) -> None:
+    folder = gemma3n.write(tmp_path / "gemma-3n-E2B")
+    add_tensor(folder, "model.vision_tower.conv_stem.weight", np.zeros((4, 4), np.uint16))
+    model = open_source(str(folder))
+    assert model.notes == () and "vision and audio are left out" in model.losses[0]

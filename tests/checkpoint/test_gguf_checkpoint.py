@@ -11,8 +11,10 @@ from damage import bounded, edit_gguf_keys, small_model, text
 from gemmaq.checkpoint import Checkpoint
 from gemmaq.errors import InputError
 from gemmaq.files.gguf_reader import ARRAY, BOOL, STRING
+from gemmaq.models.gemma3 import vocabulary
 from gemmaq.sources.open import open_source
 from inprocess import run
+from oracles import read_gguf
 
 U32, I32, F32, U64, I64 = 4, 5, 6, 10, 11
 MODEL = "gemma-3-tiny-Q8_0.gguf"
@@ -43,6 +45,27 @@ def with_key(file: Path, name: str, kind: int, value: bytes) -> Checkpoint:
 
 def test_rewritten_keys_are_read_back(file: Path) -> None:
     assert with_key(file, "general.license", STRING, text("mit")).card["license"] == "mit"
+
+
+def test_a_file_that_adds_no_bos_though_llama_cpp_does_is_noted(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "tokenizer.ggml.add_bos_token"
+    checkpoint = with_key(file, name, BOOL, b"\x00")
+    assert checkpoint.tokenizer.add["bos"] is False and checkpoint.notes == ()
+    monkeypatch.setattr(vocabulary, "ALWAYS_BOS", True)
+    checkpoint = open_source(str(file))
+    assert checkpoint.tokenizer.add["bos"] is True
+    assert checkpoint.notes == (f"{name} is false, but llama.cpp begins every text of Gemma 3 with BOS: taken as true",)
+
+
+def test_tokens_that_must_not_be_generated_go_both_ways(file: Path, tmp_path: Path) -> None:
+    """Those outside the vocabulary are read, too, but a model with such ones is written without the key."""
+    name = "tokenizer.ggml.suppress_tokens"
+    for ids, told in (((7, 300), True), ((7, 1 << 31), False)):
+        value = struct.pack(f"<IQ{len(ids)}I", U32, len(ids), *ids)
+        assert with_key(file, name, ARRAY, value).generation["suppress_tokens"] == list(ids)
+        run("convert", file, "-o", tmp_path / "out", "--quant", "q8_0", "--force")
+        keys, _ = read_gguf(next((tmp_path / "out").glob("*.gguf")))
+        assert keys.get(name) == ((ARRAY, (I32, struct.pack("<2i", *ids))) if told else None)
 
 
 KINDS = {
@@ -82,6 +105,7 @@ KEYS = [
     "tokenizer.ggml.bos_token_id",
     "tokenizer.ggml.eos_token_id",
     "tokenizer.ggml.add_bos_token",
+    "tokenizer.ggml.suppress_tokens",
     "tokenizer.chat_template",
     "tokenizer.chat_templates",
 ]

@@ -42,6 +42,10 @@ def arrays(path: Path, bits: int, group: int, zero: int | None) -> dict[str, tup
         (4, 32, None, "affine4"),
         (4, 64, None, "affine4-g64"),
         (8, 64, None, "affine8-g64"),
+        (2, 32, None, "affine2"),
+        (3, 64, None, "affine3-g64"),
+        (5, 32, None, "affine5"),
+        (6, 64, 32, "affine6-g64"),
     ],
 )
 def test_the_type_follows_from_bits_groups_and_biases(
@@ -69,5 +73,5 @@ def test_arrays_that_contradict_each_other_are_refused(change, word, tmp_path) -
 
 
 def test_a_width_without_a_type_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="2 bits in groups of 32"):
-        quantized_tensor("m.weight", "mlx", arrays(tmp_path / "a", 2, 32, None), (ROWS, COLUMNS))
+    with pytest.raises(InputError, match="4 bits in groups of 16"):
+        quantized_tensor("m.weight", "mlx", arrays(tmp_path / "a", 4, 16, None), (ROWS, COLUMNS))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from damage import small_model, stored
-from gemmaq.checkpoint.rows import weights
+from gemmaq.checkpoint.rows import read_rows, weights
 from gemmaq.files.span import Reader
 from gemmaq.sources.open import open_source
 from inprocess import run
@@ -45,3 +45,13 @@ def test_bf16_is_read_as_it_is(model: Path) -> None:
     with Reader() as reader:
         found = weights(tensor, 0, tensor.rows, reader)
     assert np.array_equal(found.view(np.uint32) >> 16, stored(model, tensor.name))
+
+
+def test_a_buffer_that_cannot_be_grown_is_left_alone(model: Path) -> None:
+    """Somebody may hold rows that were read before."""
+    tensor, buffer = open_source(str(model)).layer(0)["mlp.up_proj"], bytearray()
+    with Reader() as reader:
+        (held,) = read_rows(tensor, 0, 1, reader, buffer)
+        before = held.copy()
+        (more,) = read_rows(tensor, 0, 3, reader, buffer)
+    assert np.array_equal(held, before) and np.array_equal(more[:1], before) and len(more) == 3

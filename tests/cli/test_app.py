@@ -8,10 +8,13 @@ import subprocess
 import sys
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
+from typer.main import get_command
 
-from gemmaq.cli.app import COMMANDS, main
+from gemmaq.cli.app import COMMANDS, app, main
+from gemmaq.encodings import listed
 from gemmaq.methods import METHODS
 from gemmaq.planning.containers import CONTAINERS
 from gemmaq.planning.recipe import TYPES
@@ -56,8 +59,10 @@ def test_help_shows_no_python_types(command: str, monkeypatch: pytest.MonkeyPatc
 
 
 def test_help_of_convert_names_every_type_and_method(monkeypatch: pytest.MonkeyPatch) -> None:
-    words = set(re.findall(r"[\w-]+", help_of("convert", monkeypatch=monkeypatch)))
-    assert {*TYPES, *METHODS, *CONTAINERS, "auto"} <= words
+    text = " ".join(help_of("convert", monkeypatch=monkeypatch).split())
+    entries = listed(TYPES)
+    assert all(entry in text for entry in entries)
+    assert {*(e for e in entries if " " not in e), *METHODS, *CONTAINERS, "auto"} <= set(re.findall(r"[\w-]+", text))
 
 
 @pytest.mark.parametrize(
@@ -75,6 +80,27 @@ def test_mistakes_are_answered_in_one_style(arguments: list[str], message: str, 
     first, *rest = run(*arguments, code=2).stderr.splitlines()
     assert first.startswith("error: ") and message in first
     assert [line.startswith("  try: ") and line.endswith(hint or "") for line in rest] == ([True] if hint else [])
+
+
+def single(name: str) -> list[str]:
+    """The options of a command that take one value."""
+    group: Any = get_command(app)
+    options = [parameter for parameter in group.get_command(None, name).params if parameter.param_type_name == "option"]
+    return [max(option.opts, key=len) for option in options if not option.is_flag and not option.multiple]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_second_value_for_an_option_that_takes_one_is_refused(command: str) -> None:
+    """Even the same one again, however it is spelled."""
+    for option in single(command):
+        message = run(command, option, "1", f"{option}=1", "there", code=2).stderr
+        assert message == f"error: {option} is given 2 times, and takes one value\n  try: give it once\n"
+
+
+def test_short_and_long_names_are_one_option_and_others_can_be_repeated(tiny: Path, tmp_path: Path) -> None:
+    twice = ("-o", tmp_path / "a", "--output", tmp_path / "b")
+    assert "--output is given 2 times" in run("convert", tiny, *twice, code=2).stderr
+    run("convert", tiny, "--to", "gguf", "--to", "mlx", "--dry-run", "--dry-run", "-q", "-q")
 
 
 def test_without_a_command_the_help_is_shown(

@@ -40,6 +40,12 @@ def test_options_without_a_method_are_refused(method: str, settings: dict[str, A
         read(of("q4_0", embedding=None, method=method), None, None, NOTHING | settings)
 
 
+def test_a_matrix_asks_for_the_method_that_takes_one(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--imatrix is for method importance") as refused:
+        read(of("q4_0"), None, tmp_path / "some.gguf", NOTHING)
+    assert refused.value.hint == "add --method importance"
+
+
 def test_the_environment_may_bound_tokens_of_any_conversion(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GEMMAQ_CALIBRATION_TOKENS", "64")
     assert read(of("q4_0"), None, None, NOTHING | {"tokens": 64}) is None

@@ -85,7 +85,7 @@ def test_weights_too_large_for_the_type_are_refused_naming_the_tensor(
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (("--quant", "q3_x"), ("q3_x", "known types")),
+        (("--quant", "q3_x"), ("q3_x", "did you mean", "q3_k")),
         (("--to", "onnx"), ("onnx", "known containers")),
         (("--method", "magic"), ("magic",)),
         (("--max-shard-size", "2 apples"), ("2 apples",)),
@@ -223,7 +223,7 @@ def test_a_dry_run_refuses_what_the_real_run_refuses(model: Path, out: Path, tmp
     out.mkdir()
     for more in ((), ("--dry-run",)):
         refused(7, ("exists", "--force"), model, "-o", out, *more, under=tmp_path)
-        refused(7, ("holds the source",), model, "-o", model, "--force", *more, under=tmp_path)
+        refused(7, ("which is read",), model, "-o", model, "--force", *more, under=tmp_path)
 
 
 def test_an_output_that_cannot_be_is_refused_before_weights_are_read(
@@ -313,4 +313,4 @@ def test_left_out_parts_are_warned_about(model: Path, out: Path) -> None:
     add_tensor(model, "vision_tower.encoder.weight", stored(model, FINAL_NORM), "vision.safetensors")
     add_tensor(model, "model.surplus.weight", stored(model, FINAL_NORM), "surplus.safetensors")
     done = run("convert", model, "-o", out, "--mmproj", "none")
-    assert "vision" in done.stderr and "model.surplus.weight" in done.stderr
+    assert "images" in done.stderr and "model.surplus.weight" in done.stderr

@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 
 from gemmaq import vram
-from gemmaq.models.families import sizes
+from gemmaq.models.families import TODAY, short_names, sizes
 from inprocess import run
 from memory import MIB, estimates
 
-PARTS = ["weights", "vision", "kv_global", "kv_local", "compute", "overhead", "total"]
-NAMES = [size.name for size in sizes()]
+PARTS = ["weights", "vision", "draft", "kv_global", "kv_local", "compute", "overhead", "total"]
+NAMES = [size.name for size in TODAY.sizes]
+EVERY = [size.name for size in sizes()]
 
 
 def test_estimates_as_json() -> None:
@@ -32,6 +33,9 @@ def test_estimates_as_json() -> None:
         "bytes": dict,
         "vision_weights": int,
         "vision_compute": int,
+        "draft": str | None,
+        "draft_weights": int,
+        "draft_compute": int,
         "host": int,
         "gpus": list,
         "notes": list,
@@ -65,7 +69,7 @@ def test_estimates_as_json() -> None:
     assert entry_of["gemma-3-4b", "bf16", 8192]["bytes"]["weights"] == 2 * 3_880_263_168 + 2 * 368_128
 
 
-def test_no_model_means_all_sizes_with_no_file_at_hand(gemmaq, tmp_path: Path) -> None:
+def test_no_model_means_the_sizes_of_today_with_no_file_at_hand(gemmaq, tmp_path: Path) -> None:
     answer = json.loads(gemmaq("estimate-vram", "--json", cwd=tmp_path).stdout)
     assert list(dict.fromkeys(e["model"] for e in answer["estimates"])) == NAMES
     assert {e["quant"] for e in answer["estimates"]} == {"bf16", "q4_0"}
@@ -76,17 +80,32 @@ def test_no_model_means_all_sizes_with_no_file_at_hand(gemmaq, tmp_path: Path) -
 
 @pytest.mark.parametrize("engine", vram.NAMES)
 def test_every_engine_answers_for_every_size(engine: str) -> None:
-    entries = estimates("--engine", engine)
-    assert list(dict.fromkeys(e["model"] for e in entries)) == NAMES
+    entries = estimates("--engine", engine, "--all")
+    assert list(dict.fromkeys(e["model"] for e in entries)) == EVERY
     assert {e["engine"] for e in entries} == {engine} and all(e["notes"] for e in entries)
-    shown = run("estimate-vram", "--engine", engine).stdout
+    shown = run("estimate-vram", "--engine", engine, "--all").stdout
     title, *lines = shown.splitlines()
     assert vram.find(engine).title in title and "8,192 tokens" in title
-    totals = {(line.split()[0], line.split()[1]): line for line in lines if len(line.split()) > 6}
+    totals = {(line.split()[0], line.split()[1]): line for line in lines if len(line.split()) > 5}
     for entry in entries:
-        line = totals[entry["model"].removeprefix("gemma-3-"), entry["quant"]]
-        total = entry["bytes"]["total"]
-        assert f"{total / 1e9:.2f}" in line.split() and f"{total / (1 << 30):.2f}" in line.split()
+        line = totals[short_names(EVERY)[entry["model"]], entry["quant"]]
+        assert f"{entry['bytes']['total'] / 1e9:.2f}" in line.split()
+
+
+@pytest.mark.parametrize("engine", vram.NAMES)
+def test_totals_of_models_that_are_named_are_in_gib(engine: str) -> None:
+    (entry,) = estimates("E4B", "--quant", "q4_0", "--engine", engine)
+    shown = run("estimate-vram", "E4B", "--quant", "q4_0", "--engine", engine).stdout
+    assert f"{entry['bytes']['total'] / (1 << 30):.2f}" in shown.split()
+
+
+def test_a_label_that_two_families_share_is_explained() -> None:
+    done = run("estimate-vram", "12b", "--quant", "q4_0")
+    assert "12b means gemma-3-12b" in done.stderr and "gemma-4-12B" in done.stderr
+    done = run("estimate-vram", "E2B", "--quant", "q4_0")
+    assert "E2B means gemma-4-E2B" in done.stderr and "gemma-3n-E2B" in done.stderr
+    for name in ("gemma-3-12b", "gemma-4-12B", "27b", "31B"):
+        assert "means" not in run("estimate-vram", name, "--quant", "q4_0").stderr
 
 
 @pytest.mark.parametrize("name", ["27b", "27B", "gemma-3-27b", "gemma3:27b", "google/gemma-3-27b"])
@@ -133,13 +152,13 @@ def test_lists_of_types_make_every_pair() -> None:
 
 
 def test_who_loads_vision_by_default() -> None:
-    def with_vision(*options: object) -> set[bool]:
+    def with_towers(*options: object) -> set[bool]:
         return {entry["bytes"]["vision"] > 0 for entry in estimates("4b", *options)}
 
-    assert with_vision() == {False} and with_vision("--vision") == {True}
+    assert with_towers() == {False} and with_towers("--vision") == {True}
     for engine in ("ollama", "lmstudio", "vllm"):
-        assert with_vision("--engine", engine) == {True}
-        assert with_vision("--engine", engine, "--no-vision") == {False}
+        assert with_towers("--engine", engine) == {True}
+        assert with_towers("--engine", engine, "--no-vision") == {False}
     done = run("estimate-vram", "4b")
     assert "--vision adds" in done.stderr and "vision" not in done.stdout
     done = run("estimate-vram", "4b", "--vision")
@@ -148,18 +167,31 @@ def test_who_loads_vision_by_default() -> None:
 
 
 def test_vision_for_all_sizes_means_those_that_have_it() -> None:
-    entries = estimates("--vision", "--quant", "q4_0")
-    assert [entry["vision_weights"] for entry in entries] == [0, 0, 851_226_048, 854_175_168, 857_714_112]
+    entries = estimates("--all", "--vision", "--quant", "q4_0")
+    vision = {entry["model"]: entry["vision_weights"] for entry in entries if entry["vision_weights"]}
+    older = {"gemma-3-4b": 851_226_048, "gemma-3-12b": 854_175_168, "gemma-3-27b": 857_714_112}
+    small = {"gemma-4-E2B": 985_543_424, "gemma-4-E4B": 990_262_016, "gemma-4-12B": 122_029_056}
+    assert vision == older | small | {"gemma-4-26B-A4B": 1_193_035_968, "gemma-4-31B": 1_198_934_208}
+    assert len(entries) == len(EVERY)
 
 
 def test_sizes_whose_context_ends_earlier_are_left_out() -> None:
-    done = run("estimate-vram", "--context", 131072, "--json")
+    done = run("estimate-vram", "--context", 262144, "--json")
     assert {e["model"] for e in json.loads(done.stdout)["estimates"]} == set(NAMES[2:])
-    assert done.stderr.count("left out") == 2 and "gemma-3-1b" in done.stderr and "32768" in done.stderr
-    assert "contexts: 131073" in run("estimate-vram", "--context", 131073, code=2).stderr
+    assert done.stderr.count("left out") == 2 and "gemma-4-E4B" in done.stderr and "131072" in done.stderr
+    assert "contexts: 262145" in run("estimate-vram", "--context", 262145, code=2).stderr
+
+
+def test_a_model_that_turns_texts_into_vectors() -> None:
+    """It has no cache, and its context is shorter than the default."""
+    (entry,) = estimates("embeddinggemma-300m", "--quant", "q8_0")
+    assert entry["context"] == 2048 and entry["bytes"]["kv_global"] == entry["bytes"]["kv_local"] == 0
+    assert round(entry["bytes"]["compute"] / MIB, 2) == 12.26
+    assert any("--ubatch 2048" in note for note in entry["notes"])
 
 
 REFUSED = {
+    "embeddinggemma-300m --engine mlx": ("mlx-lm", "bf16 606 MB", "--engine llama.cpp"),
     "27b --engine olama": ("olama", "did you mean ollama?"),
     "27b --engine gguf": ("gguf", "engines: llama.cpp"),
     "28b": ("28b", "gemma-3-27b"),
@@ -175,8 +207,8 @@ REFUSED = {
     "27b --context 0": ("0 tokens", "131072"),
     "27b --context 131073": ("131073", "131072"),
     "1b --context 32769": ("gemma-3-1b", "32768"),
-    "1b --vision": ("gemma-3-1b", "no vision", "leave out --vision"),
-    "270m --vision --engine ollama": ("gemma-3-270m", "no vision"),
+    "1b --vision": ("gemma-3-1b", "no towers", "leave out --vision"),
+    "270m --vision --engine ollama": ("gemma-3-270m", "no towers"),
     "27b --kv-type q8_0 --no-flash-attn": ("flash", "q8_0,f16"),
     "27b --kv-type f16,q4_0 --no-flash-attn": ("q4_0", "flash"),
     "27b --engine mlx --kv-type q8_0": ("mlx-lm", "q8_0", "bf16"),
@@ -191,6 +223,14 @@ REFUSED = {
     "27b --parallel 257": ("256", "257"),
     "27b --published": ("--published",),
     "--published --quant q4_0": ("--published",),
+    "--published --all": ("--published",),
+    "27b --all": ("--all", "every published size"),
+    "gemma-3n-E2B --vision": ("gemma-3n-E2B", "no towers"),
+    "gemma-4-12B-it-assistant": ("drafter", "beside its target", "--draft gemma-4-12B-it-assistant"),
+    "E2B --draft nonsense": ("nonsense", "gemma-4-E2B-it-assistant"),
+    "E2B --draft E2B-it-assistant --engine mlx": ("memory of a drafter in mlx-lm", "--engine llama.cpp"),
+    "--draft E2B-it-assistant": ("--draft", "name the model"),
+    "--published --draft E2B-it-assistant": ("--published",),
     "--published --gpu 4090": ("--published",),
     "--published --plot a.svg": ("--published",),
 }
@@ -238,3 +278,10 @@ def test_heavy_libraries_stay_out(what: str) -> None:
     assert not loaded & HEAVY
     if what == "--help":
         assert not loaded & {"numpy", "gguf"}
+
+
+def test_types_are_listed_as_those_of_convert_are() -> None:
+    several = run("estimate-vram", "270m", "--quant", "q4_0,q8_0", "-q").stdout
+    assert several == run("estimate-vram", "270m", "--quant", "q4_0", "--quant", "q8_0", "-q").stdout
+    assert "--quant has Q4_0 twice" in run("estimate-vram", "270m", "--quant", "q4_0,Q4_0", code=2).stderr
+    assert "has an empty value" in run("estimate-vram", "270m", "--quant", ",", code=2).stderr

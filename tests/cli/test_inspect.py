@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import gemma4_drafter
 from inprocess import run
 
 
@@ -25,6 +26,11 @@ def test_the_table_says_what_it_is(small: Path, small_gguf: Path) -> None:
     shown = run("inspect", small).stdout
     assert "BF16" in shown and "layers" in shown and "tokenizer" in shown
     assert "Q4_0" in run("inspect", next(small_gguf.glob("*.gguf"))).stdout
+
+
+def test_a_drafter_says_what_it_is_for(tmp_path: Path) -> None:
+    drafter = gemma4_drafter.write(tmp_path / "gemma-4-dense-it-assistant", gemma4_drafter.DRAFTERS["dense"])
+    assert f"drafter: gemmaq convert MODEL --draft {drafter} writes it" in run("inspect", drafter).stdout
 
 
 def test_every_tensor(small: Path) -> None:

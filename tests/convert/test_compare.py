@@ -72,3 +72,8 @@ def test_kinds_are_in_the_order_of_a_table() -> None:
     groups = by_kind([replace(one, kind="norm"), one, replace(one, name="b")])
     assert {kind: len(tensors) for kind, tensors in groups.items()} == {"down": 2, "norm": 1}
     assert list(groups) == ["down", "norm"]
+
+
+def test_kinds_that_no_family_has_come_last() -> None:
+    one = Compared("a", "drafter", 0, ENCODINGS["q4_0"].name, 1, 0.0, 1.0)
+    assert list(by_kind([one, replace(one, kind="audio"), replace(one, kind="down")])) == ["down", "audio", "drafter"]

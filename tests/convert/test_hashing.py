@@ -21,7 +21,8 @@ from gemmaq.encodings import ENCODINGS
 from gemmaq.errors import InputError
 from gemmaq.files.span import FileSpan
 from gemmaq.methods import Choice
-from gemmaq.planning.plan import PieceSpec, PlannedTensor
+from gemmaq.planning.format import PieceSpec
+from gemmaq.planning.plan import PlannedTensor
 
 COLUMNS = 8
 NOWHERE = FileSpan((), (), 0)

@@ -1,4 +1,4 @@
-"""Output files: their full size from the start, heads in place, everything closed."""
+"""Output files: their full size from the start, all bytes in place but those of tensors, everything closed."""
 
 from __future__ import annotations
 
@@ -10,11 +10,22 @@ import pytest
 from gemmaq.containers.layout import OutputFile
 from gemmaq.convert.outputs import flushing, opening, sync, write_all
 
-FILES = [OutputFile("a/one.gguf", 100, b"head"), OutputFile("two.json", 3, b"{}\n"), OutputFile("empty", 0, b"")]
+FILES = [
+    OutputFile("a/one.gguf", 100, b"head", fixed=((40, b"between"),)),
+    OutputFile("two.json", 3, b"{}\n"),
+    OutputFile("empty", 0, b""),
+]
 
 
 def nobody(*_: object) -> None:
     """No one follows the writing."""
+
+
+def before_tensors(file: OutputFile) -> bytes:
+    content = bytearray(file.head.ljust(file.size, b"\0"))
+    for offset, data in file.fixed:
+        content[offset : offset + len(data)] = data
+    return bytes(content)
 
 
 def test_files_have_their_size_and_head_at_once(tmp_path: Path) -> None:
@@ -23,11 +34,11 @@ def test_files_have_their_size_and_head_at_once(tmp_path: Path) -> None:
     with opening(pairs, lambda path, file: watched.append((path, file)) or nobody) as outputs:
         assert watched == pairs
         for path, file in pairs:
-            assert path.read_bytes() == file.head + bytes(file.size - len(file.head))
+            assert path.read_bytes() == before_tensors(file)
         with flushing(outputs):
             write_all(outputs[0].descriptor, memoryview(b"tail"), 96)
         sync(outputs)
-    assert (tmp_path / "a/one.gguf").read_bytes() == b"head" + bytes(92) + b"tail"
+    assert (tmp_path / "a/one.gguf").read_bytes() == before_tensors(FILES[0])[:96] + b"tail"
     for output in outputs:
         with pytest.raises(OSError):
             os.fstat(output.descriptor)

@@ -24,7 +24,7 @@ def checkpoint(tiny: Path) -> Checkpoint:
 
 
 def conversion(checkpoint: Checkpoint, folder: Path, quant: str = "q4_0", method: str = "nearest") -> Conversion:
-    return Conversion(checkpoint, Request(of(quant, embedding=None, method=method), ("gguf", "mlx")), folder)
+    return Conversion(checkpoint, (Request(of(quant, embedding=None, method=method), ("gguf", "mlx")),), folder)
 
 
 def test_plans_are_carried_out_and_finished(checkpoint: Checkpoint, tmp_path: Path) -> None:
@@ -34,15 +34,15 @@ def test_plans_are_carried_out_and_finished(checkpoint: Checkpoint, tmp_path: Pa
     assert tree(tmp_path) == {} and prepared.fits == {}
     options = Options(2, extra_files=lambda: {"notes.txt": b"mine"})
     result = run(job, prepared.plans, options, reports.append)
-    assert [artifact.plan for artifact in result.artifacts] == prepared.plans
+    assert [plan for artifact in result.artifacts for plan in artifact.plans] == prepared.plans
     assert reports[-1].done == reports[-1].total and {report.task for report in reports} == {f"writing {job.folder}"}
     for artifact in result.artifacts:
         assert (artifact.folder / "notes.txt").read_bytes() == b"mine"
         listed = sums.read(artifact.folder)
         assert listed is not None and listed["notes.txt"] == hashlib.sha256(b"mine").hexdigest()
         assert listed.keys() == {path.name for path in artifact.folder.iterdir()} - {sums.NAME}
-        outcomes = result.outcomes.outcomes(artifact.plan)
-        assert [outcome.name for outcome in outcomes] == [tensor.name for tensor in artifact.plan.tensors]
+        outcomes = result.outcomes.outcomes(artifact.plans[0])
+        assert [outcome.name for outcome in outcomes] == [tensor.name for tensor in artifact.plans[0].tensors]
 
 
 def test_what_can_be_refused_at_once_is_refused_when_preparing(checkpoint: Checkpoint, tmp_path: Path) -> None:

@@ -119,11 +119,11 @@ def test_a_head_of_its_own_is_kept_there_and_back(model: Path, tmp_path: Path) -
     assert json.loads((back / "config.json").read_text())["tie_word_embeddings"] is False
 
 
-def test_vision_tensors_are_left_out_with_a_warning(model: Path, tmp_path: Path) -> None:
+def test_towers_are_left_out_with_a_note(model: Path, tmp_path: Path) -> None:
     plain = convert(model, tmp_path / "plain")
     add_tensor(model, "vision_tower.vision_model.encoder.weight", np.zeros((7, 9), np.uint16))
     warnings = report(model, tmp_path / "out", "--mmproj", "none")["warnings"]
-    assert any("vision" in warning for warning in warnings)
+    assert any("towers" in warning for warning in warnings)
     assert contained(tmp_path / "out") == plain
 
 

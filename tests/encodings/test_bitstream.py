@@ -9,7 +9,7 @@ from gemmaq.encodings import ENCODINGS
 from gemmaq.encodings.bitstream import pack_codes, pack_floats, unpack_codes, unpack_floats
 
 
-@pytest.mark.parametrize("bits", [3, 4, 5, 6, 8])
+@pytest.mark.parametrize("bits", [2, 3, 4, 5, 6, 8])
 def test_codes_are_a_stream_of_bits(bits: int) -> None:
     codes = np.random.default_rng(bits).integers(0, 1 << bits, (3, 64), np.uint8)
     packed = pack_codes(bits, codes)

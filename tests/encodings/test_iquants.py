@@ -1,4 +1,4 @@
-"""IQ4_NL: codes are the nearest levels, importance moves the error; test_blocks compares with ggml's bytes."""
+"""IQ4_NL and IQ4_XS: codes are the nearest levels, importance moves errors; test_blocks compares with ggml's bytes."""
 
 from __future__ import annotations
 
@@ -55,3 +55,20 @@ def test_any_number_of_blocks_gives_the_same() -> None:
     whole = codec(IQ4_NL).pack(quantize(IQ4_NL, x))
     parts = [codec(IQ4_NL).pack(quantize(IQ4_NL, x[a:b])) for a, b in ((0, 1), (1, 22), (22, 70))]
     assert np.array_equal(np.concatenate(parts), whole)
+
+
+def test_iq4_xs_is_close_to_iq4_nl_in_fewer_bytes() -> None:
+    x = (np.random.default_rng(4).standard_normal((8, 512)) * 0.02).astype(np.float32)
+    errors = {}
+    for name in ("iq4_nl", "iq4_xs"):
+        values = by_method(x, ENCODINGS[name], Choice("nearest"))
+        errors[name] = np.square(dequantize(ENCODINGS[name], values) - x).sum()
+    assert errors["iq4_xs"] < 1.05 * errors["iq4_nl"]
+    assert ENCODINGS["iq4_xs"].row_bytes(256) < 0.95 * ENCODINGS["iq4_nl"].row_bytes(256)
+
+
+def test_weights_too_large_for_iq4_xs_do_not_become_zeros() -> None:
+    loops = codec(ENCODINGS["iq4_xs"])
+    with np.errstate(all="ignore"):
+        values = loops.read(loops.pack(loops.nearest(np.full((1, 256), 1e37, np.float32))))
+        assert not np.isfinite(dequantize(ENCODINGS["iq4_xs"], values)).any()

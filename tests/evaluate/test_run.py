@@ -9,6 +9,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+import gemma4
+import gemma4_tokenizer
+import inprocess
 from gemmaq.errors import InputError, UsageError
 from gemmaq.evaluate.chunks import Chunks
 from gemmaq.evaluate.run import check_model, evaluate
@@ -186,3 +189,26 @@ def test_models_that_cannot_be_compared_are_told(pair):
     ):
         with pytest.raises(InputError, match=said):
             check_model(replace(model, config=replace(TINY, **change)), model, 64)
+
+
+@pytest.mark.parametrize("kind", ["effective", "experts"])
+def test_a_quantized_gemma_4_is_scored_by_the_logits_of_transformers(kind, tmp_path):
+    """In GGUF, and in MLX's layout, whose experts are stacks for each projection."""
+    import torch
+    from transformers import Gemma4ForCausalLM
+
+    source = gemma4.write(tmp_path / "gemma-4-tiny", gemma4.KINDS[kind])
+    gemma4_tokenizer.write(source)
+    inprocess.run("convert", source, "--quant", "q4_0", "--to", "gguf", "--to", "mlx", "-q", "-o", tmp_path / "made")
+    ids = np.random.default_rng(0).integers(0, 512, (2, 40))
+    with torch.no_grad():
+        loaded = Gemma4ForCausalLM.from_pretrained(source, dtype=torch.float32, experts_implementation="eager")
+        logits = loaded.eval()(input_ids=torch.from_numpy(ids)).logits[:, 20:-1].log_softmax(-1).flatten(0, 1)
+    wanted = -logits.gather(1, torch.from_numpy(ids[:, 21:]).reshape(-1, 1)).squeeze(1)
+    models = [open_source(str(path)) for path in (source, *((tmp_path / "made" / name) for name in ("gguf", "mlx")))]
+    for model in models[1:]:
+        check_model(model, models[0], 40)
+    scores = run(models, Chunks(ids, 2))
+    np.testing.assert_allclose(scores[0].surprise, wanted.numpy(), atol=1e-4)
+    for score in scores[1:]:
+        assert 0 < score.kl_mean < 1

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from gemmaq.errors import OutputError
-from gemmaq.files.atomic import check_output, free_space, staging, write_file
+from gemmaq.files.atomic import check_output, free_space, staging, write_file, write_files
 
 
 def names(folder: Path) -> list[str]:
@@ -64,7 +64,7 @@ def test_what_may_be_written_is_checked_before(tmp_path: Path, monkeypatch: pyte
     check_output(tmp_path / "new/out", 1, inputs=[source], force=False)
     with pytest.raises(OutputError, match="exists"):
         check_output(source.parent, 1, inputs=[], force=False)
-    with pytest.raises(OutputError, match="source itself"):
+    with pytest.raises(OutputError, match="which is read"):
         check_output(source.parent, 1, inputs=[source], force=True)
     check_output(source.parent, 1, inputs=[], force=True)
     with pytest.raises(OutputError, match="bytes free"):
@@ -79,6 +79,15 @@ def test_what_may_be_written_is_checked_before(tmp_path: Path, monkeypatch: pyte
     with pytest.raises(OutputError, match=r"thesis\.doc, which gemmaq did not write"):
         check_output(source.parent, 1, inputs=[], force=True)
     assert free_space(tmp_path / "a/b/c")[0] == tmp_path
+
+
+def test_several_files_are_replaced_together(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("old")
+    write_files(tmp_path, {"a": b"1", "b": b"2"})
+    assert {name: (tmp_path / name).read_bytes() for name in names(tmp_path)} == {"a": b"1", "b": b"2"}
+    with pytest.raises(OutputError):
+        write_files(tmp_path, {"a": b"3", "no folder/b": b"4"})
+    assert (tmp_path / "a").read_bytes() == b"1" and names(tmp_path) == ["a", "b"]
 
 
 def test_single_files(tmp_path: Path) -> None:

@@ -28,10 +28,10 @@ def test_a_range_of_a_file(hub: FakeHub, here: Here) -> None:
     assert client.read(listing, file, start=1000, end=1300) == data[1000:1300]
 
 
-def test_a_commit_needs_a_token(hub: FakeHub, here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_creating_a_repository_needs_a_token(hub: FakeHub, here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_IMPLICIT_TOKEN", True)
     with pytest.raises(AuthError, match=f"{REPO} cannot be written without a token"):
-        client.commit(Ref(REPO), {"a": b"a"}, "a", private=False, bars=False)
+        client.create(Ref(REPO), private=False)
     assert not hub.requests
 
 

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Self
 
 import httpx2
 import huggingface_hub
@@ -92,7 +93,7 @@ def test_retry_after_is_obeyed(hub: FakeHub, here: Here, match: str, host: str) 
     here.run("pull", REPO, "-q")
     first, second = [record for record in hub.requests if record.host == host and match in record.path][:2]
     assert (first.status, second.status) == (429, 200)
-    assert 1 <= second.started - first.finished < 2.5
+    assert 0.9 <= second.started - first.finished < 2.5  # its end is noted after the answer has gone
 
 
 def test_retry_after_is_bounded(hub: FakeHub, here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -290,16 +291,25 @@ class Tls:
         context.load_cert_chain(certificate, key)
         self.listening = context.wrap_socket(socket.create_server(("127.0.0.1", 0)), server_side=True)
         self.port = self.listening.getsockname()[1]
-        threading.Thread(target=self._serve, daemon=True).start()
+        self.listening.settimeout(0.1)
+        self.closed = threading.Event()
+        self.thread = threading.Thread(target=self._serve)
+
+    def __enter__(self) -> Self:
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.closed.set()
+        self.thread.join()
+        self.listening.close()
 
     def _serve(self) -> None:
-        while True:
+        while not self.closed.is_set():
             try:
                 front, _ = self.listening.accept()
-            except ssl.SSLError:
+            except OSError:  # nobody came, or who came did not like the certificate
                 continue
-            except OSError:
-                return
             back = socket.create_connection(("127.0.0.1", self.behind))
             for one, other in ((front, back), (back, front)):
                 threading.Thread(target=self._pass, args=(one, other), daemon=True).start()
@@ -321,22 +331,22 @@ def test_over_tls(
     command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
     command += ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost", "-days", "1"]
     subprocess.run([*command, "-out", certificate, "-keyout", key], check=True, capture_output=True)
-    front, cdn = Tls(hub.endpoint, certificate, key), Tls(hub.cdn, certificate, key)
-    hub.cdn = f"https://localhost:{cdn.port}"
-    endpoint = f"https://127.0.0.1:{front.port}"
-    monkeypatch.setattr(constants, "ENDPOINT", endpoint)
-    template = endpoint + "/{repo_id}/resolve/{revision}/{filename}"
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-    files = shards(2, 9_000_000)
-    hub.add(REPO, files)
-    hub.faults.append(Fault("00001-of", "cut", after_bytes=7_000_000, host=CDN))
-    failed = here.run("pull", REPO, code=6)
-    assert "certificate" in failed.stderr, "one that nobody vouches for"
-    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
-    huggingface_hub.close_session()
-    check(here, files, here.run("pull", REPO, "-q").stdout.strip())
-    huggingface_hub.close_session()
-    assert hub.faults[0].hits == 1 and weights(hub.sent) < size_of(files) + (4 << 20)
+    with Tls(hub.endpoint, certificate, key) as front, Tls(hub.cdn, certificate, key) as cdn:
+        hub.cdn = f"https://localhost:{cdn.port}"
+        endpoint = f"https://127.0.0.1:{front.port}"
+        monkeypatch.setattr(constants, "ENDPOINT", endpoint)
+        template = endpoint + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        files = shards(2, 9_000_000)
+        hub.add(REPO, files)
+        hub.faults.append(Fault("00001-of", "cut", after_bytes=7_000_000, host=CDN))
+        failed = here.run("pull", REPO, code=6)
+        assert "certificate" in failed.stderr, "one that nobody vouches for"
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+        huggingface_hub.close_session()
+        check(here, files, here.run("pull", REPO, "-q").stdout.strip())
+        huggingface_hub.close_session()
+        assert hub.faults[0].hits == 1 and weights(hub.sent) < size_of(files) + (4 << 20)
 
 
 def start(hub: FakeHub, home: Path) -> subprocess.Popen[str]:
@@ -440,7 +450,7 @@ def test_asked_to_stop_while_another_process_fetches(hub: FakeHub, here: Here) -
         process = start(hub, here.home)
         wait_for(process, lambda: on_disk(here.home) > 0)
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=10)
+        _, err = process.communicate(timeout=60)
     assert process.returncode == 130 and "Traceback" not in err
 
 
@@ -460,7 +470,7 @@ def test_two_at_once(hub: FakeHub, tmp_path: Path) -> None:
 def test_partial_of_the_killed_real_client_is_taken_over(hub: FakeHub, here: Here) -> None:
     files = one(8_000_000)
     hub.add(REPO, files)
-    hub.faults.append(Fault(ONE, "slow", rate=5_000_000, times=None, host=CDN))
+    hub.faults.append(Fault(ONE, "slow", rate=2_000_000, times=None, host=CDN))
     command = [sys.executable, "-c", f"import huggingface_hub as hf; hf.snapshot_download({REPO!r})"]
     env = hub.env(here.home) | {"HF_HUB_DOWNLOAD_CHUNK_SIZE": "65536"}
     for count in (1, 2):

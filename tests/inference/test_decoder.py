@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import artifacts
+import gemma4
 from damage import SMALL, poison, small_model
 from gemmaq.checkpoint import Checkpoint
 from gemmaq.errors import InputError, NotFoundError, UsageError
@@ -53,11 +54,11 @@ def passed(made: Decoder, tokens: np.ndarray) -> list[np.ndarray]:
     """The activations before every layer, f32 [sequences, length, hidden] each, and what the head gets."""
     import torch
 
-    hidden, found = made.embed(tokens), []
+    batches, found = made.embed(tokens), []
     for index in range(made.layers):
-        found.append(torch.cat(hidden).numpy())
-        made.through(made.layer(index), index, hidden)
-    return [*found, made.normed(torch.cat(hidden)).numpy()]
+        found.append(torch.cat([batch.hidden for batch in batches]).numpy())
+        made.through(made.layer(index), index, batches)
+    return [*found, made.normed(torch.cat([batch.hidden for batch in batches])).numpy()]
 
 
 def of_transformers(loaded, tokens: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
@@ -73,6 +74,25 @@ def same(found: list[np.ndarray], wanted: list[np.ndarray]) -> None:
     assert len(found) == len(wanted)
     for number, (a, b) in enumerate(zip(found, wanted, strict=True)):
         np.testing.assert_allclose(a, b, atol=2e-5 * np.abs(b).max(), err_msg=f"before layer {number}")
+
+
+@pytest.mark.parametrize("kind", gemma4.KINDS)
+def test_every_layer_of_gemma_4_is_that_of_transformers(kind, tokens, tmp_path):
+    """With layer embeddings, keys and values of earlier layers, keys that serve as values, and experts."""
+    import torch
+    from transformers import Gemma4ForCausalLM
+
+    folder = gemma4.write(tmp_path / "gemma-4-tiny", gemma4.KINDS[kind])
+    loaded = Gemma4ForCausalLM.from_pretrained(folder, dtype=torch.float32, experts_implementation="eager")
+    wanted, logits = of_transformers(loaded, tokens)
+    with opened(folder) as made:
+        found = passed(made, tokens)
+        same(found, wanted)
+        capped = 30 * np.tanh(found[-1] @ made.read(made.checkpoint.embedding).T / 30)
+        np.testing.assert_allclose(capped, logits, atol=2e-5 * np.abs(logits).max())
+        if kind == "effective":  # its layers take something that is computed for all sequences together
+            for a, b in zip(found, passed(made, tokens[1:2]), strict=True):
+                np.testing.assert_array_equal(a[1:2], b)
 
 
 @pytest.mark.slow

@@ -7,10 +7,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+import gemma4_tokenizer
 from damage import SMALL, small_model
+from gemmaq.checkpoint.tokenizer import TokenizerFiles, from_folder
 from gemmaq.errors import GemmaqError, InputError
 from gemmaq.inference.documents import Document, Text
 from gemmaq.inference.tokenize import Encoder, calibration, load_encoder, plain
+from gemmaq.models.gemma4 import vocabulary
 from gemmaq.sources.open import open_source
 
 CHAT = (
@@ -36,6 +39,23 @@ def chatting(bytewise: Encoder) -> Encoder:
 def text(*documents: str | tuple[dict[str, str], ...]) -> Text:
     made = [Document("a.txt", d) if isinstance(d, str) else Document("a.jsonl", "", d) for d in documents]
     return Text(tuple(made), ("a.txt", "b.txt"), "")
+
+
+def test_merges_encode_alike_from_files_and_from_a_gguf_file(tmp_path):
+    """A folder's tokenizer.json is taken as it is; the one made of a GGUF file's merges splits the same."""
+    pytest.importorskip("tokenizers")
+    folder = gemma4_tokenizer.write(tmp_path / "hf")
+    model = open_source(str(small_model(tmp_path / "gemma-3-tiny")))
+    family = replace(model.family, vocabulary=vocabulary)
+    read = from_folder(folder, family, replace(model.config, vocab_size=gemma4_tokenizer.SIZE))
+    sources = [TokenizerFiles(lambda _: read, files) for files in ((folder / "tokenizer.json",), ())]
+    encoders = [load_encoder(replace(model, family=family, tokenizer_files=files)) for files in sources]
+    first, second = ([encoder.encode(text) for text in gemma4_tokenizer.texts(300)] for encoder in encoders)
+    assert first == second and encoders[1].bos == 2
+    turn = [{"role": "user", "content": "the 🙂"}]
+    conversation = encoders[0].conversation(turn)
+    assert conversation == encoders[1].conversation(turn) == encoders[0].encode("<bos><|turn>user\nthe 🙂<turn|>\n")
+    assert encoders[0].backend.decode(conversation, skip_special_tokens=True) == "user\nthe 🙂\n"
 
 
 USER, ANSWER = {"role": "user", "content": "17 * 24?"}, {"role": "assistant", "content": "408"}

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from blocks import K_QUANTS
 from gemmaq.checkpoint.rows import weights
-from gemmaq.encodings import ENCODINGS, codec, dequantize
+from gemmaq.encodings import ENCODINGS, Encoding, Kind, codec, dequantize
 from gemmaq.errors import InputError
 from gemmaq.files.span import Reader
 from gemmaq.methods import Choice, Importance, quantize
@@ -21,9 +22,11 @@ from grids import wide
 from oracles import ggml_quantize, need_ggml
 from synthetic import bf16
 
-SEARCHED = ("q4_0", "q5_0", "q4_1", "q5_1", "iq4_nl")
-LEGACY = (*SEARCHED, "q8_0")
-MLX = ("affine4", "affine4-g64", "affine8", "affine8-g64")
+LEGACY = ("q4_0", "q5_0", "q4_1", "q5_1", "iq4_nl", "q8_0")
+SUPER = (*K_QUANTS, "iq4_xs")
+SEARCHED = (*LEGACY[:-1], *SUPER)
+IN_GGUF = (*SEARCHED, "q8_0")
+MLX = ("affine2", "affine3-g128", "affine4", "affine4-g64", "affine5", "affine6-g64", "affine8")
 
 
 @pytest.fixture(scope="session")
@@ -60,7 +63,8 @@ def test_the_whole_270m_gets_the_bytes_of_ggml(real_ggml, name):
     random, count = np.random.default_rng(0), 0
     some = slice(None) if name == "q4_0" else slice(None, 64)
     for _, x in body():
-        same_as_ggml(name, x[some], np.exp(2 * random.standard_normal(x.shape[1])))
+        x = x[some].reshape(-1, 256) if name in SUPER else x[some]
+        same_as_ggml(name, x, np.exp(2 * random.standard_normal(x.shape[1])))
         count += 1
     assert count == 126
 
@@ -68,25 +72,25 @@ def test_the_whole_270m_gets_the_bytes_of_ggml(real_ggml, name):
 def odd_rows() -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Rows and columns' importance at the ends of what a search must handle."""
     random = np.random.default_rng(7)
-    normal = random.standard_normal((33, 320)).astype(np.float32)
-    usual = np.exp(2 * random.standard_normal(320))
+    normal = random.standard_normal((33, 512)).astype(np.float32)
+    usual = np.exp(2 * random.standard_normal(512))
     outlier = normal * np.float32(0.02)
     outlier[:, 77] = 40
-    ties = random.integers(-8, 8, (33, 320)) + np.float32(0.5)
+    ties = random.integers(-8, 8, (33, 512)) + np.float32(0.5)
     both = normal.copy()
     both[:, ::32], both[:, 1::32] = 5, -5
-    holes = np.where(random.random(320) < 0.5, 0, usual)
+    holes = np.where(random.random(512) < 0.5, 0, usual)
     block = usual.copy()
-    block[32:64] = 0
-    one = np.zeros((4, 320), np.float32)
-    one[0, 5], one[1, 300], one[2, 319], one[3, 0] = 3, -2, 1e-3, -1e-3
+    block[32:64], block[256:] = 0, 0
+    one = np.zeros((4, 512), np.float32)
+    one[0, 5], one[1, 300], one[2, 511], one[3, 0] = 3, -2, 1e-3, -1e-3
     return {
-        "zero": (np.zeros((2, 320)), usual),
-        "negative zero": (-np.zeros((2, 320)), usual),
-        "zero, and so is the importance": (np.zeros((2, 320)), np.zeros(320)),
+        "zero": (np.zeros((2, 512)), usual),
+        "negative zero": (-np.zeros((2, 512)), usual),
+        "zero, and so is the importance": (np.zeros((2, 512)), np.zeros(512)),
         "one value": (one, usual),
-        "constant": (np.full((2, 320), 0.7), usual),
-        "negative constant": (np.full((2, 320), -0.7), usual),
+        "constant": (np.full((2, 512), 0.7), usual),
+        "negative constant": (np.full((2, 512), -0.7), usual),
         "all positive": (abs(normal), usual),
         "all negative": (-abs(normal), usual),
         "far from zero": (normal * np.float32(1e-3) - 1, usual),
@@ -94,32 +98,32 @@ def odd_rows() -> dict[str, tuple[np.ndarray, np.ndarray]]:
         "one outlier": (outlier, usual),
         "ties": (ties / 8, usual),
         "both ends alike": (both, usual),
-        "on a grid": (random.integers(-8, 8, (33, 320)) / 8, usual),
+        "on a grid": (random.integers(-8, 8, (33, 512)) / 8, usual),
         "subnormal": (normal * np.float32(1e-40), usual),
         "around 1e-15": (normal * np.float32(1e-15), usual),
         "any magnitude": (normal * 10.0 ** random.uniform(-44, -3, normal.shape), usual),
         "large": (normal * np.float32(1e4), usual),
         "half of the importance zero": (normal, holes),
-        "importance of one block zero": (normal, block),
-        "no importance": (normal, np.zeros(320)),
-        "one column counts": (normal, np.eye(320)[40]),
-        "all columns alike": (normal, np.ones(320)),
+        "importance of whole blocks zero": (normal, block),
+        "no importance": (normal, np.zeros(512)),
+        "one column counts": (normal, np.eye(512)[40]),
+        "all columns alike": (normal, np.ones(512)),
         "tiny importance": (normal, usual * 1e-37),
         "subnormal importance": (normal, usual * 1e-42),
         "huge importance": (normal, usual * 1e30),
-        "importance of any magnitude": (normal, 10.0 ** random.uniform(-30, 30, 320)),
+        "importance of any magnitude": (normal, 10.0 ** random.uniform(-30, 30, 512)),
     }
 
 
 @pytest.mark.oracle
 @pytest.mark.parametrize("kind", odd_rows())
-@pytest.mark.parametrize("name", LEGACY)
+@pytest.mark.parametrize("name", IN_GGUF)
 def test_odd_rows_get_the_bytes_of_ggml(real_ggml, name, kind):
     same_as_ggml(name, *odd_rows()[kind])
 
 
 @pytest.mark.oracle
-@pytest.mark.parametrize("name", LEGACY)
+@pytest.mark.parametrize("name", IN_GGUF)
 def test_random_rows_get_the_bytes_of_ggml(real_ggml, name):
     @settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
     @given(
@@ -137,7 +141,7 @@ def test_random_rows_get_the_bytes_of_ggml(real_ggml, name):
         seed: int, rows: int, blocks: int, exponent: int, spread: int, zeros: float, skew: int, unseen: float
     ) -> None:
         random = np.random.default_rng(seed)
-        shape = (rows, blocks * 32)
+        shape = (rows, blocks * max(32, ENCODINGS[name].block))
         x = random.standard_normal(shape) * 10.0 ** (exponent + spread * random.uniform(-1, 1, shape))
         x = np.where(random.random(shape) < zeros, 0, x).astype(np.float32)
         columns = np.exp(skew * random.standard_normal(shape[1]))
@@ -160,9 +164,9 @@ def error(name: str, x: np.ndarray, columns: np.ndarray, values) -> np.ndarray:
     return (columns * sizes * np.square(off)).reshape(-1, encoding.block).sum(axis=1)
 
 
-@pytest.mark.parametrize("name", (*LEGACY, *MLX, "bf16"))
+@pytest.mark.parametrize("name", (*LEGACY, *K_QUANTS, *MLX, "bf16"))
 def test_any_split_in_slabs_and_threads_gives_the_same(name):
-    x, columns = rows_and_columns()
+    x, columns = rows_and_columns(512 if name in K_QUANTS else 640)
     encoding, chosen = ENCODINGS[name], choice(columns)
     whole = quantize(x, encoding, chosen)
     starts = (0, 1, 8, 9, 77, 200, 300, 301)
@@ -172,7 +176,7 @@ def test_any_split_in_slabs_and_threads_gives_the_same(name):
     if encoding.is_float:
         np.testing.assert_array_equal(np.concatenate(parts), whole)
         return
-    for part in ("codes", "scales", "minima"):
+    for part in ("codes", "scales", "minima", "supers", "super_minima"):
         if getattr(whole, part) is not None:
             np.testing.assert_array_equal(np.concatenate([getattr(p, part) for p in parts]), getattr(whole, part))
 
@@ -234,10 +238,10 @@ def test_what_cannot_be_done_is_told():
     with pytest.raises(InputError, match="needs an importance matrix or calibration text") as told:
         quantize(x, ENCODINGS["q4_0"], Choice("importance"))
     assert "--imatrix" in told.value.hint and "--text" in told.value.hint
-    for name in ("q4_k", "q6_k"):
-        with pytest.raises(InputError, match=f"cannot write {name.upper()}") as told:
-            quantize(x, ENCODINGS[name], choice(columns))
-        assert "q4_0" in told.value.hint and "affine4" in told.value.hint
+    opaque = Encoding("tq1_0", Kind.OPAQUE, 256, 54, "foreign", bits=2)
+    with pytest.raises(InputError, match="cannot write TQ1_0") as told:
+        quantize(x, opaque, choice(columns))
+    assert "q4_0" in told.value.hint and "affineN" in told.value.hint and "q4_k" in told.value.hint
     with pytest.raises(InputError, match="640 columns does not fit rows of 256"):
         quantize(x, ENCODINGS["q4_0"], choice(np.ones(640)))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -15,15 +14,22 @@ from gemmaq.errors import UsageError
 from gemmaq.methods import METHODS, Choice, Method, Needs, calibrated, check
 from inprocess import refused, run
 from oracles import read_gguf
+from records import recorded
 
-SMALL = {"q8_0", "q4_0", "q4_1", "q5_0", "q5_1", "affine4", "affine4-g64", "affine8", "affine8-g64"}
+AFFINE = {f"affine{bits}{group}" for bits in (2, 3, 4, 5, 6, 8) for group in ("", "-g64", "-g128")}
+SMALL = {"q8_0", "q4_0", "q4_1", "q5_0", "q5_1", "int4-g64", "int4-g128"} | AFFINE
+ROWS = {"int4-channel", "int8-channel"}
+
+CORRECTED = (Kind.LINEAR, Kind.MINIMA, Kind.CODEBOOK, Kind.SUPER)
 
 
 def test_every_method_says_what_it_writes() -> None:
-    assert set(METHODS["nearest"].encodings) == set(ENCODINGS)
+    assert set(METHODS["nearest"].encodings) == set(ENCODINGS) - {"iq2_xs", "iq2_xxs"}
     assert METHODS["lattice"].encodings == ("q4_0",)
-    assert set(METHODS["gptq"].encodings) == SMALL
-    assert set(METHODS["importance"].encodings) == SMALL | {"iq4_nl"}
+    weighed = {name for name, encoding in ENCODINGS.items() if encoding.weighted}
+    assert weighed >= {"iq4_nl", "iq4_xs", "iq3_s", "iq2_xs", "q2_k", "q3_k", "q4_k", "q5_k", "q6_k"}
+    assert set(METHODS["importance"].encodings) == SMALL | ROWS | weighed
+    assert set(METHODS["gptq"].encodings) == SMALL | ROWS | {n for n in weighed if ENCODINGS[n].kind in CORRECTED}
     assert calibrated() == ("importance", "gptq")
 
 
@@ -67,7 +73,7 @@ def test_a_new_method_is_one_module_and_one_entry(monkeypatch: pytest.MonkeyPatc
     for raw in matrices:
         values = codec(ENCODINGS["q4_0"]).read(np.frombuffer(raw, np.uint8).reshape(1, -1))
         assert not (values.codes & 1).any()
-    record = json.loads((tmp_path / "out/gemmaq.json").read_text())
+    record = recorded(tmp_path / "out")
     methods = {tensor["name"]: tensor.get("method") for tensor in record["tensors"]}
     assert set(methods.values()) == {None, "even", "nearest"}
     assert methods["token_embd.weight"] == "nearest"

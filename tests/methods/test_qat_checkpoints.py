@@ -25,10 +25,7 @@ def moving_average(values, width):
     yield total / width
     for old, new in zip(values, values[width:]):
         total += new - old
-        yield total / width
-
-Die Brücke wurde 1894 eröffnet und im Frühjahr 1945 gesprengt; drei Jahre später fuhren wieder Züge. Heute überqueren
-sie jeden Tag etwa 120 Personenzüge, nachts vor allem Güterzüge. 3 * 17 = 51, and 51 + 49 = 100."""
+        yield total / width"""
 
 
 def divergence(reference: np.ndarray, logits: np.ndarray) -> float:
@@ -54,7 +51,7 @@ def test_recovering_the_grid_keeps_the_model(
     from transformers import AutoTokenizer
 
     ids = AutoTokenizer.from_pretrained(qat)(TEXT)["input_ids"]
-    assert 230 < len(ids) < 350
+    assert 120 < len(ids) < 200
     model = runtimes.dense(qat)
     reference = runtimes.logits(model, ids)
     lost = {}

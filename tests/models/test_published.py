@@ -14,9 +14,12 @@ def test_figures_are_complete_and_of_known_sizes(family: Family) -> None:
     if figures is None:
         return
     names = [size.name for size in family.sizes]
-    assert list(figures.cache_32k) == [name for name in names if name in figures.cache_32k]
-    assert all(cells.keys() == figures.cache_32k.keys() for cells in figures.quoted.values())
-    assert all(name in names and len(cells) == len(figures.load_columns) for name, cells in figures.load.items())
-    assert figures.mobile.keys() <= set(names)
-    assert set(figures.computed) | set(figures.quoted) == set(figures.widths)
-    assert not set(figures.computed) & set(figures.quoted)
+    for table in figures.tables:
+        assert all(name in names and len(cells) == len(table.columns) for name, cells in table.rows.items())
+        assert len(set(table.columns)) == len(table.columns)
+    report = figures.report
+    if report is not None:
+        assert list(report.cache_32k) == [name for name in names if name in report.cache_32k]
+        assert all(cells.keys() == report.cache_32k.keys() for cells in report.quoted.values())
+        assert set(report.computed) | set(report.quoted) == set(report.widths)
+        assert not set(report.computed) & set(report.quoted)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+import gemma4_towers
 import seeing
 from inprocess import run
 from runtimes import Require, need
@@ -63,3 +64,9 @@ def processor(eye: Path) -> Any:
     from transformers import AutoProcessor
 
     return AutoProcessor.from_pretrained(eye)
+
+
+@pytest.fixture(scope="session")
+def gemma4_releases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A folder of every kind of Gemma 4 with towers."""
+    return gemma4_towers.folders(tmp_path_factory.mktemp("releases"))

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 import runtimes
 import seeing
-from gemmaq.models.gemma3 import vision
+from gemmaq.models.gemma3 import towers
 from inprocess import run
 from runtimes import Require, need
 
@@ -133,7 +133,7 @@ def test_the_head_repeats_the_codes_of_the_embedding(int4: Path, eye: Path) -> N
     for name in ("vision_config", "image_token_index", "boi_token_index", "eoi_token_index", "mm_tokens_per_image"):
         assert config[name], name
     source = load_file(eye / "model.safetensors")
-    for name, shape in vision.shapes(vision.from_hf(json.loads((eye / "config.json").read_text()), {}), 64):
+    for name, shape in towers.shapes(towers.from_hf(json.loads((eye / "config.json").read_text()), {}), 64):
         ours, theirs = arrays.pop(name), source[name]
         assert tuple(theirs.shape) == shape and ours.dtype == theirs.dtype
         if ours.ndim == 4:
@@ -147,7 +147,7 @@ def test_the_head_repeats_the_codes_of_the_embedding(int4: Path, eye: Path) -> N
 def test_text_only_on_request(require: Require, eye: Path, int4: Path, int4_model: Any, tmp_path: Path) -> None:
     need(require, "mlx_lm")
     done = run("convert", eye, "--to", "mlx", "--quant", "q4_0", "--mmproj", "none", "-o", tmp_path / "out")
-    assert "is left out, the result is text-only" in done.stderr
+    assert "are left out, the result is text-only" in done.stderr
     config = json.loads((tmp_path / "out/config.json").read_text())
     assert config["model_type"] == "gemma3_text" and config["architectures"] == ["Gemma3ForCausalLM"]
     assert not [name for name in config if "vision" in name or "image" in name or name.startswith("mm_")]

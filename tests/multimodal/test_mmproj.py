@@ -15,7 +15,7 @@ import pytest
 from gguf import GGUFReader
 
 import seeing
-from gemmaq.models.gemma3 import vision
+from gemmaq.models.gemma3 import towers
 from inprocess import run
 from oracles import read_gguf, reference_converter
 from runtimes import Require
@@ -129,7 +129,7 @@ def full_tower(folder: Path, text: Path) -> Path:
     (folder / "config.json").write_text(json.dumps(config))
     random = np.random.default_rng(7)
     block = bf16(random.standard_normal(1 << 22, np.float32) * np.float32(0.03))
-    shapes = dict(vision.shapes(vision.DEFAULT, seeing.TEXT["hidden_size"]))
+    shapes = dict(towers.shapes(towers.DEFAULT, seeing.TEXT["hidden_size"]))
     weights = {
         name: np.resize(np.roll(block, int(random.integers(1 << 20))), int(np.prod(shape)))
         for name, shape in shapes.items()
@@ -155,8 +155,8 @@ def test_all_439_tensors_of_the_real_tower(require: Require, eye: Path, scratch:
     ours = seeing.projector(scratch / "ours")
     tensors = {t.name: (t.tensor_type.name, t.shape.tolist()[::-1]) for t in GGUFReader(ours).tensors}
     assert len(tensors) == 439
-    for name, shape in vision.shapes(vision.DEFAULT, 64):
-        kind, stored = tensors[vision.to_gguf(name)]
+    for name, shape in towers.shapes(towers.DEFAULT, 64):
+        kind, stored = tensors[towers.to_gguf(name)]
         assert stored == list(shape)
         wide = len(shape) == 1 or ".embeddings." in name
         assert kind == ("F32" if wide else "F16"), name

@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-import json
 import math
-import os
-import subprocess
-import sys
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -16,8 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+import llama_server
 import seeing
 from inprocess import run
+from llama_server import Request, ask
 from runtimes import Require, need
 
 pytestmark = pytest.mark.oracle
@@ -31,28 +29,6 @@ PICTURES = (0, 2, 3)
 LISTED = 5_000
 """Tokens whose probabilities are compared; all 262,208 would take 30 MB of JSON."""
 
-SERVER = """
-import json, sys, urllib.request
-import xllamacpp
-
-def ask(address, path, body):
-    request = urllib.request.Request(address + path, json.dumps(body).encode(), {"Content-Type": "application/json"})
-    return json.load(urllib.request.urlopen(request))
-
-answers = []
-for job in json.load(sys.stdin):
-    params = xllamacpp.CommonParams()
-    params.model.path, params.mmproj.path = job["text"], job["mmproj"]
-    params.n_ctx, params.n_parallel, params.warmup, params.mmproj_use_gpu = 512, 1, False, False
-    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 2
-    server = xllamacpp.Server(params)
-    for path, body in job["requests"]:
-        answers.append(ask(server.listening_address, path, body))
-    del server
-json.dump(answers, open(sys.argv[1], "w"))
-"""
-"""xllamacpp's own methods take prompts that are plain text, so it is asked over HTTP."""
-
 
 def encoded(picture: Any) -> str:
     """A picture as base64 of a PNG."""
@@ -61,7 +37,7 @@ def encoded(picture: Any) -> str:
     return base64.b64encode(data.getvalue()).decode()
 
 
-def completion(prompt: str, *pictures: Any) -> tuple[str, dict[str, Any]]:
+def completion(prompt: str, *pictures: Any) -> Request:
     """A request for the token after a prompt, which has llama.cpp's marker where transformers' processor has an image:
     the two blank lines that the processor puts around it are no work of llama.cpp's.
     """
@@ -76,24 +52,8 @@ def completion(prompt: str, *pictures: Any) -> tuple[str, dict[str, Any]]:
     }
 
 
-def ask(out: Path, *jobs: dict[str, Any]) -> list[dict[str, Any]]:
-    """Answers to all requests of all jobs; a job has the paths of `text` and `mmproj`, and `requests`."""
-    done = subprocess.run(
-        [sys.executable, "-c", SERVER, str(out)],
-        input=json.dumps(jobs),
-        env={**os.environ, "LLAMA_MEDIA_MARKER": "<__media__>"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    answers: list[dict[str, Any]] = json.loads(out.read_text())
-    return answers
-
-
-def job(artifact: Path, requests: list[tuple[str, dict[str, Any]]]) -> dict[str, Any]:
-    paths = {"text": str(seeing.text(artifact)), "mmproj": str(seeing.projector(artifact))}
-    return {**paths, "requests": requests}
+def job(artifact: Path, *requests: Request) -> dict[str, Any]:
+    return llama_server.job(seeing.text(artifact), *requests, **{"mmproj.path": str(seeing.projector(artifact))})
 
 
 def log_softmax(logits: np.ndarray) -> np.ndarray:
@@ -131,7 +91,7 @@ def test_the_token_after_an_image_is_that_of_transformers(
     exact = request.getfixturevalue("dense") if model == "eye" else seeing.load(folder)
     size = exact.config.vision_config.image_size
     cases = [(prompt, seeing.picture(seed, size)) for prompt in PROMPTS for seed in PICTURES]
-    answers = ask(tmp_path / "answers.json", job(tmp_path / "out", [completion(*case) for case in cases]))
+    answers = ask(job(tmp_path / "out", *(completion(*case) for case in cases)))
     processor = AutoProcessor.from_pretrained(folder)
     expected, found = [], []
     for (prompt, picture), answer in zip(cases, answers, strict=True):
@@ -159,7 +119,7 @@ def test_an_image_in_a_chat(require: Require, eye: Path, dense: Any, processor: 
     content = [{"type": "image_url", "image_url": url}, {"type": "text", "text": "What is this?"}]
     body = {"messages": [{"role": "user", "content": content}], "max_tokens": 1, "temperature": 0}
     body |= {"logprobs": True, "top_logprobs": 20}
-    (answer,) = ask(tmp_path / "answers.json", job(tmp_path / "out", [("/v1/chat/completions", body)]))
+    (answer,) = ask(job(tmp_path / "out", ("/v1/chat/completions", body)))
     image = "<start_of_image>" + seeing.TOKENS * "<image_soft_token>" + "<end_of_image>"
     turn = f"<start_of_turn>user\n{image}What is this?<end_of_turn>\n<start_of_turn>model\n"
     ids = processor.tokenizer(turn, return_tensors="pt")["input_ids"]

@@ -85,14 +85,14 @@ def test_weights_of_the_tower_beyond_f16(eye: Path, tmp_path: Path) -> None:
 
     folder = changed(eye, tmp_path / "gemma-3-eye", spoil)
     done = run("convert", folder, "-o", tmp_path / "out", code=3)
-    assert f"tensor {FC1} has weights too large for F16" in done.stderr
+    assert f"tensor {FC1} has weights too large for F16" in done.stderr and "--mmproj bf16 holds them" in done.stderr
     run("convert", folder, "--mmproj", "bf16", "-o", tmp_path / "out")
 
 
-@pytest.mark.parametrize("kind", ["q8_0", "F64", "", "f16,bf16"])
+@pytest.mark.parametrize("kind", ["q4_0", "F64", "", "f16,bf16"])
 def test_no_such_type_of_the_vision_side(eye: Path, tmp_path: Path, kind: str) -> None:
     done = run("convert", eye, "--mmproj", kind, "-o", tmp_path / "out", code=2)
-    assert "known: f16, bf16, f32, none" in " ".join(done.stderr.split())
+    assert "known: f16, bf16, q8_0, f32, none" in " ".join(done.stderr.split())
 
 
 def test_a_multimodal_config_without_vision_tensors_is_a_text_model(eye: Path, tmp_path: Path) -> None:
@@ -135,20 +135,23 @@ def test_the_projector_of_another_model_is_passed_over(int4: Path, eye: Path, tm
     assert int.from_bytes(data[at : at + 4], "little") == 64
     data[at : at + 4] = (2560).to_bytes(4, "little")
     (tmp_path / "source/mmproj-other-F16.gguf").write_bytes(data)
+    (tmp_path / "source/mmproj-F16.gguf").write_bytes(data)
     done = run("convert", model, "--to", "mlx", "--quant", "auto", "-o", tmp_path / "out")
     said = " ".join(done.stderr.split())
-    assert "lies beside the model but is not its vision projector: passed over" in said
+    for name in ("mmproj-other-F16.gguf", "mmproj-F16.gguf"):
+        assert f"{name} is passed over: it is for a model of width 2560, not 64" in said
     assert "vision_config" not in json.loads((tmp_path / "out/config.json").read_text())
 
 
 @pytest.mark.parametrize("kept", [0, 100, 3000, -1000])
 def test_a_corrupt_projector_beside_a_model(int4: Path, tmp_path: Path, kept: int) -> None:
-    """Cut off in its header or in its weights: the model is converted without, and that is said."""
+    """Cut off in its header or in its weights: the model is converted without it on request alone."""
     model = beside(seeing.text(int4 / "gguf"), tmp_path / "source")
     data = seeing.projector(int4 / "gguf").read_bytes()
     (tmp_path / "source/mmproj-gemma-3-eye-F16.gguf").write_bytes(data[:kept])
-    done = run("convert", model, "--quant", "auto", "-o", tmp_path / "out")
-    assert "no vision side" in " ".join(done.stderr.split())
+    done = run("convert", model, "--quant", "auto", "-o", tmp_path / "out", code=3)
+    assert "lies beside mmproj-gemma-3-eye-F16.gguf, which may be its mmproj file" in " ".join(done.stderr.split())
+    run("convert", model, "--quant", "auto", "--mmproj", "none", "-o", tmp_path / "out")
     assert not list((tmp_path / "out").glob("mmproj*"))
 
 

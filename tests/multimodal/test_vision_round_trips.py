@@ -113,7 +113,14 @@ def test_the_f16_projector_beside_a_model_is_preferred_and_can_be_done_without(w
     shutil.copy(tmp_path / "f16" / name, folder / name)
     run("convert", folder / seeing.text(wide).name, "--quant", "bf16", "--mmproj", "f16", "-o", tmp_path / "again")
     assert filecmp.cmp(tmp_path / "again" / name, folder / name, shallow=False)
-    done = run("convert", seeing.text(wide), "--quant", "bf16", "--mmproj", "none", "-o", tmp_path / "text")
-    assert "is left out, the result is text-only" in done.stderr
+    run("convert", seeing.text(wide), "--quant", "bf16", "--mmproj", "none", "-o", tmp_path / "text")
     assert not list((tmp_path / "text").glob("mmproj*"))
     assert tensors(seeing.text(tmp_path / "text")) == tensors(seeing.text(wide))
+
+
+def test_the_towers_are_written_once(eye: Path, tmp_path: Path) -> None:
+    said = json.loads(run("convert", eye, "--quant", "q4_0,q8_0", "-o", tmp_path / "out", "--json").stdout)
+    assert len(list((tmp_path / "out").glob("mmproj*"))) == 1
+    projectors = [[f for f in entry["files"] if "mmproj" in f["path"]] for entry in said["artifacts"]]
+    assert projectors[0] == projectors[1] != []
+    assert json.loads(run("verify", tmp_path / "out", "--against", eye, "--json").stdout)["ok"]

@@ -16,7 +16,8 @@ from gemmaq.encodings import ENCODINGS
 from gemmaq.encodings.bitstream import pack_floats
 from gemmaq.errors import UsageError
 from gemmaq.planning.containers import CONTAINERS, Command, Container, check
-from gemmaq.planning.plan import Format, PieceSpec, Plan
+from gemmaq.planning.format import Format, PieceSpec
+from gemmaq.planning.plan import Plan
 from inprocess import run
 
 
@@ -42,7 +43,7 @@ def toy(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def lay_out(checkpoint: Checkpoint, plan: Plan, limit: int | None) -> tuple[OutputFile, ...]:
         files, _ = hf_folder.lay_out_shards(plan, target, limit, metadata={"format": "toy"}, always_index=False)
-        side = hf_folder.side_files(checkpoint, hf_folder.whole_config(checkpoint, plan, "float16"))
+        side = hf_folder.side_files(checkpoint, hf_folder.whole_config(checkpoint, plan, "float16"), with_towers=False)
         return (*files, *(OutputFile(name, len(data), data) for name, data in side.items()))
 
     module = ModuleType("gemmaq.containers.toy")

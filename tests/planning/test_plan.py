@@ -10,6 +10,7 @@ import numpy as np
 from gemmaq.checkpoint import Checkpoint
 from gemmaq.encodings import ENCODINGS
 from gemmaq.methods import Importance
+from gemmaq.models.arrangements import permuted
 from gemmaq.models.roles import Role
 from gemmaq.planning.plan import Plan
 
@@ -68,5 +69,7 @@ def test_a_calibrated_tensor_is_complete_once_it_has_what_it_needs(plan: Planner
 
 def test_axes_of_a_convolution(plan: Planner) -> None:
     tensor = plan("bf16").tensors[0]
-    kernel = replace(tensor, source=replace(tensor.source, shape=(8, 3, 4, 5)), channels_last=True)
+    kernel = replace(
+        tensor, source=replace(tensor.source, shape=(8, 3, 4, 5)), arrangement=permuted((8, 3, 4, 5), (0, 2, 3, 1))
+    )
     assert kernel.shape == (8, 4, 5, 3) and kernel.moved and not kernel.copied

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
+import wide_models
 from gemmaq.checkpoint import Checkpoint
-from gemmaq.errors import InputError
-from gemmaq.methods.lattice import FIVE_BITS, GridFit
+from gemmaq.errors import InputError, UsageError
+from gemmaq.methods.lattice import GridFit, together
+from gemmaq.methods.lattice_grids import FIVE_BITS
 from gemmaq.models.roles import Role
 from gemmaq.planning.plan import Plan, PlannedTensor
+from gemmaq.sources.open import open_source
 
 Planner = Callable[..., Plan]
 ON_GRID, OFF_GRID = GridFit("absmax/7", 1.0, 0.0, 99), GridFit(None, 0.0, 1.0, 99)
@@ -46,13 +50,55 @@ def test_auto_takes_lattice_for_tensors_on_a_grid(plan: Planner, checkpoint: Che
     assert {t.choice.method for t in plan("q5_0", fits=fits).tensors} == {"nearest"}
 
 
+@pytest.mark.parametrize("fit", [GridFit("free scale", 0.1, 0.0, 99, 0.08), together([ON_GRID, OFF_GRID, OFF_GRID])])
+def test_auto_takes_lattice_for_tensors_partly_on_a_grid(plan: Planner, checkpoint: Checkpoint, fit: GridFit) -> None:
+    fits = dict.fromkeys([t.name for t in checkpoint.tensors.values() if t.place.role is Role.MATRIX], fit)
+    assert {t.choice.method for t in by_role(plan("q4_0", fits=fits), Role.MATRIX)} == {"lattice"}
+
+
+@pytest.mark.parametrize(
+    ("trained", "fit", "container", "quant", "expected"),
+    [
+        (True, ON_GRID, "gguf", "q4_0", "q4_0"),
+        (True, ON_GRID, "mlx", "q4_0", "q4_0"),
+        (True, ON_GRID, "safetensors", "q4_0", "bf16"),
+        (True, ON_GRID, "gguf", "q4_1", "q8_0"),
+        (True, GridFit("absmax/7", 0.9, 0.0, 99), "gguf", "q4_0", "q8_0"),
+        (True, OFF_GRID, "gguf", "q4_0", "q8_0"),
+        (False, ON_GRID, "gguf", "q4_0", "q8_0"),
+    ],
+)
+def test_a_table_on_the_grid_keeps_it_where_the_family_trains_tables(
+    plan: Planner, checkpoint: Checkpoint, trained: bool, fit: GridFit, container: str, quant: str, expected: str
+) -> None:
+    """Rows of this model are too short for Q6_K, so that Q8_0 is the default."""
+    source = replace(checkpoint, family=replace(checkpoint.family, tables_on_grid=trained))
+    name = checkpoint.embedding.name
+    planned = plan(quant, container, embedding=None, source=source, fits={name: fit})
+    (table,) = by_role(planned, Role.EMBEDDING)
+    assert table.encoding.name == expected
+    assert table.choice.method == ("lattice" if expected == "q4_0" else "nearest")
+    (table,) = by_role(plan("q4_0", embedding="q8_0", source=source, fits={name: fit}), Role.EMBEDDING)
+    assert table.encoding.name == "q8_0"
+
+
+@pytest.mark.parametrize(("method", "expected"), [("gptq", "q4_0"), ("lattice", "q4_0"), ("nearest", "q8_0")])
+def test_a_table_gets_the_grids_type_only_with_a_method_that_keeps_the_grid(
+    plan: Planner, checkpoint: Checkpoint, method: str, expected: str
+) -> None:
+    source = replace(checkpoint, family=replace(checkpoint.family, tables_on_grid=True))
+    fits = {checkpoint.embedding.name: ON_GRID}
+    (table,) = by_role(plan("q4_0", embedding=None, method=method, source=source, fits=fits), Role.EMBEDDING)
+    assert table.encoding.name == expected
+    assert table.choice.method == ("lattice" if expected == "q4_0" else "nearest")
+
+
 def test_calibrated_methods_are_for_the_matrices_of_layers(plan: Planner) -> None:
     planned = plan("q4_0", method="gptq")
     assert {t.choice.method for t in by_role(planned, Role.MATRIX)} == {"gptq"}
     assert {t.choice.method for t in planned.tensors if t.source.place.role is not Role.MATRIX} == {"nearest"}
     assert not any(t.is_complete for t in by_role(planned, Role.MATRIX))
-    with pytest.raises(InputError, match="gptq cannot write"):
-        plan("iq4_nl", method="gptq")
+    assert {t.choice.method for t in by_role(plan("iq4_nl", method="gptq"), Role.MATRIX)} == {"gptq"}
     assert {t.choice.method for t in plan("q8_0", method="lattice").tensors} == {"nearest"}
 
 
@@ -81,9 +127,36 @@ def test_types_that_a_container_cannot_hold_are_refused(plan: Planner) -> None:
         plan("q4_0", "safetensors", embedding="q4_0")
 
 
+@pytest.mark.parametrize("method", ["auto", "nearest"])
+def test_what_needs_an_importance_matrix_is_refused_without(
+    plan: Planner, tmp_path_factory: pytest.TempPathFactory, method: str
+) -> None:
+    wide = open_source(str(wide_models.write("like-1B", tmp_path_factory.mktemp("wide"))))
+    with pytest.raises(UsageError, match="cannot be Q2_K without an importance matrix") as caught:
+        plan("q2_k_s", source=wide, embedding=None, method=method)
+    assert "--method importance" in str(caught.value.hint)
+    assert plan("q2_k", source=wide, embedding="q2_k", method=method).counts["q2_k"] > 8
+    assert {t.choice.method for t in by_role(plan("q2_k_s", source=wide, method="importance"), Role.MATRIX)} == {
+        "importance"
+    }
+
+
+def test_the_first_down_projections_are_promoted_in_gguf_alone(
+    plan: Planner, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    wide = open_source(str(wide_models.write("like-4B", tmp_path_factory.mktemp("wide"))))
+    weighed = {"source": wide, "method": "importance"}
+    promoted = [t.name for t in plan("q4_0", **weighed).tensors if t.encoding.name == "q4_1"]
+    assert promoted == ["blk.0.ffn_down.weight", "blk.1.ffn_down.weight"]
+    assert "q4_1" not in plan("q4_0", source=wide).counts
+    assert "q4_1" not in plan("q4_0", shared=True, **weighed).counts
+    assert "q4_1" not in plan("q4_0", portable=True, **weighed).counts
+    assert "q4_1" not in plan("q4_0", "mlx", **weighed).counts
+
+
 def test_rows_that_do_not_divide_fall_back_and_say_so(plan: Planner) -> None:
     planned = plan("q6_k")
     matrices = by_role(planned, Role.MATRIX)
     assert {t.encoding.name for t in matrices} == {"q8_0"}
     assert all(t.reason for t in matrices)
-    assert any("Q8_0" in warning.upper() or "q8_0" in warning for warning in planned.warnings)
+    assert any("Q8_0" in note for note in planned.notes)

@@ -11,11 +11,13 @@ from typing import Any
 import pytest
 
 from gemmaq import containers
-from gemmaq.encodings import ENCODINGS
+from gemmaq.encodings import ENCODINGS, listed
 from gemmaq.errors import UsageError
 from gemmaq.models.families import size_by_name as by_name
 from gemmaq.models.gemma3.names import EMBEDDING
 from gemmaq.models.gemma3.sizes import SIZES
+from gemmaq.models.gemma4 import sizes as gemma4
+from gemmaq.models.size import Size
 from gemmaq.planning.mixtures import MIXTURES
 from gemmaq.planning.plan import Plan
 from gemmaq.planning.planner import make_plan
@@ -34,9 +36,9 @@ def plan_of(name: str, size: str, container: str = "gguf") -> Plan:
     """What a shipped recipe makes of a published size."""
     file = load(name)
     published = by_name(size)
-    assert published is not None and file.quant is not None
-    recipe = of(file.quant, embedding=file.embedding, method=file.method or "auto", rules=file.rules)
-    text = replace(checkpoint_of(published), vision={})
+    assert published is not None and file.quant
+    recipe = of(file.quant[0], embedding=file.embedding, method=file.method or "auto", rules=file.rules)
+    text = replace(checkpoint_of(published), towers={})
     return make_plan(text, Request(recipe, (container,), mmproj=None), containers.writer(container).FORMAT)
 
 
@@ -61,7 +63,7 @@ def test_every_type_is_known_in_any_case(name: str) -> None:
     for spelling in (name, name.upper(), name.title()):
         recipe = of(spelling)
         assert recipe.label == name.upper() and recipe.mixture == MIXTURES.get(name)
-        assert recipe.body == (ENCODINGS.get(name) or MIXTURES[name].body)
+        assert recipe.body == (MIXTURES[name].body if name in MIXTURES else ENCODINGS[name])
         assert (recipe.embedding, recipe.method, recipe.rules, recipe.keep) == (None, "auto", (), False)
     if name in ENCODINGS:
         assert of("Auto", embedding=name.upper(), method="NEAREST") == Recipe(
@@ -69,11 +71,16 @@ def test_every_type_is_known_in_any_case(name: str) -> None:
         )
 
 
-def test_an_unknown_type_is_told_those_that_are_known() -> None:
+def test_an_unknown_type_is_told_those_that_are_near_or_else_all() -> None:
     with pytest.raises(UsageError, match="'q4_k_l'") as caught:
         of("q4_k_l")
-    assert all(name in str(caught.value.hint) for name in (*ENCODINGS, *MIXTURES))
-    with pytest.raises(UsageError, match="'q4_k_m'") as caught:  # an embedding is one matrix and cannot be mixed
+    assert "q4_k_m" in str(caught.value.hint)
+    with pytest.raises(UsageError, match="'xyz'") as caught:
+        of("xyz")
+    assert all(name in str(caught.value.hint) for name in listed([*ENCODINGS, *MIXTURES]))
+    with pytest.raises(
+        UsageError, match="Q4_K_M is a mixture"
+    ) as caught:  # an embedding is one matrix and cannot be mixed
         of("q4_0", embedding="q4_k_m")
     assert "q4_k_m" not in str(caught.value.hint)
     with pytest.raises(UsageError, match="'best'"):
@@ -95,7 +102,7 @@ def test_rules_come_before_a_mixture() -> None:
 
 def test_there_are_recipes() -> None:
     assert {"best-quality", "everywhere", "smallest"} <= set(SHIPPED)
-    assert len(QAT) == len(SIZES) == 5
+    assert sorted(QAT) == sorted(f"{size.name}-qat".lower() for size in (*SIZES, *gemma4.SIZES))
 
 
 @pytest.mark.parametrize("name", SHIPPED)
@@ -103,10 +110,12 @@ def test_a_shipped_recipe_loads_and_plans(name: str, tiny: Path) -> None:
     file = load(name)
     assert len(file.description) > 40 and "\n" not in file.description.strip()
     done = planned(tiny, "--recipe", name, *(("--embedding", "q8_0") if file.embedding == "q6_k" else ()))
-    assert tuple(artifact["container"] for artifact in done["artifacts"]) == file.to
+    assert [(artifact["container"], artifact["type"].lower()) for artifact in done["artifacts"]] == [
+        (container, kind) for kind in file.quant for container in file.to
+    ]
     assert done["method"] == file.method
-    for size in SIZES:
-        meant = f"-{size.label.lower()}-" in name
+    for size in (*SIZES, *gemma4.SIZES):
+        meant = name == f"{size.name}-qat".lower()
         if meant or name not in QAT:
             plans = [plan_of(name, size.name, container) for container in file.to]
             assert not meant or all(plan.warnings == () for plan in plans)
@@ -124,7 +133,7 @@ def test_the_sizes_told_are_those_of_the_files(name: str) -> None:
     assert told == {size: f"{(plan_of(name, size).tensor_bytes + HEADER) / 1e9:.2f}" for size in told}
 
 
-@pytest.mark.parametrize("name", QAT)
+@pytest.mark.parametrize("name", [name for name in QAT if name.startswith("gemma-3-")])
 def test_the_size_told_of_a_qat_recipe_is_that_of_the_file(name: str) -> None:
     (told,) = re.findall(r"(\d+\.\d+) GB", load(name).description)
     size = name.removeprefix("gemma-3-").removesuffix("-qat")
@@ -151,10 +160,13 @@ def test_best_quality_gives_the_values_more_bits() -> None:
         ('embeding = "q8_0"', ("'embeding'", "'embedding'")),
         ('[[rules]]\nmatch = "*"\ntypes = "q8_0"', ("[[rules]]", "'types'", "'type'")),
         ('[[rules]]\ntype = "q8_0"', ("no match", 'match = "')),
+        ('[[rules]]\nmatch = "*"\nregex = "."', ("both match and regex", "two rules")),
+        ('[[rules]]\nregex = "blk.("', ("'blk.('", "not a regular expression")),
+        ('[[rules]]\nregex = "attn_x"\ntype = "q8_0"', ("'attn_x'", "blk.6.ffn_down.weight")),
         ('[[rules]]\nmatch = "*"\ntype = "q3_0"', ("q3_0", "q4_0")),
         ('[[rules]]\nmatch = "*"\nmethod = "best"', ("'best'", "nearest")),
         ("rules = 3", ("[[rules]]",)),
-        ("quant = 4", ("quant must be a text",)),
+        ("quant = 4", ("quant must be a text or a list of texts",)),
         ('quant = "q4_9"', ("q4_9", "q4_0")),
         ('method = "gptqq"', ("gptqq", "nearest")),
         ('to = ["onnx"]', ("onnx", "gguf")),
@@ -204,8 +216,8 @@ def test_flag_before_environment_before_recipe_before_default(
     assert planned(tiny, "--recipe", recipe, "--method", "auto")["method"] == "auto"
     monkeypatch.setenv("GEMMAQ_RECIPE", str(recipe))
     assert planned(tiny)["artifacts"][0]["tensors"] == {"q5_0": 49, "bf16": 1, "f32": 43}
-    containers_of = [artifact["container"] for artifact in planned(tiny, "--to", "gguf", "--to", "gguf")["artifacts"]]
-    assert containers_of == ["gguf"]
+    containers_of = [artifact["container"] for artifact in planned(tiny, "--to", "mlx,gguf")["artifacts"]]
+    assert containers_of == ["mlx", "gguf"]
 
 
 def test_of_the_rules_the_first_that_matches_counts(tiny: Path, tmp_path: Path) -> None:
@@ -254,5 +266,17 @@ def test_a_rule_that_a_container_cannot_hold_is_refused_by_tensor(tiny: Path, tm
     message = run("convert", tiny, "--recipe", recipe, "-o", tmp_path / "out", code=3).stderr
     assert "layers.0.self_attn.k_proj" in message and "q8_0" in message
     message = run("convert", tiny, "--to", "mlx", "--recipe", recipe, "-o", tmp_path / "out", code=3).stderr
-    assert "layers.0.self_attn.k_proj" in message and "affine4" in message
+    assert "layers.0.self_attn.k_proj" in message and "affineN" in message
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("size", gemma4.SIZES, ids=lambda size: size.label)
+def test_the_recipes_of_gemma_4_tell_the_sizes_of_the_files_with_and_without_tables_on_the_grid(size: Size) -> None:
+    told = re.findall(r"(\d+\.\d+) GB", load(f"{size.name}-qat".lower()).description)
+    header = 15_821_792
+    expected = []
+    for table in (None, "q4_0"):
+        recipe = of("q4_0", embedding=table, ple_type=table, method="nearest")
+        plan = make_plan(checkpoint_of(size), Request(recipe, ("gguf",)), containers.writer("gguf").FORMAT)
+        expected.append(f"{(plan.tensor_bytes + header) / 1e9:.2f}")
+    assert told == expected

@@ -6,16 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from small import SMALL, Trained, call, record_of, tokenizer, words
-from synthetic import write_checkpoint
+from small import Trained, call, record_of, words, write_model
 
 
 @pytest.fixture(scope="session")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = write_checkpoint(tmp_path_factory.mktemp("qat") / "gemma-3-small", SMALL)
-    for name, content in tokenizer(SMALL.vocab_size).items():
-        (folder / name).write_bytes(content)
-    return folder
+    return write_model(tmp_path_factory.mktemp("qat") / "gemma-3-small")
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from gemmaq.methods.lattice import GridFit
+from gemmaq.qat.dither import on_lattice
+from gemmaq.sources.open import open_source
 from inprocess import run
 from small import words
 
@@ -21,3 +24,14 @@ def test_a_quantized_source_is_dithered_and_warned_of(source: Path, text: Path, 
     assert json.loads((tmp_path / "out" / "qat.json").read_text())["dithered"] == {"Q5_0": 14}
     plain = run(*words(model, text, tmp_path / "plain", "--steps", 2, "--no-dither")).stderr
     assert "warning" not in plain
+
+
+def test_fine_lattices_need_no_noise(source: Path) -> None:
+    checkpoint = open_source(str(source))
+    first, second, third, *_ = checkpoint.matrices
+    verdicts = {
+        first: GridFit("8-bit channel", 1.0, 0.002, 99),
+        second: GridFit("half steps", 1.0, 0.002, 99),
+        third: GridFit("absmax/7", 0.5, 0.002, 99, 0.08),
+    }
+    assert on_lattice(checkpoint, verdicts) == {second: "half steps", third: "absmax/7"}

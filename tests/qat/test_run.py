@@ -14,6 +14,7 @@ from gemmaq.files.span import Reader
 from gemmaq.models.gemma3 import names
 from gemmaq.sources.open import open_source
 from inprocess import run
+from records import recorded
 from small import Trained, record_of, words
 
 pytest.importorskip("torch")
@@ -55,7 +56,7 @@ def test_the_result_is_named_after_the_source(source: Path, text: Path, tmp_path
     shutil.copytree(source, start)
     out = tmp_path / "out"
     run(*words(source, text, out, "--start", start, "--steps", 2, *mode))
-    document = json.loads((out / "gemmaq.json").read_text())
+    document = recorded(out)
     assert document["source"]["name"] == "gemma-3-small"
     assert record_of(out)["source"]["name"] == "gemma-3-small"
     assert record_of(out)["start"]["name"] == "another-model"

@@ -103,7 +103,8 @@ def test_a_full_disk_leaves_the_state_before(
     assert "no space left" in said and "step-0000002 is intact" in said and "--resume" in said
     assert [path.name for path in (tmp_path / "out.work").iterdir()] == ["step-0000002"]
     monkeypatch.undo()
-    assert "resuming from step 2" in run(*arguments, "--resume", "--steps", 3).stderr
+    longer = words(source, text, tmp_path / "out", "--save-steps", 2, "--steps", 3, "--resume")
+    assert "resuming from step 2" in run(*longer).stderr
     assert json.loads((tmp_path / "out" / "qat.json").read_text())["steps_changed"] == [[2, 3]]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -10,6 +9,7 @@ import pytest
 from artifacts import Sources, convert
 from gemmaq.errors import InputError, NotFoundError
 from gemmaq.runtimes.artifact import folder_of, read_artifact, split_label
+from records import recorded
 
 
 def test_files_of_a_gguf_artifact(seeing: Path, split: Path) -> None:
@@ -24,7 +24,7 @@ def test_files_of_a_gguf_artifact(seeing: Path, split: Path) -> None:
 
 def test_names(seeing: Path, tmp_path: Path) -> None:
     artifact = read_artifact(seeing)
-    source = json.loads((seeing / "gemmaq.json").read_text())["source"]["name"]
+    source = recorded(seeing)["source"]["name"]
     assert (artifact.name, artifact.repo, artifact.label) == (source, None, "Q4_0")
     assert artifact.conversion("mlx") == f"gemmaq convert {seeing} --to mlx --quant auto"
     assert split_label("model-Q4_K_M-00001-of-00002.gguf") == "Q4_K_M" and split_label("model.gguf") is None

@@ -15,6 +15,7 @@ import yaml
 from artifacts import Sources, convert
 from gemmaq.runtimes import lmstudio
 from inprocess import Done, run
+from records import edit_record
 
 
 def install(folder: Path, *flags: object, code: int = 0) -> Done:
@@ -106,7 +107,7 @@ def test_a_second_projector_is_refused(seeing: Path, tmp_path: Path, home: Path)
         shutil.copy(path, folder)
     install(folder, "--name", "me/one")
     shutil.copy(next(seeing.glob("mmproj*")), folder / "mmproj-another-BF16.gguf")
-    assert "2 vision projectors" in install(folder, code=8).stderr
+    assert "2 mmproj files" in install(folder, code=8).stderr
     check_layout(home / ".lmstudio/models")
 
 
@@ -226,6 +227,39 @@ def test_model_yaml(seeing: Path, chat: Path, mlx: Path, home: Path) -> None:
     assert (about["compatibilityTypes"], about["architectures"]) == (["safetensors"], ["gemma3_text"])
 
 
+def test_the_entry_of_a_model_that_thinks(gemma4s: dict[str, Path], home: Path, tmp_path: Path) -> None:
+    """In LM Studio's catalog, where its switch works, and never in place of somebody else's."""
+    flags = ("--name", "me/gemma-4-E2B-it-GGUF", "--model-yaml")
+    report = json.loads(install(gemma4s["small"], *flags, "--json").stdout)
+    entry = home / ".lmstudio/hub/models/me/gemma-4-e2b-it/model.yaml"
+    assert report["model_yaml_path"] == str(entry) and entry.read_text() == report["model_yaml"]
+    assert files(Path(report["path"])) == [path.name for path in gemma4s["small"].glob("*.gguf")]
+    assert "--force" in install(gemma4s["small"], *flags, code=7).stderr
+    install(gemma4s["small"], *flags, "--force")
+    (entry.parent / "manifest.json").write_text("{}")
+    assert "manifest.json" in install(gemma4s["small"], *flags, "--force", code=7).stderr
+    shutil.rmtree(report["path"])
+    assert "manifest.json" in install(gemma4s["small"], *flags, "--force", code=7).stderr
+    assert not files(home / ".lmstudio/models")
+    install(gemma4s["small"], *flags, "--dest", tmp_path / "models")
+    assert "model.yaml" in files(tmp_path / "models/me/gemma-4-E2B-it-GGUF")
+    report = json.loads(install(gemma4s["large"], "--name", "me/plain", "--model-yaml", "--json").stdout)
+    assert report["model_yaml_path"] == f"{report['path']}/model.yaml"
+
+
+def test_a_drafter_stays_where_it_is(whole: Path, home: Path) -> None:
+    """LM Studio would list it as a model that it cannot load; the projector is installed."""
+    drafter = next(whole.glob("mtp-*")).name
+    done = install(whole)
+    assert f"{drafter} is not installed" in done.stderr
+    folder = Path(done.stdout.strip())
+    assert files(folder) == sorted(path.name for path in whole.glob("*.gguf") if path.name != drafter)
+    assert any("mmproj" in name for name in files(folder))
+    check_layout(home / ".lmstudio/models")
+    yaml_text = json.loads(install(whole, "--force", "--model-yaml", "--json").stdout)["model_yaml"]
+    assert yaml.safe_load(yaml_text)["metadataOverrides"]["vision"] is True
+
+
 def test_where_the_models_are(home: Path, tmp_path: Path) -> None:
     """As `lms import` finds them: the pointer, the old home, the new one; the folder of settings.json."""
     assert lmstudio.models_folder() == home / ".lmstudio/models"
@@ -252,9 +286,7 @@ def test_no_lm_studio(chat: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_publisher_of_the_source(chat: Path, tmp_path: Path, home: Path) -> None:
     folder = Path(shutil.copytree(chat, tmp_path / "out"))
-    provenance = json.loads((folder / "gemmaq.json").read_text())
-    provenance["source"]["repo"] = "google/gemma-3-1b-it"
-    (folder / "gemmaq.json").write_text(json.dumps(provenance))
+    edit_record(folder, lambda said: said["source"].update(repo="google/gemma-3-1b-it"))
     sums = (folder / "SHA256SUMS").read_text().splitlines(keepends=True)
     digest = hashlib.sha256((folder / "gemmaq.json").read_bytes()).hexdigest()
     new = [f"{digest}  gemmaq.json\n" if line.endswith("  gemmaq.json\n") else line for line in sums]

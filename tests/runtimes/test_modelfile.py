@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -16,9 +18,14 @@ import ollama_rules as rules
 import oracles
 from artifacts import Sources, convert, set_template
 from gemmaq.artifact import modelfile
+from gemmaq.checkpoint.tokenizer import TokenizerFiles
+from gemmaq.files.names import Parts
 from gemmaq.models.gemma3.chat import CHAT, LICENSE
+from gemmaq.models.gemma3.sizes import SIZES
+from gemmaq.models.gemma4 import chat as gemma4
 from gemmaq.runtimes.artifact import read_artifact
 
+TEMPLATE = CHAT.ollama(SIZES[0].config).template or ""
 Require = Callable[[bool, str], None]
 
 
@@ -26,12 +33,13 @@ def made(folder: Path) -> rules.Modelfile:
     """The Modelfile of an artifact; made again of its files it is the same."""
     text = (folder / modelfile.FILE).read_text()
     model = read_artifact(folder)
-    projector = model.projector.name if model.projector else None
-    assert modelfile.text(model.checkpoint, [path.name for path in model.weights], projector) == text
+    assert modelfile.text(model.checkpoint, model.parts) == text
     found = rules.parse(text, folder)
-    settings = modelfile.settings(model.checkpoint, len(model.weights), projector is not None)
+    settings = modelfile.settings(model.checkpoint, model.parts)
     assert found.parameters == settings.parameters
-    assert (found.template, found.requires) == (settings.template, settings.requires)
+    turns = settings.turns
+    assert (found.template, found.renderer, found.parser) == (turns.template, turns.renderer, turns.parser)
+    assert found.requires == settings.requires
     return found
 
 
@@ -68,7 +76,7 @@ def test_what_it_asks_for(copies: dict[str, Path]) -> None:
     chat, seeing = made(copies["chat"]), made(copies["seeing"])
     assert chat.parameters == {"stop": ["<end_of_turn>"], "temperature": 1.0, "top_k": 32, "top_p": 0.9}
     assert seeing.parameters == {"stop": ["<end_of_turn>"], "temperature": 1.0, "top_k": 64, "top_p": 0.95}
-    assert chat.template == seeing.template == CHAT.go_template and chat.system is None
+    assert chat.template == seeing.template == TEMPLATE and chat.system is None
     assert (chat.requires, made(copies["split"]).requires, seeing.requires) == (None, "0.30.0", "0.30.4")
     assert chat.licenses == [LICENSE.notice]
 
@@ -78,20 +86,70 @@ def test_models_that_do_not_chat(sources: Sources, tmp_path: Path) -> None:
     assert (found.template, found.parameters, found.requires) == ("{{ .Prompt }}", {}, None)
 
 
+@pytest.mark.parametrize(("kind", "renderer"), [("small", "gemma4-small"), ("large", "gemma4-large")])
+def test_a_family_whose_turns_ollama_has_code_for(kind: str, renderer: str, gemma4s: dict[str, Path]) -> None:
+    """The code's names by the kind of model, whatever it is called; no template, no stop text."""
+    found = made(gemma4s[kind])
+    assert (found.renderer, found.parser, found.template) == (renderer, "gemma4", None)
+    assert found.renderer in rules.RENDERERS and found.parser in rules.PARSERS
+    assert found.parameters == {"temperature": 1.0, "top_k": 64, "top_p": 0.95}
+    assert found.requires == "0.30.0" and found.licenses == [gemma4.LICENSE.notice]
+    assert "#" not in (gemma4s[kind] / modelfile.FILE).read_text()
+
+
+def test_turns_that_ollama_adds_to_every_model_of_an_architecture(gemma4s: dict[str, Path]) -> None:
+    """They are named in the kind that fits, and it is said that they are there."""
+    found = made(gemma4s["pretrained"])
+    assert (found.renderer, found.parser, found.template, found.parameters) == ("gemma4-large", "gemma4", None, {})
+    assert (gemma4s["pretrained"] / modelfile.FILE).read_text().startswith("# Ollama writes the turns of Gemma 4 for")
+    checkpoint = read_artifact(gemma4s["small"]).checkpoint
+    tokenizer = replace(checkpoint.tokenizer, chat_template="{{ messages }}")
+    foreign = replace(checkpoint, tokenizer_files=TokenizerFiles(lambda _: tokenizer))
+    settings = modelfile.settings(foreign)
+    assert settings.turns.renderer == "gemma4-small" and settings.remark is not None and "raw: true" in settings.remark
+
+
+def test_a_projector_and_a_drafter(gemma4s: dict[str, Path], tmp_path: Path) -> None:
+    """The projector is a second FROM, the drafter a DRAFT, and both want a later version."""
+    (weights,) = gemma4s["small"].glob("*.gguf")
+    files = Parts((weights.name,), "mmproj-gemma-4-E2B-it-F16.gguf", "mtp-gemma-4-E2B-it-Q8_0.gguf")
+    for name in (*files.model, files.projector, files.drafter):
+        (tmp_path / str(name)).touch()
+    checkpoint = read_artifact(gemma4s["small"]).checkpoint
+    found = rules.parse(modelfile.text(checkpoint, files), tmp_path)
+    assert [path.name for path in found.files] == [*files.model, files.projector]
+    assert [path.name for path in found.drafts] == [files.drafter] and found.requires == "0.30.9"
+    found = rules.parse(modelfile.text(checkpoint, replace(files, drafter=None)), tmp_path)
+    assert not found.drafts and found.requires == "0.30.5"
+    with pytest.raises(rules.RuleError, match="same local path"):
+        rules.parse(modelfile.text(checkpoint, replace(files, drafter=weights.name)), tmp_path)
+
+
+def test_all_files_of_a_model(whole: Path) -> None:
+    """Weights, projector and drafter, each with the word that it needs."""
+    found = made(whole)
+    model = read_artifact(whole)
+    assert (*model.weights, model.projector) == tuple(found.files) and found.drafts == [model.drafter]
+    kinds = [rules.keys(path)["general.architecture"] for path in (*found.files, *found.drafts)]
+    assert kinds == ["gemma4", "clip", "gemma4-assistant"] and found.requires == "0.30.9"
+    assert (found.renderer, found.parser) == ("gemma4-small", "gemma4")
+    assert found.parameters == {"temperature": 1.0, "top_k": 64, "top_p": 0.95}
+
+
 def test_odd_sampling(sources: Sources, tmp_path: Path) -> None:
     """Numbers that are none are passed over; a whole number is written as one, as top_k must be."""
     source = Path(shutil.copytree(sources.chat, tmp_path / "gemma-3-1b-it"))
     odd = '{"temperature": NaN, "top_k": 40.0, "top_p": true, "min_p": 0.05, "do_sample": true}'
     (source / "generation_config.json").write_text(odd)
     checkpoint = read_artifact(source).checkpoint
-    text = modelfile.text(checkpoint, ["a.gguf"])
+    text = modelfile.text(checkpoint, Parts(("a.gguf",)))
     assert "PARAMETER temperature 1\nPARAMETER top_k 40\nPARAMETER top_p 0.95\nPARAMETER min_p 0.05\n" in text
 
 
 def test_odd_file_names(chat: Path, tmp_path: Path) -> None:
     path = tmp_path / "My Gemma 3 (it), #1-Q4_0.gguf"
     shutil.copy(next(chat.glob("*.gguf")), path)
-    assert rules.parse(modelfile.text(read_artifact(path).checkpoint, [path.name]), tmp_path).files == [path]
+    assert rules.parse(modelfile.text(read_artifact(path).checkpoint, Parts((path.name,))), tmp_path).files == [path]
 
 
 CONVERSATIONS: dict[str, list[tuple[str, str]]] = {
@@ -137,7 +195,7 @@ def test_the_template_says_what_the_chat_template_says(known: Kinds, require: Re
         ).lstrip("\n")
         for turns in CONVERSATIONS.values()
     ]
-    assert node.go(CHAT.go_template, [given(turns) for turns in CONVERSATIONS.values()]) == expected
+    assert node.go(TEMPLATE, [given(turns) for turns in CONVERSATIONS.values()]) == expected
 
 
 def given(turns: list[tuple[str, str]]) -> dict[str, Any]:
@@ -153,7 +211,7 @@ def test_beyond_the_chat_template(require: Require) -> None:
     cut = [("system", "S"), ("assistant", "a"), ("user", "b")]
     twice = [("user", "a"), ("assistant", "b"), ("system", "S"), ("user", "c"), ("assistant", "d"), ("user", "e")]
     begun = [("user", "a"), ("assistant", "b")]
-    first, second, third = node.go(CHAT.go_template, [given(turns) for turns in (cut, twice, begun)])
+    first, second, third = node.go(TEMPLATE, [given(turns) for turns in (cut, twice, begun)])
     assert first.count("S") == 1 and first.endswith("user\nS\n\nb<end_of_turn>\n<start_of_turn>model\n")
     assert second.count("S") == 1 and second.startswith("<start_of_turn>user\nS\n\na<end_of_turn>")
     assert third.endswith("<start_of_turn>model\nb")
@@ -171,7 +229,7 @@ def test_a_stock_template_in_a_file(known: Kinds, sources: Sources, tmp_path: Pa
         assert rules.keys(path)["tokenizer.chat_template"] == entry["gguf"]
         assert derived(entry["gguf"])["model"].startswith("library/gemma3:")
         found = made(folder)
-        assert found.template == CHAT.go_template and found.parameters["temperature"] == 1
+        assert found.template == TEMPLATE and found.parameters["temperature"] == 1
     foreign = convert(sources.foreign, tmp_path / "foreign")
     assert made(foreign).template is None
 
@@ -187,7 +245,23 @@ def derived(jinja: str) -> dict[str, Any]:
 
 
 @pytest.mark.oracle
-def test_the_hub_reads_our_files(split: Path, seeing: Path, chat: Path, require: Require) -> None:
+def test_what_the_hub_makes_of_turns_that_ollama_has_code_for(gemma4s: dict[str, Path], require: Require) -> None:
+    """It knows no such template, and derives one with the words of ours; the end of a turn is what we say it is."""
+    node.need(require, node.UTILS)
+    jinja = read_artifact(gemma4s["small"]).checkpoint.tokenizer.chat_template
+    assert jinja is not None
+    found = derived(jinja)
+    assert found["model"] == "auto-conversion"
+    assert f"<|turn>user\n{{{{ .Prompt }}}}{gemma4.CHAT.stop}\n" in found["ollama"]["template"]
+    assert gemma4.CHAT.stop in found["ollama"]["params"]["stop"]
+    ours = json.loads((gemma4s["small"] / modelfile.PARAMS_FILE).read_text())
+    assert ours == made(gemma4s["small"]).parameters
+
+
+@pytest.mark.oracle
+def test_the_hub_reads_our_files(
+    split: Path, seeing: Path, chat: Path, whole: Path, drafter: Path, require: Require
+) -> None:
     """@huggingface/gguf parses every file; types and shards are read off the names."""
     node.need(require, node.GGUF)
     script = f"""
@@ -202,12 +276,19 @@ def test_the_hub_reads_our_files(split: Path, seeing: Path, chat: Path, require:
         answer.push({{keys, tensors, label: parseGGUFQuantLabel(name), shard: parseGgufShardFilename(name)}});
     }}
     """
-    paths = sorted(path for folder in (chat, split, seeing) for path in folder.glob("*.gguf"))
-    found = dict(zip((path.name for path in paths), node.run(script, [str(path) for path in paths]), strict=True))
+    folders = (chat, split, seeing, whole, drafter)
+    paths = sorted(path for folder in folders for path in folder.glob("*.gguf"))
+    found = dict(zip(paths, node.run(script, [str(path) for path in paths]), strict=True))
     for path in paths:
-        parsed, keys = found[path.name], rules.keys(path)
+        parsed, keys = found[path], rules.keys(path)
         assert parsed["keys"] == {name: value for name, value in keys.items() if isinstance(value, str)}
-        assert parsed["label"] == ("F16" if "mmproj" in path.name else "Q4_0")
+        assert parsed["label"] == ("F16" if "mmproj" in path.name else "Q8_0" if path.parent == drafter else "Q4_0")
         assert bool(parsed["shard"]) == ("-of-" in path.name)
         assert len(set(parsed["tensors"])) == len(parsed["tensors"]) > 0
-    assert found["mmproj-gemma-3-4b-it-qat-F16.gguf"]["keys"]["general.architecture"] == "clip"
+    beside = {path.name: found[path]["keys"]["general.architecture"] for path in paths if path.name[0] == "m"}
+    assert beside == {
+        "mmproj-gemma-3-4b-it-qat-F16.gguf": "clip",
+        "mmproj-gemma-4-E2B-it-F16.gguf": "clip",
+        "mtp-gemma-4-E2B-it-Q4_0.gguf": "gemma4-assistant",
+        "mtp-gemma-4-E2B-it-Q8_0.gguf": "gemma4-assistant",
+    }

@@ -65,6 +65,44 @@ def test_a_chat_template_of_its_own_is_left_alone(sources: Sources, tmp_path: Pa
     assert made.parameters["stop"] == ["<end_of_turn>"] and made.parameters["temperature"] == 1
 
 
+def test_turns_that_ollama_has_code_for(gemma4s: dict[str, Path], ollama: FakeOllama) -> None:
+    """The request names the code by the kind of model, without template or stop text."""
+    for kind, renderer in (("small", "gemma4-small"), ("large", "gemma4-large")):
+        assert "warning" not in install(gemma4s[kind], "--name", kind).stderr
+        made = ollama.made[f"{kind}:latest"]
+        assert (made.renderer, made.parser, made.template) == (renderer, "gemma4", None)
+        assert made.parameters == {"temperature": 1, "top_k": 64, "top_p": 0.95} and made.requires == "0.30.0"
+        assert "Apache License" in made.license[0]
+
+
+def test_turns_that_ollama_adds_to_every_model_of_an_architecture(gemma4s: dict[str, Path], ollama: FakeOllama) -> None:
+    assert "warning: Ollama writes the turns of Gemma 4" in install(gemma4s["pretrained"], "--name", "base").stderr
+    made = ollama.made["base:latest"]
+    assert (made.renderer, made.parser, made.parameters) == ("gemma4-large", "gemma4", {})
+    list(ollama.create({"model": "as-it-comes", "files": {"a.gguf": made.models[0][0]}}))
+    assert ollama.made["as-it-comes:latest"].renderer == "gemma4"
+
+
+def test_a_drafter_is_no_part_of_the_model(whole: Path, ollama: FakeOllama) -> None:
+    """It is sent like the other files, and named apart from them; the projector is among them."""
+    report = json.loads(install(whole, "--json").stdout)
+    (made,) = ollama.made.values()
+    (drafter,) = made.drafts
+    assert rules.keys(ollama.blob(drafter))["general.architecture"] == "gemma4-assistant"
+    assert (len(made.models), len(made.models[0]), len(made.projectors), made.requires) == (1, 1, 1, "0.30.9")
+    assert made.renderer == "gemma4-small" and rules.hears(rules.keys(ollama.blob(made.projectors[0])))
+    assert report["request"]["draft_files"] == {next(whole.glob("mtp-*")).name: drafter}
+    assert {Path(file["path"]) for file in report["files"]} == set(whole.glob("*.gguf"))
+    assert len(ollama.blobs) == len(gguf(whole)) == 3
+
+
+@pytest.mark.parametrize(("version", "code"), [("0.30.8", 3), ("0.30.9", 0)])
+def test_a_drafter_wants_a_later_version(version: str, code: int, whole: Path, ollama: FakeOllama) -> None:
+    ollama.version = version
+    assert ("needs 0.30.9" in install(whole, code=code).stderr) == bool(code)
+    assert bool(ollama.made) == (code == 0)
+
+
 def test_a_pretrained_model_completes(sources: Sources, tmp_path: Path, ollama: FakeOllama) -> None:
     install(convert(sources.pretrained, tmp_path / "out"))
     made = ollama.made["gemma-3-1b-pt:q4_0"]
@@ -200,7 +238,7 @@ def test_others_artifacts(chat: Path, split: Path, seeing: Path, tmp_path: Path,
         shutil.copy(file, two)
     install(two)
     shutil.copy(gguf(seeing)[-1], two / "mmproj-second.gguf")
-    assert "2 vision projectors" in install(two, "--force", code=8).stderr
+    assert "2 mmproj files" in install(two, "--force", code=8).stderr
     assert ollama.made.keys() == {"alone:latest", "gemma-3-4b-it-qat:q4_0"}
 
 

@@ -27,3 +27,8 @@ def test_a_snapshot_is_called_what_its_repository_is(tmp_path: Path) -> None:
 def test_a_file_is_called_what_it_holds() -> None:
     assert name_of_file(Path("x/gemma-3-27b-it-Q4_0-00001-of-00003.gguf")) == "gemma-3-27b-it"
     assert name_of_file(Path("gemma-3-4b-it.gguf")) == "gemma-3-4b-it"
+
+
+def test_the_file_of_a_drafter_is_called_what_its_repository_is() -> None:
+    assert name_of_file(Path("x/mtp-gemma-4-12B-it-Q4_0.gguf")) == "gemma-4-12B-it-assistant"
+    assert name_of_file(Path("mtp-gemma-4-12B-it.gguf")) == "gemma-4-12B-it-assistant"

@@ -28,6 +28,11 @@ def test_what_is_no_model(tmp_path: Path) -> None:
         open_source(str(tmp_path / "none"))
     with pytest.raises(NotFoundError, match="holds neither"):
         open_source(str(tmp_path))
+    (tmp_path / "mlx").mkdir()
+    (tmp_path / "mlx/config.json").touch()
+    with pytest.raises(NotFoundError) as caught:
+        open_source(str(tmp_path))
+    assert caught.value.hint == f"name a folder in it, {tmp_path / 'mlx'} for example"
     (tmp_path / "notes.txt").touch()
     with pytest.raises(InputError, match=r"is neither a model folder nor a \.gguf file"):
         open_source(str(tmp_path / "notes.txt"))

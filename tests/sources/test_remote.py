@@ -19,6 +19,7 @@ import pytest
 from huggingface_hub import constants
 
 import inprocess
+from artifacts import give_image_tokens
 from fake_hub import FakeHub, Fault
 from home import Here, Settle
 from repos import REPO, shards, tree
@@ -130,9 +131,11 @@ def mmproj(path: Path, width: int) -> int:
 def quants(tmp_path_factory: pytest.TempPathFactory, tiny: Path) -> Path:
     """A folder as people publish them: several types, one of them in shards, and projectors beside."""
     folder = tmp_path_factory.mktemp("quants") / "repo"
+    source = Path(shutil.copytree(tiny, folder.parent / tiny.name))
+    give_image_tokens(source)
     for kind, flags in (("q4_0", ()), ("q8_0", ()), ("bf16", ("--max-shard-size", "150k"))):
         out = folder.parent / kind
-        inprocess.run("convert", tiny, "--quant", kind, *flags, "-q", "-o", out)
+        inprocess.run("convert", source, "--quant", kind, *flags, "-q", "-o", out)
         place = folder / "BF16" if flags else folder
         place.mkdir(parents=True, exist_ok=True)
         for path in out.glob("*.gguf"):
@@ -164,7 +167,8 @@ def test_one_model_of_several(hub: FakeHub, here: Here, quants: Path, tmp_path: 
     source, local = f"{GGUF}:{named(quants, part)}", quants / named(quants, PARTS[part])
     if local.parent != quants:  # a projector beside, where the repository's is a folder above
         shutil.copytree(local.parent, tmp_path / "model")
-        shutil.copy(quants / "mmproj-F16.gguf", tmp_path / "model")
+        for projector in quants.glob("mmproj*"):
+            shutil.copy(projector, tmp_path / "model")
         local = tmp_path / "model" / local.name
     of_repo, of_file = facts(here, source), facts(here, local)
     assert of_repo["vision_bytes"] == 4 * (64 * TINY.hidden_size + 64 * 64 + 64)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from gemmaq.errors import InputError, NotFoundError
+from gemmaq.files.names import is_drafter, is_mmproj
 from gemmaq.hub import Listing, Ref, RemoteFile
 from gemmaq.sources import select
 
@@ -48,8 +51,27 @@ def test_gguf_where_it_is_named_or_all_there_is() -> None:
 
 @pytest.mark.parametrize("part", ["q4_0", "Q4_0", "a-q4_0.gguf", "a-Q4_0"])
 def test_a_gguf_by_type_or_name(part: str) -> None:
-    files = listing("a-Q4_0.gguf", "a-Q8_0.gguf", "mmproj-a-BF16.gguf", "mmproj-a-F16.gguf", part=part)
-    assert paths(select.gguf(files)) == ["a-Q4_0.gguf", "mmproj-a-F16.gguf"]
+    files = listing("a-Q4_0.gguf", "a-Q8_0.gguf", "mmproj-a-BF16.gguf", "mtp-a-Q4_0.gguf", part=part)
+    assert paths(select.gguf(files)) == ["a-Q4_0.gguf"]
+
+
+def test_files_beside_a_gguf_are_those_of_its_folder_else_those_at_the_top() -> None:
+    models = ["a-Q4_0.gguf", "x/b-Q4_0.gguf", "y/c-Q4_0.gguf"]
+    files = listing(*models, "x/mmproj-F16.gguf", "mmproj-F16.gguf", "mtp-a.gguf")
+
+    def found(model: str, is_one: Callable[[str], bool] = is_mmproj) -> tuple[list[str], list[str]]:
+        around, beside = select.beside(files, model, is_one)
+        return around, paths(beside)
+
+    assert found("a-Q4_0.gguf") == (["a-Q4_0.gguf"], ["mmproj-F16.gguf"])
+    assert found("x/b-Q4_0.gguf") == (["x/b-Q4_0.gguf"], ["x/mmproj-F16.gguf"])
+    assert found("y/c-Q4_0.gguf") == (models, ["mmproj-F16.gguf"])
+    assert found("y/c-Q4_0.gguf", is_drafter) == (models, ["mtp-a.gguf"])
+
+
+def test_a_drafter_is_a_model_where_there_is_no_other() -> None:
+    assert paths(select.gguf(listing("mtp-a-Q4_0.gguf", "mmproj-a-F16.gguf"))) == ["mtp-a-Q4_0.gguf"]
+    assert select.beside(listing("mtp-a.gguf"), "mtp-a.gguf", is_drafter) == (["mtp-a.gguf"], [])
 
 
 def test_shards_of_a_gguf_in_a_folder() -> None:

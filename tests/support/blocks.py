@@ -8,8 +8,10 @@ from gemmaq.encodings import ENCODINGS, codec, dequantize
 from oracles import ggml_quantize
 
 LEGACY = ("q4_0", "q4_1", "q5_0", "q5_1", "q8_0")
-K_QUANTS = ("q6_k", "q4_k", "q5_k")
-CODEBOOKS = ("iq4_nl",)
+K_QUANTS = ("q6_k", "q4_k", "q5_k", "q3_k", "q2_k")
+SIGNED_K = ("q6_k", "q3_k")
+CODEBOOKS = ("iq4_nl", "iq4_xs")
+GRIDS = ("iq3_s", "iq3_xxs", "iq2_s", "iq2_xs", "iq2_xxs")
 QUANTIZED = (*LEGACY, *K_QUANTS, *CODEBOOKS)
 FLOATS = ("f32", "f16", "bf16")
 
@@ -22,7 +24,10 @@ LEVELS = {
     "q6_k": (-32, 31),
     "q4_k": (0, 15),
     "q5_k": (0, 31),
+    "q3_k": (-4, 3),
+    "q2_k": (0, 3),
     "iq4_nl": (-127, 113),
+    "iq4_xs": (-127, 113),
 }
 """Type -> the ends of the levels that its own rule can reach, as multiples of the scale."""
 

@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 
 from damage import SMALL
+from gemmaq.calibration.store import Problem
 from gemmaq.checkpoint import Checkpoint
 from gemmaq.checkpoint.rows import read_rows, values_of, weights
 from gemmaq.convert.layout import make_plans
 from gemmaq.files.span import Reader
 from gemmaq.inference import device as forward
 from gemmaq.inference.decoder import Decoder, decoder
+from gemmaq.methods import Needs
 from gemmaq.planning.plan import Plan
 from gemmaq.planning.recipe import of
 from gemmaq.planning.request import Request
@@ -55,6 +57,11 @@ def planned(
     checkpoint: Checkpoint, method: str = "gptq", quant: str = "q4_0", to: str = "gguf", rules: Any = ()
 ) -> list[Plan]:
     return make_plans(checkpoint, Request(of(quant, embedding=None, method=method, rules=rules), (to,)), {})
+
+
+def problems_of(plan: Plan) -> list[Problem]:
+    """What method gptq has to solve for a plan."""
+    return [Problem.of(tensor) for tensor in plan.tensors if tensor.needs is Needs.HESSIAN]
 
 
 def read_back(tensor) -> Any:

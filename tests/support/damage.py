@@ -19,11 +19,14 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
+from gemmaq.artifact import sums
+from gemmaq.artifact.digests import of_file, of_files
 from gemmaq.errors import InputError
 from gemmaq.files import sentencepiece
 from gemmaq.files.sentencepiece import BYTE, CONTROL, NORMAL
 from gemmaq.files.span import FileSpan
 from gemmaq.models.gemma3.config import TextConfig, pattern
+from records import edit_record
 from synthetic import TINY, write_checkpoint, write_safetensors
 
 SMALL = replace(TINY, num_hidden_layers=2, layer_pattern=pattern(2, 6))
@@ -113,6 +116,18 @@ def poison(folder: Path, name: str, bits: int, at: int = -1) -> None:
     raise KeyError(name)
 
 
+def sealed_anew(artifact: Path) -> None:
+    """Digests of what is there now in gemmaq.json and SHA256SUMS, as who changes an artifact on purpose writes them."""
+
+    def update(said: dict[str, Any]) -> None:
+        for file in said["files"]:
+            file |= {"sha256": of_file(artifact / file["path"]), "bytes": (artifact / file["path"]).stat().st_size}
+
+    edit_record(artifact, update)
+    files = {path.name: path for path in artifact.iterdir() if path.name != sums.NAME}
+    (artifact / sums.NAME).write_bytes(sums.text(of_files(files)))
+
+
 def text(value: str | bytes) -> bytes:
     """A GGUF string."""
     data = value if isinstance(value, bytes) else value.encode()
@@ -155,6 +170,24 @@ def edit_gguf_keys(path: Path, change: Callable[[dict[str, tuple[int, bytes]]], 
     data = path.read_bytes()[reader.data_offset :]
     change(keys)
     path.write_bytes(gguf_bytes([key(name, *value) for name, value in keys.items()], infos) + data)
+
+
+def edit_gguf_tensors(path: Path, changes: Mapping[str, Any]) -> None:
+    """Give tensors of a GGUF file another name or type, or None to take them out; their bytes stay."""
+    from gguf import GGUFReader
+
+    reader = GGUFReader(path)
+    infos = []
+    for stored in reader.tensors:
+        change = changes.get(stored.name, stored.name)
+        name, kind = (change, stored.tensor_type) if isinstance(change, str) else (stored.name, change)
+        shape = [int(size) for size in stored.shape]
+        if kind is not None:
+            infos.append(tensor(name, shape, int(kind), stored.data_offset - reader.data_offset))
+    header = path.read_bytes()[: reader.tensors[0].field.offset]
+    data = path.read_bytes()[reader.data_offset :]
+    head = header[:8] + len(infos).to_bytes(8, "little") + header[16:] + b"".join(infos)
+    path.write_bytes(head + bytes(-len(head) % 32) + data)
 
 
 @contextmanager

@@ -5,7 +5,8 @@ with FakeOllama(tmp_path) as ollama:
     run("install", folder, "--runtime", "ollama")  # with OLLAMA_HOST=ollama.host
 
 As of version 0.33 (August 2026): 200 or 404 to HEAD of a blob, 201 to one that arrives whole, 400 to a wrong digest;
-statuses as lines of JSON in chunks, and an error among them after a 200.
+statuses as lines of JSON in chunks, and an error among them after a 200; code for the turns of a file whose
+architecture has some, unless the request names both halves of it.
 """
 
 from __future__ import annotations
@@ -38,14 +39,18 @@ class Made:
     Attributes:
         models: the text models, each a list of digests in the order of the shards.
         projectors: digests.
+        drafts: digests of drafters.
     """
 
     models: list[list[str]]
     projectors: list[str]
+    drafts: list[str]
     template: str | None
     parameters: dict[str, Any]
     license: list[str]
     requires: str | None
+    renderer: str | None = None
+    parser: str | None = None
 
 
 @dataclass
@@ -110,14 +115,16 @@ class FakeOllama:
     def create(self, request: dict[str, Any]) -> Iterator[dict[str, Any]]:
         """The statuses of making a model, and perhaps an error at the end."""
         files: dict[str, str] = request["files"]
-        for name in files:
+        drafts: dict[str, str] = request.get("draft_files") or {}
+        for digest in (*files.values(), *drafts.values()):
             yield {"status": "parsing GGUF"}
-            if not self.blob(files[name]).is_file():
-                yield {"error": f"open {self.blob(files[name])}: no such file or directory"}
+            if not self.blob(digest).is_file():
+                yield {"error": f"open {self.blob(digest)}: no such file or directory"}
                 return
         try:
             found = {name: rules.keys(self.blob(files[name])) for name in files}
             groups = rules.merged(found)
+            rules.merged({name: rules.keys(self.blob(digest)) for name, digest in drafts.items()})
         except rules.RuleError as error:
             yield {"error": str(error)}
             return
@@ -133,10 +140,15 @@ class FakeOllama:
             yield {"error": "exit status 1: llama_model_quantize: failed to quantize"}
             return
         parameters = {**defaults, **request.get("parameters", {})}
+        renderer, parser = request.get("renderer"), request.get("parser")
+        if any(keys.get("general.architecture") == "gemma4" for keys in found.values()) and not (renderer and parser):
+            renderer, parser = renderer or "gemma4", parser or "gemma4"
+            parameters.setdefault("stop", ["<turn|>"])
         yield {"status": "writing manifest"}
         said = request.get("license") or []
         licenses = [said] if isinstance(said, str) else list(said)
-        made = Made(models, projectors, template, parameters, licenses, request.get("requires"))
+        made = Made(models, projectors, list(drafts.values()), template, parameters, licenses, request.get("requires"))
+        made.renderer, made.parser = renderer, parser
         self.made[full_name(request["model"])] = made
         yield {"status": "success"}
 
@@ -238,7 +250,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _create(self) -> None:
         fake, request = self.ollama, self._json()
-        for name, digest in (request.get("files") or {}).items():
+        for name, digest in ((request.get("files") or {}) | (request.get("draft_files") or {})).items():
             if name.startswith("/") or ".." in PurePosixPath(name).parts:
                 return self._reply(400, {"error": "file path must be relative"})
             if not _DIGEST.fullmatch(digest):

@@ -81,3 +81,11 @@ def regrid(folder: Path, out: Path, rule: str, *, embedding: bool = False) -> Pa
             content[begin:end] = bf16(wide(bf16(scales))[:, None] * codes).tobytes()
         path.write_bytes(content)
     return out
+
+
+def trained_for_q4_0(x: np.ndarray) -> np.ndarray:
+    """Weights rounded to extremum/-8 with FP16 scales, as QAT for Q4_0 leaves them in BF16."""
+    scales, _ = extremum(x)
+    scales = scales.astype(np.float16).astype(np.float32)[:, None]
+    codes = np.clip(np.rint(x.reshape(-1, 32) / np.where(scales == 0, 1, scales)), -8, 7)
+    return wide(bf16((scales * codes).astype(np.float32))).reshape(x.shape)

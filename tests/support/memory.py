@@ -22,8 +22,8 @@ def at(model: str, context: int, engine: str = "llama.cpp", **options: object) -
     size = require_size(model)
     runtime = vram.find(engine)
     load = replace(Load(context, (runtime.kv_default,) * 2), **options)  # type: ignore[arg-type]
-    vision = 500_000 if size.vision_config else 0
-    loaded = Model(size.name, size.config, 1_000_000, 100_000, vision=vision, vision_config=size.vision_config)
+    vision = 500_000 if size.towers_config else 0
+    loaded = Model(size.name, size.config, 1_000_000, 100_000, towers=vision, towers_config=size.towers_config)
     return vram.estimate(runtime, loaded, load)
 
 
@@ -54,6 +54,9 @@ class MixedConfig:
     bos_token_id: int | None = 2
     eos_token_ids: tuple[int, ...] = (1,)
     pad_token_id: int | None = 0
+    layer_embedding: int = 0
+    streams: int = 1
+    normed_values: bool = False
 
     @property
     def rope(self) -> Rope:

@@ -12,6 +12,7 @@ from typing import Any
 
 UTILS = "@huggingface/ollama-utils"
 GGUF = "@huggingface/gguf"
+TASKS = "@huggingface/tasks"
 TEMPLATES = "@evertdespiegeleer/go-template"
 
 _READ = "import fs from 'node:fs'; const given = JSON.parse(fs.readFileSync(0, 'utf8'));\n"

@@ -1,6 +1,7 @@
 """Ollama's documented rules, said again: Modelfiles, which files a FROM names, which GGUF is a projector, model names.
 
-As of August 2026 (its parser, server/create and types/model). Nothing here is shared with gemmaq.
+As of version 0.33 (August 2026: its parser, server/create, types/model, model/renderers and model/parsers). Nothing
+here is shared with gemmaq.
 """
 
 from __future__ import annotations
@@ -27,7 +28,13 @@ COMMANDS = frozenset(
         "requires",
     )
 )
-NUMBERS = {"temperature": float, "top_k": int, "top_p": float, "min_p": float, "num_ctx": int, "seed": int}
+NUMBERS = {
+    **dict.fromkeys(("temperature", "top_p", "min_p"), float),
+    **dict.fromkeys(("top_k", "num_ctx", "seed", "draft_num_predict"), int),
+}
+RENDERERS = ("gemma4", "gemma4-small", "gemma4-large")
+PARSERS = ("gemma4", "gemma4-no-thinking", "passthrough")
+"""Those of its code for turns that may concern us; it takes any word, and fails when the model is asked."""
 _STRING, _ARRAY = 8, 9
 _NUMBERS = ("<B", "<b", "<H", "<h", "<I", "<i", "<f", "<?", "", "", "<Q", "<q", "<d")
 """Of the types of GGUF's metadata, by their numbers."""
@@ -44,13 +51,17 @@ class Modelfile:
 
     Attributes:
         files: that FROM lines name.
+        drafts: that DRAFT lines name.
         base: a FROM that is no path: a model's name.
     """
 
     files: list[Path] = field(default_factory=list)
+    drafts: list[Path] = field(default_factory=list)
     base: str | None = None
     template: str | None = None
     system: str | None = None
+    renderer: str | None = None
+    parser: str | None = None
     requires: str | None = None
     licenses: list[str] = field(default_factory=list)
     parameters: dict[str, Any] = field(default_factory=dict)
@@ -117,7 +128,12 @@ def parse(text: str, folder: Path) -> Modelfile:
                 made.files.append(path)
             else:
                 made.base = value
-        elif name in ("template", "system"):
+        elif name == "draft":
+            path = folder / value
+            if not path.exists():
+                raise RuleError(f"stat {path}: no such file or directory")
+            made.drafts += files_of(path) if path.is_dir() else [path]
+        elif name in ("template", "system", "renderer", "parser"):
             setattr(made, name, value)
         elif name == "requires":
             if not re.fullmatch(r"v?\d+\.\d+\.\d+(-[0-9A-Za-z.-]+)?", value):
@@ -131,6 +147,8 @@ def parse(text: str, folder: Path) -> Modelfile:
             made.parameters[name] = NUMBERS[name](value)
         else:
             raise RuleError(f"unknown parameter '{name}'")
+    if {path.resolve() for path in made.files} & {path.resolve() for path in made.drafts}:
+        raise RuleError("DRAFT must not reference the same local path as FROM")
     return made
 
 
@@ -205,6 +223,11 @@ def is_projector(found: dict[str, Any]) -> bool:
         return True
     sees = found.get("clip.has_vision_encoder") or found.get("clip.has_audio_encoder")
     return architecture == "clip" and not count("block_count") and bool(sees)
+
+
+def hears(found: dict[str, Any]) -> bool:
+    """Whether a projector gives a model the capability `audio`; every one gives `vision`."""
+    return any(name.endswith("has_audio_encoder") and value for name, value in found.items())
 
 
 def merged(files: dict[str, dict[str, Any]]) -> list[list[str]]:

@@ -13,8 +13,10 @@ from pathlib import Path
 import numpy as np
 
 FILE_TYPES = {
-    "q4_0": 2, "q4_1": 3, "q8_0": 7, "q5_0": 8, "q5_1": 9, "q4_k_s": 14, "q4_k_m": 15, "q5_k_s": 16, "q5_k_m": 17,
-    "q6_k": 18, "iq4_nl": 25,
+    "q4_0": 2, "q4_1": 3, "q8_0": 7, "q5_0": 8, "q5_1": 9, "q2_k": 10, "q3_k_s": 11, "q3_k_m": 12, "q3_k_l": 13,
+    "q4_k_s": 14, "q4_k_m": 15, "q5_k_s": 16, "q5_k_m": 17, "q6_k": 18, "iq2_xxs": 19, "iq2_xs": 20, "q2_k_s": 21,
+    "iq3_xs": 22, "iq3_xxs": 23, "iq4_nl": 25, "iq3_s": 26, "iq3_m": 27, "iq2_s": 28, "iq2_m": 29, "iq4_xs": 30,
+    "mxfp4_moe": 38,
 }  # fmt: skip
 """llama.cpp's numbers of whole-file types."""
 
@@ -44,6 +46,17 @@ def reference_converter() -> Path | None:
     """
     path = os.environ.get("GEMMAQ_REFERENCE_CONVERTER")
     return Path(path) if path and Path(path).is_file() else None
+
+
+def vllm_python() -> Path | None:
+    """The Python of an environment with vLLM for CPUs: $GEMMAQ_VLLM. It wants older transformers than the tests."""
+    path = os.environ.get("GEMMAQ_VLLM")
+    return Path(path) if path and Path(path).is_file() else None
+
+
+def need_vllm(require: Callable[[bool, str], None]) -> None:
+    """Skip, or fail, where there is no vLLM."""
+    require(vllm_python() is not None, "vLLM ($GEMMAQ_VLLM)")
 
 
 @cache
@@ -77,6 +90,22 @@ class _ImatrixData(ctypes.Structure):
     _fields_ = (("name", ctypes.c_char_p), ("data", ctypes.c_void_p), ("size", ctypes.c_size_t))
 
 
+class _Override(ctypes.Structure):
+    """llama_model_kv_override of a whole number or a text; a list of these ends with one without a key."""
+
+    _fields_ = (
+        ("kind", ctypes.c_int32),
+        ("key", ctypes.c_char * 132),
+        ("value", ctypes.c_char * 128),
+    )  # of the key, 4 bytes are padding
+
+
+class _TensorType(ctypes.Structure):
+    """llama_model_tensor_override; a list of these ends with one without a pattern."""
+
+    _fields_ = (("pattern", ctypes.c_char_p), ("ggml_type", ctypes.c_int32))
+
+
 class _QuantizeParams(ctypes.Structure):
     """llama_model_quantize_params, as far as it is set here."""
 
@@ -86,12 +115,29 @@ class _QuantizeParams(ctypes.Structure):
         ("types", ctypes.c_int32 * 2),
         ("flags", ctypes.c_bool * 8),
         ("imatrix", ctypes.POINTER(_ImatrixData)),
-        ("rest", ctypes.c_byte * 224),
+        ("overrides", ctypes.c_void_p),
+        ("tensor_types", ctypes.c_void_p),
+        ("rest", ctypes.c_byte * 208),
     )
 
 
-def llama_quantize(source: Path, target: Path, file_type: str, imatrix: dict[str, np.ndarray] | None = None) -> None:
-    """What `llama-quantize SOURCE TARGET TYPE` does; --imatrix is f32 [columns] by tensor."""
+QUANTIZED_BY = {"general.quantized_by": "gemmaq"}
+
+
+def llama_quantize(
+    source: Path,
+    target: Path,
+    file_type: str,
+    imatrix: dict[str, np.ndarray] | None = None,
+    overrides: dict[str, str | int] = QUANTIZED_BY,
+    tensor_types: dict[str, int] | None = None,
+) -> None:
+    """What `llama-quantize SOURCE TARGET TYPE` does; --imatrix is f32 [columns] by tensor, --override-kv keys in order.
+
+    --tensor-type is the number of a type by pattern.
+
+    With --imatrix the program also sets the keys quantize.imatrix: these are `overrides` here.
+    """
     library = llama()
     library.llama_model_quantize_default_params.restype = _QuantizeParams
     params = library.llama_model_quantize_default_params()
@@ -102,6 +148,17 @@ def llama_quantize(source: Path, target: Path, file_type: str, imatrix: dict[str
         for entry, (name, values) in zip(entries, held.items(), strict=False):
             entry.name, entry.data, entry.size = name, values.ctypes.data, values.size
         params.imatrix = entries
+    keys = (_Override * (len(overrides) + 1))()
+    for override, (name, value) in zip(keys, overrides.items(), strict=False):
+        text = isinstance(value, str)
+        override.kind, override.key = 3 if text else 0, name.encode()
+        override.value = value.encode() if isinstance(value, str) else value.to_bytes(8, "little")
+    params.overrides = ctypes.addressof(keys)
+    patterns = (_TensorType * (len(tensor_types or {}) + 1))()
+    for entry, (pattern, number) in zip(patterns, (tensor_types or {}).items(), strict=False):
+        entry.pattern, entry.ggml_type = pattern.encode(), number
+    if tensor_types:
+        params.tensor_types = ctypes.addressof(patterns)
     library.llama_model_quantize.argtypes = [ctypes.c_char_p, ctypes.c_char_p, ctypes.POINTER(_QuantizeParams)]
     assert library.llama_model_quantize(str(source).encode(), str(target).encode(), ctypes.byref(params)) == 0
 
@@ -193,13 +250,21 @@ class Llama:
         """The ids at which llama.cpp stops to generate."""
         return {at for at in range(self.vocab_size) if self._library.llama_vocab_is_eog(self._vocab, at)}
 
-    def logits(self, ids: list[int], chunk: int = 64) -> Iterator[np.ndarray]:
-        """F32 [up to chunk, vocabulary] for all positions in turn; each array is overwritten by the next."""
+    def logits(self, ids: list[int], chunk: int = 64, *, first: int = 0, exact: bool = False) -> Iterator[np.ndarray]:
+        """F32 [up to chunk, vocabulary] for the positions from `first` on, a multiple of `chunk`, in turn.
+
+        Each array is overwritten by the next. With `exact`, the cache is F32 and flash attention is off.
+        """
+        assert first % chunk == 0
         library = self._library
         params = library.llama_context_default_params()
         params.n_ctx, params.n_batch, params.n_ubatch = len(ids) + 1, chunk, chunk
-        params.n_threads = params.n_threads_batch = 2
+        params.n_threads = params.n_threads_batch = 1  # two would wait for each other beside another worker's
         params.swa_full = False
+        if exact:
+            numbers = (ctypes.c_int32 * 28).from_buffer(params)
+            assert (numbers[13], numbers[26], numbers[27]) == (-1, 1, 1)  # flash attention by itself, both caches F16
+            numbers[13] = numbers[26] = numbers[27] = 0
         context = library.llama_init_from_model(self._model, params)
         assert context
         batch = library.llama_batch_init(chunk, 0, 1)
@@ -208,10 +273,11 @@ class Llama:
                 part = ids[start : start + chunk]
                 batch.count = len(part)
                 for i, token in enumerate(part):
-                    batch.token[i], batch.position[i], batch.wants_logits[i] = token, start + i, 1
+                    batch.token[i], batch.position[i], batch.wants_logits[i] = token, start + i, start >= first
                     batch.n_seq_id[i], batch.seq_id[i][0] = 1, 0
                 assert library.llama_decode(context, batch) == 0
-                yield np.ctypeslib.as_array(library.llama_get_logits(context), (len(part), self.vocab_size))
+                if start >= first:
+                    yield np.ctypeslib.as_array(library.llama_get_logits(context), (len(part), self.vocab_size))
         finally:
             library.llama_batch_free(batch)
             library.llama_free(context)

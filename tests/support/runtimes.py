@@ -1,7 +1,11 @@
-"""The real 270M in transformers and in mlx-lm, both in float32, to compare what files hold."""
+"""The real 270M in transformers and in mlx-lm, both in float32, to compare what files hold; any folder in vLLM."""
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -12,7 +16,7 @@ import numpy as np
 
 from gemmaq.models.gemma3.names import from_gguf, place
 from gemmaq.models.roles import Role
-from oracles import read_gguf
+from oracles import read_gguf, vllm_python
 
 if TYPE_CHECKING:
     import torch
@@ -58,6 +62,16 @@ def dense(folder: Path) -> Any:
     from transformers import AutoModelForCausalLM
 
     return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+
+
+def whole(folder: Path) -> Any:
+    """The same, with every tensor of the model in the folder, and no other."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    model, info = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
+    assert not any(info.values()), info
+    return model.eval()
 
 
 def logits(model: Any, ids: list[int]) -> np.ndarray:
@@ -118,8 +132,37 @@ def mlx_model(folder: Path) -> Any:
     return model
 
 
+def arrays(path: Path) -> dict[str, tuple[str, tuple[int, ...], bytes]]:
+    """Name -> dtype, shape and bytes of every array of a safetensors file."""
+    with path.open("rb") as file:
+        header: dict[str, Any] = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        data = file.read()
+    header.pop("__metadata__", None)
+    return {
+        name: (entry["dtype"], tuple(entry["shape"]), data[slice(*entry["data_offsets"])])
+        for name, entry in header.items()
+    }
+
+
 def mlx_logits(folder: Path, ids: list[int]) -> np.ndarray:
     """F32 [tokens, vocabulary]."""
     import mlx.core as mx
 
     return np.array(mlx_model(folder)(mx.array([ids])))[0]
+
+
+def vllm(jobs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What vLLM answers to jobs; `vllm_run.py` describes both."""
+    command = [str(vllm_python()), "-P", str(Path(__file__).with_name("vllm_run.py"))]
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(command, input=json.dumps(jobs), capture_output=True, text=True, env=environment, timeout=600)
+    assert done.returncode == 0, done.stderr
+    answers: list[dict[str, Any]] = json.loads(done.stdout.splitlines()[-1])
+    return answers
+
+
+def mlx_vlm(jobs: list[dict[str, Any]]) -> None:
+    """Have mlx-vlm do jobs; `mlx_vlm_run.py` describes them."""
+    command = [sys.executable, str(Path(__file__).with_name("mlx_vlm_run.py"))]
+    done = subprocess.run(command, input=json.dumps(jobs, default=str), capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-3000:]

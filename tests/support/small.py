@@ -19,7 +19,7 @@ from gemmaq.models.gemma3.config import pattern
 from gemmaq.models.samples import SAMPLE
 from gemmaq.sources.open import open_source
 from inprocess import run
-from synthetic import TINY
+from synthetic import TINY, write_checkpoint
 
 SMALL = replace(TINY, vocab_size=4096, num_hidden_layers=2, layer_pattern=pattern(2, 2))
 
@@ -34,7 +34,7 @@ class Trained:
 
 def tokenizer(size: int) -> dict[str, bytes]:
     """Gemma's tokenizer with its first pieces only: bytes, and the merges that stay among them."""
-    from gemmaq.checkpoint.tokenizer import to_files
+    from gemmaq.checkpoint.tokenizer_files import to_files
 
     sample = open_source(SAMPLE.source)
     files = to_files(sample.tokenizer, sample.family.vocabulary, SMALL.max_position_embeddings)
@@ -53,9 +53,18 @@ def tokenizer(size: int) -> dict[str, bytes]:
     }
 
 
+def write_model(folder: Path) -> Path:
+    """The model as a Hugging Face folder."""
+    write_checkpoint(folder, SMALL)
+    for name, content in tokenizer(SMALL.vocab_size).items():
+        (folder / name).write_bytes(content)
+    return folder
+
+
 def words(source: Path, text: Path, out: Path, *more: object) -> list[str]:
     """The command line of a short training in f32, the same whatever the machine."""
-    options = ["--learning-rate", "1e-4", "--dtype", "f32", "--context", 64, "--threads", 1, "--steps", 20]
+    usual = {"--learning-rate": "1e-4", "--dtype": "f32", "--context": 64, "--threads": 1, "--steps": 20}
+    options = [word for flag, value in usual.items() if flag not in more for word in (flag, value)]
     return [str(word) for word in ("qat", source, "--text", text, "-o", out, *options, *more)]
 
 
@@ -77,7 +86,7 @@ def record_of(folder: Path) -> dict[str, Any]:
 
 def in_process(source: Path, text: Path, out: Path, *more: object) -> dict[str, Any]:
     """A training of six steps in this process, and its record."""
-    run(*words(source, text, out, "--steps", 6, *more), "--json")
+    run(*words(source, text, out, *(() if "--steps" in more else ("--steps", 6)), *more), "--json")
     return record_of(out)
 
 

@@ -28,6 +28,10 @@ TINY = TextConfig(
     layer_pattern=pattern(7, 6),
 )
 """A model of the right shape that takes milliseconds."""
+EVEN = replace(
+    TINY, hidden_size=128, intermediate_size=256, head_dim=64, num_hidden_layers=9, layer_pattern=pattern(9, 6)
+)
+"""A model whose rows are multiples of 128, with layers enough for mixtures."""
 
 
 def bf16(values: np.ndarray) -> np.ndarray:

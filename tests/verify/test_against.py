@@ -15,6 +15,7 @@ from damage import SMALL, edit_json, poison, small_model
 from gemmaq.models.gemma3.names import EMBEDDING, HEAD, shapes
 from inprocess import run
 from kinds import KINDS, folders
+from records import edit_record, recorded
 
 
 def report(artifact: Path, against: Path, code: int = 0, *options: object) -> list[dict[str, Any]]:
@@ -30,7 +31,7 @@ def report(artifact: Path, against: Path, code: int = 0, *options: object) -> li
 def test_the_right_source_gives_every_byte(kind: str, sources: dict[str, Path], made: dict[str, Path]) -> None:
     for entry in report(made[kind], sources[kind]):
         assert entry["problems"] == entry["notes"] == []
-        said = json.loads((Path(entry["path"]) / "gemmaq.json").read_text())
+        said = recorded(Path(entry["path"]))
         assert [t["name"] for t in entry["tensors"]] == [t["name"] for t in said["tensors"]]
         assert all(t["equal"] and t["differing"] == 0 for t in entry["tensors"])
         errors = {t["name"]: t["error"] for t in entry["tensors"]}
@@ -83,7 +84,7 @@ def test_a_changed_code_is_seen_though_everything_else_fits(
     scales, _ = header["model.layers.0.mlp.up_proj.scales"]["data_offsets"]
     content[start + scales] ^= 0x01
     path.write_bytes(content)
-    edit_json(artifact / "gemmaq.json", lambda said: said["files"][0].update(sha256=of_file(path)))
+    edit_record(artifact, lambda said: said["files"][0].update(sha256=of_file(path)))
     files = {path.name: path for path in artifact.iterdir() if path.name != sums.NAME}
     (artifact / sums.NAME).write_bytes(sums.text(of_files(files)))
     run("verify", artifact, "-q")
@@ -119,7 +120,7 @@ def test_what_another_version_wrote_beside_the_tensors_is_a_note(
 
     artifact = Path(shutil.copytree(made["mlx"], tmp_path / "copy"))
     edit_json(artifact / "config.json", lambda config: config.update(comment="of old"))
-    edit_json(artifact / "gemmaq.json", lambda said: said.update(gemmaq="0.0.1"))
+    edit_record(artifact, lambda said: said.update(gemmaq="0.0.1"))
     files = {path.name: path for path in artifact.iterdir() if path.name != sums.NAME}
     (artifact / sums.NAME).write_bytes(sums.text(of_files(files)))
     (entry,) = report(artifact, source)

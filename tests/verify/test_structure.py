@@ -15,9 +15,9 @@ CONTAINERS = ("gguf", "mlx", "compressed-tensors", "bf16")
 
 @pytest.mark.parametrize("kind", CONTAINERS)
 def test_headers_are_those_on_record(kind: str, made: dict[str, Path]) -> None:
-    record = provenance.read(made[kind])
+    (record,) = provenance.read(made[kind])
     assert record is not None
-    stored = arrays(made[kind], record.container)
+    stored = arrays(made[kind], record)
     assert header_problems(record, stored) == []
     name, array = next(iter(stored.items()))
     missing = {other: stored[other] for other in stored if other != name}

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from gemmaq.models.families import require_size as require
 from gemmaq.models.gemma3.published import MEMORY
+from gemmaq.models.gemma4.published import MEMORY as GEMMA_4
 from gemmaq.vram import published
 from inprocess import run
 
@@ -33,6 +35,24 @@ LOAD = {
 HEADLINES = {"27b": "54.0 → 14.1", "12b": "24.0 → 6.6", "4b": "8.0 → 2.6", "1b": "2.0 → 0.5"}
 """The QAT release: BF16 and int4."""
 
+TODAY = {
+    "gemma-4-E2B": (11.4, 5.7, 2.9, 1.1, 0.84),
+    "gemma-4-E4B": (17.9, 8.9, 4.5, 2.5, 2.2),
+    "gemma-4-12B": (26.7, 13.4, 6.7, None, None),
+    "gemma-4-26B-A4B": (57.7, 28.8, 14.4, None, None),
+    "gemma-4-31B": (69.9, 34.9, 17.5, None, None),
+}
+"""ai.google.dev, memory to load Gemma 4, read in November 2026: BF16, SFP8, Q4_0, mobile, mobile text-only."""
+
+OFFICIAL = {
+    "E2B": (3.35, 3_333_700_000),
+    "E4B": (5.154939136, 5_139_140_000),
+    "gemma-4-12B": (6.98, 6_960_050_000),
+    "26b": (14.439361440, 14_423_540_000),
+    "31b": (17.651001568, 17_635_170_000),
+}
+"""Google's Q4_0 QAT files of Gemma 4: GB as the pages show them, and bytes of their tensors to four places."""
+
 GGML_ORG = {
     "270m": 241_410_624,
     "1b": 720_425_600,
@@ -56,11 +76,12 @@ def estimates(*arguments: object) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("name", GOOGLE)
-@pytest.mark.parametrize("column", MEMORY.computed)
+@pytest.mark.parametrize("column", ["bf16", "int4", "sfp8"])
 def test_a_computed_cell_of_googles_table(name: str, column: str) -> None:
     """Twelve cells in all, and of the formula itself, not of a rounded constant."""
     cell = GOOGLE[name][0][COLUMNS.index(column)]
-    assert round(published.weights_gb(require(name), MEMORY.widths[column]), 1) == cell
+    assert MEMORY.report is not None and column in MEMORY.report.computed
+    assert round(published.weights_gb(require(name), MEMORY.report.widths[column]), 1) == cell
 
 
 def test_published_as_json() -> None:
@@ -74,9 +95,21 @@ def test_published_as_json() -> None:
             tuple(zip(COLUMNS, part, strict=True)) for part in cells
         )
     load = answer["quoted"]["documentation_load_gb"]
-    assert {row.pop("model"): tuple(row.values()) for row in load} == LOAD
-    assert {tuple(row) for row in load} == {("fp32", "bf16", "sfp8", "q4_0", "int4")}
+    columns = {row["model"]: tuple(row)[1:] for row in load}
+    assert {row.pop("model"): tuple(row.values()) for row in load} == LOAD | {m: gb[:3] for m, gb in TODAY.items()}
+    assert {columns[name] for name in LOAD} == {("fp32", "bf16", "sfp8", "q4_0", "int4")}
+    assert {columns[name] for name in TODAY} == {("bf16", "sfp8", "q4_0")}
     assert answer["quoted"]["mobile_int4_gb"] == {"gemma-3-1b": 0.529}
+
+
+def test_tables_as_json_have_their_dates() -> None:
+    tables = json.loads(run("estimate-vram", "--published", "--json").stdout)["quoted"]["tables"]
+    assert {table["publisher"] for table in tables} == {"Google"}
+    today, june = (table for table in tables if "gemma-4-E2B" in {row["model"] for row in table["rows"]})
+    assert (today["date"], june["date"]) == ("read November 2026", "at the QAT announcement, 5 June 2026")
+    assert {row["model"]: tuple(row.values())[1:] for row in today["rows"]} == TODAY
+    assert june["rows"][0] == {"model": "gemma-4-E2B", "bf16": 9.6, "q4_0": 3.2}
+    assert june["rows"][-1]["q4_0"] == "17-18"
 
 
 def test_exact_figures_next_to_published_ones() -> None:
@@ -98,19 +131,47 @@ def test_published_as_a_table() -> None:
         assert [float(cell) for cell in lines[0][1::2]] == list(weights)
         assert [float(cell) for cell in lines[1][1:5]] == list(cached)
         assert [float(cell) for cell in lines[2][1:6]] == list(LOAD[name])
+    for name, today in TODAY.items():
+        lines = [line.split() for line in shown.splitlines() if line.split()[:1] == [name]]
+        assert [float(cell) for cell in lines[0][1:-1]] == [gb for gb in today if gb is not None]
+        assert float(lines[0][-1]) == float(lines[1][-1]) == round(2 * require(name).config.parameters / 1e9, 2)
+    assert "read November 2026" in shown and "5 June 2026" in shown
     mobile = next(line for line in shown.splitlines() if "gemma-3-1b" in line and "0.892" in line)
     assert mobile.split()[-1] == "0.529"
     assert "gemma-3-270m" in shown and "0.297" in shown
 
 
 def test_the_table_of_all_sizes_shows_the_published_headline() -> None:
-    lines = run("estimate-vram").stdout.splitlines()
-    assert any("BF16 → int4" in line for line in lines)
-    for label, headline in HEADLINES.items():
-        (row,) = [line for line in lines if line.split()[:2] == [label, "q4_0"]]
+    lines = run("estimate-vram", "--all").stdout.splitlines()
+    assert any("BF16 → 4 bit" in line for line in lines)
+    headlines = {f"gemma-3-{label}": headline for label, headline in HEADLINES.items()}
+    headlines |= {name: f"{gb[0]} → {gb[2]}" for name, gb in TODAY.items()}
+    for name, headline in headlines.items():
+        (row,) = [line for line in lines if line.split()[:2] == [name, "q4_0"]]
         assert row.split()[-3:] == headline.split()
-    (smallest,) = [line for line in lines if line.split()[:2] == ["270m", "q4_0"]]
+    (smallest,) = [line for line in lines if line.split()[:2] == ["gemma-3-270m", "q4_0"]]
     assert "→" not in smallest
+
+
+def test_a_size_of_which_nothing_is_stated_has_no_headline() -> None:
+    """Nor one of which only words are, as there is no number for it."""
+    size = require("gemma-4-12B")
+    assert published.headline(size) == "26.7 → 6.7"
+    table = replace(GEMMA_4.tables[1], rows={"gemma-4-12B": ("about 24", 7)})
+    assert published.headline(size, replace(GEMMA_4, tables=(table,))) is None
+    assert published.headline(size, replace(GEMMA_4, tables=(replace(table, rows={}),))) is None
+
+
+@pytest.mark.parametrize("label", OFFICIAL)
+def test_googles_own_files_of_gemma_4(label: str) -> None:
+    """Tables in Q6_K; about 15.8 MB of tokenizer and list of tensors come on top."""
+    (entry,) = estimates(label, "--quant", "q4_0", "--embedding", "q6_k")
+    gigabytes, tensors = OFFICIAL[label]
+    table = require(label).config.layer_embedding * require(label).config.num_hidden_layers * 262144 * 210 // 256
+    weights = entry["bytes"]["weights"] + table
+    assert weights == pytest.approx(tensors, abs=60_000)
+    assert round(weights / 1e9 + 0.0158, 2) == round(gigabytes, 2)
+    assert entry["host"] > table
 
 
 @pytest.mark.parametrize("label", GGML_ORG)

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from types import ModuleType
 
 import pytest
 
 from gemmaq import vram
 from gemmaq.errors import UsageError
+from gemmaq.models.families import require_size, size_by_name
 from gemmaq.models.gemma3.sizes import SIZES
 from gemmaq.models.size import Size
 from gemmaq.vram import Engine, Estimate, Load, Model
 from inprocess import run
 from memory import GIB, MIB, K, at, estimates
+from sparse_models import SHAPES
 
 KV_MIB = {
     ("270m", "f16"): ((2 * K, 6, 15), (8 * K, 24, 15), (32 * K, 96, 15)),
@@ -88,8 +91,19 @@ def test_parts_and_total() -> None:
     assert with_vision.vision == with_vision.vision_weights + with_vision.vision_compute
     assert with_vision.total - text_only.total == with_vision.vision > with_vision.vision_weights == 500_000
     assert text_only.vision == 0
-    assert text_only.host == 100_000 + 4 * 262208
-    assert at("4b", 8 * K, parallel=3).host == 100_000 + 3 * 4 * 262208
+    for slots, local in ((1, 1536), (2, 2560)):
+        scratch = 2 * 512 * (8 * K + local) + 4 * 512 * 2 * 2560
+        assert at("4b", 8 * K, parallel=slots).host == 100_000 + slots * 4 * 262208 + scratch
+
+
+def test_tables_that_are_only_looked_up_stay_in_main_memory() -> None:
+    """The scratch memory there is what llama.cpp's log says of Gemma 4 E2B, E4B, 12B and 31B on a Vulkan device."""
+    runtime = vram.find("llama.cpp")
+    for name, mib in {"E2B": 32.5, "E4B": 40, "12B": 24.5, "31B": 30.5}.items():
+        config = SHAPES[f"gemma-4-{name}"].config
+        estimate = vram.estimate(runtime, Model(name, config, 1_000_000, 100_000, layer_table=300_000), Load(8 * K))
+        assert estimate.weights == 700_000
+        assert estimate.host == 100_000 + 300_000 + 4 * 262144 + mib * MIB
 
 
 @pytest.mark.parametrize(("flash", "mib"), ((True, 121), (False, 1132)))
@@ -145,7 +159,7 @@ def test_names_of_engines(name: str, engine: str) -> None:
         ("llama.cpp", K, {"kv_types": ("q6_k", "q6_k")}, ("q6_k", "q8_0")),
         ("llama.cpp", K, {"kv_types": ("f16", "")}, ("''",)),
         ("llama.cpp", K, {"kv_types": ("f16", "q8_0"), "flash_attention": False}, ("flash", "K alone")),
-        ("llama.cpp", K, {"vision": True}, ("no vision",)),
+        ("llama.cpp", K, {"vision": True}, ("no towers",)),
         ("ollama", K, {"kv_types": ("q8_0", "f16")}, ("one type",)),
         ("ollama", K, {"kv_types": ("q5_1", "q5_1")}, ("Ollama", "q5_1", "q8_0")),
         ("ollama", K, {"swa_full": True}, ("Ollama", "swa-full")),
@@ -214,3 +228,65 @@ def test_a_new_engine_is_one_file_and_one_entry(monkeypatch: pytest.MonkeyPatch)
     assert "Toy runtime" in run("estimate-vram", "1b", "--engine", "toy", "--swa-full", code=2).stderr
     assert "text side only" in run("estimate-vram", "4b", "--engine", "toy", "--vision", code=2).stderr
     assert "did you mean toy?" in run("estimate-vram", "1b", "--engine", "toys", code=2).stderr
+
+
+@pytest.mark.parametrize(
+    ("engine", "name", "words"),
+    [
+        ("transformers", "E2B", ("on the GPU", "not measured for this kind")),
+        ("vllm", "31B", ("not measured for this kind",)),
+        ("mlx", "26B", ("experts is not measured",)),
+        ("mlx", "12B", ("an eighth too low",)),
+    ],
+)
+def test_engines_say_what_they_do_not_know_of_a_kind_of_model(engine: str, name: str, words: tuple[str, ...]) -> None:
+    runtime = vram.find(engine)
+    load = Load(8 * K, (runtime.kv_default,) * 2)
+    config = SHAPES[f"gemma-4-{name}"].config
+    table = 1000 if config.layer_embedding else 0
+    notes = vram.estimate(runtime, Model(name, config, 10**10, 1000, layer_table=table), load).notes
+    assert all(any(word in note for note in notes) for word in words), notes
+    plain = vram.estimate(runtime, Model("4b", require_size("4b").config, 10**10, 1000), load).notes
+    assert not any(word in note for note in plain for word in words)
+
+
+def drafted(engine: str, **options: object) -> Estimate:
+    """12B with its drafter, which weighs 70,000 bytes, at 8192 tokens."""
+    size, drafter = require_size("gemma-4-12B"), size_by_name("gemma-4-12B-it-assistant")
+    assert drafter is not None
+    beside = Model(drafter.name, drafter.config, 70_000, 30_000)
+    model = Model(size.name, size.config, 1_000_000, 100_000, drafter=beside)
+    runtime = vram.find(engine)
+    return vram.estimate(runtime, model, replace(Load(8 * K, (runtime.kv_default,) * 2), **options))  # type: ignore[arg-type]
+
+
+def test_a_drafter_takes_weights_and_scratch_memory_and_no_cache() -> None:
+    alone, both = at("gemma-4-12B", 8 * K), drafted("llama.cpp")
+    assert (both.draft_weights, both.draft_compute / MIB) == (70_000, pytest.approx(65.0, abs=0.00501))
+    assert both.total == alone.total + both.draft and both.kv == alone.kv and both.compute == alone.compute
+    logits, states = 4 * 262144 * (3 + 1), 4 * 3840 * (2048 + 1)
+    scratch = 2 * 512 * (8 * K + 1536) + 2 * 4 * 512 * 3840
+    assert both.host == alone.host + 30_000 + logits + states + scratch
+    assert any("gemma-4-12B-it-assistant" in note for note in both.notes)
+
+
+def test_ollama_proposes_a_token_more() -> None:
+    """Of each, the model's logits come to main memory."""
+    assert drafted("ollama").host == drafted("llama.cpp").host + 4 * 262144
+    assert drafted("ollama").draft == drafted("llama.cpp").draft
+
+
+@pytest.mark.parametrize("engine", ["libllama", "lmstudio", "mlx", "transformers", "vllm"])
+def test_engines_whose_memory_for_a_drafter_is_not_known_say_so(engine: str) -> None:
+    with pytest.raises(UsageError, match="memory of a drafter"):
+        drafted(engine)
+
+
+def test_towers_of_any_image_size_take_what_the_largest_image_takes() -> None:
+    size = require_size("gemma-4-E2B")
+    model = Model(size.name, size.config, 1_000_000, 100_000, towers=500_000, towers_config=size.towers_config)
+    alone = vram.estimate(vram.find("llama.cpp"), model, Load(8 * K))
+    seen = vram.estimate(vram.find("llama.cpp"), model, Load(8 * K, vision=True))
+    assert (alone.vision, seen.vision_weights) == (0, 500_000)
+    assert seen.vision_compute / MIB == pytest.approx(443.05 + 101.19, abs=0.01002)
+    assert any("1120 tokens" in note and "750 tokens" in note for note in seen.notes)

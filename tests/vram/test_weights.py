@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from damage import SMALL, add_tensor, edit_json, header_of, small_model
-from gemmaq.models.gemma3 import vision
-from gemmaq.models.vision_config import VisionConfig
+from gemmaq.models.gemma3 import towers
+from gemmaq.models.gemma3.vision_config import VisionConfig
 from inprocess import Done, run
 from oracles import read_gguf
 
@@ -29,10 +29,16 @@ def only(source: Path | str, *options: object) -> dict[str, Any]:
     return entry
 
 
+def with_image_tokens(folder: Path) -> Path:
+    small_model(folder)
+    (folder / "added_tokens.json").write_text(json.dumps({"<start_of_image>": 300, "<end_of_image>": 301}))
+    return folder
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A Hugging Face folder in BF16, text only."""
-    return small_model(tmp_path_factory.mktemp("vram") / "gemma-3-tiny")
+    """A Hugging Face folder in BF16, text only, with tokens for images in its vocabulary."""
+    return with_image_tokens(tmp_path_factory.mktemp("vram") / "gemma-3-tiny")
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +69,13 @@ def test_a_folder_in_bf16_is_planned(folder: Path, q4_0: Path) -> None:
     assert entries[1]["bytes"]["weights"] == tensor_bytes(q4_0)
     assert done.stderr == ""
     assert only(folder, "--quant", "q8_0")["bytes"]["weights"] < entries[0]["bytes"]["weights"]
+
+
+def test_types_that_need_an_importance_matrix_are_counted_too() -> None:
+    weights = [only("4b", "--quant", quant)["bytes"]["weights"] for quant in ("iq2_xs", "q2_k_s", "iq3_xs", "q3_k_m")]
+    assert weights == sorted(weights)
+    both = only("gemma-4-31b", "--quant", "iq2_m", "--draft", "31b-it-assistant")
+    assert both["quant"] == "iq2_m"
 
 
 def test_a_gguf_file_counts_as_it_is(q4_0: Path, folder: Path) -> None:
@@ -116,7 +129,8 @@ def test_the_sample() -> None:
     """A file with a mixture of types."""
     entry = only("sample:gemma-3-270m")
     assert (entry["model"], entry["bytes"]["weights"]) == ("gemma-3-270m", 246_587_904)
-    assert (entry["embedding"], entry["host"]) == ("q8_0", 262144 * 640 * 34 // 32 + 4 * 262144)
+    scratch = 2 * 512 * (1024 + 1024) + 4 * 512 * 2 * 640
+    assert (entry["embedding"], entry["host"]) == ("q8_0", 262144 * 640 * 34 // 32 + 4 * 262144 + scratch)
 
 
 @pytest.mark.parametrize(
@@ -198,10 +212,11 @@ def test_an_mmproj_file_in_the_folder_is_loaded(model_file: Path) -> None:
 
 
 def test_of_two_mmproj_files_the_f16_one_is_loaded(model_file: Path) -> None:
-    size = projector(model_file.with_name("mmproj-z-F16.gguf"))
-    model_file.with_name("mmproj-a-BF16.gguf").write_bytes(b"never read")
+    size = projector(model_file.with_name("mmproj-F16.gguf"))
+    model_file.with_name("mmproj-BF16.gguf").write_bytes(b"never read")
     entry, done = ask(model_file)
-    assert entry[0]["vision_weights"] == size and done.stderr == ""
+    assert entry[0]["vision_weights"] == size and done.stderr.count("note:") == 1
+    assert "mmproj-F16.gguf is taken as the model's mmproj file, not mmproj-BF16.gguf" in done.stderr
 
 
 def cut_short(path: Path) -> None:
@@ -224,9 +239,9 @@ def test_an_mmproj_file_of_no_use_is_passed_over_with_a_note(model_file: Path, w
     USELESS[what](model_file.with_name(name))
     (entry,), done = ask(model_file, "--engine", "ollama")
     assert entry["bytes"]["vision"] == 0 and entry["bytes"]["total"] > 0
-    assert done.stderr.count("warning:") == 1 and name in done.stderr
+    assert done.stderr.count("note:") == 1 and name in done.stderr
     message = run("estimate-vram", model_file, *CONTEXT, "--vision", code=2).stderr
-    assert name in message and "no vision side" in message
+    assert name in message and "no towers" in message
 
 
 def test_an_mmproj_file_alone_is_no_model(tmp_path: Path) -> None:
@@ -238,7 +253,7 @@ def test_an_mmproj_file_alone_is_no_model(tmp_path: Path) -> None:
 def test_a_multimodal_folder_weighs_what_its_files_will(tmp_path: Path) -> None:
     import numpy as np
 
-    folder = small_model(tmp_path / "gemma-3-tiny")
+    folder = with_image_tokens(tmp_path / "gemma-3-tiny")
     text = json.loads((folder / "config.json").read_text())
     edit_json(
         folder / "config.json",
@@ -246,11 +261,11 @@ def test_a_multimodal_folder_weighs_what_its_files_will(tmp_path: Path) -> None:
             architectures=["Gemma3ForConditionalGeneration"],
             model_type="gemma3",
             text_config=text,
-            vision_config=vision.to_hf(EYES),
-            **vision.token_keys(EYES),
+            vision_config=towers.to_hf_config(EYES),
+            **towers.token_keys(EYES),
         ),
     )
-    for number, (name, shape) in enumerate(vision.shapes(EYES, SMALL.hidden_size)):
+    for number, (name, shape) in enumerate(towers.shapes(EYES, SMALL.hidden_size)):
         add_tensor(folder, name, np.ones(shape, np.uint16), f"vision-{number}.safetensors")
     out = converted(folder, tmp_path / "out", "--quant", "q4_0")
     (mmproj,) = out.glob("mmproj*.gguf")
@@ -259,5 +274,5 @@ def test_a_multimodal_folder_weighs_what_its_files_will(tmp_path: Path) -> None:
     assert written["vision_weights"] == tensor_bytes(mmproj)
     entries, _ = ask(folder, "--vision")
     assert entries[1]["bytes"] == written["bytes"]
-    expected = sum(2 * int(np.prod(shape)) for _, shape in vision.shapes(EYES, SMALL.hidden_size))
+    expected = sum(2 * int(np.prod(shape)) for _, shape in towers.shapes(EYES, SMALL.hidden_size))
     assert only(folder, "--engine", "vllm", "--quant", "bf16")["vision_weights"] == expected

@@ -13,7 +13,7 @@ from gemmaq.cli import console
 if TYPE_CHECKING:
     from gemmaq.artifact.outcomes import OutcomeCounter
     from gemmaq.checkpoint import Checkpoint
-    from gemmaq.convert.layout import Artifact
+    from gemmaq.convert.layout import Artifact, Variant
     from gemmaq.methods.lattice import GridFit
     from gemmaq.planning.plan import Plan
 
@@ -39,33 +39,11 @@ def report(
     seconds: float | None,
 ) -> dict[str, Any]:
     """The JSON object without its schema."""
-    from gemmaq.artifact import sums
-
-    entries = []
-    for artifact in artifacts:
-        listed: list[dict[str, Any]] = [{"path": file.name, "bytes": file.size} for file in artifact.files]
-        entry: dict[str, Any] = {
-            "container": artifact.plan.format,
-            "path": str(artifact.folder),
-            "files": listed,
-            "bits_per_weight": round(artifact.plan.bits_per_weight, 4),
-            "tensors": artifact.plan.counts,
-        }
-        if counter is not None:
-            digests = sums.read(artifact.folder) or {}
-            for file in listed:
-                file["sha256"] = digests[file["path"]]
-            outcomes = counter.outcomes(artifact.plan)
-            entry["outcomes"] = dict(Counter(o.how for o in outcomes))
-            entry["report"] = [{"tensor": o.name, "type": o.encoding, "how": o.how} for o in outcomes]
-            entry["rounded"] = [
-                {"tensor": o.name, "scales": o.scales, "rounded": o.rounded} for o in outcomes if o.rounded
-            ]
-        entries.append(entry)
+    entries = [_entry(artifact, variant, counter) for artifact in artifacts for variant in artifact.variants]
     whole: dict[str, Any] = {
         "source": {"name": checkpoint.name, "location": source, "format": checkpoint.format},
         "artifacts": entries,
-        "method": artifacts[0].plan.recipe.method,
+        "method": artifacts[0].plans[0].recipe.method,
         "warnings": list(warnings),
     }
     if seconds is not None:
@@ -73,8 +51,37 @@ def report(
     return whole
 
 
+def _entry(artifact: Artifact, variant: Variant, counter: OutcomeCounter | None) -> dict[str, Any]:
+    """The entry of a model in one type in the JSON object."""
+    from gemmaq.artifact import sums
+
+    plan = variant.plan
+    listed: list[dict[str, Any]] = [{"path": file.name, "bytes": file.size} for file in variant.files]
+    entry: dict[str, Any] = {
+        "container": plan.format,
+        "type": plan.label,
+        "path": str(artifact.folder),
+        "files": listed,
+        "bits_per_weight": round(plan.bits_per_weight, 4),
+        "tensors": plan.counts,
+    }
+    if counter is None:
+        return entry
+    digests = sums.read(artifact.folder) or {}
+    for file in listed:
+        file["sha256"] = digests[file["path"]]
+    outcomes = counter.outcomes(plan)
+    return entry | {
+        "outcomes": dict(Counter(o.how for o in outcomes)),
+        "report": [{"tensor": o.name, "type": o.encoding, "how": o.how} for o in outcomes],
+        "rounded": [{"tensor": o.name, "scales": o.scales, "rounded": o.rounded} for o in outcomes if o.rounded],
+    }
+
+
 def grid(fits: Mapping[str, GridFit]) -> list[dict[str, Any]]:
     """The part of the JSON object about grids."""
+    from gemmaq.methods.lattice import Verdict
+
     return [
         {
             "tensor": name,
@@ -82,7 +89,10 @@ def grid(fits: Mapping[str, GridFit]) -> list[dict[str, Any]]:
             "on_grid": fit.on_grid,
             "share": round(fit.share, 4),
             "residual": round(fit.residual, 6),
+            "verdict": fit.verdict.value,
+            "distance": round(fit.distance, 6),
         }
+        | ({"experts": {v.value: fit.experts_with(v) for v in Verdict}} if fit.experts else {})
         for name, fit in fits.items()
     ]
 
@@ -99,17 +109,26 @@ def summarize(artifacts: Sequence[Artifact], fits: Mapping[str, GridFit], second
     for artifact in artifacts:
         for file in artifact.files:
             console.out(f"{artifact.folder / file.name}  {console.size(file.size)} ({file.size:,} bytes)")
-    for artifact in artifacts:
-        plan, total = artifact.plan, artifact.size
+    variants = [variant for artifact in artifacts for variant in artifact.variants]
+    several = len({variant.plan.label for variant in variants}) > 1
+    for variant in variants:
+        plan, total = variant.plan, sum(file.size for file in variant.files)
         kinds = ", ".join(f"{count} {name.upper()}" for name, count in plan.counts.items())
-        console.say(f"{plan.format}: {console.size(total)}, {plan.bits_per_weight:.2f} bits per weight ({kinds})")
+        title = f"{plan.format} {plan.label}" if several else plan.format
+        console.say(f"{title}: {console.size(total)}, {plan.bits_per_weight:.2f} bits per weight ({kinds})")
     on_grid = [fit for fit in fits.values() if fit.on_grid]
-    if on_grid:
+    partial = sum(fit.verdict == "partial" for fit in fits.values())
+    if on_grid or partial:
         rules = ", ".join(f"{count} {rule}" for rule, count in Counter(fit.rule for fit in on_grid).most_common())
-        worst = max(fit.residual for fit in on_grid)
-        restored = sum(METHODS[tensor.choice.method].keeps_grid for tensor in artifacts[0].plan.tensors)
+        rules = f" ({rules})" if rules else ""
+        worst = max((fit.residual for fit in on_grid), default=0.0)
+        more = f", {partial} lie partly on one" if partial else ""
+        restored = sum(METHODS[tensor.choice.method].keeps_grid for tensor in artifacts[0].plans[0].tensors)
         console.say(
-            f"QAT grid: {len(on_grid)} of {len(fits)} matrices lie on an int4 grid ({rules}), residual at most "
-            f"{worst:.2%}; {restored} are put back on it"
+            f"QAT grid: {len(on_grid)} of {len(fits)} matrices lie on an int4 grid{rules}, residual at most "
+            f"{worst:.2%}{more}; {restored} are put back on it"
         )
-    console.say("nothing was written (dry run)" if seconds is None else f"{seconds:.1f} s")
+    if seconds is None:
+        console.say("nothing was written (dry run)")
+    else:
+        console.say(f"{seconds:.1f} s; how to run it: {', '.join(str(a.folder / 'README.md') for a in artifacts)}")

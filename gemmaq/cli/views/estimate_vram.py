@@ -2,32 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gemmaq.cli import console
 from gemmaq.errors import UsageError
-from gemmaq.models.families import short_name, size_by_name
+from gemmaq.models.families import short_names, size_by_name
 
 if TYPE_CHECKING:
-    from gemmaq.models.published import PublishedMemory
-    from gemmaq.models.size import Size
+    from gemmaq.vram import Estimate
     from gemmaq.vram.cards import Card
     from gemmaq.vram.fit import Fit, Result
-    from gemmaq.vram.published import Row
 
 _MIB = 1 << 20
 _GIB = 1 << 30
 _LEAST_PLOTTED = 2048
 _MOST_LINES = 12
+_MOST_PARTS = 2
+"""Columns before those of the cache, beside which there is room for two of it."""
 
 
 def entry(result: Result) -> dict[str, Any]:
     """One estimate as JSON, sizes in bytes."""
     estimate, load = result.estimate, result.load
-    parts = ("weights", "vision", "kv_global", "kv_local", "compute", "overhead", "total")
+    drafter = result.build.model.drafter
+    parts = ("weights", "vision", "draft", "kv_global", "kv_local", "compute", "overhead", "total")
     return {
         "model": result.build.model.name,
         "quant": result.build.quant,
@@ -39,6 +40,9 @@ def entry(result: Result) -> dict[str, Any]:
         "bytes": {part: getattr(estimate, part) for part in parts},
         "vision_weights": estimate.vision_weights,
         "vision_compute": estimate.vision_compute,
+        "draft": drafter.name if drafter else None,
+        "draft_weights": estimate.draft_weights,
+        "draft_compute": estimate.draft_compute,
         "host": estimate.host,
         "gpus": [
             {
@@ -63,21 +67,16 @@ def show(results: Sequence[Result], *, headlines: bool) -> None:
         results: Results in the order of the rows.
         headlines: Whether the publisher's figures are shown next to the totals, both in GB.
     """
-    from gemmaq.vram.published import publishers
-
     first = results[0]
     names, leads = _labels(results)
     contexts = {result.load.context for result in results}
-    vision = any(result.estimate.vision for result in results)
-    columns = [*names, "weights", *(["vision"] if vision else []), "KV\nglobal", "KV\nlocal", "compute"]
-    columns += ["total\nGiB", *(["\nGB", f"{publishers()}, GB\nBF16 → int4"] if headlines else [])]
+    parts = _parts(results, headlines=headlines)
+    columns = [*names, *parts, *(["total\nGB", _publishers(results)] if headlines else ["total\nGiB"])]
     rows = []
     for lead, result in zip(leads, results, strict=True):
-        estimate = result.estimate
-        parts = [estimate.weights, *([estimate.vision] if vision else [])]
-        parts += [estimate.kv_global, estimate.kv_local, estimate.compute]
-        cells = [*lead, *map(_mib, parts), f"{estimate.total / _GIB:.2f}"]
-        rows.append([*cells, *([f"{estimate.total / 1e9:.2f}", _headline(result)] if headlines else [])])
+        total = result.estimate.total
+        totals = [f"{total / 1e9:.2f}", _headline(result)] if headlines else [f"{total / _GIB:.2f}"]
+        rows.append([*lead, *(_mib(part(result.estimate)) for part in parts.values()), *totals])
     context = "" if len(contexts) > 1 else f", {first.load.context:,} tokens"
     title = f"Memory in {first.engine.title}, MiB{context}, {_kv(first.load.kv_types)} cache"
     console.table(title, columns, rows, left=len(names))
@@ -86,12 +85,40 @@ def show(results: Sequence[Result], *, headlines: bool) -> None:
     _show_notes(results)
 
 
+def _parts(results: Sequence[Result], *, headlines: bool) -> dict[str, Callable[[Estimate], int]]:
+    """Columns of bytes; the cache is one of them where the table would be more than 80 characters wide otherwise."""
+    parts: dict[str, Callable[[Estimate], int]] = {"weights": lambda estimate: estimate.weights}
+    if any(result.estimate.vision for result in results):
+        parts["vision"] = lambda estimate: estimate.vision
+    if any(result.estimate.draft for result in results):
+        parts["drafter"] = lambda estimate: estimate.draft
+    if headlines or len(parts) > _MOST_PARTS:
+        parts["KV"] = lambda estimate: estimate.kv
+    else:
+        parts["KV\nglobal"] = lambda estimate: estimate.kv_global
+        parts["KV\nlocal"] = lambda estimate: estimate.kv_local
+    parts["compute"] = lambda estimate: estimate.compute
+    if any(result.estimate.host for result in results):
+        parts["host\nRAM"] = lambda estimate: estimate.host
+    return parts
+
+
+def _publishers(results: Sequence[Result]) -> str:
+    """Title of the column of published figures."""
+    from gemmaq.vram.published import publishers
+
+    sizes = [size for result in results if (size := size_by_name(result.build.model.name))]
+    return f"{publishers(sizes)}, GB\nBF16 → 4 bit"
+
+
 def _show_notes(results: Sequence[Result]) -> None:
     overhead = results[0].estimate.overhead
     if overhead:
         console.out(f"Totals include {_mib(overhead)} MiB of overhead for the driver, a round figure.")
-    if any(r.build.model.vision_config and not r.load.vision and r.engine.supports_vision for r in results):
-        console.say("Text only; --vision adds the vision side.")
+    if any(result.estimate.host for result in results):
+        console.out("Host RAM comes on top: what is looked up in tables, logits, scratch.")
+    if any(r.build.model.towers_config and not r.load.vision and r.engine.supports_vision for r in results):
+        console.say("Text only; --vision adds the towers for images and sound.")
     for note in dict.fromkeys(note for result in results for note in result.estimate.notes):
         console.say(f"Note: {note}.")
 
@@ -110,10 +137,11 @@ def _labels(results: Sequence[Result]) -> tuple[list[str], list[list[str]]]:
         {(b.model.name, b.quant) for b in builds}
     )
     contexts = len({result.load.context for result in results}) > 1
+    shown = short_names(result.build.model.name for result in results)
     names = ["", "type", *(["embd"] if embeddings else []), *(["context"] if contexts else [])]
     leads = [
         [
-            short_name(result.build.model.name),
+            shown[result.build.model.name],
             result.build.quant,
             *([result.build.embedding] if embeddings else []),
             *([f"{result.load.context:,}"] if contexts else []),
@@ -171,10 +199,11 @@ def draw(path: Path, results: Sequence[Result], cards: Sequence[Card], *, force:
             f"{len(chosen)} lines are too many for one plot", f"name models and types, {_MOST_LINES} lines at most"
         )
     models = {name for name, *_ in chosen}
+    shown = short_names(models)
     embeddings = len(chosen) > len({(name, quant) for name, quant, _ in chosen})
     lines = []
     for (name, quant, embedding), result in chosen.items():
-        label = quant if len(models) == 1 else f"{short_name(name)} {quant}"
+        label = quant if len(models) == 1 else f"{shown[name]} {quant}"
         points = []
         for context in _contexts(vram.longest(result.build.model, result.load)):
             estimate = vram.estimate(result.engine, result.build.model, replace(result.load, context=context))
@@ -197,67 +226,3 @@ def _contexts(longest: int) -> list[int]:
         contexts += [context, between] if context < between < longest else [context]
         context *= 2
     return [*contexts, longest]
-
-
-def published(as_json: bool) -> None:
-    """Print the publishers' figures and the exact ones."""
-    from gemmaq.vram.published import reports
-
-    if not as_json:
-        for figures, rows in reports():
-            _show_published(figures, rows)
-        return
-    report: list[dict[str, Any]] = []
-    load: list[dict[str, Any]] = []
-    mobile: dict[str, float] = {}
-    for figures, rows in reports():
-        report += (
-            {
-                "model": row.size.name,
-                "weights_gb": row.weights_gb,
-                "weights_kv_32k_gb": row.weights_kv_32k_gb,
-                "computed": list(figures.computed),
-                "exact_gb": row.exact_gb,
-            }
-            for row in rows
-        )
-        load += (
-            {"model": name, **dict(zip(figures.load_columns, cells, strict=True))}
-            for name, cells in figures.load.items()
-        )
-        mobile |= figures.mobile
-    quoted = {"documentation_load_gb": load, "mobile_int4_gb": mobile}
-    console.emit_json("published-vram", {"rows": report, "quoted": quoted})
-
-
-def _show_published(figures: PublishedMemory, rows: Sequence[Row]) -> None:
-    publisher = figures.publisher
-    names = [name if name in figures.computed else name.replace("_", " ") + "*" for name in figures.widths]
-    weights = [
-        (row.size.name, *(f"{gb:.1f} ({row.exact_gb[name]:.2f})" for name, gb in row.weights_gb.items()))
-        for row in rows
-    ]
-    cached = [
-        (row.size.name, *(f"{gb:.1f}" for gb in row.weights_kv_32k_gb.values()), _cache_32k(row.size)) for row in rows
-    ]
-    load = [
-        (name, *("" if gb is None else f"{gb:g}" for gb in cells), f"{figures.mobile.get(name, '')}")
-        for name, cells in figures.load.items()
-    ]
-    console.table(f"{publisher}'s report: weights, GB (exact in brackets)", ("", *names), weights)
-    console.table(f"{publisher}'s report: weights and KV cache at 32K, GB*", ("", *names, "exact KV, f16"), cached)
-    columns = ("", *figures.load_columns, "mobile int4")
-    console.table(f"{publisher}'s documentation: memory to load, GB*", columns, load)
-    for line in (
-        "* quoted; the other columns follow the report's formula, nominal parameters and a vision tower in BF16.",
-        *figures.remarks,
-    ):
-        console.say(line)
-
-
-def _cache_32k(size: Size) -> str:
-    """GB of the cache that llama.cpp allocates."""
-    from gemmaq import vram
-
-    model = vram.Model(size.name, size.config, 0, 0)
-    return f"{vram.estimate(vram.find('llama.cpp'), model, vram.Load(32768)).kv / 1e9:.2f}"

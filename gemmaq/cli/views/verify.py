@@ -85,9 +85,10 @@ def show(report: Report, comparison: Comparison | None) -> None:
 
 def _summary(report: Report, comparison: Comparison | None) -> str:
     """One line about the checks of a good artifact."""
-    text = "headers and tokenizer are good"
+    text = f"{_listed(['headers', 'tokenizer', *_beside(report)])} are good"
     if report.listed is not None:
-        text = f"{report.listed} files are what SHA256SUMS says, {text}"
+        files = f"{report.listed} files are" if report.listed != 1 else "the file is"
+        text = f"{files} what SHA256SUMS says, {text}"
     if report.record is None:
         if report.listed is None:
             return f"{text}; without SHA256SUMS and gemmaq.json nothing else can be checked"
@@ -95,8 +96,22 @@ def _summary(report: Report, comparison: Comparison | None) -> str:
     if comparison is not None:
         count, checked = len(comparison.tensors), sum(tensor.equal is not None for tensor in comparison.tensors)
         number = f"all {count}" if checked == count else f"{checked} of {count}"
-        text += f", {number} tensors are what gemmaq makes of the source"
+        is_left = report.has_drafter and not any(tensor.kind == "drafter" for tensor in comparison.tensors)
+        but = " but those of the drafter" if is_left else ""
+        text += f", {number} tensors{but} are what gemmaq makes of the source"
     return text
+
+
+def _beside(report: Report) -> list[str]:
+    """What was checked of the files beside a GGUF model."""
+    model = report.model
+    if model is None or model.format != "gguf":
+        return []
+    return [*(["mmproj file"] if model.towers else []), *(["drafter"] if report.has_drafter else [])]
+
+
+def _listed(words: Sequence[str]) -> str:
+    return f"{', '.join(words[:-1])} and {words[-1]}"
 
 
 def _table(report: Report, comparison: Comparison) -> None:
@@ -128,4 +143,4 @@ def _number(error: float) -> float | None:
 
 
 def _percent(error: float) -> str:
-    return f"{100 * error:.3f} %"
+    return "< 0.001 %" if 0 < error < 0.5e-5 else f"{100 * error:.3f} %"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gemmaq.models.family import Chat, License
+from gemmaq.models.family import Chat, License, Turns
 
 _GO_TURNS = """{{- $system := .System }}
 {{- range $at, $message := .Messages }}
@@ -32,7 +32,8 @@ CHAT = Chat(
             "5437d0ad30bb8db69f45cd62c6e02d4269ee617ec9637c9650f8f04051bd9dbc",  # the first release of 1B
         )
     ),
-    go_template=_GO_TURNS,
+    ollama=lambda _: Turns(template=_GO_TURNS),
+    projector_since="0.30.4",
 )
 
 LICENSE = License(

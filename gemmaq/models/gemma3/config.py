@@ -7,21 +7,28 @@ head_dim).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from gemmaq.errors import InputError
+from gemmaq.models import hf_values
 from gemmaq.models.config import Layer, Rope
-from gemmaq.models.gemma3 import vision
-from gemmaq.models.vision_config import VisionConfig
 
 TEXT = "Gemma3ForCausalLM"
 MULTIMODAL = "Gemma3ForConditionalGeneration"
 MODEL_TYPE, TEXT_MODEL_TYPE = "gemma3", "gemma3_text"
-ARCHITECTURES = (TEXT, MULTIMODAL, MODEL_TYPE, TEXT_MODEL_TYPE)
+NESTED = False
+GUARD, GUARD_MODEL_TYPE = "ShieldGemma2ForImageClassification", "shieldgemma2"
+_BARE = ("Gemma3TextModel", "Gemma3Model")
+"""Classes without a head, which the embedding serves as."""
+ARCHITECTURES = (TEXT, MULTIMODAL, MODEL_TYPE, TEXT_MODEL_TYPE, *_BARE, GUARD, GUARD_MODEL_TYPE)
 """Class names and model types of config.json that are read."""
-_SPELLED = {"eos_token_ids": "eos_token_id", "rope_factor": "the factor of rope scaling"}
-"""Field -> its name in errors, where config.json has it under another name."""
+_NO_CLASSIFIER = (
+    "ShieldGemma 2 is Gemma 3 inside and is written as such: the probabilities of Yes and No, "
+    "which its class in transformers computes from the logits of these two tokens, are left to you"
+)
+REMARKS = {GUARD: _NO_CLASSIFIER, GUARD_MODEL_TYPE: _NO_CLASSIFIER}
+_SPECIAL = ("layer_pattern", "eos_token_ids")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +71,21 @@ class TextConfig:
         )
 
     @property
+    def layer_embedding(self) -> int:
+        """0: Gemma 3 has one embedding for all layers."""
+        return 0
+
+    @property
+    def streams(self) -> int:
+        """1: Gemma 3 has a single residual stream."""
+        return 1
+
+    @property
+    def normed_values(self) -> bool:
+        """False: Gemma 3 norms queries and keys only."""
+        return False
+
+    @property
     def global_layers(self) -> int:
         """Number of layers that attend to the whole context."""
         return self.layer_pattern.count(False)
@@ -102,29 +124,35 @@ def pattern(layers: int, period: int) -> tuple[bool, ...]:
     return tuple((i + 1) % period != 0 for i in range(layers))
 
 
-def from_hf(config: Mapping[str, Any]) -> TextConfig:
+def from_hf(config: Mapping[str, Any], *, bidirectional: bool = False) -> TextConfig:
     """Read a config.json of transformers 4 or 5, text-only or with vision.
+
+    Args:
+        config: Content of the file.
+        bidirectional: Whether tokens may attend to later ones.
 
     Raises:
         InputError: A value is of the wrong kind, or no Gemma 3 runtime can run this variant.
     """
-    text = config.get("text_config")
-    merged = {**config, **text} if isinstance(text, Mapping) else dict(config)
+    merged = hf_values.text_side(config)
     if merged.get("attention_bias"):
         raise InputError("config.json: attention_bias is true; no Gemma 3 runtime has attention biases")
     if merged.get("attn_logit_softcapping") is not None:
         raise InputError("config.json: attn_logit_softcapping is set; Gemma 3 has none, this looks like Gemma 2")
-    if merged.get("use_bidirectional_attention") or merged.get("is_causal") is False:
+    if (merged.get("use_bidirectional_attention") and not bidirectional) or merged.get("is_causal") is False:
         raise InputError(
             "config.json: attention is bidirectional, an embedding model; only causal models are supported"
         )
-    values = {f.name: merged[f.name] for f in fields(TextConfig) if merged.get(f.name) is not None}
-    values.update(_rope(merged))
-    eos = config.get("eos_token_id") or merged.get("eos_token_id", 1)  # the whole model's before the text side's
-    values["eos_token_ids"] = tuple(eos) if isinstance(eos, list) else (1 if eos is None else eos,)
-    layers = values.get("num_hidden_layers", 26)
-    values.pop("layer_pattern", None)
-    return replace(_checked(values), layer_pattern=_layer_pattern(merged, layers))
+    checked = hf_values.fill(
+        TextConfig,
+        merged | _rope(merged),
+        "config.json: ",
+        from_zero=("bos_token_id", "pad_token_id"),
+        skip=_SPECIAL,
+    )
+    layers = checked.num_hidden_layers
+    hf_values.check_layers(layers, checked.num_attention_heads, checked.num_key_value_heads)
+    return replace(checked, layer_pattern=_layer_pattern(merged, layers), eos_token_ids=hf_values.ends(config))
 
 
 def _rope(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -151,6 +179,8 @@ def _rope(config: Mapping[str, Any]) -> dict[str, Any]:
     kind = _rope_type(scaling)
     if kind == "linear":
         values["rope_factor"] = scaling.get("factor")
+        if values["rope_factor"] is None:
+            raise InputError("config.json: rope scaling is linear and has no factor")
     elif kind != "default":
         raise InputError(f"config.json: rope type {kind!r} is not supported", "Gemma 3 uses default or linear")
     return values
@@ -161,43 +191,13 @@ def _rope_type(scaling: Mapping[str, Any]) -> Any:
 
 
 def _layer_pattern(config: Mapping[str, Any], layers: int) -> tuple[bool, ...]:
-    types = config.get("layer_types")
-    if isinstance(types, list):
-        if len(types) != layers or any(kind not in ("sliding_attention", "full_attention") for kind in types):
-            raise InputError(f"config.json: layer_types does not name the attention of {layers} layers")
-        return tuple(kind == "sliding_attention" for kind in types)
+    local = hf_values.local_layers(config, layers)
+    if local is not None:
+        return local
     period = config.get("sliding_window_pattern") or config.get("_sliding_window_pattern") or 6
     if not isinstance(period, int) or period < 1:
         raise InputError(f"config.json: sliding_window_pattern is {period!r}, not a positive integer")
     return pattern(layers, period)
-
-
-def _is_id(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 31
-
-
-def _checked(values: dict[str, Any]) -> TextConfig:
-    """A TextConfig from field values; raises InputError for a value of the wrong kind or out of range."""
-    defaults = {f.name: f.default for f in fields(TextConfig)}
-    for name, value in values.items():
-        default = defaults[name]
-        if name in ("layer_pattern", "eos_token_ids"):
-            good = bool(value) and all(_is_id(item) for item in value)
-        elif name in ("bos_token_id", "pad_token_id"):
-            good = _is_id(value)
-        elif isinstance(default, int) and not isinstance(value, bool):
-            whole = isinstance(value, int) or name == "query_pre_attn_scalar"
-            good = isinstance(value, (int, float)) and whole and 0 < value < 1 << 31
-        else:
-            good = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < 1e12
-        if not good:
-            raise InputError(f"config.json: {_SPELLED.get(name, name)} is {value!r:.60}")
-    config = TextConfig(**values)
-    if config.num_hidden_layers > 4096:
-        raise InputError(f"config.json: num_hidden_layers is {config.num_hidden_layers}")
-    if config.num_attention_heads % config.num_key_value_heads:
-        raise InputError("config.json: num_attention_heads is not a multiple of num_key_value_heads")
-    return config
 
 
 def to_hf(config: TextConfig, dtype: str) -> dict[str, Any]:
@@ -210,51 +210,27 @@ def to_hf(config: TextConfig, dtype: str) -> dict[str, Any]:
         config: Dimensions of the model.
         dtype: torch's name of the stored dtype, such as `bfloat16`.
     """
-    eos = config.eos_token_ids
-    result: dict[str, Any] = {
-        "architectures": [TEXT],
-        "model_type": TEXT_MODEL_TYPE,
-        "attention_bias": False,
-        "attention_dropout": 0.0,
-        "attn_logit_softcapping": None,
-        "bos_token_id": config.bos_token_id,
-        "eos_token_id": eos[0] if len(eos) == 1 else list(eos),
-        "final_logit_softcapping": config.final_logit_softcapping,
-        "hidden_activation": "gelu_pytorch_tanh",
-        "initializer_range": 0.02,
-        "layer_types": ["sliding_attention" if local else "full_attention" for local in config.layer_pattern],
-        "pad_token_id": config.pad_token_id,
-        "rope_scaling": {"rope_type": "linear", "factor": config.rope_factor} if config.rope_factor != 1 else None,
-        "tie_word_embeddings": True,
-        "torch_dtype": dtype,
-        "use_cache": True,
-    }
     plain = (
-        "head_dim hidden_size intermediate_size max_position_embeddings num_attention_heads num_hidden_layers "
-        "num_key_value_heads query_pre_attn_scalar rms_norm_eps rope_local_base_freq rope_theta "
-        "sliding_window vocab_size"
+        "bos_token_id final_logit_softcapping head_dim hidden_size intermediate_size max_position_embeddings "
+        "num_attention_heads num_hidden_layers num_key_value_heads pad_token_id query_pre_attn_scalar rms_norm_eps "
+        "rope_local_base_freq rope_theta sliding_window vocab_size"
     )
-    result.update({name: getattr(config, name) for name in plain.split()})
-    if config.period is not None:
-        result["sliding_window_pattern"] = config.period
-    return dict(sorted(result.items()))
-
-
-def with_vision(document: dict[str, Any], config: TextConfig, vision_config: VisionConfig) -> dict[str, Any]:
-    """config.json of a model with vision, from that of its text side as `to_hf` gives it."""
-    text = {key: value for key, value in document.items() if key not in ("architectures", "torch_dtype")}
-    return {
-        "architectures": [MULTIMODAL],
-        "model_type": MODEL_TYPE,
-        "eos_token_id": document["eos_token_id"],
-        "initializer_range": document["initializer_range"],
-        "text_config": text,
-        "tie_word_embeddings": document["tie_word_embeddings"],
-        "torch_dtype": document["torch_dtype"],
-        "vision_config": vision.to_hf(vision_config),
-        "vocab_size": config.vocab_size,
-        **vision.token_keys(vision_config),
+    document: dict[str, Any] = {
+        **{name: getattr(config, name) for name in plain.split()},
+        **hf_values.text_keys(config.layer_pattern, config.eos_token_ids, dtype),
+        "architectures": [TEXT],
+        "attn_logit_softcapping": None,
+        "model_type": TEXT_MODEL_TYPE,
+        "rope_scaling": {"rope_type": "linear", "factor": config.rope_factor} if config.rope_factor != 1 else None,
     }
+    if config.period is not None:
+        document["sliding_window_pattern"] = config.period
+    return dict(sorted(document.items()))
+
+
+def nested(document: dict[str, Any]) -> dict[str, Any]:
+    """config.json as it is: runtimes have a layout of its own for text-only Gemma 3."""
+    return document
 
 
 def with_vocabulary(config: TextConfig, size: int) -> TextConfig:

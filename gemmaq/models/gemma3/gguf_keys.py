@@ -6,15 +6,17 @@ any other. A model that needs another scale cannot be expressed.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from gemmaq.errors import InputError
+from gemmaq.models import gguf_numbers
 from gemmaq.models.gemma3.config import TextConfig, pattern
-from gemmaq.models.gemma3.vision import checked
-from gemmaq.models.vision_config import VisionConfig
+from gemmaq.models.gemma3.names import EMBEDDING, to_gguf
 
 ARCHITECTURE = "gemma3"
 NORM_SHIFT = 1.0
@@ -71,102 +73,39 @@ def from_config(config: TextConfig) -> dict[str, int | float | str | list[bool]]
     return keys
 
 
-def to_config(keys: Mapping[str, Any], vocab_size: int) -> TextConfig:
+def generated(config: TextConfig) -> dict[str, NDArray[np.float32]]:
+    """No tensors: llama.cpp needs none but the model's own."""
+    return {}
+
+
+def to_config(
+    keys: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], *, architecture: str = ARCHITECTURE
+) -> TextConfig:
     """Config of a text model from its GGUF keys.
 
     Args:
         keys: All keys of the file.
-        vocab_size: Rows of its embedding.
+        shapes: Shape of every tensor by its GGUF name, rows first.
+        architecture: Beginning of the keys.
 
     Raises:
         InputError: A key is missing or of the wrong kind.
     """
-    values: dict[str, Any] = {"vocab_size": vocab_size}
-    for names, kind in ((_INTEGERS, int), (_FLOATS, float)):
-        for key, name in names.items():
-            value = keys.get(f"{ARCHITECTURE}.{key}")
-            if value is None:
-                if key in _REQUIRED:
-                    raise InputError(f"GGUF key {ARCHITECTURE}.{key} is missing")
-                continue
-            if isinstance(value, bool) or not isinstance(value, (int, kind)) or not 0 < value < 1e12:
-                raise InputError(f"GGUF key {ARCHITECTURE}.{key} is {value!r}")
-            values[name] = value if kind is int else float(f"{value:.7g}")
-    layers = values["num_hidden_layers"]
-    if layers > 4096:
-        raise InputError(f"GGUF key {ARCHITECTURE}.block_count is {layers}")
-    if keys.get(f"{ARCHITECTURE}.rope.scaling.type") == "linear":
-        values["rope_factor"] = float(keys.get(f"{ARCHITECTURE}.rope.scaling.factor", 1.0))
-    values["layer_pattern"] = _layer_pattern(keys.get(f"{ARCHITECTURE}.attention.sliding_window_pattern", 6), layers)
-    ids = {role: keys.get(f"tokenizer.ggml.{role}_token_id") for role in ("bos", "eos", "padding")}
-    values |= {"bos_token_id": ids["bos"], "pad_token_id": ids["padding"]}
-    values["eos_token_ids"] = (1 if ids["eos"] is None else ids["eos"],)
+    values = gguf_numbers.read(keys, architecture, integers=_INTEGERS, floats=_FLOATS, required=_REQUIRED)
+    values |= gguf_numbers.token_ids(keys) | {"vocab_size": shapes.get(to_gguf(EMBEDDING), (1,))[0]}
+    if keys.get(f"{architecture}.rope.scaling.type") == "linear":
+        values["rope_factor"] = float(keys.get(f"{architecture}.rope.scaling.factor", 1.0))
+    key = f"{architecture}.attention.sliding_window_pattern"
+    values["layer_pattern"] = _layer_pattern(key, keys.get(key, 6), values["num_hidden_layers"])
     config = TextConfig(**values)
     scalar = attention_scalar(config)
     return replace(config, query_pre_attn_scalar=int(scalar) if scalar == int(scalar) else scalar)
 
 
-def _layer_pattern(value: Any, layers: int) -> tuple[bool, ...]:
+def _layer_pattern(key: str, value: Any, layers: int) -> tuple[bool, ...]:
     if isinstance(value, int) and value > 0:
         return pattern(layers, value)
     flags = tuple(bool(flag) for flag in value) if hasattr(value, "__len__") else ()
     if len(flags) != layers:
-        raise InputError(f"GGUF key {ARCHITECTURE}.attention.sliding_window_pattern does not fit {layers} layers")
+        raise InputError(f"GGUF key {key} does not fit {layers} layers")
     return flags
-
-
-_VISION = {
-    "image_size": "image_size",
-    "patch_size": "patch_size",
-    "embedding_length": "hidden_size",
-    "feed_forward_length": "intermediate_size",
-    "block_count": "num_hidden_layers",
-    "attention.head_count": "num_attention_heads",
-    "attention.layer_norm_epsilon": "layer_norm_eps",
-    "image_mean": "image_mean",
-    "image_std": "image_std",
-}
-_USUAL_SCALE = 4
-"""Default of clip.vision.projector.scale_factor: patches to tokens along the side of an image."""
-
-
-def from_vision(config: VisionConfig, text_hidden: int) -> dict[str, Any]:
-    """Keys of an mmproj file, with prefix."""
-    keys: dict[str, Any] = {
-        "clip.has_vision_encoder": True,
-        "clip.projector_type": "gemma3",
-        "clip.use_gelu": True,
-        "clip.vision.projection_dim": text_hidden,
-    }
-    keys |= {f"clip.vision.{key}": getattr(config, name) for key, name in _VISION.items()}
-    scale = config.image_size // config.patch_size // math.isqrt(config.tokens)
-    if scale not in (0, _USUAL_SCALE):
-        keys["clip.vision.projector.scale_factor"] = scale
-    return keys
-
-
-def to_vision(keys: Mapping[str, Any]) -> VisionConfig:
-    """Vision config from the keys of an mmproj file.
-
-    Raises:
-        InputError: A key is missing or of the wrong kind, or the projector is another one.
-    """
-    if keys.get("clip.projector_type") != "gemma3":
-        raise InputError(f"the projector is of the type {keys.get('clip.projector_type')!r}, not gemma3")
-    values: dict[str, Any] = {}
-    for key, name in _VISION.items():
-        value = keys.get(f"clip.vision.{key}")
-        whole = name not in ("layer_norm_eps", "image_mean", "image_std")
-        if name.startswith("image_") and not whole:
-            numbers = tuple(float(f"{v:.7g}") for v in value) if value is not None and hasattr(value, "__len__") else ()
-            if len(numbers) == 3:
-                values[name] = numbers
-        elif isinstance(value, bool) or not isinstance(value, int if whole else float) or not 0 < value < 1 << 32:
-            raise InputError(f"GGUF key clip.vision.{key} is {value!r:.60}")
-        else:
-            values[name] = value if whole else float(f"{value:.7g}")
-    scale = keys.get("clip.vision.projector.scale_factor", _USUAL_SCALE)
-    if not isinstance(scale, int) or isinstance(scale, bool) or scale < 1:
-        raise InputError(f"GGUF key clip.vision.projector.scale_factor is {scale!r:.60}")
-    values["tokens"] = max(1, values["image_size"] // values["patch_size"] // scale) ** 2
-    return checked(VisionConfig(**values))

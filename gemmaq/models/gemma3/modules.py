@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
+from collections.abc import Mapping
 from typing import Any
 
 from gemmaq.models.gemma3.config import TextConfig, to_hf
+from gemmaq.models.masks import attention_mask as attention_mask
 
 
 def hf_config(config: TextConfig) -> Any:
@@ -36,15 +37,6 @@ def attention_kinds(hf_config: Any) -> tuple[str, ...]:
     return tuple(hf_config.layer_types)
 
 
-def attention_mask(hf_config: Any, kind: str, hidden: Any, positions: Any) -> Any:
-    """Mask of a kind of attention for sequences without padding, hidden f32 [batch, length, hidden]."""
-    from transformers.masking_utils import create_causal_mask, create_sliding_window_causal_mask
-
-    make = create_sliding_window_causal_mask if kind == "sliding_attention" else create_causal_mask
-    cache = "cache" if "cache" in inspect.signature(make).parameters else "past_key_values"  # renamed in 5.x
-    return make(config=hf_config, inputs_embeds=hidden, attention_mask=None, position_ids=positions, **{cache: None})
-
-
 def rms_norm(hidden: Any, weight: Any, epsilon: float) -> Any:
     """RMS norm of f32 [..., hidden], which multiplies with 1 + weight."""
     import torch
@@ -56,3 +48,21 @@ def rms_norm(hidden: Any, weight: Any, epsilon: float) -> Any:
 def embedding_scale(config: TextConfig) -> float:
     """Factor of the embedding's rows at the model's input."""
     return float(config.hidden_size**0.5)
+
+
+def layer_inputs(config: TextConfig, embedded: Any, outside: Mapping[str, Any]) -> Any:
+    """None: layers take nothing besides the hidden state."""
+    return None
+
+
+def run(
+    module: Any, hidden: Any, layer_input: Any, shared: Mapping[str, Any], attention: Mapping[str, Any]
+) -> tuple[Any, Mapping[str, Any]]:
+    """Run a decoder layer, which shares nothing with other layers; see `layers.Modules`."""
+    out = module(hidden, **attention)
+    return (out[0] if isinstance(out, tuple) else out), shared
+
+
+def expert_inputs(experts: Any, expert: int, inputs: Any) -> dict[str, Any]:
+    """Nothing: layers have no experts."""
+    return {}

@@ -5,19 +5,18 @@ The canonical name is that of the text-only Hugging Face layout: `model.layers.0
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 
+from gemmaq.models import text_names
 from gemmaq.models.gemma3.config import TextConfig
-from gemmaq.models.roles import DOWN, GATE, KEY, OUTPUT, QUERY, UP, VALUE, Place, Role
+from gemmaq.models.roles import Role
+from gemmaq.models.slices import Slice
+from gemmaq.models.text_names import EMBEDDING as EMBEDDING
+from gemmaq.models.text_names import FINAL_NORM as FINAL_NORM
+from gemmaq.models.text_names import HEAD as HEAD
+from gemmaq.models.text_names import MATRICES
 
-EMBEDDING = "model.embed_tokens.weight"
-FINAL_NORM = "model.norm.weight"
-HEAD = "lm_head.weight"
-
-_PREFIXES = ("model.language_model.model.", "language_model.model.", "model.language_model.", "model.")
-_VISION = re.compile(r"(^|\.)(vision_tower|multi_modal_projector|vision_model)\.")
-_OTHER_GGUF = {EMBEDDING: "token_embd.weight", FINAL_NORM: "output_norm.weight", HEAD: "output.weight"}
+_VISION = ("vision_tower", "multi_modal_projector", "vision_model")
 _LAYER_GGUF = {
     "input_layernorm": "attn_norm",
     "self_attn.q_proj": "attn_q",
@@ -33,39 +32,27 @@ _LAYER_GGUF = {
     "mlp.down_proj": "ffn_down",
     "post_feedforward_layernorm": "post_ffw_norm",
 }
-_LAYER_HF = {gguf: hf for hf, gguf in _LAYER_GGUF.items()}
-_OTHER_HF = {gguf: hf for hf, gguf in _OTHER_GGUF.items()}
-_IN_LAYER = re.compile(r"model\.layers\.(?P<layer>\d+)\.(?P<part>.+)\.weight")
+_TABLE = text_names.Table(
+    {part: f"{gguf}.weight" for part, gguf in _LAYER_GGUF.items()},
+    places={part: (Role.MATRIX, kind) for part, kind in MATRICES.items()},
+    outer={},
+)
+in_layer, to_gguf, from_gguf, place = _TABLE.in_layer, _TABLE.to_gguf, _TABLE.from_gguf, _TABLE.place
 
 
 def canonical(name: str) -> str | None:
     """Canonical name of a tensor in any Hugging Face spelling, None for a tensor of the vision side."""
-    if _VISION.search(name):
-        return None
-    if name.endswith(HEAD):
-        return HEAD
-    for prefix in _PREFIXES:
-        if name.startswith(prefix):
-            return "model." + name[len(prefix) :]
-    return name if "." not in name else "model." + name
+    return text_names.canonical(name, _VISION)
 
 
-def to_gguf(name: str) -> str:
-    """GGUF name of a canonical name."""
-    if name in _OTHER_GGUF:
-        return _OTHER_GGUF[name]
-    _, _, layer, rest = name.split(".", 3)
-    return f"blk.{layer}.{_LAYER_GGUF[rest.removesuffix('.weight')]}.weight"
+def nested(name: str) -> str:
+    """Name of a canonical name in the layout of models with towers."""
+    return f"language_model.{name}"
 
 
-def from_gguf(name: str) -> str | None:
-    """Canonical name of a GGUF tensor, None if the text model has no such tensor."""
-    if name in _OTHER_HF:
-        return _OTHER_HF[name]
-    match = re.fullmatch(r"blk\.(\d+)\.(\w+)\.weight", name)
-    if match is None or match[2] not in _LAYER_HF:
-        return None
-    return in_layer(int(match[1]), _LAYER_HF[match[2]])
+def nested_hf(name: str) -> str:
+    """The same in a folder that transformers loads."""
+    return nested(name)
 
 
 _INPUT_SITES: Mapping[str, tuple[str, ...]] = {
@@ -74,46 +61,13 @@ _INPUT_SITES: Mapping[str, tuple[str, ...]] = {
     "mlp.gate_proj": ("mlp.gate_proj", "mlp.up_proj"),
     "mlp.down_proj": ("mlp.down_proj",),
 }
-_KINDS = {
-    "self_attn.q_proj": QUERY,
-    "self_attn.k_proj": KEY,
-    "self_attn.v_proj": VALUE,
-    "self_attn.o_proj": OUTPUT,
-    "mlp.gate_proj": GATE,
-    "mlp.up_proj": UP,
-    "mlp.down_proj": DOWN,
-}
-KINDS = (*_KINDS.values(), "embedding", "head", "norm", "vision")
+KINDS = (*MATRICES.values(), "embedding", "head", "norm", "vision")
 """Kinds of tensors in the order of a table."""
-
-_PLACES = {
-    EMBEDDING: Place(Role.EMBEDDING, kind="embedding"),
-    HEAD: Place(Role.HEAD, kind="head"),
-    FINAL_NORM: Place(Role.NORM, kind="norm"),
-}
-
-
-def in_layer(layer: int, part: str) -> str:
-    """Canonical name of a decoder layer's tensor."""
-    return f"model.layers.{layer}.{part}.weight"
 
 
 def input_sites(config: TextConfig, layer: int) -> Mapping[str, tuple[str, ...]]:
     """Parts of a layer that share an input, keyed by the first of them: alike in every layer."""
     return _INPUT_SITES
-
-
-def place(name: str) -> Place:
-    """Place of a canonical name in the model; for a name that no model has, the role is SCALAR."""
-    if name in _PLACES:
-        return _PLACES[name]
-    match = _IN_LAYER.fullmatch(name)
-    if match is None or match["part"] not in _LAYER_GGUF:
-        return Place(Role.SCALAR)
-    layer, part = int(match["layer"]), match["part"]
-    if part in _KINDS:
-        return Place(Role.MATRIX, layer, part, _KINDS[part])
-    return Place(Role.NORM, layer, part, "norm")
 
 
 def shapes(config: TextConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
@@ -136,3 +90,19 @@ def shapes(config: TextConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
         for part in _LAYER_GGUF:
             yield in_layer(layer, part), matrices.get(part, (hidden,))
     yield FINAL_NORM, (hidden,)
+
+
+def slices(name: str, shape: tuple[int, ...], *, per_expert: bool) -> tuple[Slice, ...]:
+    """None: Gemma 3 has no experts."""
+    return ()
+
+
+def is_surplus(name: str, config: TextConfig) -> bool:
+    """False: checkpoints have no tensors that runtimes pass over."""
+    return False
+
+
+def idle(config: TextConfig) -> Mapping[str, str]:
+    """No tensors: no runtime demands any that it does not use."""
+    del config
+    return {}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from gemmaq.models.gemma3 import vision
+from gemmaq.models.gemma3 import towers
 from gemmaq.models.gemma3.config import TextConfig, pattern
 from gemmaq.models.size import Size
 
@@ -27,16 +27,26 @@ def _config(layers: int, hidden: int, ffn: int, heads: int, kv_heads: int, small
     )
 
 
+_ALIASES = {
+    "270M": ("functiongemma-270m",),
+    "4B": ("medgemma-4b", "medgemma-1.5-4b", "translategemma-4b", "shieldgemma-2-4b"),
+    "12B": ("translategemma-12b",),
+    "27B": ("medgemma-27b", "translategemma-27b"),
+}
+"""Size -> models of the same dimensions with other training."""
+
+
 def _size(label: str, nominal: float, config: TextConfig, *, with_vision: bool) -> Size:
     return Size(
         family="gemma3",
         name=f"gemma-3-{label.lower()}",
         label=label,
         nominal=nominal,
-        vision=vision.TOWER_PARAMETERS if with_vision else 0,
-        projector=vision.projector_parameters(config.hidden_size) if with_vision else 0,
+        towers=towers.TOWER_PARAMETERS if with_vision else 0,
+        projector=towers.projector_parameters(config.hidden_size) if with_vision else 0,
         config=config,
-        vision_config=vision.DEFAULT if with_vision else None,
+        towers_config=towers.DEFAULT if with_vision else None,
+        aliases=_ALIASES.get(label, ()),
     )
 
 

@@ -6,11 +6,17 @@ Checked against the published tokenizer.model for all 262,144 ids.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from gemmaq.files.sentencepiece import CONTROL, USER_DEFINED
 
 TOKENIZER_CLASS = "GemmaTokenizer"
 UNKNOWN_ID = 3
-GGUF_MODEL, GGUF_PRE = "llama", "default"
+GGUF_MODEL = "llama"
+GGUF_PRE: str | None = "default"
+ADDS: Mapping[str, bool] = {"bos": True, "eos": False, "sep": False}
+MERGES = ALWAYS_BOS = TEMPLATE_FILE = False
 FIRST_BYTE, LAST_BYTE = 238, 493
 LAST_PIECE = 236742
 LAST_CHARACTER = 255967
@@ -37,11 +43,6 @@ def is_ours(vocabulary: Mapping[str, int]) -> bool:
     return len(vocabulary) > LAST_CHARACTER and all(vocabulary.get(piece) == at for piece, at in places.items())
 
 
-def is_byte(token_id: int) -> bool:
-    """Whether an id of the base vocabulary stands for a byte."""
-    return FIRST_BYTE <= token_id <= LAST_BYTE
-
-
 def score(token_id: int) -> float:
     """SentencePiece score of a base piece.
 
@@ -59,6 +60,19 @@ _CONTROL_FORM = re.compile(r"<\|.*\|>|<\uff5c.*\uff5c>|<unused.*>", re.DOTALL)
 _CONTROL_NAMES = frozenset(("<pad>", "<mask>", "<2mass>", "[@BOS@]"))
 
 
-def looks_special(text: str) -> bool:
-    """Whether a token that was added as ordinary text controls the model all the same, by llama.cpp's converter."""
-    return text in _CONTROL_NAMES or bool(_CONTROL_FORM.fullmatch(text))
+def added_type(text: str, *, special: bool, base: bool) -> int:
+    """Type of an added token, by llama.cpp's converter: some control the model though they are marked as text."""
+    del base
+    controls = special or text in _CONTROL_NAMES or _CONTROL_FORM.fullmatch(text)
+    return CONTROL if controls else USER_DEFINED
+
+
+def is_special(text: str, kind: int) -> bool:
+    """Whether the published tokenizer.json marks a token special."""
+    del kind
+    return text in SPECIAL
+
+
+def name_special(texts: Sequence[str]) -> dict[str, Any]:
+    """The tokens of images, for which the processor of images asks its tokenizer; none without the placeholder."""
+    return {**IMAGE_ROLES, "extra_special_tokens": IMAGE_ROLES} if IMAGE_ROLES["image_token"] in texts else {}

@@ -11,7 +11,9 @@ import math
 from bisect import bisect
 from dataclasses import dataclass, field
 
-_IN_PLACE = frozenset(("add", "mul", "rms_norm", "scale", "soft_max"))
+_IN_PLACE = frozenset((
+    "add", "clamp", "div", "gelu", "mul", "relu", "rms_norm", "rope", "scale", "soft_max", "sqr", "sqrt", "sub", "tanh",
+))  # fmt: skip
 """Operations that may write over their input."""
 _ALIGNMENT = 32
 
@@ -30,6 +32,7 @@ class Tensor:
         readers: Tensors that still have to be computed from it.
         views: Views of it that are still in use.
         offset: Offset in the buffer, None while it has no place there.
+        kept: Whether it is an output of the graph, whose place nothing else gets.
     """
 
     operation: str | None
@@ -41,6 +44,7 @@ class Tensor:
     readers: int = 0
     views: int = 0
     offset: int | None = None
+    kept: bool = False
 
 
 OUTSIDE = Tensor(None, (), 0, outside=True)
@@ -136,18 +140,16 @@ def _place(tensor: Tensor, buffer: _Buffer) -> None:
     if tensor.outside or tensor.base is not None:
         return
     for source in tensor.sources if tensor.operation in _IN_PLACE else ():
-        owner = source.base or source
-        if owner.offset is None or owner.operation is None or source.shape != tensor.shape:
+        if source.offset is None or source.shape != tensor.shape:
             continue
-        last = source.readers == 1 and not source.views
-        if last and (source.base is None or (owner.views == 1 and not owner.readers)):
-            tensor.offset, owner.offset = owner.offset, None
+        if source.readers == 1 and not source.views and not source.kept:
+            tensor.offset, source.offset = source.offset, None
             return
     tensor.offset = buffer.take(_padded(tensor.size))
 
 
 def _free(tensor: Tensor, buffer: _Buffer) -> None:
-    if tensor.offset is not None:
+    if tensor.offset is not None and not tensor.kept:
         buffer.give(tensor.offset, _padded(tensor.size))
         tensor.offset = None
 

@@ -29,4 +29,5 @@ ENGINE = Engine(
     vision_by_default=False,
     options=llama_cpp.OPTIONS,
     estimate=_estimate,
+    encodes=True,
 )

@@ -24,4 +24,5 @@ ENGINE = Engine(
     vision_by_default=True,
     options=frozenset(("ubatch", "flash_attention", "unified")),
     estimate=_estimate,
+    encodes=True,
 )

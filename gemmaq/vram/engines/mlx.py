@@ -30,12 +30,15 @@ def _estimate(model: Model, load: Load) -> Estimate:
         for kind in (model.global_layers, model.local_layers)
     )
     stored = any(layer.head_dim not in METAL.fused for layer in layers)
+    notes = (*_NOTES, *([_SCORES] if stored else []))
+    if config.normed_values:
+        notes += (_EXPERTS,) if any(layer.experts for layer in layers) else (_LOW,)
     return Estimate(
         weights=model.weights,
         kv_global=load.parallel * kv_global,
         kv_local=load.parallel * kv_local,
         compute=max(0, peak - together * (kv_global + kv_local)),
-        notes=(*_NOTES, _SCORES) if stored else _NOTES,
+        notes=notes,
     )
 
 
@@ -55,6 +58,8 @@ _NOTES = (
 _SCORES = (
     "up to M4, attention scores of a whole chunk are stored; M5 takes less, and so do smaller chunks: --ubatch 512"
 )
+_LOW = "compute may be up to an eighth too low for this kind of model: measured with small ones on a CPU"
+_EXPERTS = "scratch memory of experts is not measured and not counted"
 
 ENGINE = Engine(
     name="mlx",

@@ -14,12 +14,14 @@ from dataclasses import dataclass
 
 from gemmaq.errors import UsageError
 from gemmaq.models.config import Layer, TextConfig
-from gemmaq.models.vision_config import VisionConfig
+from gemmaq.models.towers_config import Encoder
 from gemmaq.vram import Engine, Estimate, Load, Model
 from gemmaq.vram.engines.llama_cpp import CUDA_CONTEXT
 
 _WIDTHS = {"bf16": 2, "f16": 2, "f32": 4}
 _F32 = 4
+UNMEASURED = "compute is calculated as for a decoder without experts and layer embeddings: not measured for this kind"
+"""Note on models whose scratch memory was measured in no engine but llama.cpp."""
 _INTEGERS = 4 * 8
 """Bytes that a token takes in tensors of ids, positions and the like."""
 _FIRST, _LATER = 30, 38
@@ -55,8 +57,8 @@ class _Prompts:
         return self.sequences * self.tokens**2
 
     def cached(self, layers: Sequence[Layer]) -> int:
-        """Bytes of keys and values of these layers."""
-        return 2 * self.width * self.total * sum(layer.kv_width for layer in layers)
+        """Bytes of keys and values of these layers, as far as they have their own."""
+        return 2 * self.width * self.total * sum(layer.kv_width for layer in layers if layer.kv_from is None)
 
 
 def _scratch(config: TextConfig, prompts: _Prompts) -> int:
@@ -114,7 +116,7 @@ def _is_beyond_window(layer: Layer, prompts: _Prompts) -> bool:
     return layer.window is not None and prompts.tokens >= layer.window
 
 
-def image_bytes(config: VisionConfig, width: int, *, flash: bool = True) -> int:
+def image_bytes(config: Encoder, width: int, *, flash: bool = True) -> int:
     """Most bytes alive while the vision tower encodes one image, weights not counted.
 
     Args:
@@ -131,6 +133,11 @@ def image_bytes(config: VisionConfig, width: int, *, flash: bool = True) -> int:
     return max(attention, 4 * row + 2 * width * config.patches * config.intermediate_size)
 
 
+def _is_measured(tower: Encoder) -> bool:
+    """Whether `image_bytes` holds for a tower: for those that make all images one size."""
+    return not tower.most_tokens
+
+
 def _score_bytes(width: int) -> int:
     """Bytes of a score of `eager` attention: softmax reads a copy in F32 and writes another."""
     return 2 * _F32 + (width if width < _F32 else 0)
@@ -143,8 +150,8 @@ def _estimate(model: Model, load: Load) -> Estimate:
     prompts = _Prompts(load.parallel, load.context, width, load.flash_attention, load.vision)
     kv_global, kv_local = prompts.cached(model.global_layers), prompts.cached(model.local_layers)
     compute = _scratch(config, prompts)
-    tower, vision_compute = model.vision_config if load.vision else None, 0
-    if tower:
+    tower, vision_compute = model.sees if load.vision else None, 0
+    if tower and _is_measured(tower):
         compute += width * (tower.patches * tower.hidden_size + tower.tokens * config.hidden_size)
         image = image_bytes(tower, width, flash=load.flash_attention)
         vision_compute = max(0, image - kv_global - kv_local - compute)
@@ -153,7 +160,7 @@ def _estimate(model: Model, load: Load) -> Estimate:
         kv_global=kv_global,
         kv_local=kv_local,
         compute=compute,
-        vision_weights=width * model.vision // 2 if tower else 0,
+        vision_weights=width * model.towers // 2 if load.vision else 0,
         vision_compute=vision_compute,
         overhead=CUDA_CONTEXT,
         notes=tuple(_notes(model, load, width)),
@@ -169,8 +176,15 @@ def _notes(model: Model, load: Load, width: int) -> Iterator[str]:
         yield "quantized weights are decompressed when the model runs: they take as much as if never quantized"
     elif model.weights < width * model.config.parameters:
         yield "weights are kept in F32 like the cache"
-    if load.vision:
+    if model.layer_table:
+        yield "the embeddings of every layer lie on the GPU, as transformers loads them"
+    if model.config.normed_values:
+        yield UNMEASURED
+    tower = model.sees if load.vision else None
+    if tower and _is_measured(tower):
         yield "an image is encoded before the text is read, in the same memory: only what goes beyond that is counted"
+    elif load.vision:
+        yield "scratch memory of the towers is not known for this kind and not counted"
     yield "measured on a CPU: scratch inside CUDA's kernels, and gaps in torch's memory, come on top"
 
 

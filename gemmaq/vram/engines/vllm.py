@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from gemmaq.models.config import Layer, TextConfig
 from gemmaq.vram import Engine, Estimate, Load, Model
 from gemmaq.vram.engines.llama_cpp import CUDA_CONTEXT
+from gemmaq.vram.engines.transformers import UNMEASURED
 
 SHARE = 0.9
 """gpu_memory_utilization, its default."""
@@ -21,25 +22,26 @@ SHARE = 0.9
 _PAGE_TOKENS = 16
 _BATCH_TOKENS = 2048
 _SEQUENCES = 256
+_NOTES = (
+    f"the least to serve; vLLM itself will take {SHARE:.0%} of the card for its cache (gpu_memory_utilization)",
+    "its activations are calculated from shapes, not measured; CUDA graphs come on top",
+)
 _WIDTHS = {"bf16": 2, "f16": 2, "fp8": 1}
 
 
 def _estimate(model: Model, load: Load) -> Estimate:
     batched = load.ubatch or _BATCH_TOKENS
     kv_global, kv_local = (load.parallel * size for size in _cache(model, load, batched))
-    tower = model.vision_config if load.vision else None
+    towers = [tower for tower in (model.sees, model.hears) if tower and load.vision]
     return Estimate(
         weights=model.weights,
         kv_global=kv_global,
         kv_local=kv_local,
         compute=_activations(model.config, batched),
-        vision_weights=model.vision if tower else 0,
-        vision_compute=2 * tower.patches * (tower.intermediate_size + 3 * tower.hidden_size) if tower else 0,
+        vision_weights=model.towers if load.vision else 0,
+        vision_compute=max((2 * t.patches * (t.intermediate_size + 3 * t.hidden_size) for t in towers), default=0),
         overhead=CUDA_CONTEXT,
-        notes=(
-            f"the least to serve; vLLM itself will take {SHARE:.0%} of the card for its cache (gpu_memory_utilization)",
-            "its activations are calculated from shapes, not measured; CUDA graphs come on top",
-        ),
+        notes=(*_NOTES, UNMEASURED) if model.config.normed_values else _NOTES,
     )
 
 

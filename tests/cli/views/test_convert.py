@@ -6,13 +6,24 @@ import json
 from pathlib import Path
 
 from gemmaq.cli.views.convert import grid
-from gemmaq.methods.lattice import GridFit
+from gemmaq.methods.lattice import GridFit, together
 from inprocess import run
 
 
 def test_grids_are_rounded_for_json() -> None:
-    (entry,) = grid({"a": GridFit("absmax/7", 0.123456, 0.00000123, 9)})
-    assert entry == {"tensor": "a", "rule": "absmax/7", "on_grid": True, "share": 0.1235, "residual": 0.000001}
+    whole = GridFit("absmax/7", 1.0, 0.00000123, 9)
+    (entry,) = grid({"a": GridFit("absmax/7", 0.123456, 0.00000123, 9, 0.0801234)})
+    assert entry == {
+        "tensor": "a",
+        "rule": "absmax/7",
+        "on_grid": False,
+        "share": 0.1235,
+        "residual": 0.000001,
+        "verdict": "partial",
+        "distance": 0.080123,
+    }
+    (stack,) = grid({"b": together([whole, whole, GridFit(None, 0.0, 0.0, 9, 0.08)])})
+    assert stack["experts"] == {"whole": 2, "partial": 0, "none": 1} and stack["verdict"] == "partial"
 
 
 def test_files_are_on_stdout_and_figures_on_stderr(small: Path, out: Path) -> None:

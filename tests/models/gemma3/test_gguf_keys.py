@@ -11,7 +11,6 @@ from gemmaq.errors import InputError
 from gemmaq.models.gemma3 import gguf_keys
 from gemmaq.models.gemma3.config import TextConfig, pattern
 from gemmaq.models.gemma3.sizes import SIZES
-from gemmaq.models.gemma3.vision import DEFAULT
 from synthetic import TINY
 
 FILE = {"tokenizer.ggml.bos_token_id": 2, "tokenizer.ggml.padding_token_id": 0, "tokenizer.ggml.eos_token_id": 1}
@@ -33,7 +32,7 @@ CONFIGS = {size.label: size.config for size in SIZES} | {
 @pytest.mark.parametrize("name", CONFIGS)
 def test_a_config_comes_back(name: str) -> None:
     config = CONFIGS[name]
-    found = gguf_keys.to_config(keys_of(config), config.vocab_size)
+    found = gguf_keys.to_config(keys_of(config), {"token_embd.weight": (config.vocab_size, config.hidden_size)})
     assert replace(found, eos_token_ids=config.eos_token_ids) == config
 
 
@@ -58,27 +57,4 @@ def test_a_scale_that_llama_cpp_would_not_use_is_refused() -> None:
 def test_keys_that_make_no_sense_are_refused(key: str, value: object, message: str) -> None:
     keys = {k: v for k, v in (keys_of(TINY) | {f"{gguf_keys.ARCHITECTURE}.{key}": value}).items() if v is not None}
     with pytest.raises(InputError, match=message):
-        gguf_keys.to_config(keys, TINY.vocab_size)
-
-
-@pytest.mark.parametrize("config", [DEFAULT, replace(DEFAULT, image_size=112, tokens=16)], ids=["usual", "small"])
-def test_a_vision_config_comes_back(config: Any) -> None:
-    keys = gguf_keys.from_vision(config, 2560)
-    assert keys["clip.vision.projection_dim"] == 2560
-    found = gguf_keys.to_vision(keys)
-    ids = {name: getattr(config, name) for name in ("image_token", "boi_token", "eoi_token")}
-    assert replace(found, **ids) == config
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"clip.projector_type": "llava"},
-        {"clip.vision.patch_size": 0},
-        {"clip.vision.image_size": 14.0},
-        {"clip.vision.projector.scale_factor": 0},
-    ],
-)
-def test_vision_keys_that_make_no_sense_are_refused(change: dict[str, object]) -> None:
-    with pytest.raises(InputError):
-        gguf_keys.to_vision(gguf_keys.from_vision(DEFAULT, 2560) | change)
+        gguf_keys.to_config(keys, {"token_embd.weight": (TINY.vocab_size, TINY.hidden_size)})

@@ -12,7 +12,17 @@ from gemmaq.models.roles import Role
 from synthetic import TINY
 
 
-@pytest.mark.parametrize("prefix", ["model.", "language_model.model.", "model.language_model.", ""])
+@pytest.mark.parametrize(
+    "prefix",
+    [
+        "model.",
+        "language_model.model.",
+        "model.language_model.",
+        "language_model.",
+        "model.model.language_model.model.",
+        "",
+    ],
+)
 def test_every_spelling_has_one_name(prefix: str) -> None:
     for name, _ in names.shapes(TINY):
         assert names.canonical(prefix + name.removeprefix("model.")) == name

@@ -57,7 +57,7 @@ def test_parameters_are_those_published(label):
         kind = "embedding" if name == EMBEDDING else "matrices" if len(shape) == 2 else "norms"
         counts[kind] += shape[0] * (shape[1] if len(shape) == 2 else 1)
     text = sum(counts.values())
-    assert (*counts.values(), text, size.vision, size.projector, text + size.vision + size.projector) == PARAMETERS[
+    assert (*counts.values(), text, size.towers, size.projector, text + size.towers + size.projector) == PARAMETERS[
         label
     ]
     assert size.config.parameters == checkpoint_of(size).parameters == text

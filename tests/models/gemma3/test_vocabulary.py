@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gemmaq.files.sentencepiece import BYTE
+from gemmaq.files.sentencepiece import BYTE, BYTES, CONTROL, USER_DEFINED
 from gemmaq.models.gemma3 import vocabulary
 from gemmaq.models.samples import SAMPLE
 from gemmaq.sources.open import open_source
@@ -16,8 +16,8 @@ def test_the_sample_has_it() -> None:
     assert vocabulary.is_ours(pieces)
     assert vocabulary.SPECIAL - set(pieces) == {"<image_soft_token>"}  # of models with vision
     assert set(vocabulary.IMAGE_ROLES.values()) <= vocabulary.SPECIAL
-    bytes_ = [at for at, kind in enumerate(tokenizer.types) if kind == BYTE]
-    assert bytes_ == [at for at in range(len(tokenizer.pieces)) if vocabulary.is_byte(at)]
+    bytes_ = [piece for piece, kind in zip(tokenizer.pieces, tokenizer.types, strict=True) if kind == BYTE]
+    assert bytes_ == list(BYTES)
 
 
 def test_another_layout_is_told() -> None:
@@ -36,5 +36,12 @@ def test_scores_count_down_along_the_merges_and_go_on_at_the_characters() -> Non
 
 @pytest.mark.parametrize("text", ["<mask>", "<|tool|>", "<unused12>", "<\uff5cend\uff5c>", "[@BOS@]"])
 def test_tokens_that_control_a_model(text: str) -> None:
-    assert vocabulary.looks_special(text)
-    assert not vocabulary.looks_special(f"{text} ")
+    assert vocabulary.added_type(text, special=False, base=True) == CONTROL
+    assert vocabulary.added_type(f"{text} ", special=False, base=True) == USER_DEFINED
+    assert vocabulary.added_type(f"{text} ", special=True, base=True) == CONTROL
+
+
+def test_the_processor_of_images_finds_its_tokens() -> None:
+    assert vocabulary.name_special(["<start_of_turn>"]) == {}
+    named = vocabulary.name_special(["<image_soft_token>", "<start_of_turn>"])
+    assert named["image_token"] == named["extra_special_tokens"]["image_token"] == "<image_soft_token>"

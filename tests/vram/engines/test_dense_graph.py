@@ -9,7 +9,8 @@ import pytest
 from gemmaq import vram
 from gemmaq.models.config import Layer
 from gemmaq.vram import Estimate, Load, Model
-from gemmaq.vram.engines.dense_graph import Batch, build
+from gemmaq.vram.engines.cached_attention import Batch
+from gemmaq.vram.engines.dense_graph import build
 from gemmaq.vram.engines.ggml_allocator import buffer_bytes
 from memory import K, MixedConfig
 

@@ -51,3 +51,14 @@ def test_a_tensor_is_computed_once() -> None:
     graph.expand(shared)
     assert [tensor.operation for tensor in graph.nodes] == ["matrix", "add"]
     assert len(graph.leaves) == 2
+
+
+def test_a_view_is_never_written_over() -> None:
+    first = result("matrix", (64,), OUTSIDE, leaf(8))
+    assert size(result("scale", (64,), view(first, 64))) == 32 + 2 * 256
+
+
+def test_an_output_keeps_its_place() -> None:
+    first = result("matrix", (64,), OUTSIDE, leaf(8))
+    first.kept = True
+    assert size(result("matrix", (64,), OUTSIDE, result("scale", (64,), first))) == 32 + 3 * 256

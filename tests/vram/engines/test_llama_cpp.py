@@ -10,16 +10,18 @@ from pathlib import Path
 
 import pytest
 
-from allocator import MIB, PRINTED, Allocator, Setting, grid, load, scattered, sparse_gguf
+import sparse_models
+from allocator import MIB, PRINTED, Allocator, Setting, file_of, grid, load, scattered
 from gemmaq.containers import gguf
+from gemmaq.models.config import TextConfig as Config
+from gemmaq.models.families import TODAY
 from gemmaq.models.families import require_size as require
 from gemmaq.models.gemma3.config import TextConfig, pattern
 from gemmaq.models.gemma3.sizes import SIZES
 from gemmaq.models.size import Size
-from gemmaq.planning import recipe
-from gemmaq.planning.planner import make_plan
-from gemmaq.planning.request import Request
 from gemmaq.sources.open import open_source
+from gemmaq.vram import Model
+from gemmaq.vram.engines import llama_cpp
 from gemmaq.vram.weights import builds, checkpoint_of
 from oracles import need_ggml
 from synthetic import TINY
@@ -38,16 +40,7 @@ def _llama_cpp(require: Callable[[bool, str], None]) -> None:
     need_ggml(require)
 
 
-def file_of(size: Size, path: Path, quant: str = "q4_0", embedding: str | None = None) -> Path:
-    plan = make_plan(
-        checkpoint_of(size),
-        Request(recipe.of(quant, embedding=embedding, method="nearest"), ("gguf",), mmproj=None),
-        gguf.FORMAT,
-    )
-    return sparse_gguf(path, size.config, plan)
-
-
-def check(model: Allocator, config: TextConfig, setting: Setting) -> bool:
+def check(model: Allocator, config: Config, setting: Setting) -> bool:
     """Compare; whether llama.cpp makes such a context."""
     theirs, ours = model.allocate(setting), setting.estimate(config)
     assert (theirs is None) == (ours is None), f"{setting}: llama.cpp {theirs}, gemmaq {ours}"
@@ -55,7 +48,9 @@ def check(model: Allocator, config: TextConfig, setting: Setting) -> bool:
         return False
     cache, compute = theirs.away(ours)
     assert max(abs(cache), abs(compute)) <= PRINTED, f"{setting}: {cache:+.3f} and {compute:+.3f} MiB from {theirs}"
-    assert ours.host / MIB == pytest.approx(theirs.output, abs=PRINTED)
+    assert llama_cpp.output_bytes(Model("", config, 0, 0), setting.slots) / MIB == pytest.approx(
+        theirs.output, abs=PRINTED
+    )
     return True
 
 
@@ -77,6 +72,16 @@ def test_cache_and_compute_buffer_in_every_setting(size: Size, tmp_path: Path) -
     assert 0.6 * len(accepted) < sum(accepted) < len(accepted)
 
 
+@pytest.mark.parametrize("name", sparse_models.SHAPES)
+def test_models_with_branches_and_streams(name: str, tmp_path: Path) -> None:
+    """Shared caches, V that is K, experts, embeddings of every layer, several streams: a slice of the grid for each."""
+    shape, chance = sparse_models.SHAPES[name], random.Random(name)
+    settings = chance.sample(grid(shape.context), 25) + list(islice(scattered(shape.context, chance), 10))
+    with load(sparse_models.write(tmp_path / "model.gguf", shape)) as model:
+        accepted = [check(model, shape.config, setting) for setting in settings]
+    assert 0.6 * len(accepted) < sum(accepted) < len(accepted)
+
+
 @pytest.mark.parametrize("size", SIZES, ids=lambda size: size.label)
 def test_weights_to_the_byte(size: Size, tmp_path: Path) -> None:
     """Their types change nothing else."""
@@ -86,6 +91,21 @@ def test_weights_to_the_byte(size: Size, tmp_path: Path) -> None:
         assert build.model.weights == model.size
         for setting in (Setting(4096), Setting(8192, ("q8_0", "f16"), slots=2, flash=False)):
             assert check(model, size.config, setting)
+
+
+FAMILY_TYPES = {"E2B": ("q4_0", "q6_k"), "E4B": ("q8_0", "q8_0"), "12B": ("q4_k_m", None), "26B-A4B": ("q4_k_m", None)}
+"""Size of today's family -> types of matrices and tables; Q4_0 and Q6_K for the others, as Google ships them."""
+
+
+@pytest.mark.parametrize("size", TODAY.sizes, ids=lambda size: size.label)
+def test_weights_of_todays_family_to_the_byte(size: Size, tmp_path: Path) -> None:
+    """A file as gemmaq would write it, by name; what llama.cpp keeps in main memory is part of its sum."""
+    quant, embedding = FAMILY_TYPES.get(size.label, ("q4_0", "q6_k"))
+    (build,) = builds(checkpoint_of(size), gguf.FORMAT, [quant], embedding and [embedding])
+    with load(file_of(size, tmp_path / "model.gguf", quant, embedding)) as model:
+        assert build.model.weights == model.size
+        assert (build.model.layer_table > 0) == (size.config.layer_embedding > 0)
+        assert check(model, size.config, Setting(8192, ("q8_0", "f16"), slots=2))
 
 
 def test_what_llama_cpp_refuses(tmp_path: Path) -> None:
@@ -105,7 +125,7 @@ NARROW = replace(CUT, sliding_window=512, head_dim=128, query_pre_attn_scalar=12
 @pytest.mark.parametrize("config", [TINY, CUT, NARROW], ids=["tiny", "of fewer layers", "of a narrow window"])
 def test_models_of_other_shapes(config: TextConfig, tmp_path: Path) -> None:
     """Heads of 32 numbers are not rotated before they are quantized."""
-    size = replace(require("4b"), name="a model", config=config, vision=0, projector=0, vision_config=None)
+    size = replace(require("4b"), name="a model", config=config, towers=0, projector=0, towers_config=None)
     chance = random.Random(1)
     settings = chance.sample(grid(config.max_position_embeddings), 20)
     with load(file_of(size, tmp_path / "model.gguf")) as model:

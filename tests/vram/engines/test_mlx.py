@@ -17,6 +17,7 @@ from gemmaq.vram import Load, Model, estimate
 from gemmaq.vram.engines import mlx
 from gemmaq.vram.engines.mlx_allocator import Schedule, Step, peak_bytes, steps
 from runtimes import Require, need
+from sparse_models import Shape
 
 CPU = Schedule(kernels=0, elements=1 << 60, ahead=20)
 """MLX's CPU backend: ten tasks of ten dispatches each, and about five dispatches an operation (cpu/encoder.h)."""
@@ -62,7 +63,7 @@ def fused() -> Iterator[None]:
     import mlx.core as mx
 
     both = mx.fast.rms_norm, mx.fast.rope
-    mx.fast.rms_norm = lambda x, weight, eps: x * weight
+    mx.fast.rms_norm = lambda x, weight, eps: x * (mx.array(1, x.dtype) if weight is None else weight)
     mx.fast.rope = lambda x, *_, **__: x * mx.array(1, x.dtype)
     try:
         yield
@@ -159,6 +160,53 @@ def test_peak_is_what_mlx_allocates(case: str, mlx_model: Any) -> None:
     assert furthest(lambda: generate(model, context, chunk)[0], expected) == pytest.approx(expected, rel=0.05)
 
 
+SHAPES = {
+    "V is K": Shape(8, 128, 512, 4, (2, 1), 64, 4, 4096, k_is_v=True, head_dims=(64, 128), vocabulary=512),
+    "layers share caches": Shape(12, 128, 512, 4, (1, 1), 64, 4, 4096, 4, head_dims=(64, 128), vocabulary=512),
+    "embeddings of every layer": Shape(
+        12, 128, 512, 4, (1, 1), 64, 4, 4096, 4, double=True, width=64, head_dims=(64, 128), vocabulary=512
+    ),
+}
+
+
+@pytest.mark.oracle
+@pytest.mark.parametrize("case", SHAPES)
+def test_gemma_4_has_the_caches_of_mlx_lm_and_about_its_peak(case: str, require: Require) -> None:
+    """Its peak is up to an eighth higher, as the note of the estimate says."""
+    need(require, "mlx", "mlx_lm")
+    import mlx.core as mx
+    from mlx_lm.models import gemma4_text
+
+    mx.set_default_device(mx.cpu)
+    shape = SHAPES[case]
+    (head_dim, global_dim), (kv_heads, global_heads) = shape.head_dims, shape.kv_heads
+    arguments = gemma4_text.ModelArgs(
+        hidden_size=shape.hidden, num_hidden_layers=shape.layers, intermediate_size=shape.ffn,
+        num_attention_heads=shape.heads, head_dim=head_dim, global_head_dim=global_dim, vocab_size=shape.vocabulary,
+        vocab_size_per_layer_input=shape.vocabulary, num_key_value_heads=kv_heads,
+        num_global_key_value_heads=global_heads, num_kv_shared_layers=shape.shared,
+        hidden_size_per_layer_input=shape.width, sliding_window=shape.window, sliding_window_pattern=shape.period,
+        attention_k_eq_v=shape.k_is_v, use_double_wide_mlp=shape.double,
+    )  # fmt: skip
+    model = gemma4_text.Model(arguments)
+    model.set_dtype(mx.bfloat16)
+    mx.eval(model.parameters())
+    sizes: list[tuple[int, int]] = []
+
+    def measure() -> int:
+        peak, sizes[:] = generate(model, 700, 64)
+        return peak
+
+    expected = max(
+        peak_bytes(shape.config, step, sequences=1, width=2, density=1.0, schedule=CPU)
+        for step in steps(700, 64, (layer.window for layer in shape.config.layers))
+    )
+    assert 0.85 < expected / furthest(measure, expected) < 1.05
+    got = estimate(mlx.ENGINE, Model("", shape.config, 0, 0), Load(700, ("bf16", "bf16"), ubatch=64))
+    assert (got.kv_global, got.kv_local) == tuple(map(max, zip(*sizes, strict=True)))
+    assert any("an eighth too low" in note for note in got.notes)
+
+
 @pytest.mark.oracle
 def test_a_model_in_f32_takes_twice_as_much(mlx_model: Any) -> None:
     model, expected = mlx_model(SMALL, "float32"), estimated(SMALL, 301, 128, width=4)
@@ -241,4 +289,4 @@ def test_scores_of_a_chunk_are_stored_for_wide_heads_only() -> None:
 )
 def test_what_mlx_lm_cannot_do_is_refused(load: Load, reason: str) -> None:
     with pytest.raises(UsageError, match=reason):
-        estimate(mlx.ENGINE, Model("tiny", TINY, 1000, 0, vision=1000), load)
+        estimate(mlx.ENGINE, Model("tiny", TINY, 1000, 0, towers=1000), load)

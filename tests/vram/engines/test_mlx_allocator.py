@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from gemmaq.models.config import Layer
-from gemmaq.vram.engines.mlx_allocator import METAL, Room, peak_bytes, steps
+from gemmaq.vram.engines.mlx_allocator import METAL, Room, Step, peak_bytes, steps
 from memory import MixedConfig
 
 LOCAL = Layer(heads=32, kv_heads=16, head_dim=256, ffn=21504, window=1024)
@@ -51,3 +51,26 @@ def test_a_single_wide_layer_counts_by_itself() -> None:
 
     alike, mixed, all_wide = peak(*[small] * 7), peak(*[small] * 3, wide, *[small] * 3), peak(*[wide] * 7)
     assert alike < mixed < all_wide
+
+
+def test_layers_that_read_another_cache_have_none() -> None:
+    """They take what a layer takes beside its cache, and are not evaluated at all while a chunk is read."""
+    own = Layer(heads=4, kv_heads=2, head_dim=64, ffn=512, window=None)
+    shared = replace(own, kv_from=1)
+    chunk, *_, last = steps(130, 128, (None,))
+
+    def peak(step: Step, *layers: Layer) -> int:
+        return peak_bytes(MixedConfig(layers, 128, vocab_size=512), step, sequences=1, width=2, density=1.0)
+
+    assert peak(chunk, own, own, shared) == peak(chunk, own, own)
+    assert peak(last, own, own) <= peak(last, own, own, shared) < peak(last, own, own, own)
+
+
+def test_inputs_of_every_layer_take_their_room() -> None:
+    layer = Layer(heads=4, kv_heads=2, head_dim=64, ffn=512, window=None)
+    config = MixedConfig((layer,) * 4, 128, vocab_size=512)
+    (step, *_) = steps(130, 128, (None,))
+    with_them, without = (
+        peak_bytes(replace(config, layer_embedding=width), step, sequences=1, width=2, density=1.0) for width in (64, 0)
+    )
+    assert with_them >= without + 2 * 128 * 4 * 64

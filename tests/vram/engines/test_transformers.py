@@ -12,8 +12,8 @@ from gemmaq.errors import UsageError
 from gemmaq.models.families import require_size as published
 from gemmaq.models.gemma3.config import TextConfig, pattern
 from gemmaq.models.gemma3.sizes import SIZES
-from gemmaq.models.gemma3.vision import DEFAULT as TOWER_4B
-from gemmaq.models.vision_config import VisionConfig
+from gemmaq.models.gemma3.towers import DEFAULT as TOWER_4B
+from gemmaq.models.gemma3.vision_config import VisionConfig
 from gemmaq.vram import Load, Model, estimate
 from gemmaq.vram.engines import transformers
 from runtimes import Require, need
@@ -195,7 +195,7 @@ def test_peak_with_an_image(case: str, flash: bool, generate: Generate) -> None:
     tower, tokens = TOWERS[case]
     peak, _ = generate(SMALL, tokens, tower=tower, flash=flash)
     load = Load(tokens, ("bf16", "bf16"), flash_attention=flash, vision=True)
-    got = estimate(transformers.ENGINE, Model("small", SMALL, 0, 0, vision=1000, vision_config=tower), load)
+    got = estimate(transformers.ENGINE, Model("small", SMALL, 0, 0, towers=1000, towers_config=tower), load)
     assert got.kv + got.compute + got.vision_compute == pytest.approx(peak, rel=0.02)
     assert (got.vision_compute > 0) == (case != "text is wider")
 
@@ -212,7 +212,7 @@ def at(size: str, context: int, weights: int = 0, **options: Any) -> Any:
     config = published(size).config
     load = Load(context, options.pop("kv_types", ("bf16", "bf16")), **options)
     return estimate(
-        transformers.ENGINE, Model(size, config, weights, 0, vision=840_000_000, vision_config=TOWER_4B), load
+        transformers.ENGINE, Model(size, config, weights, 0, towers=840_000_000, towers_config=TOWER_4B), load
     )
 
 

@@ -1,0 +1,66 @@
+"""The part of a card that says how its models were made: source, types of the tensors, methods, calibration."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from gemmaq.artifact.description import Model
+from gemmaq.methods import METHODS, Needs
+from gemmaq.planning.request import Calibration
+
+
+def source(model: Model) -> str:
+    """A sentence about the source; empty if it is not known."""
+    if model.repo is None:
+        return ""
+    commit = f", commit `{model.revision[:12]}`" if model.revision else ""
+    return f"The source is [{model.repo}](https://huggingface.co/{model.repo}){commit}."
+
+
+def table_of_tensors(models: Sequence[Model]) -> tuple[list[str], list[list[str]]]:
+    """Columns and rows of a table: types of the tensors of each model, and the methods that chose their codes."""
+    columns, lines = ["type", "tensors", "method"], []
+    for model in models:
+        kinds = ", ".join(f"{count} {name.upper()}" for name, count in Counter(model.kinds).most_common())
+        lines.append([model.label, kinds, ", ".join(f"`{name}`" for name in model.methods)])
+    return columns, lines
+
+
+def methods(models: Sequence[Model]) -> list[str]:
+    """A sentence for each method, and for each text or importance matrix that models were calibrated on."""
+    names = dict.fromkeys(name for model in models for name in model.methods)
+    said = [f"* `{name}`: {METHODS[name].title}." for name in names if name in METHODS]
+    calibrated: dict[str, list[str]] = {}
+    for model in models:
+        if model.calibration is not None:
+            for sentence in _calibration(model.calibration, model.methods):
+                calibrated.setdefault(sentence, []).append(model.label)
+    everything = {model.label for model in models if model.methods}
+    for sentence, labels in calibrated.items():
+        which = "" if set(labels) == everything else f" ({', '.join(labels)})"
+        said.append(f"* {sentence}{which}.")
+    return said
+
+
+def _calibration(calibration: Calibration, names: Sequence[str]) -> list[str]:
+    """Clauses about what methods were calibrated on."""
+    needs = {METHODS[name].needs for name in names if name in METHODS}
+    said = []
+    matrix = calibration.matrix
+    if matrix is not None and Needs.IMPORTANCE in needs:
+        texts = f" of {' and '.join(matrix.datasets)}" if matrix.datasets else ""
+        chunks = f", {matrix.chunks:,} sequences{texts}" if matrix.chunks else texts.replace(" of ", ", from ", 1)
+        said.append(f"Importance matrix: `{matrix.file}`{chunks}{_used(calibration)}")
+    elif Needs.IMPORTANCE in needs and not calibration.texts:
+        said.append("Calibrated by an importance matrix")
+    if calibration.texts and (Needs.HESSIAN in needs or matrix is None) and needs - {Needs.NOTHING}:
+        count = f"{calibration.used:,}" if calibration.used else f"up to {calibration.tokens:,}"
+        said.append(
+            f"Calibrated on {' and '.join(calibration.texts)}: {count} tokens, in sequences of {calibration.context:,}"
+        )
+    return said
+
+
+def _used(calibration: Calibration) -> str:
+    return f", {calibration.used:,} tokens" if calibration.used else ""

@@ -13,13 +13,14 @@ from gemmaq.checkpoint import Tensor, spans_of
 from gemmaq.checkpoint.rows import read_rows, slabs, values_of
 from gemmaq.containers import Writer
 from gemmaq.convert.workers import run_all
-from gemmaq.convert.write import SLAB_ELEMENTS, chosen
+from gemmaq.convert.write import SLAB_ELEMENTS
 from gemmaq.encodings import Quantized, dequantize
 from gemmaq.errors import InputError
 from gemmaq.files.span import Reader
 from gemmaq.models.families import kinds
 from gemmaq.planning.drafter import PREFIX
 from gemmaq.planning.plan import PlannedTensor
+from gemmaq.planning.written import chosen
 from gemmaq.progress import ProgressCallback
 
 if TYPE_CHECKING:
@@ -166,8 +167,9 @@ def _rows(slab: _Slab, reader: Reader, buffers: _Buffers) -> _Part:
             packed: tuple[U8, ...] = (ready[0],)
             expected = values_of(planned.stored, ready)
         else:
-            read = values_of(planned.stored, ready) if planned.solved else values
-            expected = chosen(planned, read, weights, first)
+            solved = values_of(planned.solved, ready) if planned.solved else None
+            own = weights if planned.solved is None or solved is None else dequantize(planned.solved.encoding, solved)
+            expected = chosen(planned, values if solved is None else solved, own, first)
             packed = container.pack(planned, expected)
         equal = all(np.array_equal(a.reshape(-1), b.reshape(-1)) for a, b in zip(packed, stored, strict=True))
     try:

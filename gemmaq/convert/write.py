@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gemmaq import methods
 from gemmaq.artifact.outcomes import OutcomeCounter
 from gemmaq.checkpoint import Tensor, paths_of, spans_of
 from gemmaq.checkpoint.rows import read_rows, slabs, values_of
@@ -26,6 +25,7 @@ from gemmaq.methods import Choice
 from gemmaq.models.arrangements import Arrangement
 from gemmaq.models.roles import Role
 from gemmaq.planning.plan import Plan, PlannedTensor
+from gemmaq.planning.written import chosen
 from gemmaq.progress import ProgressCallback
 
 if TYPE_CHECKING:
@@ -174,34 +174,6 @@ def _process(slab: _Slab, reader: Reader, buffer: bytearray, outcomes: OutcomeCo
                 write_all(target.output.descriptor, data[done : done + size], offset)
                 done += size
         target.output.wrote(target.placement, slab.count)
-
-
-def chosen(planned: PlannedTensor, values: Values, weights: F32, first: int) -> Values:
-    """Quantize rows of one matrix as planned.
-
-    Args:
-        planned: the plan of their tensor; if it mixes rows, these must be the whole tensor.
-        values: codes and scales of the rows in the source.
-        weights: weights of the rows, f32 [rows, columns].
-        first: index of the first row in the tensor.
-    """
-    if planned.keeps_codes and not planned.moved:
-        return values
-    shifted = weights + np.float32(planned.shift) if planned.shift else weights
-    source = planned.source
-    choice = planned.choice.of_matrix(first * source.matrices // source.rows)
-    try:
-        return methods.quantize(_ordered(shifted, planned), planned.encoding, choice)
-    except InputError as error:
-        raise error.at(tensor=error.tensor or source.name) from error
-
-
-def _ordered(weights: F32, planned: PlannedTensor) -> F32:
-    """The numbers of a whole tensor as the target stores them, in rows of the source's length."""
-    if not planned.moved:
-        return weights
-    own = planned.source.arrangement.restore(weights) if planned.source.arrangement else weights
-    return planned.arrangement.store(own) if planned.arrangement else own
 
 
 def _check_finite(source: Tensor, stored: U8, weights: F32) -> bool:

@@ -6,7 +6,7 @@ earlier layers.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gemmaq.checkpoint import Checkpoint, Tensor, spans_of
-from gemmaq.checkpoint.rows import weights
+from gemmaq.checkpoint.rows import slabs, weights
 from gemmaq.errors import InputError
 from gemmaq.files.span import Reader
 from gemmaq.inference.batch import Batch
@@ -33,6 +33,10 @@ _TOKENS = 64
 """Tokens whose layer inputs are computed at a time, always as many: the order of sums may depend on the number."""
 
 
+Rows = Callable[[Tensor, int, int, Reader], "F32"]
+"""Reads rows of one matrix of a tensor: `checkpoint.rows.weights`, or a function that gives other weights for them."""
+
+
 @dataclass(frozen=True)
 class Decoder:
     """A model whose layers are loaded one at a time.
@@ -42,12 +46,14 @@ class Decoder:
         device: Device that computes.
         config: Configuration object of transformers.
         reader: Reader of the weight files.
+        weights: Reads rows of a tensor; a model in other weights has another function here.
     """
 
     checkpoint: Checkpoint
     device: Device
     config: Any
     reader: Reader
+    weights: Rows = weights
 
     @property
     def layers(self) -> int:
@@ -88,7 +94,7 @@ class Decoder:
 
     def rows(self, tensor: Tensor, ids: NDArray[np.int64]) -> F32:
         """Rows of a table for tokens, f32 [tokens, columns]."""
-        return np.concatenate([weights(tensor, int(at), 1, self.reader) for at in ids])
+        return np.concatenate([self.weights(tensor, int(at), 1, self.reader) for at in ids])
 
     def _layer_inputs(self, ids: NDArray[np.int64], embedded: F32) -> torch.Tensor | None:
         """What layers take besides the hidden state, for tokens and their rows of the embedding.
@@ -135,10 +141,8 @@ class Decoder:
             InputError: It cannot be read, or holds NaN or infinite weights.
         """
         whole: F32 = aligned(tensor.rows, tensor.columns).numpy()
-        step = max(1, _SLAB // tensor.columns)
-        for first in range(0, tensor.rows, step):
-            count = min(step, tensor.rows - first)
-            whole[first : first + count] = weights(tensor, first, count, self.reader)
+        for first, count in slabs(tensor, _SLAB):
+            whole[first : first + count] = self.weights(tensor, first, count, self.reader)
         if not np.isfinite(whole).all():
             raise InputError("holds NaN or infinite weights", path=tensor.span, tensor=tensor.name)
         if tensor.shift:

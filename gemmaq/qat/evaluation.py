@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gemmaq.qat.loss import SLAB, Head, logits
+from gemmaq.inference.divergence import SLAB, Head, logits
 
 if TYPE_CHECKING:
     import torch

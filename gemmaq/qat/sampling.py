@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gemmaq.errors import OutputError
-from gemmaq.qat.loss import Head, logits
+from gemmaq.inference.divergence import Head, logits
 
 if TYPE_CHECKING:
     import torch

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gemmaq.errors import UsageError
+from gemmaq.inference.divergence import Head, frequent
 from gemmaq.qat import grids, model, sampling, trainer
 from gemmaq.qat.evaluation import evaluate, refer
-from gemmaq.qat.loss import Head, frequent
 from gemmaq.qat.trainer import Schedule, Trainer
 
 if TYPE_CHECKING:

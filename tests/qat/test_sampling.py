@@ -11,9 +11,9 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from gemmaq.errors import OutputError  # noqa: E402
+from gemmaq.inference.divergence import Head, logits  # noqa: E402
 from gemmaq.qat import sampling  # noqa: E402
 from gemmaq.qat.data import TokenDataset  # noqa: E402
-from gemmaq.qat.loss import Head, logits  # noqa: E402
 
 ROWS = torch.randn(24, 8, generator=torch.Generator().manual_seed(1))
 HEAD = Head(None, None, torch.float32, None, 24)

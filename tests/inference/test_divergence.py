@@ -7,8 +7,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from gemmaq.qat import loss  # noqa: E402
-from gemmaq.qat.loss import Head, frequent  # noqa: E402
+from gemmaq.inference import divergence as loss  # noqa: E402
+from gemmaq.inference.divergence import Head, frequent  # noqa: E402
 
 
 def test_frequent_tokens_come_with_those_that_must_be_there() -> None:

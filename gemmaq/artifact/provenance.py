@@ -12,7 +12,7 @@ from gemmaq.errors import InputError, UsageError
 from gemmaq.files.text import read_json
 from gemmaq.planning import containers, recipe
 from gemmaq.planning.plan import MMPROJ
-from gemmaq.planning.request import Calibration, Matrix, Request
+from gemmaq.planning.request import Budget, Calibration, Matrix, Request
 from gemmaq.planning.rules import Rule, regex
 
 NAME = "gemmaq.json"
@@ -151,6 +151,7 @@ def _provenance(value: Mapping[str, Any], container: str) -> Provenance:
                 **{name: encoding.name if encoding else None for name, encoding in types.items()},
             ),
             like={_text(name): ENCODINGS[kind] for kind, names in choices.get("like", {}).items() for name in names},
+            name=_maybe_text(choices.get("name")),
         ),
         to=tuple(containers.check(_text(name)) for name in choices["to"]),
         portable=bool(choices["portable"]),
@@ -160,6 +161,7 @@ def _provenance(value: Mapping[str, Any], container: str) -> Provenance:
         draft=bool(choices.get("draft")),
         shard_bytes=None if limit is None else _count(limit),
         calibration=_calibration(choices.get("calibration")),
+        budget=_budget(choices.get("budget")),
     )
     files = tuple(Listed(_path(f["path"]), _count(f["bytes"]), _text(f["sha256"])) for f in value["files"])
     tensors = tuple(
@@ -210,6 +212,13 @@ def _matrix(value: Any) -> Matrix | None:
     datasets = tuple(_text(name) for name in value["datasets"])
     counts = (_count(value["entries"]), _count(value["chunks"]), _count(value.get("size", 0)))
     return Matrix(_text(value["file"]), datasets, *counts)
+
+
+def _budget(value: Any) -> Budget | None:
+    if value is None:
+        return None
+    figures = (float(value["predicted"]), _text(value["uniform"]), float(value["uniform_predicted"]))
+    return Budget(_text(value["target"]), _text(value["sensitivities"]), *figures)
 
 
 def _quality(value: Any) -> Quality | None:

@@ -137,7 +137,8 @@ def _by_type(like: Mapping[str, Encoding]) -> dict[str, list[str]]:
 def _recipe(request: Request) -> dict[str, Any]:
     recipe = request.recipe
     return {
-        "quant": recipe.label.lower(),
+        "quant": recipe.asked_label.lower(),
+        **({"name": recipe.name} if recipe.name else {}),
         "embedding": recipe.embedding.name if recipe.embedding else None,
         **({"ple_type": recipe.layer_embedding.name} if recipe.layer_embedding else {}),
         **({"ple_proj_type": recipe.layer_projection.name} if recipe.layer_projection else {}),
@@ -158,5 +159,6 @@ def _recipe(request: Request) -> dict[str, Any]:
         "max_shard_bytes": request.shard_bytes,
         **({"dense_heads": True} if request.dense_heads else {}),
         **({"draft": True} if request.draft else {}),
+        **({"budget": asdict(request.budget)} if request.budget else {}),
         "calibration": asdict(request.calibration) if request.calibration else None,
     }

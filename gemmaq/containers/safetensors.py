@@ -48,6 +48,7 @@ FORMAT = Format(
     experts=lambda encoding: Stacking.WHOLE if encoding.is_float else Stacking.SINGLE,
     constants=_constants,
     divides_scales=True,
+    fuses=True,
 )
 
 

@@ -15,7 +15,8 @@ _SHARD = re.compile(
 DRAFTER = "mtp-"
 """Beginning of the names of GGUF files that hold drafters."""
 _TYPE = re.compile(
-    r"[-._](?P<type>(?P<float>bf16|f16|fp16|f32)|(ud-)?(i?q\d(_\w+)*|tq\d(_\d)?|mxfp4(_\w+)?|nvfp4))$", re.IGNORECASE
+    r"[-._](?P<type>(?P<float>bf16|f16|fp16|f32)|(ud-)?(i?q\d(_\w+)*|tq\d(_\d)?|mxfp4(_\w+)?|nvfp4|\d+\.\d\dbpw))$",
+    re.IGNORECASE,
 )
 _BESIDE = re.compile(rf"(?i:[-._ ]?mmproj)|^{DRAFTER}")
 

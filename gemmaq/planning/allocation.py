@@ -1,14 +1,15 @@
 """Choose a type for every group of tensors: the least predicted loss within a number of bytes.
 
-This is the multiple-choice knapsack problem. A multiplier on bytes gives a lower bound of the loss and a first solution;
-dynamic programming over the options that the bound cannot rule out makes it the best one. Where too many states are
-left, only those nearest to the bound are kept.
+This is the multiple-choice knapsack problem. A multiplier on bytes gives a lower bound of the loss and a first
+solution; dynamic programming over the options that the bound cannot rule out makes it the best one. Where too many
+states are left, only those nearest to the bound are kept.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -152,7 +153,7 @@ def _greedy(options: Sequence[Sequence[Option]], budget: int) -> tuple[list[int]
     steps = []
     for group, of_group in enumerate(options):
         hull = _hull(of_group)
-        for before, after in zip(hull, hull[1:], strict=False):
+        for before, after in pairwise(hull):
             size = of_group[after].size - of_group[before].size
             gain = (of_group[before].loss - of_group[after].loss) / size
             steps.append((-gain, group, before, after, size))

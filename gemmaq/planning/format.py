@@ -97,6 +97,7 @@ class Format:
         hf_names: whether tensors have the names that the family's class in transformers gives them, not canonical ones.
         nested: whether config.json and names are those of a model with towers wherever the family has such a layout.
         idle: whether its runtimes demand tensors that none of them uses.
+        fuses: whether its runtimes fuse matrices that share an input, which then must have the same type.
     """
 
     name: str
@@ -118,6 +119,7 @@ class Format:
     nested: bool = False
     hf_names: bool = False
     idle: bool = False
+    fuses: bool = False
 
     @property
     def encodings(self) -> frozenset[str]:

@@ -40,6 +40,7 @@ class Recipe:
         layer_projection: encoding of the matrix that makes the inputs of all layers, None likewise.
         like: canonical name -> encoding, where the types of another file are taken over; whatever else is asked for by
             name or role comes before.
+        name: what the types of `like` are called in file names, where gemmaq chose them; None for the body's label.
     """
 
     body: Encoding
@@ -51,6 +52,7 @@ class Recipe:
     layer_embedding: Encoding | None = None
     layer_projection: Encoding | None = None
     like: Mapping[str, Encoding] = field(default_factory=dict)
+    name: str | None = None
 
     def asked(self, tensor: Tensor) -> Encoding | None:
         """The encoding that is asked for by the tensor's name or role, None if the choice is free."""
@@ -76,7 +78,12 @@ class Recipe:
 
     @property
     def label(self) -> str:
-        """Type of the body as in file names (`Q4_0`, `Q4_K_M`, `auto`)."""
+        """Type of the body as in file names (`Q4_0`, `Q4_K_M`, `auto`), or the name of the chosen types (`4.60bpw`)."""
+        return self.name or self.asked_label
+
+    @property
+    def asked_label(self) -> str:
+        """Type of the body, whatever the types of single tensors are called together."""
         return AUTO if self.keep else (self.mixture or self.body).label
 
     def body_for(self, tensor: Tensor, checkpoint: Checkpoint, *, shared: bool) -> Encoding:
@@ -84,7 +91,8 @@ class Recipe:
         layer, kind = tensor.place.layer, tensor.place.kind
         if self.mixture is None or layer is None:
             return self.body
-        first, experts = checkpoint.config.layers[0], checkpoint.config.layers[layer].experts
+        layers = checkpoint.config.layers
+        first, experts = layers[0], layers[layer].experts
         number, count = checkpoint.position(tensor)
         needs = method.needs if (method := METHODS.get(self.method_for(tensor.name))) else Needs.NOTHING
         spot = Spot(
@@ -92,7 +100,7 @@ class Recipe:
             number,
             count,
             layer=layer,
-            layers=len(checkpoint.config.layers),
+            layers=len(layers),
             sharing=first.heads // first.kv_heads,
             experts=experts.count if experts else 0,
             calibrated=needs is not Needs.NOTHING,

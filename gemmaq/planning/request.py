@@ -55,6 +55,25 @@ class Calibration:
 
 
 @dataclass(frozen=True, slots=True)
+class Budget:
+    """What types were chosen for, tensor by tensor, and what that is predicted to give.
+
+    Attributes:
+        target: the bytes that they may take, in words.
+        sensitivities: SHA-256 of the sensitivities that they were chosen by, in hex.
+        predicted: predicted mean KL divergence from the source, in nats.
+        uniform: label of the best single type, or mixture with a name, within these bytes; empty if none fits.
+        uniform_predicted: its predicted mean KL divergence; 0 if none fits.
+    """
+
+    target: str
+    sensitivities: str
+    predicted: float
+    uniform: str = ""
+    uniform_predicted: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Request:
     """Everything a user can ask of a conversion.
 
@@ -68,6 +87,7 @@ class Request:
         draft: whether the drafter of the source is written beside the model, in containers that have a place for it.
         shard_bytes: maximum size of a file, None for each container's default.
         calibration: settings of calibrated methods, None if there are none.
+        budget: what the types were chosen for, None if the user chose them.
     """
 
     recipe: Recipe
@@ -79,3 +99,4 @@ class Request:
     draft: bool = False
     shard_bytes: int | None = None
     calibration: Calibration | None = None
+    budget: Budget | None = None

@@ -20,7 +20,7 @@ from gemmaq.convert.run import run as convert
 from gemmaq.encodings import ENCODINGS
 from gemmaq.errors import InputError
 from gemmaq.planning.recipe import of
-from gemmaq.planning.request import Calibration, Matrix, Request
+from gemmaq.planning.request import Budget, Calibration, Matrix, Request
 from gemmaq.planning.rules import Rule, regex
 from gemmaq.sources.open import open_source
 from inprocess import run
@@ -113,7 +113,7 @@ def test_every_field_of_a_request_comes_back_from_gemmaq_json(sources: dict[str,
     rules = (Rule("*.layers.0.*", ENCODINGS["q8_0"], "nearest"), regex("attn_[kv]", ENCODINGS["q5_0"]))
     like = {"model.layers.1.mlp.up_proj.weight": ENCODINGS["q4_0"]}
     request = Request(
-        recipe=replace(of("q4_0", embedding="q8_0", method="nearest", rules=rules), like=like),
+        recipe=replace(of("q4_0", embedding="q8_0", method="nearest", rules=rules), like=like, name="4.60bpw"),
         to=("gguf", "mlx"),
         portable=True,
         scales="f16",
@@ -123,6 +123,7 @@ def test_every_field_of_a_request_comes_back_from_gemmaq_json(sources: dict[str,
         calibration=Calibration(
             ("a.txt",), "0" * 64, tokens=99, context=33, damping=0.5, order="columns", used=66, matrix=MATRIX
         ),
+        budget=Budget("4.6 bits per weight", "1" * 64, 0.25, "Q4_0", 0.5),
     )
     usual = Request(of("q5_0"), ("mlx",))
     same = [field.name for field in fields(Request) if getattr(request, field.name) == getattr(usual, field.name)]

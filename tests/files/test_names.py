@@ -35,6 +35,7 @@ from gemmaq.files.names import (
         ("gemma-3-4b-it-MXFP4", "gemma-3-4b-it", "MXFP4"),
         ("gemma-4-26B-A4B-it-MXFP4_MOE", "gemma-4-26B-A4B-it", "MXFP4_MOE"),
         ("gemma-4-31B-it-NVFP4", "gemma-4-31B-it", "NVFP4"),
+        ("gemma-3-270m-4.60bpw", "gemma-3-270m", "4.60bpw"),
         ("gemma-3-4b-it_BF16", "gemma-3-4b-it", "BF16"),
         ("gemma-3-4b-it-fp16", "gemma-3-4b-it", "fp16"),
         ("gemma-3-4b-it", "gemma-3-4b-it", None),

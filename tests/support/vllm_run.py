@@ -59,6 +59,28 @@ def run_experts_dequantized() -> None:
     experts.CompressedTensorsWNA16MoEMethod.process_weights_after_loading = dequantize
 
 
+def run_int4_dequantized() -> None:
+    """Let vLLM read int4 matrices as ever, but compute in F32 where it has no kernel: on CPUs without AVX-512."""
+    import torch
+    from vllm.model_executor.kernels.linear.mixed_precision.cpu import CPUWNA16LinearKernel as Kernel
+    from vllm.platforms import current_platform
+
+    current_platform.import_kernels()
+    if hasattr(torch.ops._C, "cpu_gemm_wna16"):
+        return
+
+    def dequantize(kernel: Any, layer: Any) -> None:
+        packed, scales = getattr(layer, kernel.w_q_name), getattr(layer, kernel.w_s_name)
+        codes = (packed.unsqueeze(-1) >> torch.arange(0, 32, 4)) & 15
+        groups = scales.unsqueeze(-1).float()
+        layer.dequantized = ((codes.view(*scales.shape, -1) - 8) * groups).flatten(-2)
+
+    def multiply(kernel: Any, layer: Any, x: Any, bias: Any = None) -> Any:
+        return torch.nn.functional.linear(x.float(), layer.dequantized, bias).to(x.dtype)
+
+    Kernel.process_weights_after_loading, Kernel.apply_weights = dequantize, multiply
+
+
 def do_without_torchvision() -> None:
     """Let classes of models with towers be imported: they ask for torchvision, and call it to resize images only."""
     from importlib.machinery import ModuleSpec
@@ -121,5 +143,6 @@ if __name__ == "__main__":
     if find_spec("torchvision") is None and any("media" in job for job in jobs):
         do_without_torchvision()  # before transformers looks for it
     run_experts_dequantized()
+    run_int4_dequantized()
     answers = [run(**job) for job in jobs]
     print(json.dumps(answers))

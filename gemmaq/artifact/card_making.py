@@ -59,6 +59,10 @@ def _calibration(calibration: Calibration, names: Sequence[str]) -> list[str]:
         said.append(
             f"Calibrated on {' and '.join(calibration.texts)}: {count} tokens, in sequences of {calibration.context:,}"
         )
+    refine = calibration.refine
+    if refine is not None and refine.kept:
+        gain = f"KL divergence from {refine.before:.4f} to {refine.after:.4f} nats on text held out"
+        said.append(f"Norms tuned to the codes on {' and '.join(calibration.texts)}, {refine.kept:,} steps: {gain}")
     return said
 
 

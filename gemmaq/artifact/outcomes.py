@@ -25,7 +25,7 @@ class Outcome:
         name: name in the container.
         encoding: name of its encoding.
         how: `exact` (the source's weights unchanged), `rounded` (its codes with some scales rounded), `lattice`,
-            `quantized`, `requantized` (from another quantized type) or `float`.
+            `quantized`, `requantized` (from another quantized type), `tuned` (a norm) or `float`.
         scales: number of scales that were counted.
         rounded: number of scales that the container could not hold exactly.
     """
@@ -39,7 +39,7 @@ class Outcome:
     @property
     def is_chosen(self) -> bool:
         """Whether a method chose the codes."""
-        return self.how not in ("exact", "rounded", "float")
+        return self.how not in ("exact", "rounded", "tuned", "float")
 
 
 class OutcomeCounter:
@@ -82,6 +82,8 @@ def _held(planned: PlannedTensor, numbers: F32) -> F32:
 
 
 def _how(planned: PlannedTensor, rounded: int) -> str:
+    if planned.tuned:
+        return "tuned"
     if planned.keeps_codes and planned.solved is None:
         return "rounded" if rounded else "exact"
     if planned.encoding.is_float:

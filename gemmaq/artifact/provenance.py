@@ -12,7 +12,7 @@ from gemmaq.errors import InputError, UsageError
 from gemmaq.files.text import read_json
 from gemmaq.planning import containers, recipe
 from gemmaq.planning.plan import MMPROJ
-from gemmaq.planning.request import Budget, Calibration, Matrix, Request
+from gemmaq.planning.request import Budget, Calibration, Matrix, Refinement, Request
 from gemmaq.planning.rules import Rule, regex
 
 NAME = "gemmaq.json"
@@ -203,6 +203,7 @@ def _calibration(value: Any) -> Calibration | None:
         order=_text(value["order"]),
         used=_count(value.get("used", 0)),
         matrix=_matrix(value.get("matrix")),
+        refine=_refinement(value.get("refine")),
     )
 
 
@@ -219,6 +220,19 @@ def _budget(value: Any) -> Budget | None:
         return None
     figures = (float(value["predicted"]), _text(value["uniform"]), float(value["uniform_predicted"]))
     return Budget(_text(value["target"]), _text(value["sensitivities"]), *figures)
+
+
+def _refinement(value: Any) -> Refinement | None:
+    if value is None:
+        return None
+    minutes, kept = value["minutes"], value["kept"]
+    return Refinement(
+        None if minutes is None else float(minutes),
+        _count(value["steps"]),
+        None if kept is None else _count(kept),
+        float(value["before"]),
+        float(value["after"]),
+    )
 
 
 def _quality(value: Any) -> Quality | None:

@@ -15,7 +15,7 @@ from gemmaq.artifact.provenance import SCHEMA, Listed
 from gemmaq.encodings import Encoding
 from gemmaq.planning.format import Constant
 from gemmaq.planning.plan import Plan, PlannedTensor
-from gemmaq.planning.request import Request
+from gemmaq.planning.request import Calibration, Request
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,5 +160,14 @@ def _recipe(request: Request) -> dict[str, Any]:
         **({"dense_heads": True} if request.dense_heads else {}),
         **({"draft": True} if request.draft else {}),
         **({"budget": asdict(request.budget)} if request.budget else {}),
-        "calibration": asdict(request.calibration) if request.calibration else None,
+        "calibration": _calibration(request.calibration) if request.calibration else None,
     }
+
+
+def _calibration(calibration: Calibration) -> dict[str, Any]:
+    said = asdict(calibration)
+    if calibration.refine is None:
+        del said["refine"]
+    else:
+        del said["refine"]["seconds"]
+    return said

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from gemmaq.checkpoint import Checkpoint
     from gemmaq.planning.plan import Plan
     from gemmaq.planning.recipe import Recipe
-    from gemmaq.planning.request import Calibration, Request
+    from gemmaq.planning.request import Calibration, Refinement, Request
 
 _TOKENS = "GEMMAQ_CALIBRATION_TOKENS"
 Texts = Annotated[
@@ -44,7 +44,17 @@ Context = Annotated[
     int | None,
     typer.Option("--calibration-context", metavar="N", parser=count(16), help="Tokens per sequence. Default: 512."),
 ]
+Refine = Annotated[
+    str | None,
+    typer.Option(
+        "--refine",
+        metavar="MINUTES",
+        help="When the codes are chosen, tune the weights of the RMS norms to them for so many minutes, or as in "
+        "200steps: the model's predictions against the source's, on the text. For each type. No byte more.",
+    ),
+]
 _FLAGS = {
+    "refine": "--refine",
     "tokens": "--calibration-tokens", "context": "--calibration-context", "damping": "--damping", "order": "--order",
 }  # fmt: skip
 _HESSIAN_SETTINGS = ("damping", "order")
@@ -70,8 +80,11 @@ def read(recipe: Recipe, text: list[Path] | None, imatrix: Path | None, settings
     names = set(recipe.methods)
     methods = [METHODS[name] for name in calibrated() if name in names]
     given = {name: value for name, value in settings.items() if value is not None}
+    refine = _refinement(given.pop("refine")) if "refine" in given else None
+    if refine is not None:
+        given["refine"] = refine
     named = [flag for flag, value in (("--text", text), ("--imatrix", imatrix)) if value] + flags(given)
-    if not methods:
+    if not methods and refine is None:
         if imatrix is not None:
             weighing = [name for name in calibrated() if METHODS[name].needs is Needs.IMPORTANCE]
             raise UsageError(f"--imatrix is for method {' and '.join(weighing)}", f"add --method {weighing[0]}")
@@ -93,7 +106,26 @@ def read(recipe: Recipe, text: list[Path] | None, imatrix: Path | None, settings
     for name in _HESSIAN_SETTINGS:
         if name in given and not inverting:
             raise UsageError(f"{_FLAGS[name]} is for method gptq only", "leave it out, or add --method gptq")
-    return from_text(f"method {' and '.join(method.name for method in methods)}", text, given)
+    purpose = f"method {' and '.join(method.name for method in methods)}" if methods else "--refine"
+    return from_text(purpose, text, given)
+
+
+def _refinement(asked: str) -> Refinement:
+    """The refinement that is asked for: minutes, or a number of steps.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    from gemmaq.planning.request import Refinement
+
+    number, steps = asked.lower().removesuffix("steps").strip(), asked.lower().endswith("steps")
+    try:
+        value = int(number) if steps else float(number)
+    except ValueError:
+        value = 0
+    if not 0 < value < 1e6:
+        raise UsageError(f"--refine {asked!r} is no number of minutes", "--refine 5, or --refine 200steps")
+    return Refinement(None, int(value)) if steps else Refinement(value)
 
 
 def flags(settings: Mapping[str, Any]) -> list[str]:
@@ -134,7 +166,7 @@ def from_record(record: Calibration, text: Sequence[Path] | None, imatrix: Path 
 
     from gemmaq.calibration.complete import Basis
 
-    settings = {name: value for name, value in asdict(record).items() if name in _FLAGS}
+    settings = {name: value for name, value in asdict(record).items() if name in _FLAGS and name != "refine"}
     basis = _from_imatrix(imatrix) if imatrix else from_text("verify --against", text, settings)
     if basis.calibration.digest != record.digest:
         names = ", ".join(map(str, [imatrix] if imatrix else text or ()))

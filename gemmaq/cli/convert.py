@@ -157,6 +157,7 @@ def convert(
             "stored. Default: importance.",
         ),
     ] = None,
+    refine: calibration.Refine = None,
     device: Device = None,
     mmproj: Annotated[
         str,
@@ -217,6 +218,7 @@ def convert(
     taken = choices.take(like, quant)
     chosen = choices.applied(_recipes([taken.quant] if taken else quant, method, types, file), tensor_type, taken)
     settings = {"tokens": calibration_tokens, "context": calibration_context, "damping": damping, "order": order}
+    settings["refine"] = refine
     basis = calibration.read(chosen[0], text, imatrix, settings)
     containers = _containers(to, file)
     if draft is not None and draft.lower() != "none" and "gguf" not in containers:

@@ -43,6 +43,8 @@ class Compared:
         square: sum of the source's squared weights.
         differing: number of codes (of weights, for floats) that differ from the plan; None without a plan.
         equal: whether all bytes are as planned; None without a plan.
+        apart: RMS difference from the weights that were tuned here, as a share of what tuning changed; None if none
+            were.
     """
 
     name: str
@@ -54,6 +56,7 @@ class Compared:
     square: float
     differing: int | None = None
     equal: bool | None = None
+    apart: float | None = None
 
     @property
     def error(self) -> float:
@@ -98,12 +101,14 @@ class _Buffers:
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """Differences in some rows."""
+    """Differences in some rows; of tuned ones also the squared difference from these, and by how much they changed."""
 
     square_error: float
     square: float
     differing: int
     equal: bool
+    apart: float = 0.0
+    tuned: float = 0.0
 
 
 def relative(square_error: float, square: float) -> float:
@@ -181,7 +186,11 @@ def _rows(slab: _Slab, reader: Reader, buffers: _Buffers) -> _Part:
     reference = _as_torch(weights, pair.source) + np.float32(pair.source.shift)
     own = _as_torch(dequantize(pair.stored.encoding, actual), pair.stored) + np.float32(pair.stored.shift)
     distance = np.subtract(own, reference, out=np.zeros_like(own), where=own != reference)  # bounds may be infinite
-    return _Part(_square(distance), _square(reference), differing, equal)
+    if planned is None or not planned.tuned or planned.solved is None:
+        return _Part(_square(distance), _square(reference), differing, equal)
+    made = dequantize(planned.solved.encoding, values_of(planned.solved, ready)) + np.float32(pair.source.shift)
+    apart = _square(own - made), _square(made - reference)
+    return _Part(_square(distance), _square(reference), differing, equal, *apart)
 
 
 def _differing(a: Values, b: Values) -> int:
@@ -201,7 +210,7 @@ def _as_torch(weights: F32, tensor: Tensor) -> F32:
 
 
 def _compared(pair: Pair, parts: Sequence[_Part]) -> Compared:
-    has_plan = pair.planned is not None
+    has_plan, is_tuned = pair.planned is not None, any(part.tuned for part in parts)
     return Compared(
         pair.name,
         _DRAFTER if pair.name.startswith(PREFIX) else pair.source.place.kind,
@@ -212,6 +221,7 @@ def _compared(pair: Pair, parts: Sequence[_Part]) -> Compared:
         math.fsum(part.square for part in parts),
         sum(part.differing for part in parts) if has_plan else None,
         all(part.equal for part in parts) if has_plan else None,
+        relative(sum(part.apart for part in parts), sum(part.tuned for part in parts)) if is_tuned else None,
     )
 
 

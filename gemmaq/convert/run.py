@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gemmaq.artifact.outcomes import OutcomeCounter
+from gemmaq.calibration import refine
 from gemmaq.calibration.complete import Basis, Resources, complete, needed
 from gemmaq.checkpoint import Checkpoint
 from gemmaq.convert.ladder import by_type, check_distinct, remarks
@@ -105,6 +106,7 @@ def prepare(conversion: Conversion, *, force: bool = False, dry_run: bool = Fals
         check_output(folder, size, inputs=inputs, force=force)
     fits = fits_for(checkpoint, requests)
     plans = _plans(conversion, fits)
+    refine.check(plans, checkpoint)
     check_distinct(plans)
     warnings = dict.fromkeys(by_type([(plan.label, plan.warnings) for plan in plans]))
     parent, free = free_space(folder)
@@ -130,20 +132,17 @@ def artifacts(
         InputError: text or importance matrix do not fit the model, or the tokenizer is unusable.
         OutputError: there is no room for calibrated codes.
     """
+    checkpoint, basis, near = conversion.checkpoint, conversion.basis, conversion.folder
+    resources = Resources(options.device, options.threads)
     with ExitStack() as stack:
         if needed(plans):
-            if conversion.basis is None:
+            if basis is None:
                 raise UsageError(f"nothing to calibrate method {needed(plans)[0]} on", "give text with --text FILE")
-            completing = complete(
-                plans,
-                conversion.checkpoint,
-                conversion.basis,
-                resources=Resources(options.device, options.threads),
-                near=conversion.folder,
-                progress=progress,
-            )
+            completing = complete(plans, checkpoint, basis, resources=resources, near=near, progress=progress)
             plans = stack.enter_context(completing)
-        yield lay_out(conversion.checkpoint, plans, conversion.folder)
+        refining = refine.refined(plans, checkpoint, basis, resources=resources, near=near, progress=progress)
+        plans = stack.enter_context(refining)
+        yield lay_out(checkpoint, plans, near)
 
 
 def run(conversion: Conversion, plans: Sequence[Plan], options: Options, progress: ProgressCallback = ignore) -> Result:

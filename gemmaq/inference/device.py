@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from gemmaq.errors import UsageError
@@ -112,6 +113,20 @@ def _torch_device(name: str | None) -> torch.device:
     if device.type == "meta":
         raise UsageError(f"device {name!r} cannot compute", "--device cpu")
     return device
+
+
+def free_memory(device: torch.device) -> int | None:
+    """Bytes that are free for more, on the device or in the machine's memory; None where the system does not say."""
+    import torch
+
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    try:
+        lines = Path("/proc/meminfo").read_text("ascii").splitlines()
+    except OSError:
+        return None
+    sizes = {line.partition(":")[0]: line.split()[1] for line in lines if len(line.split()) > 1}
+    return 1024 * int(sizes["MemAvailable"]) if "MemAvailable" in sizes else None
 
 
 def aligned(*shape: int) -> torch.Tensor:

@@ -49,6 +49,7 @@ class PlannedTensor:
         arrangement: how its numbers are stored, None for as they are.
         solved: codes and scales that calibration has chosen already, on disk; None otherwise.
         slices: tensors of the container that hold its rows under their names there, empty for a single one.
+        tuned: whether its weights are tuned when all codes are chosen; `solved` has them then.
     """
 
     source: Tensor
@@ -61,6 +62,7 @@ class PlannedTensor:
     arrangement: Arrangement | None = None
     solved: Tensor | None = None
     slices: tuple[Slice, ...] = ()
+    tuned: bool = False
 
     @property
     def stored(self) -> Tensor:
@@ -94,6 +96,8 @@ class PlannedTensor:
     @property
     def is_complete(self) -> bool:
         """Whether its codes can be chosen: calibrated methods need importances, or codes chosen ahead."""
+        if self.tuned:
+            return self.solved is not None
         return self.needs is Needs.NOTHING or self.solved is not None or self.choice.importance is not None
 
     @property

@@ -211,6 +211,7 @@ def _planned(context: _Context, tensor: Tensor) -> PlannedTensor:
         tensor.shift + (context.norm_shift if role == Role.NORM else 0.0),
         reason,
         slices=_slices(context, tensor, encoding),
+        tuned=_is_tuned(context, tensor),
     )
     if recipe.weighs(encoding) and planned.needs is Needs.NOTHING and not (role.is_table or planned.keeps_codes):
         raise UsageError(
@@ -223,6 +224,16 @@ def _planned(context: _Context, tensor: Tensor) -> PlannedTensor:
             "--embedding iq3_s is the smallest type of its kind that does without",
         )
     return planned
+
+
+def _is_tuned(context: _Context, tensor: Tensor) -> bool:
+    """Whether the tensor is a norm that is tuned: one of the layers, or the final one, beside quantized matrices."""
+    checkpoint, request = context.checkpoint, context.request
+    asked = request.calibration is not None and request.calibration.refine is not None
+    if not asked or request.recipe.body.is_float or checkpoint.family.drafts or tensor.place.role is not Role.NORM:
+        return False
+    inside = tensor.place.layer is not None and tensor.name in checkpoint.tensors
+    return inside or tensor.name == checkpoint.family.names.FINAL_NORM
 
 
 def _encoding(context: _Context, tensor: Tensor) -> tuple[Encoding, str | None]:

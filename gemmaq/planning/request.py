@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from gemmaq.planning.recipe import Recipe
 
@@ -30,6 +30,27 @@ class Matrix:
 
 
 @dataclass(frozen=True, slots=True)
+class Refinement:
+    """How norm weights are tuned to codes that are chosen, and what came of it.
+
+    Attributes:
+        minutes: time for it, None if a number of steps was asked for.
+        steps: steps of the learning rate's schedule: as asked for, or as the time allowed; 0 while that is not known.
+        kept: steps after which the norms are those of the artifact: 0 for those of the source, None while not known.
+        before: mean KL divergence from the source in nats, on text that was held out, with the norms of the source.
+        after: the same with the norms of the artifact.
+        seconds: how long it took; on no record, as no time is.
+    """
+
+    minutes: float | None
+    steps: int = 0
+    kept: int | None = None
+    before: float = 0.0
+    after: float = 0.0
+    seconds: float = field(default=0.0, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Calibration:
     """Settings of a calibration and the identity of its text: all that is needed to repeat it.
 
@@ -42,6 +63,7 @@ class Calibration:
         order: order in which GPTQ takes columns, `importance` or `columns`.
         used: number of tokens that the texts had of these, or that the importance matrix saw; 0 if unknown.
         matrix: the importance matrix, given or computed; None if no method weighs with one.
+        refine: how norm weights are tuned afterwards, None if they stay the source's.
     """
 
     texts: tuple[str, ...]
@@ -52,6 +74,7 @@ class Calibration:
     order: str = "importance"
     used: int = 0
     matrix: Matrix | None = None
+    refine: Refinement | None = None
 
 
 @dataclass(frozen=True, slots=True)

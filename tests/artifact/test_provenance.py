@@ -20,7 +20,7 @@ from gemmaq.convert.run import run as convert
 from gemmaq.encodings import ENCODINGS
 from gemmaq.errors import InputError
 from gemmaq.planning.recipe import of
-from gemmaq.planning.request import Budget, Calibration, Matrix, Request
+from gemmaq.planning.request import Budget, Calibration, Matrix, Refinement, Request
 from gemmaq.planning.rules import Rule, regex
 from gemmaq.sources.open import open_source
 from inprocess import run
@@ -121,7 +121,15 @@ def test_every_field_of_a_request_comes_back_from_gemmaq_json(sources: dict[str,
         draft=True,
         shard_bytes=123_456,
         calibration=Calibration(
-            ("a.txt",), "0" * 64, tokens=99, context=33, damping=0.5, order="columns", used=66, matrix=MATRIX
+            ("a.txt",),
+            "0" * 64,
+            tokens=99,
+            context=33,
+            damping=0.5,
+            order="columns",
+            used=66,
+            matrix=MATRIX,
+            refine=Refinement(1.5, 20, 15, 0.25, 0.125),
         ),
         budget=Budget("4.6 bits per weight", "1" * 64, 0.25, "Q4_0", 0.5),
     )

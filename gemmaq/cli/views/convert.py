@@ -6,6 +6,7 @@ import resource
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from gemmaq.cli import console
@@ -27,6 +28,17 @@ def warn_rounded(plan: Plan, outcomes: OutcomeCounter) -> None:
             f"{plan.format}: scales of {len(rounded)} tensor{'s' if len(rounded) > 1 else ''} had to be rounded "
             f"({first.name}: {first.rounded:,} of {first.scales:,}; --json lists all); --scales f16 holds FP16 scales"
         )
+
+
+def _refined(plan: Plan, *, several: bool) -> str:
+    """A sentence about norms that were tuned, empty if none were."""
+    refine = plan.request.calibration.refine if plan.request.calibration is not None else None
+    if refine is None or not refine.kept:
+        return ""
+    return (
+        f"{f'{plan.label} ' if several else ''}norms: KL divergence {refine.before:.4f} -> {refine.after:.4f} nats on "
+        f"held-out text, {refine.kept:,} of {refine.steps:,} steps, {refine.seconds:.0f} s"
+    )
 
 
 def report(
@@ -65,8 +77,11 @@ def _entry(artifact: Artifact, variant: Variant, counter: OutcomeCounter | None)
         "bits_per_weight": round(plan.bits_per_weight, 4),
         "tensors": plan.counts,
     }
+    refine = plan.request.calibration.refine if plan.request.calibration is not None else None
     if counter is None:
         return entry
+    if refine is not None and refine.kept is not None:
+        entry["refine"] = asdict(refine)
     digests = sums.read(artifact.folder) or {}
     for file in listed:
         file["sha256"] = digests[file["path"]]
@@ -116,6 +131,8 @@ def summarize(artifacts: Sequence[Artifact], fits: Mapping[str, GridFit], second
         kinds = ", ".join(f"{count} {name.upper()}" for name, count in plan.counts.items())
         title = f"{plan.format} {plan.label}" if several else plan.format
         console.say(f"{title}: {console.size(total)}, {plan.bits_per_weight:.2f} bits per weight ({kinds})")
+    for sentence in filter(None, dict.fromkeys(_refined(each.plan, several=several) for each in variants)):
+        console.say(sentence)
     on_grid = [fit for fit in fits.values() if fit.on_grid]
     partial = sum(fit.verdict == "partial" for fit in fits.values())
     if on_grid or partial:

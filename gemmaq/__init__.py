@@ -25,7 +25,8 @@ weight gets is its method (`methods`, and `calibration` for GPTQ), how the bytes
 Rooms stand on floors, and imports only go down: a room imports rooms below it and its own files. Rooms of one floor
 do not import each other.
 
-    9  cli                                        commands, output, exit codes: the only room that prints
+    10 cli                                        commands, output, exit codes: the only room that prints
+    9  budget                                     types chosen for a size or a card, written and measured
     8  qat, evaluate, verify                      use cases of their own
     7  convert, runtimes                          run.py is the pipeline; hand-off to Ollama, LM Studio
     6  containers, calibration, artifact, vram    file formats; GPTQ, imatrix; a finished folder; GPU memory

@@ -72,20 +72,30 @@ def _models(known: Provenance) -> tuple[str, ...]:
     return parts(file.path for file in known.files).model
 
 
-def write(folder: Path, measured: Mapping[int, Quality], *, memory: Memory) -> None:
+def write(
+    folder: Path,
+    measured: Mapping[int, Quality],
+    *,
+    memory: Memory,
+    more: Mapping[int, Mapping[str, Any]] | None = None,
+) -> None:
     """Add measured qualities to an artifact: three files are replaced, no other is touched.
 
     Args:
         folder: folder of the artifact; see `place`.
         measured: number of a model in gemmaq.json -> its quality.
         memory: what the card says of memory.
+        more: number of a model -> further keys of its entry, with their values.
 
     Raises:
         InputError: a model cannot be read.
         OutputError: a file cannot be written.
     """
     path = folder / provenance.NAME
-    entries = [_with(known.entry, measured.get(number)) for number, known in enumerate(provenance.read(folder))]
+    entries = [
+        _with(known.entry, measured.get(number), (more or {}).get(number, {}))
+        for number, known in enumerate(provenance.read(folder))
+    ]
     document = record.text(_container(path), entries)
     records = provenance.parse(json.loads(document), path)
     digests = (sums.read(folder) or {}) | {provenance.NAME: _digest(document)}
@@ -101,14 +111,14 @@ def write(folder: Path, measured: Mapping[int, Quality], *, memory: Memory) -> N
     write_files(folder, {provenance.NAME: document, card.NAME: text, sums.NAME: sums.text(digests)})
 
 
-def _with(entry: Mapping[str, Any], quality: Quality | None) -> dict[str, Any]:
-    """The entry of a model, with its quality before the lists of files and tensors."""
+def _with(entry: Mapping[str, Any], quality: Quality | None, more: Mapping[str, Any]) -> dict[str, Any]:
+    """The entry of a model, with its quality and what more is measured before the lists of files and tensors."""
     kept = {key: value for key, value in entry.items() if key not in ("schema", "container")}
     if quality is None:
         return kept
-    pairs = [(key, value) for key, value in kept.items() if key != "quality"]
+    pairs = [(key, value) for key, value in kept.items() if key != "quality" and key not in more]
     at = [key for key, _ in pairs].index("files")
-    return dict([*pairs[:at], ("quality", asdict(quality)), *pairs[at:]])
+    return dict([*pairs[:at], ("quality", asdict(quality)), *more.items(), *pairs[at:]])
 
 
 def _container(path: Path) -> str:

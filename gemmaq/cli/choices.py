@@ -1,19 +1,21 @@
-"""Types chosen by hand: `--tensor-type`, tensor by tensor, and `--like`, those of another file."""
+"""What a user chose by hand: containers, types, and by `--tensor-type` and `--like` those of single tensors."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from gemmaq.cli.options import listed_values
 from gemmaq.errors import InputError, UsageError
+from gemmaq.methods import AUTO
 
 if TYPE_CHECKING:
     from gemmaq.checkpoint import Checkpoint, Tensor
-    from gemmaq.planning.recipe import Recipe
+    from gemmaq.planning.recipe import Recipe, RecipeFile
     from gemmaq.planning.rules import Rule
 
 TensorTypes = Annotated[
@@ -50,6 +52,43 @@ class Taken:
     model: Checkpoint
     name: str
     quant: str
+
+
+def recipes(
+    quant: list[str] | None, method: str | None, types: Mapping[str, str | None], file: RecipeFile | None
+) -> list[Recipe]:
+    """A recipe for each type: flags before the recipe file before the defaults; `types` are those of single tensors."""
+    from gemmaq.planning.recipe import of
+
+    return [
+        of(
+            name,
+            method=method or (file.method if file else None) or AUTO,
+            rules=file.rules if file else (),
+            **{name: kind or getattr(file, name, None) for name, kind in types.items()},
+        )
+        for name in listed_values("--quant", quant) or (file.quant if file else None) or ("q4_0",)
+    ]
+
+
+def mmproj(text: str) -> str | None:
+    """Type of the towers, None to leave them out."""
+    from gemmaq.planning.plan import MMPROJ
+
+    if text.lower() not in (*MMPROJ, "none"):
+        raise UsageError(f"unknown type {text!r} for --mmproj", f"known: {', '.join(MMPROJ)}, none")
+    return None if text.lower() == "none" else text.lower()
+
+
+def containers(to: list[str] | None, file: RecipeFile | None) -> tuple[str, ...]:
+    """Names of the containers in order, each once: flags before the recipe file before the default."""
+    from gemmaq.planning.containers import check
+
+    names = [check(name) for name in listed_values("--to", to) or (file.to if file else ()) or ("gguf",)]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise UsageError(f"--to has {twice} twice", "give every container once")
+    return tuple(names)
 
 
 def rules(values: Sequence[str] | None) -> tuple[Rule, ...]:

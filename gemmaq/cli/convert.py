@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gemmaq.cli import calibration, choices, console
+from gemmaq.cli import budget, budgeted, calibration, choices, console
 from gemmaq.cli.console import Output
-from gemmaq.cli.options import Device, Json, MmprojFile, Threads, cores, drafted, listed_values, opened, quiet_option
+from gemmaq.cli.options import Device, Json, MmprojFile, Threads, byte_count, cores, drafted, opened, quiet_option
 from gemmaq.cli.views import convert as views
 from gemmaq.encodings import ENCODINGS, listed
 from gemmaq.errors import UsageError
@@ -23,10 +22,9 @@ from gemmaq.planning.mixtures import MIXTURES
 
 if TYPE_CHECKING:
     from gemmaq.checkpoint import Checkpoint
-    from gemmaq.planning.recipe import Recipe, RecipeFile
+    from gemmaq.planning.recipe import Recipe
     from gemmaq.planning.request import Request
 
-_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 1 << 10, "mi": 1 << 20, "gi": 1 << 30}
 _SCALES = ("bf16", "f16")
 _IN_GGUF = " ".join(name for name, encoding in ENCODINGS.items() if encoding.ggml_type is not None)
 _IN_FOLDERS = {name: encoding for name, encoding in ENCODINGS.items() if encoding.ggml_type is None}
@@ -99,6 +97,15 @@ def convert(
     ] = None,
     tensor_type: choices.TensorTypes = None,
     like: choices.Like = None,
+    target_size: budget.TargetSize = None,
+    target_bpw: budget.TargetBits = None,
+    fit: budget.FitCards = None,
+    context: budget.FitContext = None,
+    kv_type: budget.FitCache = None,
+    parallel: budget.FitParallel = None,
+    engine: budget.FitEngine = None,
+    sensitivity: budget.SensitivityFile = None,
+    check: budget.Checked = None,
     method: Annotated[
         str | None,
         typer.Option(
@@ -210,32 +217,39 @@ def convert(
     from gemmaq.sources.companions import Need, Wish
 
     started, shown = time.monotonic(), Output("convert", as_json, quiet)
-    limit = _bytes(max_shard_size)
+    limit = byte_count("--max-shard-size", max_shard_size) if max_shard_size is not None else None
     if scales.lower() not in _SCALES:
         raise UsageError(f"unknown type of scales {scales!r}", f"known: {', '.join(_SCALES)}")
     file = recipes.load(recipe) if recipe else None
     types = {"embedding": embedding, "ple_type": ple_type, "ple_proj_type": ple_proj_type}
+    named_containers = choices.containers(to, file) if to or (file and file.to) else ()
+    flags = budget.Flags(target_size, target_bpw, fit, context, kv_type, parallel, engine, sensitivity, check)
+    asked = budget.wanted(flags, quant=quant, like=like, to=named_containers)
     taken = choices.take(like, quant)
-    chosen = choices.applied(_recipes([taken.quant] if taken else quant, method, types, file), tensor_type, taken)
+    body = [taken.quant] if taken else ["q4_0"] if asked else quant
+    chosen = choices.applied(choices.recipes(body, method, types, file), tensor_type, taken)
     settings = {"tokens": calibration_tokens, "context": calibration_context, "damping": damping, "order": order}
     settings["refine"] = refine
-    basis = calibration.read(chosen[0], text, imatrix, settings)
-    containers = _containers(to, file)
+    read = budget.basis if asked and sensitivity is None else calibration.read
+    basis = read(chosen[0], text, imatrix, settings)
+    containers = named_containers or ((asked.container or "gguf") if asked else "gguf",)
     if draft is not None and draft.lower() != "none" and "gguf" not in containers:
         raise UsageError(
             f"--draft is for gguf, not for {' and '.join(containers)}",
             "the runtimes of other containers load a drafter from the folder that it comes in",
         )
-    kept = _mmproj(mmproj)
+    kept = choices.mmproj(mmproj)
     if mmproj_file is not None and kept is None:
         raise UsageError("--mmproj none leaves out what --mmproj-file names", "give one of them")
     projector = Need.NONE if kept is None else Need.DECIDED
     wish = Wish(mmproj_file, projector, Need.DECIDED if draft is None else Need.NONE)
     checkpoint = drafted(opened(source, dry_run, shown.silent, wish), draft, dry_run=dry_run, quiet=shown.silent)
     checkpoint = choices.compared(taken, checkpoint)
+    methods, measuring = {method for one in chosen for method in one.methods}, basis
+    if asked and refine is None and not any(METHODS[name].is_calibrated for name in methods if name in METHODS):
+        basis = None
     if basis is not None:
         file_name = imatrix.name if imatrix and not keep_imatrix else None
-        methods = {method for one in chosen for method in one.methods}
         basis = settled(basis, checkpoint, methods=methods, file=file_name, keep=keep_imatrix)
     if keep_imatrix and (basis is None or basis.calibration.matrix is None):
         raise UsageError("--keep-imatrix is for method importance", "add --method importance, or leave it out")
@@ -251,9 +265,13 @@ def convert(
         calibration=basis.calibration if basis else None,
     )
     requests = ladder.requests(shared, chosen)
-    named = (imatrix, mmproj_file, *(text or ()), *(Path(name) for name in (like, recipe) if name))
+    named = (imatrix, mmproj_file, sensitivity, *(text or ()), *(Path(name) for name in (like, recipe) if name))
     inputs = tuple(path for path in named if path is not None and path.is_file())
     conversion = Conversion(checkpoint, requests, output or _default_folder(checkpoint, shared, chosen), basis, inputs)
+    if asked:
+        options = Options(threads or cores(), device, force)
+        budgeted.convert(asked, budgeted.Job(source, conversion, measuring, output, options, dry_run), shown)
+        return
     prepared = prepare(conversion, force=force, dry_run=dry_run)
     for note in prepared.notes:
         console.note(note)
@@ -289,57 +307,9 @@ def convert(
     )
 
 
-def _recipes(
-    quant: list[str] | None, method: str | None, types: Mapping[str, str | None], file: RecipeFile | None
-) -> list[Recipe]:
-    """A recipe for each type: flags before the recipe file before the defaults; `types` are those of single tensors."""
-    from gemmaq.planning.recipe import of
-
-    return [
-        of(
-            name,
-            method=method or (file.method if file else None) or AUTO,
-            rules=file.rules if file else (),
-            **{name: kind or getattr(file, name, None) for name, kind in types.items()},
-        )
-        for name in listed_values("--quant", quant) or (file.quant if file else None) or ("q4_0",)
-    ]
-
-
-def _mmproj(text: str) -> str | None:
-    """Type of the towers, None to leave them out."""
-    from gemmaq.planning.plan import MMPROJ
-
-    if text.lower() not in (*MMPROJ, "none"):
-        raise UsageError(f"unknown type {text!r} for --mmproj", f"known: {', '.join(MMPROJ)}, none")
-    return None if text.lower() == "none" else text.lower()
-
-
-def _containers(to: list[str] | None, file: RecipeFile | None) -> tuple[str, ...]:
-    """Names of the containers in order, each once: flags before the recipe file before the default."""
-    from gemmaq.planning.containers import check
-
-    names = [check(name) for name in listed_values("--to", to) or (file.to if file else ()) or ("gguf",)]
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        raise UsageError(f"--to has {twice} twice", "give every container once")
-    return tuple(names)
-
-
 def _default_folder(checkpoint: Checkpoint, request: Request, recipes: Sequence[Recipe]) -> Path:
     from gemmaq.models.identity import identify
 
     kind = [recipes[0].label] if len(recipes) == 1 else []
     containers = request.to if len(request.to) == 1 else ()
     return Path("-".join([identify(checkpoint.name).stem, *([*kind, *containers] or ["quantized"])]))
-
-
-def _bytes(text: str | None) -> int | None:
-    """Parse `2G`, `500MB` or `4GiB`."""
-    if text is None:
-        return None
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmg]i?)?b?", text.strip(), re.IGNORECASE)
-    size = int(float(match[1]) * _UNITS[(match[2] or "").lower()]) if match else 0
-    if size < 1:
-        raise UsageError(f"--max-shard-size {text!r} is not a size", "write 2G, 500M or 4GiB")
-    return size

@@ -37,6 +37,23 @@ def count(least: int) -> Callable[[str], int]:
     return parse
 
 
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmg]i?)?b?", re.IGNORECASE)
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 1 << 10, "mi": 1 << 20, "gi": 1 << 30}
+
+
+def byte_count(flag: str, text: str) -> int:
+    """The bytes of `2G`, `500MB` or `4GiB`.
+
+    Raises:
+        UsageError: it is no size.
+    """
+    match = _SIZE.fullmatch(text.strip())
+    size = int(float(match[1]) * _UNITS[(match[2] or "").lower()]) if match else 0
+    if size < 1:
+        raise UsageError(f"{flag} {text!r} is not a size", "write 2G, 500M or 4GiB")
+    return size
+
+
 def listed_values(flag: str, values: Sequence[str] | None) -> list[str]:
     """The values of an option that can be repeated or have several values with commas between.
 

@@ -69,17 +69,18 @@ def fit(engine: Engine, build: Build, load: Load, *, card: Card, others: Sequenc
     """How a model fits a card; the parameters are those of `result`."""
     left = room(engine, build, load, card)
     largest = next((other.quant for other in others if room(engine, other, load, card) >= 0), None)
-    return Fit(card, _capacity(engine, card), left, _max_context(engine, build, load, card), largest)
+    return Fit(card, capacity(engine, card), left, _max_context(engine, build, load, card), largest)
 
 
 def room(engine: Engine, build: Build, load: Load, card: Card) -> int:
     """Bytes left on a card, or on several: each has compute buffers and a context of its own; negative if too few."""
     needed = estimate(engine, build.model, load)
     spare = (card.count - 1) * (needed.compute + needed.draft_compute + needed.overhead)
-    return _capacity(engine, card) - needed.total - spare
+    return capacity(engine, card) - needed.total - spare
 
 
-def _capacity(engine: Engine, card: Card) -> int:
+def capacity(engine: Engine, card: Card) -> int:
+    """Bytes of a card that an engine uses at most."""
     return int(card.usable * engine.share)
 
 

@@ -13,17 +13,19 @@ from gemmaq.errors import InputError
 from gemmaq.files.span import FileSpan
 from gemmaq.models.config import TextConfig
 from gemmaq.models.families import of_size
-from gemmaq.models.roles import Role
+from gemmaq.models.roles import Place, Role
 from gemmaq.models.size import Size
 from gemmaq.models.towers import Shapes, Towers
 from gemmaq.planning import recipe
 from gemmaq.planning.containers import CONTAINERS
 from gemmaq.planning.format import Format
+from gemmaq.planning.plan import Plan
 from gemmaq.planning.planner import make_plan
 from gemmaq.planning.request import Request
 from gemmaq.vram import Model
 
 _DEFAULT = ("bf16", "q4_0")
+_WITH_THE_FIRST = (Role.LAYER_PROJECTION,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +89,8 @@ def _as_it_is(checkpoint: Checkpoint, target: Format) -> Build:
     if target.gguf_names:
         weights += sum(values.nbytes for values in checkpoint.family.gguf.generated(checkpoint.config).values())
     table = sum(t.nbytes for t in checkpoint.tensors.values() if t.place.role == Role.LAYER_EMBEDDING)
-    model = _model(checkpoint, target, weights=weights, embedding=embedding.nbytes, layer_table=table)
+    model = _model(checkpoint, target.name, weights=weights, embedding=embedding.nbytes, layer_table=table)
+    model = _layered(model, [(tensor.place, tensor.nbytes) for tensor in checkpoint.tensors.values()])
     return Build(checkpoint.body.name, embedding.encoding.name, model)
 
 
@@ -98,18 +101,38 @@ def _planned(checkpoint: Checkpoint, target: Format, quant: str, embedding: str 
             wanted = recipe.of("q4_0", embedding=embedding, method="nearest")  # as beside a target in such a type
         else:
             wanted = replace(wanted, method="importance")
-    plan = make_plan(checkpoint, Request(wanted, (target.name,), mmproj=None), target)
+    return of_plan(checkpoint, make_plan(checkpoint, Request(wanted, (target.name,), mmproj=None), target))
+
+
+def of_plan(checkpoint: Checkpoint, plan: Plan) -> Build:
+    """Build of what a plan writes of a model; drafters and the plan's own towers do not count."""
     embedded = next(tensor for tensor in plan.tensors if tensor.source.place.role == Role.EMBEDDING)
     table = sum(tensor.nbytes for tensor in plan.tensors if tensor.source.place.role == Role.LAYER_EMBEDDING)
-    model = _model(checkpoint, target, weights=plan.tensor_bytes, embedding=embedded.nbytes, layer_table=table)
+    model = _model(checkpoint, plan.format, weights=plan.tensor_bytes, embedding=embedded.nbytes, layer_table=table)
+    model = _layered(model, [(tensor.source.place, tensor.nbytes) for tensor in plan.tensors])
     return Build(plan.label.lower(), embedded.encoding.name, model)
 
 
-def _model(checkpoint: Checkpoint, target: Format, *, weights: int, embedding: int, layer_table: int) -> Model:
+def _layered(model: Model, tensors: Sequence[tuple[Place, int]]) -> Model:
+    """A model with the bytes of its layers; what makes the inputs of all layers lies with the first."""
+    layers, experts, largest = [0] * model.config.num_hidden_layers, [0] * model.config.num_hidden_layers, 0
+    for place, nbytes in tensors:
+        number = 0 if place.layer is None and place.role in _WITH_THE_FIRST else place.layer
+        if number is None:
+            continue
+        layers[number] += nbytes
+        if place.role == Role.EXPERTS:
+            experts[number] += nbytes
+        elif place.layer is not None:
+            largest = max(largest, nbytes)
+    return replace(model, layers=tuple(layers), experts=tuple(experts) if any(experts) else (), largest=largest)
+
+
+def _model(checkpoint: Checkpoint, container: str, *, weights: int, embedding: int, layer_table: int) -> Model:
     config, size, towers = None, checkpoint.towers_bytes, checkpoint.family.towers
     if size and towers is not None:
         config = checkpoint.towers_config
-        if target.gguf_names and checkpoint.format not in CONTAINERS[target.name].formats:
+        if container == "gguf" and checkpoint.format not in CONTAINERS[container].formats:
             size = _mmproj_bytes(towers, towers.shapes(config, checkpoint.config.hidden_size))
     return Model(
         checkpoint.name,

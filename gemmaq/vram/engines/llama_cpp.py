@@ -81,6 +81,25 @@ def allocate(
     return _with_drafter(estimate, model.drafter, model.config.hidden_size, batch)
 
 
+def layer_caches(model: Model, load: Load) -> tuple[int, ...]:
+    """Bytes of the cache of every layer, 0 where a layer reads that of another."""
+    batch = _batch(model, load, load.parallel, all_logits=False)
+    widest = 0 if load.flash_attention else max(layer.kv_width for layer in model.config.layers)
+    return tuple(
+        batch.streams
+        * (batch.local_cells if layer.is_local else batch.cells)
+        * (_row_bytes((layer,), load.kv_types, widest) if layer.kv_from is None else 0)
+        for layer in (() if model.encoder else model.config.layers)
+    )
+
+
+def shared_inputs(model: Model, load: Load) -> tuple[int, int, int]:
+    """Bytes of the masks of a batch, of the states of its tokens, and of what is looked up for every layer."""
+    batch, config = _batch(model, load, load.parallel, all_logits=False), model.config
+    width = config.num_hidden_layers * config.layer_embedding
+    return _masks(batch), _F32 * batch.tokens * config.hidden_size, _F32 * batch.tokens * width
+
+
 def _with_drafter(estimate: Estimate, drafter: Model, backbone: int, batch: Batch) -> Estimate:
     """Estimate of a model with what its drafter takes: in main memory a copy of its embedding, scratch and states."""
     states = _F32 * backbone * (_BATCH + batch.outputs)

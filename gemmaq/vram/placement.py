@@ -1,0 +1,245 @@
+"""Where llama.cpp puts the parts of a model: several cards that need not be alike, and main memory for the rest.
+
+llama.cpp puts the last `-ngl` of the layers on the cards, the output counting as one behind the last, and spreads them
+in order by `--tensor-split`, here whole numbers of layers. A layer's cache lies with the layer. `--n-cpu-moe N` keeps
+the experts of the first N layers in main memory. Token embeddings always lie there, and once more with the output.
+Source: llama.cpp v0.5.0, llama_model::load_tensors and llama_context.
+
+Weights and caches are those of llama.cpp (tests/benchmarks/placement.py compares them with its Vulkan backend). Scratch
+memory is an estimate: the buffer of the whole graph on each card, with copies of what crosses from one to another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from gemmaq.errors import UsageError
+from gemmaq.vram import Engine, Estimate, Load, estimate
+from gemmaq.vram.cards import Card
+from gemmaq.vram.fit import capacity, room
+from gemmaq.vram.weights import Build
+
+_ENGINE = "llama.cpp"
+_COPIES = 4
+"""Batches that cards work on at a time (GGML_SCHED_MAX_COPIES), each with inputs of its own."""
+_STEPS = 48
+"""Halvings of the memory that is kept free on every card."""
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """What lies on one card, in bytes; towers, a drafter and their scratch memory lie on the first.
+
+    Attributes:
+        card: The card.
+        capacity: Bytes of it that the engine uses at most.
+        layers: Layers on it, the output among them.
+        weights: Tensors of the text model.
+        kv: Caches of its layers.
+        compute: Scratch memory.
+        beside: Towers and drafter with their scratch memory.
+        overhead: Memory of the driver.
+    """
+
+    card: Card
+    capacity: int
+    layers: int
+    weights: int
+    kv: int
+    compute: int
+    beside: int
+    overhead: int
+
+    @property
+    def total(self) -> int:
+        """Bytes of everything on it."""
+        return self.weights + self.kv + self.compute + self.beside + self.overhead
+
+    @property
+    def room(self) -> int:
+        """Bytes left, negative if too few."""
+        return self.capacity - self.total
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """A model on cards and in main memory.
+
+    Attributes:
+        devices: The cards, in the order in which they were named; several of a kind are one each.
+        host: Bytes in main memory.
+        ngl: Layers on cards, the output among them; None if the engine has no such choice.
+        depth: Layers of the model, and one for the output.
+        cpu_moe: Layers whose experts lie in main memory, the first ones.
+    """
+
+    devices: tuple[Device, ...]
+    host: int
+    ngl: int | None
+    depth: int
+    cpu_moe: int = 0
+
+    @property
+    def room(self) -> int:
+        """Bytes left on the card that has the fewest."""
+        return min(device.room for device in self.devices)
+
+    @property
+    def fits(self) -> bool:
+        """Whether everything that is to lie on a card has room there."""
+        return self.room >= 0
+
+    @property
+    def split(self) -> tuple[int, ...]:
+        """Layers of every card, as `--tensor-split` takes them."""
+        return tuple(device.layers for device in self.devices)
+
+
+def each(cards: Sequence[Card]) -> list[Card]:
+    """Cards one by one: several of a kind are one each."""
+    return [
+        Card(card.name.split("x ", 1)[-1] if card.count > 1 else card.name, card.bytes // card.count, part)
+        for card in cards
+        for part in [card.usable // card.count] * card.count
+    ]
+
+
+def place(engine: Engine, build: Build, load: Load, cards: Sequence[Card], *, offload: bool = False) -> Placement:
+    """Where a model lies on cards that are used together, as evenly full as its layers allow.
+
+    Args:
+        engine: Engine that runs it.
+        build: The model in its types.
+        load: Settings of the run.
+        cards: Cards; layers are spread over all of them.
+        offload: Whether main memory takes what has no room: experts first, then whole layers. Otherwise all lies on
+            the cards, and `room` is negative where that is too much.
+
+    Raises:
+        UsageError: The model or the engine does not support these settings, or the engine no such placement.
+    """
+    single = each(cards)
+    if engine.name != _ENGINE:
+        if offload or len({card.usable for card in single}) > 1:
+            raise UsageError(
+                f"how {engine.title} spreads a model over unequal cards and main memory is not known",
+                "take llama.cpp: --engine llama.cpp",
+            )
+        return _alike(engine, build, load, cards[0], single)
+    if not build.model.layers:
+        raise UsageError(f"the bytes of the layers of {build.model.name} are not known", "name a size or a file")
+    spread = _Spread(engine, build, load, single)
+    whole = spread.best(spread.depth, 0)
+    if whole.fits or not offload:
+        return whole
+    if build.model.experts:
+        found = _first(lambda count: spread.best(spread.depth, count), spread.depth - 1)
+        if found.fits:
+            return found
+    return _first(lambda left: spread.best(spread.depth - left, 0), spread.depth)
+
+
+def _first(make: Callable[[int], Placement], most: int) -> Placement:
+    """Placement of the least number from 1 to `most` that fits, that of `most` if none does."""
+    low, high = 0, most
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if make(middle).fits else (middle, high)
+    return make(high)
+
+
+def _alike(engine: Engine, build: Build, load: Load, card: Card, single: Sequence[Card]) -> Placement:
+    """An engine that takes cards of a kind as one, each with an equal part."""
+    needed, count = estimate(engine, build.model, load), len(single)
+    left = room(engine, build, load, card) // count
+    parts = [(needed.weights // count, needed.kv // count, needed.compute, (needed.vision + needed.draft) // count)]
+    devices = tuple(
+        Device(one, capacity(engine, one), 0, *parts[0], overhead=capacity(engine, one) - left - sum(parts[0]))
+        for one in single
+    )
+    return Placement(devices, needed.host, None, len(build.model.config.layers) + 1)
+
+
+class _Spread:
+    """Placements of one model on the same cards."""
+
+    def __init__(self, engine: Engine, build: Build, load: Load, cards: Sequence[Card]) -> None:
+        from gemmaq.vram.engines import llama_cpp
+
+        self.engine, self.model, self.cards = engine, build.model, cards
+        self.needed: Estimate = estimate(engine, build.model, load)
+        self.caches = llama_cpp.layer_caches(build.model, load) or (0,) * len(build.model.layers)
+        self.masks, self.hidden, inputs = llama_cpp.shared_inputs(build.model, load)
+        self.states = self.hidden + inputs
+        self.tail = build.model.weights - build.model.layer_table - sum(build.model.layers)
+        self.depth = len(build.model.layers) + 1
+
+    def best(self, ngl: int, cpu_moe: int) -> Placement:
+        """Placement of the last `ngl` layers that leaves the most on the card with the least room."""
+        least, most = -self.needed.total - self.masks * 64, max(capacity(self.engine, card) for card in self.cards)
+        best = self._filled(ngl, cpu_moe, least)
+        for _ in range(_STEPS):
+            middle = (least + most) // 2
+            tried = self._filled(ngl, cpu_moe, middle)
+            if tried.room >= middle:
+                best, least = tried, middle
+            else:
+                most = middle
+            if most - least < 1 << 20:
+                break
+        return best
+
+    def _filled(self, ngl: int, cpu_moe: int, free: int) -> Placement:
+        """Placement where every card but the last gets layers as long as so many bytes stay free on it."""
+        start, devices = self.depth - ngl, []
+        for number, card in enumerate(self.cards):
+            end, last = start, number == len(self.cards) - 1
+            while end < self.depth and (
+                last or self._device(number, card, (start, end + 1), ngl, cpu_moe).room >= free
+            ):
+                end = self.depth if last else end + 1
+            devices.append(self._device(number, card, (start, end), ngl, cpu_moe))
+            start = end
+        away = range(self.depth - ngl)
+        host = self.needed.host + sum(self.model.layers[i] + self.caches[i] for i in away)
+        host += sum(self.model.experts[max(0, self.depth - ngl) : cpu_moe])
+        return Placement(tuple(devices), host, ngl, self.depth, cpu_moe)
+
+    def _device(self, number: int, card: Card, part: tuple[int, int], ngl: int, cpu_moe: int) -> Device:
+        own = range(part[0], min(part[1], self.depth - 1))
+        weights = sum(self.model.layers[i] for i in own) - sum(self.model.experts[part[0] : min(part[1], cpu_moe)])
+        weights += self.tail if part[1] == self.depth > part[0] else 0
+        needed = self.needed
+        return Device(
+            card,
+            capacity(self.engine, card),
+            part[1] - part[0],
+            weights,
+            sum(self.caches[i] for i in own),
+            self._scratch(number, own, ngl, cpu_moe),
+            beside=0 if number else needed.vision + needed.draft,
+            overhead=needed.overhead,
+        )
+
+    def _scratch(self, number: int, own: range, ngl: int, cpu_moe: int) -> int:
+        """Bytes of a card's compute buffer, roughly: within 1.4 % of all bytes on the card, 2.8 with experts elsewhere.
+
+        Inputs are copied to every card, once for each batch under way where all layers lie on several cards, and so are
+        caches that lie elsewhere. With layers in main memory, the first card computes large batches for them too, and
+        has room for copies of their largest matrix or of a layer's experts.
+        """
+        layers, wide = self.model.config.layers, self.model.config.layer_embedding > 0
+        away = {i: layers[i].kv_from for i in own}
+        elsewhere = [source for source in away.values() if source is not None and source not in own]
+        size = self.needed.compute
+        if len(self.cards) > 1 and ngl == self.depth and not cpu_moe:
+            crossing = self.states * (2 if number else 1) + (self.hidden if wide else 0)
+            caches = sum(self.caches[source] for source in set(elsewhere))
+            return size + (_COPIES - 1) * self.masks + _COPIES * (crossing + caches)
+        size += sum(self.caches[source] for source in elsewhere)
+        if ngl < self.depth:
+            size -= self.states if self.model.config.normed_values else 0
+            size += 0 if number else self.model.largest
+        moved = max(self.model.experts[: max(cpu_moe, self.depth - ngl)], default=0)
+        return size if number else max(size, moved + self.needed.compute // 4 if moved else 0)

@@ -30,9 +30,9 @@ class Model:
         towers_config: Dimensions of the towers, None for a text-only model.
         encoder: Whether it turns texts into vectors instead of continuing them: it has no cache.
         drafter: Model that proposes tokens for it and reads its cache, None for none.
-        layers: Bytes of every layer's tensors, of which the rest of the text model are embeddings and the last norm;
+        by_layer: Bytes of every layer's tensors, of which the rest of the text model are embeddings and the last norm;
             empty where they are not known.
-        experts: Bytes of every layer's experts, which are part of `layers`.
+        experts: Bytes of every layer's experts, which are part of `by_layer`.
         largest: Bytes of the largest matrix of a layer, experts not counted.
     """
 
@@ -45,7 +45,7 @@ class Model:
     towers_config: TowersConfig | None = None
     encoder: bool = False
     drafter: Model | None = None
-    layers: tuple[int, ...] = ()
+    by_layer: tuple[int, ...] = ()
     experts: tuple[int, ...] = ()
     largest: int = 0
 

@@ -127,7 +127,7 @@ def place(engine: Engine, build: Build, load: Load, cards: Sequence[Card], *, of
                 "take llama.cpp: --engine llama.cpp",
             )
         return _alike(engine, build, load, cards[0], single)
-    if not build.model.layers:
+    if not build.model.by_layer:
         raise UsageError(f"the bytes of the layers of {build.model.name} are not known", "name a size or a file")
     spread = _Spread(engine, build, load, single)
     whole = spread.best(spread.depth, 0)
@@ -169,11 +169,11 @@ class _Spread:
 
         self.engine, self.model, self.cards = engine, build.model, cards
         self.needed: Estimate = estimate(engine, build.model, load)
-        self.caches = llama_cpp.layer_caches(build.model, load) or (0,) * len(build.model.layers)
+        self.caches = llama_cpp.layer_caches(build.model, load) or (0,) * len(build.model.by_layer)
         self.masks, self.hidden, inputs = llama_cpp.shared_inputs(build.model, load)
         self.states = self.hidden + inputs
-        self.tail = build.model.weights - build.model.layer_table - sum(build.model.layers)
-        self.depth = len(build.model.layers) + 1
+        self.tail = build.model.weights - build.model.layer_table - sum(build.model.by_layer)
+        self.depth = len(build.model.by_layer) + 1
 
     def best(self, ngl: int, cpu_moe: int) -> Placement:
         """Placement of the last `ngl` layers that leaves the most on the card with the least room."""
@@ -202,13 +202,13 @@ class _Spread:
             devices.append(self._device(number, card, (start, end), ngl, cpu_moe))
             start = end
         away = range(self.depth - ngl)
-        host = self.needed.host + sum(self.model.layers[i] + self.caches[i] for i in away)
+        host = self.needed.host + sum(self.model.by_layer[i] + self.caches[i] for i in away)
         host += sum(self.model.experts[max(0, self.depth - ngl) : cpu_moe])
         return Placement(tuple(devices), host, ngl, self.depth, cpu_moe)
 
     def _device(self, number: int, card: Card, part: tuple[int, int], ngl: int, cpu_moe: int) -> Device:
         own = range(part[0], min(part[1], self.depth - 1))
-        weights = sum(self.model.layers[i] for i in own) - sum(self.model.experts[part[0] : min(part[1], cpu_moe)])
+        weights = sum(self.model.by_layer[i] for i in own) - sum(self.model.experts[part[0] : min(part[1], cpu_moe)])
         weights += self.tail if part[1] == self.depth > part[0] else 0
         needed = self.needed
         return Device(

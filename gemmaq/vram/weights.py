@@ -125,7 +125,7 @@ def _layered(model: Model, tensors: Sequence[tuple[Place, int]]) -> Model:
             experts[number] += nbytes
         elif place.layer is not None:
             largest = max(largest, nbytes)
-    return replace(model, layers=tuple(layers), experts=tuple(experts) if any(experts) else (), largest=largest)
+    return replace(model, by_layer=tuple(layers), experts=tuple(experts) if any(experts) else (), largest=largest)
 
 
 def _model(checkpoint: Checkpoint, container: str, *, weights: int, embedding: int, layer_table: int) -> Model:

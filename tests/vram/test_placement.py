@@ -89,7 +89,7 @@ def test_without_main_memory_too_large_a_model_has_no_room() -> None:
 def test_unequal_cards_are_about_equally_full() -> None:
     result = placed("27b", "4090", "rtx 3060", offload=False)
     rooms = [device.room for device in result.devices]
-    layer = max(build("27b").model.layers)
+    layer = max(build("27b").model.by_layer)
     assert result.fits and sum(result.split) == result.ngl == 63
     assert max(rooms) - min(rooms) < 3 * layer + build("27b").model.embedding
 
@@ -117,7 +117,7 @@ def test_engines_whose_placement_is_not_known() -> None:
         place(engine, model, Load(8192), [card], offload=True)
     with pytest.raises(UsageError, match="unequal cards"):
         place(engine, model, Load(8192), [card, cards.find("4090")])
-    unknown = replace(build("1b"), model=replace(build("1b").model, layers=()))
+    unknown = replace(build("1b"), model=replace(build("1b").model, by_layer=()))
     with pytest.raises(UsageError, match="layers of"):
         place(LLAMA, unknown, Load(8192), [card])
 
@@ -128,5 +128,5 @@ def test_a_plan_is_placed_as_its_file_will_be() -> None:
     plan = make_plan(checkpoint, wanted, gguf.FORMAT)
     made = of_plan(checkpoint, plan)
     assert made.model.weights == plan.tensor_bytes
-    assert made.model.weights - sum(made.model.layers) - made.model.embedding == 1152 * 4
+    assert made.model.weights - sum(made.model.by_layer) - made.model.embedding == 1152 * 4
     assert made == build("1b", "q4_k_m")

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from gemmaq.inference.documents import Text
 
 CONTEXT = 512
-TOKENS = 2048
+TOKENS = 1024
 """Scored tokens of each kind of text."""
 
 

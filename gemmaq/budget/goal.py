@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from gemmaq import containers
 from gemmaq.checkpoint import Checkpoint
 from gemmaq.files.names import parts
-from gemmaq.models.roles import Role
 from gemmaq.planning.plan import Plan
-from gemmaq.vram import Engine, Load, Model, fit
+from gemmaq.vram import Engine, Load, fit
 from gemmaq.vram.cards import Card
-from gemmaq.vram.weights import Build
+from gemmaq.vram.placement import place
+from gemmaq.vram.weights import Build, of_plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +49,14 @@ class Fit:
     Attributes:
         engine: runtime.
         load: settings of the run.
-        card: the card, or several of a kind.
+        cards: cards that are used together; each may be several of a kind.
+        offload: bytes of main memory that experts and layers may take which have no room on the cards.
     """
 
     engine: Engine
     load: Load
-    card: Card
+    cards: tuple[Card, ...]
+    offload: int = 0
 
 
 Goal = FileBytes | Bits | Fit
@@ -69,7 +71,9 @@ def described(goal: Goal) -> str:
     load = goal.load
     kinds = "/".join(dict.fromkeys(load.kv_types))
     several = f", {load.parallel} sequences" if load.parallel > 1 else ""
-    return f"{goal.card.name} in {goal.engine.title} at {load.context:,} tokens, {kinds} cache{several}"
+    cards = " and ".join(card.name for card in goal.cards)
+    beside = f" and {goal.offload:,} bytes of main memory" if goal.offload else ""
+    return f"{cards}{beside} in {goal.engine.title} at {load.context:,} tokens, {kinds} cache{several}"
 
 
 def room(goal: Goal, checkpoint: Checkpoint, plan: Plan) -> int:
@@ -85,7 +89,19 @@ def room(goal: Goal, checkpoint: Checkpoint, plan: Plan) -> int:
         return int(goal.bits * plan.elements / 8) - plan.tensor_bytes
     build = _build(checkpoint, plan, goal.engine)
     load = replace(goal.load, vision=build.model.towers_config is not None)
-    return fit.room(goal.engine, build, load, goal.card)
+    return _on_cards(goal, build, load)
+
+
+def _on_cards(goal: Fit, build: Build, load: Load) -> int:
+    """Bytes that a model leaves on the fullest card, or of the main memory that it may take."""
+    (first, *others), engine = goal.cards, goal.engine
+    if not others and first.count == 1 and not goal.offload:
+        return fit.room(engine, build, load, first)
+    whole = place(engine, build, load, goal.cards)
+    if whole.fits or not goal.offload:
+        return whole.room + (goal.offload if whole.fits else 0)
+    spread = place(engine, build, load, goal.cards, offload=True)
+    return goal.offload - (spread.host - whole.host) if spread.fits else whole.room
 
 
 def file_bytes(checkpoint: Checkpoint, plan: Plan) -> int:
@@ -96,29 +112,12 @@ def file_bytes(checkpoint: Checkpoint, plan: Plan) -> int:
 
 
 def _build(checkpoint: Checkpoint, plan: Plan, engine: Engine) -> Build:
-    """A planned model as an engine holds it."""
+    """A planned model as an engine holds it, with the towers and the drafter that it loads."""
+    build = of_plan(checkpoint, plan)
     sees = plan.mmproj is not None and engine.supports_vision
     sees &= engine.vision_by_default or engine.container == "gguf"
-    model = _model(checkpoint, plan)
-    if sees:
-        towers = sum(tensor.nbytes for tensor in plan.extra if tensor.source.name in checkpoint.towers)
-        model = replace(model, towers=towers, towers_config=checkpoint.towers_config)
+    towers = sum(tensor.nbytes for tensor in plan.extra if tensor.source.name in checkpoint.towers)
+    model = replace(build.model, towers=towers if sees else 0, towers_config=checkpoint.towers_config if sees else None)
     if plan.drafter is not None and checkpoint.drafter is not None and engine.drafts_by_default:
-        model = replace(model, drafter=_model(checkpoint.drafter, plan.drafter))
-    return Build(plan.label.lower(), "", model)
-
-
-def _model(checkpoint: Checkpoint, plan: Plan) -> Model:
-    """The text side of a planned model."""
-
-    def of(role: Role) -> int:
-        return sum(tensor.nbytes for tensor in plan.tensors if tensor.source.place.role is role)
-
-    return Model(
-        checkpoint.name,
-        checkpoint.config,
-        plan.tensor_bytes,
-        of(Role.EMBEDDING),
-        layer_table=of(Role.LAYER_EMBEDDING),
-        encoder=checkpoint.family.embeds,
-    )
+        model = replace(model, drafter=of_plan(checkpoint.drafter, plan.drafter).model)
+    return replace(build, model=model)

@@ -70,6 +70,15 @@ FitEngine = Annotated[
         "Default: that of the container.",
     ),
 ]
+FitOffload = Annotated[
+    str | None,
+    typer.Option(
+        "--offload",
+        metavar="SIZE",
+        help="For --fit with llama.cpp: main memory for experts and layers that have no room on the card: 8G. "
+        "Default: none.",
+    ),
+]
 SensitivityFile = Annotated[
     Path | None,
     typer.Option(
@@ -103,6 +112,7 @@ class Flags:
     kv_type: str | None = None
     parallel: int | None = None
     engine: str | None = None
+    offload: str | None = None
     sensitivity: Path | None = None
     check: bool | None = None
 
@@ -143,7 +153,9 @@ def wanted(flags: Flags, *, quant: Sequence[str] | None, like: str | None, to: S
     targets = {"--target-size": flags.size, "--target-bpw": flags.bits, "--fit": flags.cards}
     given = [name for name, value in targets.items() if value]
     if not given:
-        _check_unused(flags, ("context", "kv_type", "parallel", "engine", "sensitivity", "check"), "a budget")
+        _check_unused(
+            flags, ("context", "kv_type", "parallel", "engine", "offload", "sensitivity", "check"), "a budget"
+        )
         return None
     if len(given) > 1:
         raise UsageError(f"{given[0]} and {given[1]} both say how many bytes there are", "give one of them")
@@ -156,7 +168,7 @@ def wanted(flags: Flags, *, quant: Sequence[str] | None, like: str | None, to: S
     if flags.cards:
         fit = _fit(flags, to)
         return Wanted(fit, fit.engine.container, given[0], flags.sensitivity, flags.check)
-    _check_unused(flags, ("context", "kv_type", "parallel", "engine"), "--fit")
+    _check_unused(flags, ("context", "kv_type", "parallel", "engine", "offload"), "--fit")
     goal = FileBytes(byte_count("--target-size", flags.size)) if flags.size else Bits(_bits(flags.bits or ""))
     return Wanted(goal, None, given[0], flags.sensitivity, flags.check)
 
@@ -192,10 +204,8 @@ def _fit(flags: Flags, to: Sequence[str]) -> Fit:
         )
     k, _, v = (flags.kv_type or engine.kv_default).lower().partition(",")
     load = vram.Load(flags.context or _CONTEXT, (k.strip(), v.strip() or k.strip()), parallel=flags.parallel or 1)
-    found = [cards.find(name) for name in flags.cards or ()]
-    if len(found) > 1:
-        raise UsageError("several --fit are not one card", "write 2x3090 for two of a kind")
-    return Fit(engine, load, found[0])
+    offload = byte_count("--offload", flags.offload) if flags.offload is not None else 0
+    return Fit(engine, load, tuple(cards.find(name) for name in flags.cards or ()), offload)
 
 
 def basis(recipe: Recipe, text: list[Path] | None, imatrix: Path | None, settings: Mapping[str, Any]) -> Basis | None:

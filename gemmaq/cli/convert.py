@@ -104,6 +104,7 @@ def convert(
     kv_type: budget.FitCache = None,
     parallel: budget.FitParallel = None,
     engine: budget.FitEngine = None,
+    offload: budget.FitOffload = None,
     sensitivity: budget.SensitivityFile = None,
     check: budget.Checked = None,
     method: Annotated[
@@ -223,7 +224,8 @@ def convert(
     file = recipes.load(recipe) if recipe else None
     types = {"embedding": embedding, "ple_type": ple_type, "ple_proj_type": ple_proj_type}
     named_containers = choices.containers(to, file) if to or (file and file.to) else ()
-    flags = budget.Flags(target_size, target_bpw, fit, context, kv_type, parallel, engine, sensitivity, check)
+    fitting = (target_size, target_bpw, fit, context, kv_type, parallel, engine, offload)
+    flags = budget.Flags(*fitting, sensitivity, check)
     asked = budget.wanted(flags, quant=quant, like=like, to=named_containers)
     taken = choices.take(like, quant)
     body = [taken.quant] if taken else ["q4_0"] if asked else quant

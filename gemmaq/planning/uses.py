@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 from gemmaq.encodings import ENCODINGS
@@ -36,6 +37,9 @@ _BY_BITS = (
 )
 """Least bits of a code, or of a weight where codes of grids take less -> what types with so many are for."""
 
+_CHOSEN = re.compile(r"(\d+\.\d\d)bpw")
+"""Label of types that were chosen tensor by tensor: their bits per weight."""
+
 _FIRST = (
     "q4_k_m", "q4_k_s", "iq4_xs", "q5_k_m", "q5_k_s", "iq4_nl", "q4_0", "q4_1", "q5_0", "q5_1", "affine4", "affine5",
     "q6_k", "q8_0",
@@ -53,9 +57,11 @@ def use_of(label: str, body: str) -> str:
         label: the type or mixture, as file names show it.
         body: name of the encoding of the layers' matrices.
     """
-    encoding = ENCODINGS[body]
+    encoding, chosen = ENCODINGS[body], _CHOSEN.fullmatch(label)
     stored = 8 * encoding.block_bytes / max(1, encoding.block)
     bits = min(encoding.bits, stored) if encoding.bits and encoding.block else encoding.bits or stored
+    if chosen is not None:
+        bits = float(chosen[1])
     return _USES.get(label.lower()) or next(text for least, text in _BY_BITS if bits >= least)
 
 

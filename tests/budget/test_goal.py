@@ -21,7 +21,8 @@ from gemmaq.planning.request import Request
 from gemmaq.sources.open import open_source
 from gemmaq.vram import Load
 from gemmaq.vram.cards import find
-from gemmaq.vram.weights import checkpoint_of
+from gemmaq.vram.placement import place
+from gemmaq.vram.weights import checkpoint_of, of_plan
 
 CARDS = {
     "270M": ("0.9GB", "0.95GB", "1GB"),
@@ -63,7 +64,7 @@ def test_no_card_is_overshot_and_no_room_for_a_better_type_is_left(size: str) ->
         spaces[container] = space(known[container])
     for card, (name, load) in itertools.product(map(find, CARDS[size]), LOADS):
         engine = vram.find(name)
-        goal = Fit(engine, load, card)
+        goal = Fit(engine, load, (card,))
         try:
             choice = choose(replace(known[engine.container], goal=goal), spaces[engine.container])
         except UsageError as error:
@@ -108,7 +109,7 @@ def test_the_size_of_files_is_that_of_all_that_runtimes_read(container: str, tmp
 def test_a_table_that_stays_in_main_memory_keeps_the_containers_type() -> None:
     """Gemma 4 E2B: llama.cpp looks its per-layer embeddings up in main memory."""
     checkpoint = checkpoint_of(require_size("E2B"))
-    goal = Fit(vram.find("llama.cpp"), Load(8192), find("24GB"))
+    goal = Fit(vram.find("llama.cpp"), Load(8192), (find("24GB"),))
     choice = choose(Source(checkpoint, Request(of("q4_0"), ("gguf",)), goal, made_up.sensitivities(checkpoint), {}))
     table = next(t for t in choice.plan.tensors if t.source.place.role == "layer embedding")
     assert choice.room > table.source.nbytes and table.source.name not in choice.plan.recipe.like
@@ -116,14 +117,14 @@ def test_a_table_that_stays_in_main_memory_keeps_the_containers_type() -> None:
 
 def test_towers_count_where_an_mmproj_file_is_written(tmp_path: Path) -> None:
     checkpoint = checkpoint_of(require_size("4B"))
-    goal = Fit(vram.find("llama.cpp"), Load(8192), find("6GB"))
+    goal = Fit(vram.find("llama.cpp"), Load(8192), (find("6GB"),))
     source = Source(checkpoint, Request(of("q4_0"), ("gguf",)), goal, made_up.sensitivities(checkpoint), {})
     with_towers, without = choose(source), choose(replace(source, request=replace(source.request, mmproj=None)))
     assert without.plan.tensor_bytes - with_towers.plan.tensor_bytes > 800e6
 
 
 def test_goals_in_words() -> None:
-    goal = Fit(vram.find("llama.cpp"), Load(16384, ("q8_0", "q8_0"), parallel=2), find("4070"))
+    goal = Fit(vram.find("llama.cpp"), Load(16384, ("q8_0", "q8_0"), parallel=2), (find("4070"),))
     assert described(goal) == "RTX 4070 in llama.cpp at 16,384 tokens, q8_0 cache, 2 sequences"
     assert described(FileBytes(8_500_000_000)) == "8,500,000,000 bytes of files"
     assert described(Bits(4.6)) == "4.6 bits per weight"
@@ -134,3 +135,28 @@ def test_gemma_4_small_meets_a_size(tmp_path: Path) -> None:
     source = Source(checkpoint, Request(of("q4_0"), ("gguf",)), Bits(5), made_up.sensitivities(checkpoint), {})
     choice = choose(source)
     assert 4.9 < choice.plan.bits_per_weight <= 5
+
+
+def test_unequal_cards_and_main_memory_are_used_and_not_overshot() -> None:
+    checkpoint = checkpoint_of(require_size("12B"))
+    engine, load = vram.find("llama.cpp"), Load(8192)
+    source = Source(
+        checkpoint, Request(of("q4_0"), ("gguf",), mmproj=None), Bits(4), made_up.sensitivities(checkpoint), {}
+    )
+    among, bits = space(source), {}
+    for name, cards, offload in (
+        ("one", ("6GB",), 0),
+        ("two", ("6GB", "4GB"), 0),
+        ("alike", ("2x 6GB",), 0),
+        ("beside", ("6GB",), 4 << 30),
+    ):
+        goal = Fit(engine, load, tuple(map(find, cards)), offload)
+        choice = choose(replace(source, goal=goal), among)
+        build = of_plan(checkpoint, choice.plan)
+        model = replace(build.model, towers=0, towers_config=None)
+        placed = place(engine, replace(build, model=model), load, goal.cards, offload=bool(offload))
+        assert placed.fits and choice.room >= 0
+        assert choice.room < 0.05 * (sum(card.usable for card in goal.cards) + offload), name
+        bits[name] = choice.plan.bits_per_weight
+    assert bits["one"] < bits["two"] < bits["alike"] and bits["one"] < bits["beside"]
+    assert described(goal) == "6 GB and 4,294,967,296 bytes of main memory in llama.cpp at 8,192 tokens, f16 cache"

@@ -23,7 +23,7 @@ def test_sizes_bits_and_cards_are_goals() -> None:
     assert goal(Flags(size="4GiB"), "mlx") == FileBytes(4 << 30)
     assert goal(Flags(bits="4.6")) == Bits(4.6)
     fit = goal(Flags(cards=["RTX 4070"], context=16384, kv_type="q8_0,q4_0", parallel=2))
-    assert isinstance(fit, Fit) and (fit.engine.name, fit.card.name) == ("llama.cpp", "RTX 4070")
+    assert isinstance(fit, Fit) and (fit.engine.name, fit.cards[0].name) == ("llama.cpp", "RTX 4070")
     assert (fit.load.context, fit.load.kv_types, fit.load.parallel) == (16384, ("q8_0", "q4_0"), 2)
     of_mlx = goal(Flags(cards=["m4 max 64gb"]), "mlx")
     assert isinstance(of_mlx, Fit) and (of_mlx.engine.name, of_mlx.load.context) == ("mlx", 8192)
@@ -46,6 +46,8 @@ def test_sizes_bits_and_cards_are_goals() -> None:
         (("--target-size", "much"), ("'much' is not a size",)),
         (("--target-bpw", "4.6", "--context", "8192"), ("--context is for --fit",)),
         (("--target-bpw", "4.6", "--engine", "mlx"), ("--engine is for --fit",)),
+        (("--target-size", "1G", "--offload", "8G"), ("--offload is for --fit",)),
+        (("--fit", "4070", "--offload", "lots"), ("--offload 'lots' is not a size",)),
         (("--kv-type", "q8_0"), ("--kv-type is for a budget", "--fit")),
         (("--sensitivity", "x.json"), ("--sensitivity is for a budget", "--target-bpw")),
         (("--no-check",), ("--check is for a budget",)),

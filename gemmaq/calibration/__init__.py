@@ -1,7 +1,7 @@
 """Calibration: codes are chosen by the inputs that matrices have on real text.
 
 Before anything is written, plans are completed with what their methods need: the mean squared inputs of every matrix
-(method importance), or the codes themselves (method gptq), chosen layer by layer.
+(method importance), or the codes themselves (method gptq), chosen layer by layer. Norms may be tuned to these codes.
 """
 
 from __future__ import annotations

@@ -90,6 +90,7 @@ def memory(config: TextConfig, tokens: int, context: int, workers: int) -> int:
     """
     hidden, layers = config.hidden_size, config.layers
     inside = sum(_KEPT * hidden + 6 * layer.ffn + 8 * layer.query_width for layer in layers)
+    inside += sum(layer.experts.active * (2 * hidden + 6 * layer.experts.ffn) for layer in layers if layer.experts)
     rows = 2 * min(VOCABULARY, config.vocab_size) * hidden
     sequences = min(workers, BATCH) * (context * inside + 5 * min(SLAB, context * VOCABULARY))
     return 4 * (sum(config.layer_parameters) + rows + 2 * tokens * hidden + held(config, tokens) + sequences)

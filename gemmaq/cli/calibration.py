@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gemmaq.cli import console
-from gemmaq.cli.options import count
+from gemmaq.cli.options import cores, count
 from gemmaq.errors import InputError, UsageError
 
 if TYPE_CHECKING:
     from gemmaq.calibration.complete import Basis
     from gemmaq.checkpoint import Checkpoint
+    from gemmaq.methods import Needs
     from gemmaq.planning.plan import Plan
     from gemmaq.planning.recipe import Recipe
     from gemmaq.planning.request import Calibration, Refinement, Request
@@ -209,7 +210,7 @@ def _from_imatrix(path: Path) -> Basis:
 
 def described(checkpoint: Checkpoint, plans: Sequence[Plan], basis: Basis) -> str:
     """One sentence about the calibration to come."""
-    from gemmaq.calibration import memory
+    from gemmaq.calibration import memory, refine_whole
     from gemmaq.methods import Needs
 
     settings = basis.calibration
@@ -218,6 +219,13 @@ def described(checkpoint: Checkpoint, plans: Sequence[Plan], basis: Basis) -> st
     text = (
         f"calibrating on up to {settings.tokens:,} tokens of {', '.join(settings.texts)}, {settings.context} at a time"
     )
-    if not any(tensor.needs is Needs.HESSIAN for plan in plans for tensor in plan.tensors):
-        return text
-    return f"{text}; takes about {console.size(memory(checkpoint.config, settings.tokens))} of memory, besides torch"
+    sizes = [memory(checkpoint.config, settings.tokens)] if _needs(plans, Needs.HESSIAN) else []
+    if settings.refine is not None:
+        sizes.append(
+            refine_whole.memory(checkpoint.config, settings.used or settings.tokens, settings.context, cores())
+        )
+    return f"{text}; takes about {console.size(max(sizes))} of memory, besides torch" if sizes else text
+
+
+def _needs(plans: Sequence[Plan], needs: Needs) -> bool:
+    return any(tensor.needs is needs for plan in plans for tensor in plan.tensors)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -51,3 +52,15 @@ def test_a_missing_package_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UsageError, match="evaluate needs transformers") as told:
         require_torch("evaluate")
     assert "pip install" in str(told.value.hint)
+
+
+def test_free_memory_is_what_the_system_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    import torch
+
+    free = devices.free_memory(torch.device("cpu"))
+    assert free is None or 10**7 < free < 10**14
+    said = tmp_path / "meminfo"
+    monkeypatch.setattr(devices, "Path", lambda _: said)
+    assert devices.free_memory(torch.device("cpu")) is None
+    said.write_text("MemTotal:       9 kB\nMemAvailable:       2000 kB\nHugePages_Total:       0\n")
+    assert devices.free_memory(torch.device("cpu")) == 2000 * 1024

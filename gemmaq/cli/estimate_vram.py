@@ -108,9 +108,15 @@ def estimate_vram(
     gpus: Annotated[
         list[str] | None,
         typer.Option(
-            "--gpu", metavar="NAME", help="Card to fit: 4090, 2x3090, 'm4 max 64gb', 24GB or auto; can be repeated."
+            "--gpu",
+            metavar="NAME",
+            help="Card to fit: 4090, 2x3090, 'm4 max 64gb', 24GB or auto; can be repeated. '4090 + 3060' is two cards "
+            "that share a model. Without MODEL: what to run on it, the best first.",
         ),
     ] = None,
+    offload: Annotated[
+        bool, typer.Option("--offload", help="Put what has no room on the card into main memory (llama.cpp).")
+    ] = False,
     published: Annotated[
         bool, typer.Option("--published", help="Show the publisher's own figures and the exact ones.")
     ] = False,
@@ -126,16 +132,24 @@ def estimate_vram(
     For llama.cpp, weights, cache and compute buffer are what its own allocator gives them, all layers on the GPU.
     """
     from gemmaq.cli.views import estimate_vram as views
-    from gemmaq.cli.views import published_vram, unsupported
+    from gemmaq.cli.views import published_vram, running, unsupported
 
     if published:
-        if models or every or quants or contexts or draft or gpus or plot:
+        if models or every or quants or contexts or draft or gpus or plot or offload:
             raise UsageError("--published prints one fixed set of tables", "leave out everything but --json")
         published_vram.published(as_json)
         return
     if every and models:
         raise UsageError("--all means every published size", "leave it out, or the models")
     runtime = vram.find(engine)
+    groups = _groups(gpus or [])
+    together = offload or any(len(group) > 1 for group in groups)
+    if together and (not models or not groups or plot):
+        raise UsageError(
+            "--offload and cards that share a model need a model and a --gpu, and draw no plot",
+            "name them: gemmaq estimate-vram 27b --gpu 12GB --offload",
+        )
+    ranks = bool(groups) and not models and plot is None
     drafter = None if draft is None or draft.lower() == "none" else _drafter(draft, runtime)
     if drafter is not None and not models:
         raise UsageError("--draft is for a model that is named", "name the model that it proposes tokens for")
@@ -154,14 +168,14 @@ def estimate_vram(
     )
     request = _Request(
         engine=runtime,
-        quants=_quants(quants),
+        quants=_quants(quants) or (list(runtime.quants) if ranks else None),
         embeddings=embeddings,
         contexts=contexts,
         load=load,
         vision=vision,
         drafter=drafter,
         seeks_drafter=draft is None and runtime.drafts_by_default,
-        cards=_cards(gpus or []),
+        cards=[] if together else [card for group in groups for card in group],
         all_sizes=not models,
     )
     published_sizes = sizes() if every else TODAY.sizes
@@ -178,6 +192,10 @@ def estimate_vram(
         raise UsageError(
             "no published size has so long a context", f"contexts: {', '.join(map(str, request.contexts or ()))}"
         )
+    if ranks:
+        return running.emit_ranking(output, results)
+    if together:
+        return running.emit_placements(output, results, groups, offload=offload)
     if plot is not None:
         views.draw(plot, results, request.cards, force=force)
     output.emit(
@@ -211,6 +229,15 @@ class _Request:
 def _kv_types(text: str) -> tuple[str, str]:
     k, _, v = text.lower().partition(",")
     return k.strip(), v.strip() or k.strip()
+
+
+def _groups(names: list[str]) -> list[list[Card]]:
+    """Cards that share a model; those of one name are alternatives."""
+    groups: list[list[Card]] = []
+    for name in names:
+        parts = [part.strip() for part in name.split("+")]
+        groups += [[card] for card in _cards(parts)] if len(parts) == 1 else [_cards(parts)]
+    return groups
 
 
 def _cards(names: list[str]) -> list[Card]:

@@ -15,14 +15,10 @@ from gemmaq.planning.planner import make_plan
 from gemmaq.planning.request import Request
 from gemmaq.vram import Load, cards, fit
 from gemmaq.vram.placement import Placement, each, place
-from gemmaq.vram.weights import Build, builds, checkpoint_of, of_plan
+from gemmaq.vram.weights import builds, checkpoint_of, of_plan
+from placements import LLAMA, build
 
 GIB = 1 << 30
-LLAMA = vram.find("llama.cpp")
-
-
-def build(name: str, quant: str = "q4_0") -> Build:
-    return builds(checkpoint_of(require_size(name)), gguf.FORMAT, [quant], None)[0]
 
 
 def placed(name: str, *gpus: str, offload: bool = True, context: int = 8192) -> Placement:

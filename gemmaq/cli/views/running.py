@@ -1,0 +1,146 @@
+"""What `gemmaq estimate-vram` says of running a model: what to run on a card, and where its parts lie."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from gemmaq.cli import console
+from gemmaq.cli.views import estimate_vram as estimates
+from gemmaq.models.families import short_names
+
+if TYPE_CHECKING:
+    from gemmaq.cli.console import Output
+    from gemmaq.vram.cards import Card
+    from gemmaq.vram.fit import Result
+    from gemmaq.vram.placement import Placement
+    from gemmaq.vram.ranking import Row
+
+_GIB = 1 << 30
+_MIB = 1 << 20
+_MOST_ROWS = 10
+
+
+def emit_ranking(output: Output, results: Sequence[Result]) -> None:
+    """What fits each card, the best first, and the command line of the best; several contexts are rows of their own.
+
+    Quiet output is that command line for every card, an empty line where nothing fits.
+    """
+    from gemmaq.vram.ranking import RULE, ranked
+
+    lists = [ranked(results, number) for number in range(len(results[0].fits))]
+    output.emit(
+        lambda: {"rule": RULE, "ranking": [_ranked_entry(row, at) for rows in lists for at, row in enumerate(rows, 1)]},
+        essential=lambda: [(rows[0].command or "") if rows else "" for rows in lists],
+        show=lambda: _show_rankings(results, lists, RULE),
+    )
+
+
+def _ranked_entry(row: Row, rank: int) -> dict[str, Any]:
+    entry = estimates.entry(row.result)
+    entry["gpus"] = [entry["gpus"][row.card]]
+    return {"rank": rank, **entry, "bits": round(row.bits, 3), "use": row.use, "command": row.command}
+
+
+def _show_rankings(results: Sequence[Result], lists: Sequence[Sequence[Row]], rule: str) -> None:
+    shown = short_names(result.build.model.name for result in results)
+    contexts = len({result.load.context for result in results}) > 1
+    for number, rows in enumerate(lists):
+        card = results[0].fits[number].card.name
+        if not rows:
+            console.out(f"{card}: nothing fits; --offload MODEL puts a part into main memory.")
+            continue
+        title = f"{card}, {results[0].engine.title}" + (
+            "" if contexts else f", {results[0].load.context:,} tokens of context"
+        )
+        cells = [
+            [
+                shown[row.result.build.model.name],
+                row.result.build.quant,
+                f"{row.bits:.1f}",
+                f"{row.result.estimate.total / _GIB:.2f}",
+                f"{row.fit.room / _GIB:.2f}",
+                *([f"{row.result.load.context:,}"] if contexts else []),
+                f"{row.fit.max_context:,}",
+                row.use.split(",")[0],
+            ]
+            for row in rows[:_MOST_ROWS]
+        ]
+        heads = ["", "type", "bits", "GiB", "free\nGiB", *(["context"] if contexts else []), "largest\ncontext", "is"]
+        console.table(title, heads, cells, left=2)
+        if len(rows) > _MOST_ROWS:
+            console.out(f"{len(rows) - _MOST_ROWS} more fit: --json lists them.")
+        best = rows[0]
+        if best.command:
+            console.out(best.command)
+    console.say(f"Order: {rule}.")
+
+
+def emit_placements(
+    output: Output, results: Sequence[Result], groups: Sequence[Sequence[Card]], *, offload: bool
+) -> None:
+    """Where the parts of every model lie on each group of cards, and the command line.
+
+    Raises:
+        UsageError: The engine has no such placement.
+    """
+    from gemmaq.vram.placement import place
+
+    found = [
+        (result, place(result.engine, result.build, result.load, group, offload=offload))
+        for result in results
+        for group in groups
+    ]
+    output.emit(
+        lambda: {"estimates": [{**estimates.entry(result), "placement": _entry(result, at)} for result, at in found]},
+        essential=lambda: [_command(result, at) or "" for result, at in found],
+        show=lambda: _show_placements(found),
+    )
+
+
+def _command(result: Result, placement: Placement) -> str | None:
+    from gemmaq.vram.commands import command, file_of
+
+    file = file_of(result.engine, result.build.model.name, result.build.quant)
+    return command(result.engine, file, result.load, placement, cards=len(placement.devices))
+
+
+def _entry(result: Result, placement: Placement) -> dict[str, Any]:
+    parts = ("layers", "weights", "kv", "compute", "beside", "overhead", "total", "capacity", "room")
+    return {
+        "fits": placement.fits,
+        "ngl": placement.ngl,
+        "n_cpu_moe": placement.cpu_moe,
+        "devices": [
+            {"name": device.card.name, **{part: getattr(device, part) for part in parts}}
+            for device in placement.devices
+        ],
+        "host": placement.host,
+        "command": _command(result, placement),
+    }
+
+
+def _show_placements(found: Sequence[tuple[Result, Placement]]) -> None:
+    for result, placement in found:
+        build, load = result.build, result.load
+        rows = [
+            [
+                device.card.name,
+                str(device.layers),
+                *(f"{size / _MIB:,.0f}" for size in (device.weights, device.kv, device.compute, device.beside)),
+                f"{device.total / _GIB:.2f}",
+                f"{device.room / _GIB:.2f}",
+            ]
+            for device in placement.devices
+        ]
+        left = placement.depth - (placement.ngl or 0)
+        rows.append(["main memory", str(left), "", "", "", "", f"{placement.host / _GIB:.2f}", ""])
+        title = f"{build.model.name} {build.quant} in {result.engine.title}, MiB, {load.context:,} tokens"
+        columns = ("", "layers", "weights", "KV", "compute", "vision,\ndrafter", "total\nGiB", "free\nGiB")
+        console.table(title, columns, rows)
+        if placement.cpu_moe:
+            console.out(f"The experts of the first {placement.cpu_moe} layers lie in main memory.")
+        if not placement.fits:
+            console.out("It does not fit: --offload puts a part into main memory.")
+        elif (line := _command(result, placement)) is not None:
+            console.out(line)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from gemmaq.artifact import card_making
+from gemmaq.artifact import card_making, pictures
 from gemmaq.artifact.card_models import Row, recommended, remarks, rows, size_text, table_of_cards, table_of_models
 from gemmaq.artifact.description import Model
 from gemmaq.artifact.footprint import Memory
@@ -49,7 +49,7 @@ def text(repo: str | None, models: Sequence[Model], files: Sequence[File], *, me
     sections = [
         f"# {identity.title}",
         f"{models[0].family.title}, quantized by gemmaq for {runtimes}.",
-        *(part for own in by_title.values() for part in _section(repo, rows(own, sizes, memory), memory)),
+        *(part for own in by_title.values() for part in _section(repo, rows(own, sizes, memory), memory, sizes)),
         "## How it was made",
         card_making.source(models[0]),
         table(*card_making.table_of_tensors(models)),
@@ -122,7 +122,7 @@ def _task(model: Model) -> str:
     return "any-to-any" if model.towers_config.hears is not None else "image-text-to-text"
 
 
-def _section(repo: str | None, rows: Sequence[Row], memory: Memory) -> list[str]:
+def _section(repo: str | None, rows: Sequence[Row], memory: Memory, paths: Iterable[str]) -> list[str]:
     """Heading, tables and commands of the models in a container."""
     chosen, several = recommended(rows), len(rows) > 1
     model, first = chosen.model, rows[0].model
@@ -134,6 +134,7 @@ def _section(repo: str | None, rows: Sequence[Row], memory: Memory) -> list[str]
         f"## {model.container.title}",
         table(*table_of_models(rows)),
         remarks(rows),
+        pictures.section(model.container, rows, paths),
         _beside(model),
         f"#{which}" if which and by_card else "",
         f"{fitting}, with so many tokens of context:" if by_card else "",

@@ -17,12 +17,14 @@ class Footprint:
         totals: tokens of context -> bytes.
         fits: name of a card -> contexts with which the model fits it.
         with_towers: whether the towers are part of the totals.
+        holds: name of a card -> bytes of the largest weights that it holds with the shortest of the contexts.
     """
 
     engine: str = ""
     totals: Mapping[int, int] = field(default_factory=dict)
     fits: Mapping[str, frozenset[int]] = field(default_factory=dict)
     with_towers: bool = False
+    holds: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

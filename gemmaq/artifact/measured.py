@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from gemmaq.artifact import card, description, provenance, record, sums
+from gemmaq.artifact import card, description, pictures, provenance, record, sums
 from gemmaq.artifact.footprint import Memory
 from gemmaq.artifact.provenance import Provenance, Quality
 from gemmaq.errors import InputError, OutputError
@@ -79,7 +79,7 @@ def write(
     memory: Memory,
     more: Mapping[int, Mapping[str, Any]] | None = None,
 ) -> None:
-    """Add measured qualities to an artifact: three files are replaced, no other is touched.
+    """Add measured qualities to an artifact: record, card, its pictures and checksums are replaced, nothing else.
 
     Args:
         folder: folder of the artifact; see `place`.
@@ -98,17 +98,25 @@ def write(
     ]
     document = record.text(_container(path), entries)
     records = provenance.parse(json.loads(document), path)
-    digests = (sums.read(folder) or {}) | {provenance.NAME: _digest(document)}
-    digests.pop(card.NAME, None)
+    before = sums.read(folder) or {}
+    digests = before | {provenance.NAME: _digest(document)}
+    for name in (card.NAME, *pictures.NAMES):
+        digests.pop(name, None)
     sizes = {name: (folder / name).stat().st_size for name in digests} | {provenance.NAME: len(document)}
     first = _models(records[0])[:1] if len(records) > 1 else ()
     checkpoint = open_source(str(folder.joinpath(*first)), ALL)
     known = description.of_checkpoint(checkpoint, folder, name=records[0].name, repo=records[0].repo)
     models = description.of_records(records, known, sorted((*digests, card.NAME)))
+    drawn = pictures.draw(models, sizes, memory)
+    digests |= {name: _digest(picture) for name, picture in drawn.items()}
+    sizes |= {name: len(picture) for name, picture in drawn.items()}
     listing = [(name, sizes[name], digest) for name, digest in sorted(digests.items())]
     text = card.text(None, models, listing, memory=memory).encode()
     digests[card.NAME] = _digest(text)
-    write_files(folder, {provenance.NAME: document, card.NAME: text, sums.NAME: sums.text(digests)})
+    write_files(folder, {provenance.NAME: document, card.NAME: text, **drawn, sums.NAME: sums.text(digests)})
+    for name in pictures.NAMES:
+        if name in before and name not in drawn:  # models are no longer measured alike
+            (folder / name).unlink(missing_ok=True)
 
 
 def _with(entry: Mapping[str, Any], quality: Quality | None, more: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from gemmaq.artifact import card, modelfile, provenance, record, sums
+from gemmaq.artifact import card, modelfile, pictures, provenance, record, sums
 from gemmaq.artifact.description import Model, of_records
 from gemmaq.artifact.folder import is_left_behind
 from gemmaq.artifact.footprint import Memory
@@ -17,7 +17,7 @@ from gemmaq.files.names import parts
 from gemmaq.planning.containers import CONTAINERS
 
 _SETTINGS = (modelfile.FILE, modelfile.PARAMS_FILE)
-_WRITTEN = (card.NAME, sums.NAME, provenance.NAME, *_SETTINGS)
+_WRITTEN = (card.NAME, sums.NAME, provenance.NAME, *pictures.NAMES, *_SETTINGS)
 """Files that gemmaq writes for all models of a folder: they may differ from those in the repository."""
 
 
@@ -84,13 +84,18 @@ def merge(local: Local, repository: Repository | None, repo: str, *, memory: Mem
         else:
             notes.append(f"{card.NAME} of the repository is not gemmaq's or was changed: it stays as it is")
     files.pop(sums.NAME, None)
+    models = [model for room in rooms for model in room.models]
+    if card.NAME in written:
+        models += _elsewhere(repository, local, [*there]) if repository is not None else []
+        sizes = {path: file.size for path, file in there.items()} | {path: entry.size for path, entry in files.items()}
+        for name in pictures.NAMES:
+            files.pop(name, None)
+        files |= {name: of_data(name, data) for name, data in pictures.draw(models, sizes, memory).items()}
     kept = {path: file for path, file in there.items() if path not in files and path not in written}
     digests = {} if repository is None else repository.digests(kept)
     if card.NAME in written:
-        sizes = [(path, there[path].size, digests[path]) for path in kept]
-        listing = sorted([*sizes, *((entry.path, entry.size, entry.sha256) for entry in files.values())])
-        models = [model for room in rooms for model in room.models]
-        models += _elsewhere(repository, local, [*there]) if repository is not None else []
+        listed = [(path, there[path].size, digests[path]) for path in kept]
+        listing = sorted([*listed, *((entry.path, entry.size, entry.sha256) for entry in files.values())])
         files[card.NAME] = of_data(card.NAME, card.text(repo, models, listing, memory=memory).encode())
     for prefix in sorted({room.prefix for room in rooms} - {""}):
         _list_anew(prefix, files, digests)

@@ -61,7 +61,19 @@ def footprint(model: Model) -> Footprint:
             for name, place in _places(engine).items()
         },
         with_towers=sees,
+        holds=holds(model),
     )
+
+
+def holds(model: Model) -> dict[str, int]:
+    """Name of a card -> bytes of the weights that it holds at 8K tokens, were the model of another type."""
+    engine = vram.find(model.container.engine)
+    sees = _loads_towers(model, engine)
+    build = Build(model.body, "", _with_towers(model) if sees else _build(model))
+    load = Load(min(_contexts(model, _IN_BRIEF)), (engine.kv_default, engine.kv_default), vision=sees)
+    places = {**_places(engine), **({"6 GB": cards.find("6GB")} if engine.container != "mlx" else {})}
+    rooms = {name: model.weights + fit.room(engine, build, load, place) for name, place in places.items()}
+    return {name: room for name, room in sorted(rooms.items(), key=lambda pair: pair[1]) if room > 0}
 
 
 MEMORY = Memory(footprint, memory_table)

@@ -9,7 +9,7 @@ from html import escape
 from itertools import takewhile
 from pathlib import Path
 
-from gemmaq.charts import Labels
+from gemmaq.charts import Labels, axes, frontier
 from gemmaq.charts import svg as drawing
 from gemmaq.convert.compare import Compared, by_kind, relative
 from gemmaq.evaluate.chunks import Chunks
@@ -32,6 +32,7 @@ class Page:
         texts: Names of the text files.
         version: Version of gemmaq.
         table: Rows of the table of results, the names of the columns first.
+        cards: Bytes of the largest files that cards hold.
     """
 
     results: Sequence[Result]
@@ -40,6 +41,7 @@ class Page:
     texts: Sequence[str]
     version: str
     table: Sequence[Sequence[str]]
+    cards: Sequence[frontier.Limit] = ()
 
     @property
     def models(self) -> Sequence[Result]:
@@ -52,7 +54,7 @@ def render(page: Page) -> str:
     style = Path(__file__).with_name("page.css").read_text("utf-8")
     colors = "".join(
         f".n.c{n}{{fill:var(--c{n})}}.p.c{n}{{fill:var(--c{n})}}.l.c{n}{{stroke:var(--c{n})}}\n"
-        for n in range(drawing.COLORS)
+        for n in range(axes.COLORS)
     )
     sections = (_table(page), _size(page), _along(page), _weights(page))
     return (
@@ -134,13 +136,20 @@ def _size(page: Page) -> str:
         for model in page.models
     )
     labels = Labels("Quality against size", f"size of the weight files, {name}", "mean KL, nats", about)
-    chart = drawing.scatter(labels, points, unit)
-    reference = page.results[0]
-    text = (
-        f"Down and to the left is better. The reference takes {reference.bytes / unit:,.4g} {name}. The numbers are "
-        "those of the table above."
-    )
+    text = f"Down and to the left is better. The reference takes {page.results[0].bytes / unit:,.4g} {name}. "
+    if len(points) < frontier.LEAST:
+        chart = drawing.scatter(labels, points, unit)
+    else:
+        known = [frontier.Model(point.label, int(point.x), point.y, _is_chosen(point.label)) for point in points]
+        chart = frontier.chart(labels, known, page.cards, unit)
+        text += frontier.about(known, page.cards)
+    text += "The numbers are those of the table above."
     return _section("Quality against size", text, f'<div class="wide">{chart}</div>\n')
+
+
+def _is_chosen(label: str) -> bool:
+    """Whether types were chosen tensor by tensor, by the name of the model."""
+    return label.removesuffix(".gguf").lower().endswith("bpw")
 
 
 def _along(page: Page) -> str:

@@ -126,7 +126,7 @@ def measure(
     coarse = settings.is_coarse(checkpoint)
     with ExitStack() as stack:
         device = stack.enter_context(open_device(resources.device, resources.threads))
-        model = stack.enter_context(decoder(checkpoint, device))
+        net = stack.enter_context(decoder(checkpoint, device))
         if folder is None:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="gemmaq-"))) / "work"
         mark = fingerprint(checkpoint)
@@ -141,13 +141,13 @@ def measure(
         }
         calibration = basis.calibration
         solving = gptq.Settings(calibration.damping, act_order=calibration.order == "importance")
-        run = _Run(model, text, groups(checkpoint, coarse=coarse), types, solving, Work(folder, device), coarse)
+        run = _Run(net, text, groups(checkpoint, coarse=coarse), types, solving, Work(folder, device), coarse)
         done = run.work.begin(job, resume)
         run.read(done)
-        for index in range(done, model.layers):
-            progress(Progress(_TASK, index, model.layers, "layers"))
+        for index in range(done, net.layers):
+            progress(Progress(_TASK, index, net.layers, "layers"))
             run.layer(index)
-        progress(Progress(_TASK, model.layers, model.layers, "layers"))
+        progress(Progress(_TASK, net.layers, net.layers, "layers"))
         found = run.groups(progress)
         shutil.rmtree(folder)
     return Sensitivities(

@@ -31,6 +31,7 @@ COMMANDS = {
     "inspect": "Describe a model: architecture, sizes, types, tokenizer.",
     "convert": "Quantize a model into GGUF, MLX or safetensors files.",
     "imatrix": "Compute importance matrices from text, merge and show them.",
+    "sensitivity": "Measure what each tensor's type costs a model.",
     "verify": "Check an artifact, or compare it with its source.",
     "estimate-vram": "Estimate the memory a model needs, and which cards it fits.",
     "evaluate": "Measure how much quality a quantization costs.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -120,9 +121,12 @@ def _public(source: str, checkpoint: Checkpoint) -> str:
 def _sensitivities(asked: Wanted, job: Job, shown: Output) -> Sensitivities:
     """Sensitivities from the file, from the cache, or measured now."""
     from gemmaq.budget import sensed
+    from gemmaq.budget.options import candidates
+    from gemmaq.calibration import sensitivity
+    from gemmaq.calibration.complete import Resources
 
     conversion = job.conversion
-    checkpoint = conversion.checkpoint
+    checkpoint, (request,) = conversion.checkpoint, conversion.requests
     if asked.sensitivity is not None:
         return sensed.given(asked.sensitivity, checkpoint)
     if not checkpoint.weights_here:
@@ -135,4 +139,17 @@ def _sensitivities(asked: Wanted, job: Job, shown: Output) -> Sensitivities:
             f"{asked.flag} measures sensitivities on text, and there is an importance matrix",
             "give them with --sensitivity FILE: gemmaq sensitivity measures them",
         )
-    raise UsageError(f"{asked.flag} needs sensitivities", "--sensitivity FILE")
+    found, resources = job.measuring, Resources(job.options.device, job.options.threads)
+
+    def measure(types: Sequence[str]) -> Sensitivities:
+        with console.progress(None, shown.silent) as progress:
+            return sensitivity.measure(checkpoint, found, resources=resources, types=types, progress=progress)
+
+    return sensed.measured(
+        checkpoint,
+        found,
+        [encoding.name for encoding in candidates(request.to[0]) if not encoding.is_float],
+        method=request.recipe.method,
+        measure=measure,
+        folder=sensed.default_folder(),
+    )

@@ -29,15 +29,15 @@ def show(decision: Decision, done: Done | None, *, folder: Callable[[str], Path]
     kept = decision.chosen if done is None else done.kept
     console.table(
         f"{source.checkpoint.name} for {described(source.goal)}: the types of {kept.plan.label}",
-        ("tensors", "types", "size", "share"),
+        ("kind", "types", "size", "share"),
         [*_types(kept.plan)],
         left=2,
     )
     kinds = [*done.measured[0].scores] if done is not None and done.measured else []
-    columns = ["candidate", "size", "bits/weight", "left", "predicted KL"]
+    columns = ["candidate", "tensors", "bits/weight", "left", "predicted KL"]
     columns += ["measured KL", *kinds, "top-1"] if kinds else []
     rows = [
-        _candidate(each, kept, decision, measured=done.measured[at] if kinds and done is not None else None)
+        _candidate(each, kept, measured=done.measured[at] if kinds and done is not None else None)
         for at, each in enumerate(decision.candidates)
     ]
     console.table("Mean KL divergence from the source, in nats", columns, rows)
@@ -68,12 +68,12 @@ def _types(plan: Plan) -> list[tuple[str, str, str, str]]:
     return rows
 
 
-def _candidate(each: Choice, kept: Choice, decision: Decision, *, measured: Measured | None) -> list[str]:
+def _candidate(each: Choice, kept: Choice, *, measured: Measured | None) -> list[str]:
     from gemmaq.evaluate.result import format_kl
 
     name = _name(each)
     cells = [
-        f"{name} (kept)" if each is kept and len(decision.candidates) > 1 else name,
+        f"{name} ({'chosen' if measured is None else 'kept'})" if each is kept else name,
         console.size(each.plan.tensor_bytes),
         f"{each.plan.bits_per_weight:.2f}",
         console.size(each.room),

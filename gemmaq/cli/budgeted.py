@@ -142,6 +142,10 @@ def _sensitivities(asked: Wanted, job: Job, shown: Output) -> Sensitivities:
     found, resources = job.measuring, Resources(job.options.device, job.options.threads)
 
     def measure(types: Sequence[str]) -> Sensitivities:
+        shown.say(
+            "sensitivities are measured, and kept for the next time; gemmaq sensitivity does that apart, and can go on "
+            "where it was interrupted"
+        )
         with console.progress(None, shown.silent) as progress:
             return sensitivity.measure(checkpoint, found, resources=resources, types=types, progress=progress)
 

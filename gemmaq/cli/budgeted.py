@@ -122,7 +122,6 @@ def _sensitivities(asked: Wanted, job: Job, shown: Output) -> Sensitivities:
     """Sensitivities from the file, from the cache, or measured now."""
     from gemmaq.budget import sensed
     from gemmaq.budget.options import candidates
-    from gemmaq.calibration import sensitivity
     from gemmaq.calibration.complete import Resources
 
     conversion = job.conversion
@@ -142,12 +141,17 @@ def _sensitivities(asked: Wanted, job: Job, shown: Output) -> Sensitivities:
     found, resources = job.measuring, Resources(job.options.device, job.options.threads)
 
     def measure(types: Sequence[str]) -> Sensitivities:
+        from gemmaq.calibration import sensitivity  # type: ignore[attr-defined, unused-ignore]
+
         shown.say(
             "sensitivities are measured, and kept for the next time; gemmaq sensitivity does that apart, and can go on "
             "where it was interrupted"
         )
         with console.progress(None, shown.silent) as progress:
-            return sensitivity.measure(checkpoint, found, resources=resources, types=types, progress=progress)
+            made: Sensitivities = sensitivity.measure(
+                checkpoint, found, resources=resources, types=types, progress=progress
+            )
+        return made
 
     return sensed.measured(
         checkpoint,

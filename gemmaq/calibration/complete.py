@@ -164,8 +164,9 @@ def complete(
 
 
 def _changed(plan: Plan, needs: Needs, change: Callable[[PlannedTensor], PlannedTensor]) -> Plan:
-    """Change those tensors of a plan whose method has these needs."""
-    return replace(plan, tensors=tuple(change(p) if p.needs is needs else p for p in plan.tensors))
+    """Change those tensors of a plan whose method has these needs; a tied head that is repeated is one of them."""
+    tensors, extra = (tuple(change(p) if p.needs is needs else p for p in some) for some in (plan.tensors, plan.extra))
+    return replace(plan, tensors=tensors, extra=extra)
 
 
 def _problems(plan: Plan) -> list[Problem]:

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gemmaq import methods
-from gemmaq.calibration import floor, gptq
+from gemmaq.calibration import floor, gptq, head
 from gemmaq.calibration.activations import Inputs, add_products, gather, mirror, sites, stacks, together
-from gemmaq.calibration.store import Problem, Store
+from gemmaq.calibration.store import Problem, Store, by_blocks
 from gemmaq.checkpoint import Tensor
 from gemmaq.errors import InputError
 from gemmaq.methods import Choice
@@ -59,7 +59,7 @@ def quantize(
     store: Store,
     progress: ProgressCallback,
 ) -> Solved:
-    """Choose the codes of matrices of the layers.
+    """Choose the codes of matrices of the layers, and of the head.
 
     Memory holds one layer, the Hessians of its inputs, one inverse, and the activations of all tokens.
 
@@ -81,6 +81,7 @@ def quantize(
     for index in range(decoder.layers):
         run.layer(index, batches)
         progress(Progress("calibrating", index + 1, decoder.layers, "layers"))
+    run.solved.update(head.quantize(decoder, batches, run.behind, settings=settings, store=store, progress=progress))
     return Solved(run.solved, run.counts)
 
 
@@ -106,6 +107,12 @@ class _Run:
         names = self.decoder.checkpoint.family.names
         return [problem for part in parts for problem in self.wanted.get(names.in_layer(index, part), ())]
 
+    @property
+    def behind(self) -> list[Problem]:
+        """What has to be solved behind the layers."""
+        checkpoint = self.decoder.checkpoint
+        return [*self.wanted.get((checkpoint.head or checkpoint.embedding).name, ())]
+
     def layer(self, index: int, batches: list[Batch]) -> None:
         """Solve the matrices of one layer, and replace its inputs by its outputs."""
         decoder, module = self.decoder, self.decoder.layer(index)
@@ -123,14 +130,9 @@ class _Run:
         self.solved.update((problem, self.store.tensor(problem)) for site in needed for problem in wanted[site])
 
     def solve(self, hessian: torch.Tensor, weights: Mapping[str, F32], problems: Sequence[Problem], where: str) -> None:
-        """Solve the problems of an input site, or of an expert, with the Hessian of its inputs.
-
-        The order of columns, and the inverse with it, is another one for other blocks: there is one at a time.
-        """
-        device, of_blocks = self.decoder.device, dict[gptq.Blocks, list[Problem]]()
-        for problem in problems:
-            of_blocks.setdefault(gptq.Blocks.of(problem.encoding), []).append(problem)
-        for blocks, same in of_blocks.items():
+        """Solve the problems of an input site, or of an expert, with the Hessian of its inputs."""
+        device = self.decoder.device
+        for blocks, same in by_blocks(problems).items():
             try:
                 inverse = gptq.invert(hessian, self.settings, blocks=blocks, device=device)
             except InputError as error:

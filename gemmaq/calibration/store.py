@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from gemmaq.calibration.gptq import Blocks
 from gemmaq.checkpoint import Part, Tensor
 from gemmaq.encodings import ENCODINGS, codec, dequantize
 from gemmaq.encodings.bitstream import pack_codes, pack_floats
@@ -42,6 +44,17 @@ class Problem:
     def stem(self) -> str:
         """Name of its files, but for the ending."""
         return f"{self.source.name}.{self.encoding.name}" + (".portable" if self.portable else "")
+
+
+def by_blocks(problems: Sequence[Problem]) -> dict[Blocks, list[Problem]]:
+    """Problems by the blocks of their types.
+
+    The order of columns, and the inverse of the Hessian with it, is another one for other blocks.
+    """
+    found: dict[Blocks, list[Problem]] = {}
+    for problem in problems:
+        found.setdefault(Blocks.of(problem.encoding), []).append(problem)
+    return found
 
 
 @dataclass(frozen=True, slots=True)

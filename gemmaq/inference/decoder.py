@@ -141,13 +141,17 @@ class Decoder:
             InputError: It cannot be read, or holds NaN or infinite weights.
         """
         whole: F32 = aligned(tensor.rows, tensor.columns).numpy()
-        for first, count in slabs(tensor, _SLAB):
-            whole[first : first + count] = self.weights(tensor, first, count, self.reader)
-        if not np.isfinite(whole).all():
-            raise InputError("holds NaN or infinite weights", path=tensor.span, tensor=tensor.name)
-        if tensor.shift:
-            whole += np.float32(tensor.shift)
+        for first, rows in self.read_slabs(tensor):
+            whole[first : first + len(rows)] = rows
         return whole.reshape(tensor.shape)
+
+    def read_slabs(self, tensor: Tensor) -> Iterator[tuple[int, F32]]:
+        """Read a tensor some rows at a time: number of the first one, and f32 [rows, columns]; errors as in `read`."""
+        for first, count in slabs(tensor, _SLAB):
+            rows = self.weights(tensor, first, count, self.reader)
+            if not np.isfinite(rows).all():
+                raise InputError("holds NaN or infinite weights", path=tensor.span, tensor=tensor.name)
+            yield first, rows + np.float32(tensor.shift) if tensor.shift else rows
 
     def read_to_device(self, tensor: Tensor) -> torch.Tensor:
         """Read a tensor onto the device; see `read`."""

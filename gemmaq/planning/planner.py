@@ -197,11 +197,13 @@ def _planned(context: _Context, tensor: Tensor) -> PlannedTensor:
     llama.cpp looks up rows of layer embeddings for every token, other runtimes for those that have any.
     """
     recipe, target, role = context.request.recipe, context.target, tensor.place.role
+    fit = context.fits.get(tensor.name)
     if target.gguf_names and role is Role.LAYER_EMBEDDING:
         tensor = padded(tensor, context.checkpoint.config.vocab_size)
     encoding, reason = _encoding(context, tensor)
     pieces = pieces_of(target, encoding, tensor.columns, context.request.scales)
-    method = _method(recipe.method_for(tensor.name), tensor, encoding, context.fits.get(tensor.name))
+    asked = recipe.method_for(tensor.name)
+    method = asked if _is_solved(context, tensor, encoding, asked) else _method(asked, tensor, encoding, fit)
     planned = PlannedTensor(
         tensor,
         context.named(tensor.name),
@@ -258,6 +260,18 @@ def _encoding(context: _Context, tensor: Tensor) -> tuple[Encoding, str | None]:
             default = ENCODINGS[fallback]  # no layer's matrix, so that there is no data to weigh its errors with
     held = target.embedding_encodings if role.is_table else target.encodings
     return encoding_for(recipe, tensor, default=default, fallback=fallback, allowed=held)
+
+
+def _is_solved(context: _Context, tensor: Tensor, encoding: Encoding, method: str) -> bool:
+    """Whether the head of a model is written by a method that knows the Hessian of its inputs.
+
+    With eight bits there is nothing to gain.
+    """
+    checkpoint = context.checkpoint
+    if method == AUTO or METHODS[method].needs is not Needs.HESSIAN or checkpoint.family.embeds:
+        return False
+    is_head = tensor is (checkpoint.head or checkpoint.embedding)
+    return is_head and METHODS[method].writes(encoding) and encoding.bits < 8
 
 
 def _is_looked_up(context: _Context, tensor: Tensor) -> bool:

@@ -52,7 +52,7 @@ def write(kind: str, folder: Path) -> Path:
     else:
         small_model(folder, config)
     if kind == "untied":
-        _untie(folder, config)
+        untie(folder, config)
     for tensor in open_source(str(folder)).tensors.values():
         if tensor.place.role in (Role.NORM, Role.SCALAR, Role.ROUTER):
             continue
@@ -65,7 +65,7 @@ def write(kind: str, folder: Path) -> Path:
     return folder
 
 
-def _untie(folder: Path, config: TextConfig) -> None:
+def untie(folder: Path, config: TextConfig) -> None:
     """Give a Gemma 3 an output head of its own, in a second file."""
     shape = (config.vocab_size, config.hidden_size)
     head = bf16(np.random.default_rng(7).standard_normal(shape, np.float32))

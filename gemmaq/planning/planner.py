@@ -203,7 +203,9 @@ def _planned(context: _Context, tensor: Tensor) -> PlannedTensor:
     encoding, reason = _encoding(context, tensor)
     pieces = pieces_of(target, encoding, tensor.columns, context.request.scales)
     asked = recipe.method_for(tensor.name)
-    method = asked if _is_solved(context, tensor, encoding, asked) else _method(asked, tensor, encoding, fit)
+    method = _method(asked, tensor, encoding, fit)
+    if not METHODS[method].keeps_grid and _is_solved(context, tensor, encoding, asked):
+        method = asked
     planned = PlannedTensor(
         tensor,
         context.named(tensor.name),

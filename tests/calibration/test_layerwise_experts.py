@@ -50,7 +50,7 @@ def test_every_expert_is_solved_on_its_own_tokens(tokens: np.ndarray, tmp_path: 
     checkpoint = open_source(str(folder))
     few = tokens[:1, :70]
     inputs = inputs_of_experts(folder, few)
-    rules = (Rule("*.layers.[1-5].*", None, "nearest"),)
+    rules = tuple(Rule(pattern, None, "nearest") for pattern in ("*.layers.[1-5].*", "*.embed_tokens.*"))
     problems = {p.source.name: p for p in problems_of(planned(checkpoint, rules=rules)[0])}
     more = [replace(p, encoding=ENCODINGS["q5_1"]) for p in problems.values() if p.source.matrices > 1]
     (tmp_path / "codes").mkdir()

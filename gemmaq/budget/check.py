@@ -77,7 +77,7 @@ def held_out() -> Check:
     """The check on text that comes with gemmaq for this purpose alone."""
     from gemmaq.inference import documents
 
-    return Check({"conversations": documents.read([documents.DEFAULT])})
+    return Check({kind: documents.held_out([kind]) for kind in documents.KINDS})
 
 
 def measure(

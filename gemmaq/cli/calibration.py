@@ -28,7 +28,16 @@ Texts = Annotated[
         "--text",
         metavar="FILE",
         help="Text to calibrate on; can be repeated. Plain text, or .jsonl with a conversation (messages) or a text on "
-        "each line. Default: conversations that come with gemmaq.",
+        "each line. Default: text of all kinds that comes with gemmaq (see --calibration-kind).",
+    ),
+]
+Kinds = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--calibration-kind",
+        metavar="KIND",
+        help="Kind of text that comes with gemmaq to calibrate on; can be repeated, or as in prose,code. With --text, "
+        "both are taken, half each. Kinds: prose, code, chat, long, non-latin, tools.",
     ),
 ]
 Tokens = Annotated[
@@ -55,7 +64,7 @@ Refine = Annotated[
     ),
 ]
 _FLAGS = {
-    "refine": "--refine",
+    "refine": "--refine", "kinds": "--calibration-kind",
     "tokens": "--calibration-tokens", "context": "--calibration-context", "damping": "--damping", "order": "--order",
 }  # fmt: skip
 _HESSIAN_SETTINGS = ("damping", "order")
@@ -141,7 +150,7 @@ def from_text(purpose: str, text: Sequence[Path] | None, settings: Mapping[str, 
     Args:
         purpose: what needs the text, for an error if torch is missing.
         text: files.
-        settings: fields of `Calibration` that differ from the defaults.
+        settings: fields of `Calibration` that differ from the defaults, and `kinds` of text that ships.
     """
     from gemmaq.calibration.complete import Basis
     from gemmaq.inference import documents
@@ -153,8 +162,21 @@ def from_text(purpose: str, text: Sequence[Path] | None, settings: Mapping[str, 
         raise UsageError(f"--damping {settings['damping']} is not between 0 and 1", "0.01 is usual")
     if settings.get("order", "importance") not in _ORDERS:
         raise UsageError(f"unknown order {settings['order']!r}", f"known orders: {', '.join(_ORDERS)}")
-    content = documents.read(text or [documents.DEFAULT])
-    return Basis(Calibration(content.names, content.digest, **settings), content, None)
+    kinds = named_kinds(settings.get("kinds")) or (() if text else documents.DEFAULT)
+    content = documents.read(text or (), kinds)
+    fields = {name: value for name, value in settings.items() if name != "kinds"}
+    return Basis(Calibration(content.names, content.digest, **fields), content, None)
+
+
+def named_kinds(given: Sequence[str] | None) -> tuple[str, ...]:
+    """Kinds of text as they were named, with commas or one by one.
+
+    Raises:
+        UsageError: one is unknown.
+    """
+    from gemmaq.inference.documents import known
+
+    return known(kind.strip() for part in given or () for kind in part.split(","))
 
 
 def from_record(record: Calibration, text: Sequence[Path] | None, imatrix: Path | None) -> Basis:
@@ -163,12 +185,19 @@ def from_record(record: Calibration, text: Sequence[Path] | None, imatrix: Path 
     Raises:
         InputError: the files are others than those on record.
     """
-    from dataclasses import asdict
+    from dataclasses import asdict, replace
 
     from gemmaq.calibration.complete import Basis
+    from gemmaq.inference import documents
 
     settings = {name: value for name, value in asdict(record).items() if name in _FLAGS and name != "refine"}
-    basis = _from_imatrix(imatrix) if imatrix else from_text("verify --against", text, settings)
+    if imatrix:
+        basis = _from_imatrix(imatrix)
+    else:
+        basis = from_text("verify --against", text, settings)
+        again = documents.recorded(record.texts, text or ())
+        if again is not None:
+            basis = Basis(replace(basis.calibration, digest=again.digest), again, None)
     if basis.calibration.digest != record.digest:
         names = ", ".join(map(str, [imatrix] if imatrix else text or ()))
         raise InputError(

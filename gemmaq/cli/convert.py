@@ -146,6 +146,7 @@ def convert(
         typer.Option("--keep-imatrix", help="Lay the importance matrix beside the model, as MODEL.imatrix.gguf."),
     ] = False,
     text: calibration.Texts = None,
+    calibration_kind: calibration.Kinds = None,
     calibration_tokens: calibration.Tokens = None,
     calibration_context: calibration.Context = None,
     damping: Annotated[
@@ -231,6 +232,7 @@ def convert(
     body = [taken.quant] if taken else ["q4_0"] if asked else quant
     chosen = choices.applied(choices.recipes(body, method, types, file), tensor_type, taken)
     settings = {"tokens": calibration_tokens, "context": calibration_context, "damping": damping, "order": order}
+    settings["kinds"] = calibration_kind
     settings["refine"] = refine
     read = budget.basis if asked and sensitivity is None else calibration.read
     basis = read(chosen[0], text, imatrix, settings)

@@ -10,6 +10,7 @@ import typer
 
 from gemmaq import __version__
 from gemmaq.cli import console
+from gemmaq.cli.calibration import named_kinds
 from gemmaq.cli.console import Output
 from gemmaq.cli.options import Device, Json, Threads, check_file, cores, count, every_gguf, opened, quiet_option
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from gemmaq.checkpoint import Checkpoint
     from gemmaq.evaluate.chunks import Chunks
     from gemmaq.evaluate.result import Result
+    from gemmaq.evaluate.score import Score
     from gemmaq.inference.documents import Text
 
 _SHOWN = (0, 1, 3, 4, 6, 7)
@@ -39,11 +41,23 @@ def evaluate(
         str, typer.Option(metavar="SOURCE", help="The model they are compared with, before quantization.")
     ],
     texts: Annotated[
-        list[Path],
+        list[Path] | None,
         typer.Option(
-            "--text", metavar="FILE", help="Text to predict, plain or .jsonl of conversations; can be repeated."
+            "--text",
+            metavar="FILE",
+            help="Text to predict, plain or .jsonl of conversations; can be repeated. Default: all kinds that come "
+            "with gemmaq.",
         ),
-    ],
+    ] = None,
+    kind: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--kind",
+            metavar="KIND",
+            help="Kind of text that comes with gemmaq, apart from what it calibrates on; scored by itself too. Can be "
+            "repeated, or as in prose,code. Kinds: prose, code, chat, long, non-latin, tools.",
+        ),
+    ] = None,
     report: Annotated[
         Path | None, typer.Option(metavar="FILE.html", help="Write a page with charts, complete in itself.")
     ] = None,
@@ -89,7 +103,7 @@ def evaluate(
     from gemmaq.evaluate.result import results, weight_errors
     from gemmaq.files.atomic import write_file
     from gemmaq.inference.device import open_device, require_torch
-    from gemmaq.inference.documents import read
+    from gemmaq.inference.documents import KINDS, read
 
     shown = Output("evaluate", as_json, quiet)
     require_torch("evaluate")
@@ -98,7 +112,7 @@ def evaluate(
         check_file(report, force)
     models = every_gguf(models)
     places = [measured.place(model) for model in models] if record else []
-    text = read(texts)
+    text = read(texts or (), named_kinds(kind) or (() if texts else KINDS), held_out=True)
     checkpoints = _open([reference, *models], dry_run, shown.silent)
     chunks = _chunks(checkpoints, text, context=context, tokens=tokens)
     if dry_run:
@@ -182,13 +196,13 @@ def _open(sources: Sequence[str], dry_run: bool, quiet: bool) -> list[Checkpoint
 
 def _chunks(checkpoints: Sequence[Checkpoint], text: Text, *, context: int, tokens: int) -> Chunks:
     """Check the models against the reference, the first of them, and cut the text with its tokenizer."""
-    from gemmaq.evaluate.chunks import cut
+    from gemmaq.evaluate.chunks import cut_kinds
     from gemmaq.evaluate.run import check_model
     from gemmaq.inference.tokenize import load_encoder
 
     for checkpoint in checkpoints:
         check_model(checkpoint, checkpoints[0], context)
-    return cut(text, load_encoder(checkpoints[0]), context=context, tokens=tokens)
+    return cut_kinds(text, load_encoder(checkpoints[0]), context=context, tokens=tokens)
 
 
 def _plan(reference: str, models: Sequence[str], chunks: Chunks) -> dict[str, Any]:
@@ -215,14 +229,24 @@ def _document(results: Sequence[Result], chunks: Chunks) -> dict[str, Any]:
         "reference": _entry(reference),
         "tokens": chunks.scored,
         "context": chunks.context,
-        "models": [
-            _entry(model)
-            | {
-                "kl": {"mean": model.score.kl_mean, "p99": model.score.kl_p99, "stderr": model.score.kl_stderr},
-                "top1": model.score.top1,
-            }
-            for model in models
-        ],
+        "models": [_entry(model) | _divergence(model.score) | _of_kinds(model.score, chunks) for model in models],
+    }
+
+
+def _divergence(score: Score) -> dict[str, Any]:
+    return {"kl": {"mean": score.kl_mean, "p99": score.kl_p99, "stderr": score.kl_stderr}, "top1": score.top1}
+
+
+def _of_kinds(score: Score, chunks: Chunks) -> dict[str, Any]:
+    """Scores of the kinds of text; nothing where there is the user's text alone."""
+    kinds = {kind: score.part(tokens) for kind, tokens in chunks.scored_of.items()}
+    if not kinds:
+        return {}
+    return {
+        "kinds": {
+            kind: {"tokens": len(part.kl), "perplexity": part.perplexity} | _divergence(part)
+            for kind, part in kinds.items()
+        }
     }
 
 
@@ -237,8 +261,13 @@ def _entry(model: Result) -> dict[str, Any]:
 
 
 def _table(results: Sequence[Result], chunks: Chunks) -> None:
+    from gemmaq.evaluate.result import kind_rows
+
     columns, *rows = [[cells[at] for at in _SHOWN] for cells in (_COLUMNS, *map(_cells, results))]
     console.table(_scored(chunks), columns, rows, fold=True)
+    if chunks.kinds:
+        first, *kinds = kind_rows(results, chunks)
+        console.table("mean KL, by kind of text", list(first), [list(row) for row in kinds], fold=True)
 
 
 def _cells(model: Result) -> tuple[str, ...]:

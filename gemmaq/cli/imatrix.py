@@ -37,6 +37,7 @@ def imatrix(
         Path | None, typer.Option("-o", "--output", metavar="FILE", help="File to write, such as imatrix.gguf.")
     ] = None,
     text: calibration.Texts = None,
+    calibration_kind: calibration.Kinds = None,
     merge: Annotated[
         list[Path] | None,
         typer.Option(
@@ -81,7 +82,7 @@ def imatrix(
     from gemmaq.calibration.complete import Resources, importance
 
     shown = Output("imatrix", as_json, quiet)
-    settings = {"tokens": calibration_tokens, "context": calibration_context}
+    settings = {"kinds": calibration_kind, "tokens": calibration_tokens, "context": calibration_context}
     given = [*calibration.flags(settings), *(["--save-every"] if save_every else [])]
     if show_statistics is not None:
         named = {"SOURCE": source, "-o": output, "--text": text, "--merge": merge}
@@ -140,7 +141,7 @@ def _basis(
     """
     if merge and len({path.absolute() for path in merge}) < len(merge):
         raise UsageError("--merge names a file twice", "name each once, or its sums count twice")
-    if text or not merge:
+    if text or settings.get("kinds") or not merge:
         known = {name: value for name, value in settings.items() if value is not None}
         return calibration.from_text("imatrix", text, known)
     if given:

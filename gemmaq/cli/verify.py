@@ -137,7 +137,8 @@ def _basis(report: Report, text: list[Path] | None, imatrix: Path | None) -> Bas
         if text or imatrix:
             raise UsageError(f"{report.path} was not calibrated on anything", "leave out --text and --imatrix")
         return None
-    if not text and not imatrix and documents.read([documents.DEFAULT]).digest != calibrated.digest:
+    ours = documents.recorded(calibrated.texts)
+    if not text and not imatrix and (ours is None or ours.digest != calibrated.digest):
         return calibration.from_kept(_folder(report), report.record.request)
     return calibration.from_record(calibrated, text, imatrix)
 

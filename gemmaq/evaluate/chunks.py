@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from gemmaq.errors import InputError, UsageError
-from gemmaq.inference.documents import Text, windows
+from gemmaq.inference.documents import Text, by_kind, windows
 
 if TYPE_CHECKING:
     from gemmaq.inference.documents import Tokens
@@ -29,10 +29,12 @@ class Chunks:
     Attributes:
         tokens: Token ids, i64 [chunks, context].
         available: Number of chunks in the whole text.
+        kinds: Kind of text -> number of its chunks, in the order of `tokens`; empty for the user's text alone.
     """
 
     tokens: Tokens
     available: int
+    kinds: tuple[tuple[str, int], ...] = ()
 
     @property
     def context(self) -> int:
@@ -55,6 +57,15 @@ class Chunks:
         return len(self.tokens) * self.per_chunk
 
     @property
+    def scored_of(self) -> dict[str, slice]:
+        """Kind of text -> its scored tokens."""
+        slices, start = {}, 0
+        for kind, count in self.kinds:
+            slices[kind] = slice(start, start + count * self.per_chunk)
+            start += count * self.per_chunk
+        return slices
+
+    @property
     def targets(self) -> Tokens:
         """Tokens to be predicted, i64 [scored]."""
         return self.tokens[:, self.first + 1 :].reshape(-1)
@@ -75,21 +86,44 @@ def check_lengths(context: int, tokens: int) -> None:
         raise UsageError(f"--tokens {tokens} is less than one chunk of {context} scores", f"--tokens {each} or more")
 
 
-def cut(text: Text, encoder: Encoder, *, context: int, tokens: int) -> Chunks:
+def cut_kinds(text: Text, encoder: Encoder, *, context: int, tokens: int) -> Chunks:
+    """Cut texts of several kinds into as many chunks each, as far as they have them; arguments and errors as in `cut`.
+
+    Conversations that ship are in the chat template, if the model has one; the user's text is the kind `text`.
+    """
+    groups = by_kind(text)
+    if list(groups) == [""]:
+        return cut(text, encoder, context=context, tokens=tokens)
+    share = tokens // len(groups)
+    parts = {
+        kind or "text": cut(
+            replace(text, documents=documents), encoder, context=context, tokens=share, in_template=bool(kind)
+        )
+        for kind, documents in groups.items()
+    }
+    return Chunks(
+        np.concatenate([part.tokens for part in parts.values()]),
+        sum(part.available for part in parts.values()),
+        tuple((kind, len(part.tokens)) for kind, part in parts.items()),
+    )
+
+
+def cut(text: Text, encoder: Encoder, *, context: int, tokens: int, in_template: bool = False) -> Chunks:
     """Cut a text into chunks, spread evenly over it.
 
     Args:
-        text: Taken as it stands, without a chat template.
+        text: Taken as it stands, but see `in_template`.
         encoder: Tokenizer of the reference.
         context: Tokens per chunk, an even number.
         tokens: Maximum number of scored tokens.
+        in_template: Put conversations into the chat template, if the model has one.
 
     Raises:
         InputError: The text is shorter than a chunk.
     """
     from gemmaq.inference.tokenize import plain
 
-    ids = plain(text, encoder)
+    ids = plain(text, encoder, in_template=in_template)
     if encoder.bos is not None:
         ids = np.concatenate([[encoder.bos], ids])
     if len(ids) < context:

@@ -13,7 +13,7 @@ from gemmaq.charts import Labels, axes, frontier
 from gemmaq.charts import svg as drawing
 from gemmaq.convert.compare import Compared, by_kind, relative
 from gemmaq.evaluate.chunks import Chunks
-from gemmaq.evaluate.result import Result, format_kl
+from gemmaq.evaluate.result import Result, format_kl, kind_rows
 from gemmaq.models.roles import DOWN, GATE, KEY, OUTPUT, QUERY, UP, VALUE
 
 _MATRICES = {QUERY: "q", KEY: "k", VALUE: "v", OUTPUT: "o", GATE: "gate", UP: "up", DOWN: "down"}
@@ -124,7 +124,9 @@ def _table(page: Page) -> str:
         "KL divergence (nats per token) how far predictions are from the reference's. Top-1 is how often both hold the "
         "same token for the likeliest. ± is the standard error."
     )
-    return _section("Results", about, _grid(page.table, quiet_first=True))
+    kinds = _grid(kind_rows(page.results, page.chunks)) if page.chunks.kinds else ""
+    title = "<h3>Mean KL by kind of text</h3>\n" if kinds else ""
+    return _section("Results", about, _grid(page.table, quiet_first=True) + title + kinds)
 
 
 def _size(page: Page) -> str:

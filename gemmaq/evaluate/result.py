@@ -9,6 +9,7 @@ from pathlib import Path
 
 from gemmaq.checkpoint import Checkpoint
 from gemmaq.convert.compare import Compared, Pair, compare
+from gemmaq.evaluate.chunks import Chunks
 from gemmaq.evaluate.score import Score
 from gemmaq.progress import ProgressCallback
 
@@ -83,3 +84,12 @@ def weight_errors(
     ]
     errors = iter(compare([pair for group in pairs for pair in group], threads=threads, progress=progress))
     return [list(islice(errors, len(group))) for group in pairs]
+
+
+def kind_rows(results: Sequence[Result], chunks: Chunks) -> list[list[str]]:
+    """The mean KL of every model on every kind of text, a row for each model; the names of the columns first."""
+    rows = [["model", *chunks.scored_of]]
+    for model in results[1:]:
+        parts = [model.score.part(tokens) for tokens in chunks.scored_of.values()]
+        rows.append([model.label, *(f"{format_kl(part.kl_mean)} ± {format_kl(part.kl_stderr)}" for part in parts)])
+    return rows

@@ -29,6 +29,10 @@ class Score:
     kl: F64
     same: NDArray[np.bool_]
 
+    def part(self, tokens: slice) -> Score:
+        """Measures of some of the tokens."""
+        return Score(self.surprise[tokens], self.kl[tokens], self.same[tokens])
+
     @property
     def perplexity(self) -> float:
         """Exponential of the mean surprise."""

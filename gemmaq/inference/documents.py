@@ -1,25 +1,30 @@
-"""Read documents from files, and cut tokens into sequences of equal length."""
+"""Read documents from files and from the texts that ship, and cut tokens into sequences of equal length."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gemmaq.errors import InputError, NotFoundError
+from gemmaq.errors import InputError, NotFoundError, UsageError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Tokens = NDArray[np.int64]
 
-DEFAULT = Path(__file__).with_name("calibration.jsonl")
-"""Conversations that gemmaq ships for calibration, under the license of this project."""
+KINDS = ("prose", "code", "chat", "long", "non-latin", "tools")
+"""Kinds of text that ship: texts/SOURCES.md says where they are from, and under which licences."""
+DEFAULT = KINDS
+"""Kinds of text to calibrate on where nothing is asked for."""
+_FOLDER = Path(__file__).with_name("texts")
+_FIRST = "calibration.jsonl"
+"""Conversations that calibration read before there were kinds: kept so that what was made with them can be verified."""
 JSON_LINES = (".jsonl", ".ndjson")
 
 
@@ -32,11 +37,13 @@ class Document:
         text: The text; for a conversation, its messages as paragraphs.
         messages: Messages of a conversation, with the keys `role` (`user`, `assistant`, or `system` in front) and
             `content`; empty for a text.
+        kind: Kind of a text that ships; empty for the user's own.
     """
 
     name: str
     text: str
     messages: tuple[dict[str, str], ...] = ()
+    kind: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,16 +61,76 @@ class Text:
     digest: str
 
 
-def read(paths: Sequence[Path]) -> Text:
+def read(paths: Sequence[Path], kinds: Iterable[str] = (), *, held_out: bool = False) -> Text:
     """Read plain text files (one document each) and JSON Lines files (one document a line: `messages` or `text`).
 
+    Args:
+        paths: The user's files.
+        kinds: Kinds of text that ship; they follow the user's files, in the order of `KINDS`.
+        held_out: Take the texts that ship for scoring instead of those for calibration.
+
     Raises:
+        UsageError: A kind is unknown.
         NotFoundError: A file is missing.
         InputError: A file cannot be read or is malformed, or no file holds text.
     """
+    ours = [(path, kind) for kind in known(kinds) for path in _files(kind, held_out)]
+    return _read([*((path, "") for path in paths), *ours])
+
+
+def shipped(kinds: Iterable[str] = DEFAULT) -> Text:
+    """The texts that ship for calibration; errors as in `read`."""
+    return read((), kinds)
+
+
+def held_out(kinds: Iterable[str] = KINDS) -> Text:
+    """The texts that ship for scoring, none of which is a part of those for calibration; errors as in `read`."""
+    return read((), kinds, held_out=True)
+
+
+def known(kinds: Iterable[str]) -> tuple[str, ...]:
+    """Check names of kinds, and put them in the order of `KINDS`, each once.
+
+    Raises:
+        UsageError: One is unknown.
+    """
+    asked = list(kinds)
+    for kind in asked:
+        if kind not in KINDS:
+            raise UsageError(f"unknown kind of text {kind!r}", f"known kinds: {', '.join(KINDS)}")
+    return tuple(kind for kind in KINDS if kind in asked)
+
+
+def recorded(names: Sequence[str], paths: Sequence[Path] = ()) -> Text | None:
+    """Read again the texts that a record names: the user's files first, then texts that ship.
+
+    Args:
+        names: Names of all files on record.
+        paths: The user's files.
+
+    Returns:
+        The texts; None if a name is neither that of a file given nor of a text that ships.
+    """
+    ours = {path.name: (path, kind) for kind in KINDS for path in _files(kind, False)}
+    ours[_FIRST] = (_FOLDER / _FIRST, "")
+    rest = list(names[len(paths) :])
+    if not all(name in ours for name in rest) or not (paths or rest):
+        return None
+    return _read([*((path, "") for path in paths), *(ours[name] for name in rest)])
+
+
+def _files(kind: str, held_out: bool) -> tuple[Path, ...]:
+    """Files of a kind. Their names go on record: a text that changes gets another number."""
+    return (_FOLDER / f"{kind}-{'held-out-' if held_out else ''}1.jsonl",)
+
+
+def _read(files: Iterable[tuple[Path, str]]) -> Text:
+    """Read files, each with the kind of its documents."""
     documents: list[Document] = []
+    names: list[str] = []
     digest = sha256()
-    for path in paths:
+    for path, kind in files:
+        names.append(path.name)
         content = _content(path)
         digest.update(len(content).to_bytes(8, "little") + content)
         try:
@@ -71,12 +138,20 @@ def read(paths: Sequence[Path]) -> Text:
         except UnicodeDecodeError as error:
             raise InputError(f"is not UTF-8 text: byte {error.start}", path=path) from error
         if path.suffix.lower() in JSON_LINES:
-            documents += _lines(path, text)
+            documents += [replace(document, kind=kind) for document in _lines(path, text)]
         elif text.strip():
-            documents.append(Document(path.name, text))
+            documents.append(Document(path.name, text, kind=kind))
     if not documents:
-        raise InputError(f"there is no text in {', '.join(map(str, paths)) or 'nothing'}")
-    return Text(tuple(documents), tuple(path.name for path in paths), digest.hexdigest())
+        raise InputError(f"there is no text in {', '.join(names) or 'nothing'}")
+    return Text(tuple(documents), tuple(names), digest.hexdigest())
+
+
+def by_kind(text: Text) -> dict[str, tuple[Document, ...]]:
+    """Documents of every kind, in the order of the text; those of the user's own under the empty name."""
+    groups: dict[str, list[Document]] = {}
+    for document in text.documents:
+        groups.setdefault(document.kind, []).append(document)
+    return {kind: tuple(group) for kind, group in groups.items()}
 
 
 def _content(path: Path) -> bytes:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from gemmaq.checkpoint import Checkpoint
 from gemmaq.checkpoint.tokenizer import Tokenizer
 from gemmaq.checkpoint.tokenizer_files import to_files
 from gemmaq.errors import InputError
-from gemmaq.inference.documents import Document, Text, windows
+from gemmaq.inference.documents import Document, Text, by_kind, windows
 
 if TYPE_CHECKING:
     from gemmaq.inference.documents import Tokens
@@ -85,16 +86,33 @@ def load_encoder(checkpoint: Checkpoint) -> Encoder:
     return Encoder(checkpoint.tokenizer, backend, checkpoint.tokenizer.special.get("bos"))
 
 
-def plain(text: Text, encoder: Encoder) -> Tokens:
-    """Tokens of the text of all documents, one after the other: i64 [tokens]."""
-    return np.concatenate([np.asarray(encoder.encode(document.text), np.int64) for document in text.documents])
+def plain(text: Text, encoder: Encoder, *, in_template: bool = False) -> Tokens:
+    """Tokens of the text of all documents, one after the other: i64 [tokens].
+
+    Args:
+        text: Documents.
+        encoder: Tokenizer of the model.
+        in_template: Put conversations into the chat template, if the model has one.
+    """
+    return np.concatenate(
+        [
+            np.asarray(
+                encoder.conversation(document.messages)
+                if in_template and document.messages and encoder.chats
+                else encoder.encode(document.text),
+                np.int64,
+            )
+            for document in text.documents
+        ]
+    )
 
 
 def calibration(text: Text, encoder: Encoder, *, length: int, limit: int) -> Tokens:
     """Sequences like those of the model's use: in the chat template if it has one, else plain text.
 
     A plain text becomes exchanges for a chat model: the first quarter of every passage is the user's turn, the rest the
-    answer.
+    answer. Of several kinds of text each gives as many sequences, as far as it has them; the user's own text as many as
+    all others together. Kinds take turns.
 
     Args:
         text: Documents.
@@ -108,6 +126,9 @@ def calibration(text: Text, encoder: Encoder, *, length: int, limit: int) -> Tok
     Raises:
         InputError: The text is too short for one sequence.
     """
+    groups = by_kind(text)
+    if len(groups) > 1:
+        return _spread(text, groups, encoder, length=length, limit=limit)
     if encoder.chats:
         turns = [_exchanges(document, encoder, length) for document in text.documents]
         ids = [token for turn in turns for conversation in turn for token in conversation]
@@ -118,6 +139,37 @@ def calibration(text: Text, encoder: Encoder, *, length: int, limit: int) -> Tok
         names = ", ".join(text.names)
         raise InputError(f"{names}: fewer than {length} tokens of text", "give more text, or use shorter sequences")
     return sequences
+
+
+def _spread(
+    text: Text, groups: Mapping[str, tuple[Document, ...]], encoder: Encoder, *, length: int, limit: int
+) -> Tokens:
+    """Sequences of several kinds of text; arguments and errors as in `calibration`."""
+    found: dict[str, Tokens] = {}
+    for kind, documents in groups.items():
+        with suppress(InputError):  # of one kind there may be too little
+            found[kind] = calibration(replace(text, documents=documents), encoder, length=length, limit=1 << 60)
+    if not found:
+        raise InputError(
+            f"{', '.join(text.names)}: fewer than {length} tokens of each", "give more text, or use shorter sequences"
+        )
+    shares = _shares({kind: len(of_kind) for kind, of_kind in found.items()}, limit)
+    placed = []
+    for order, (kind, of_kind) in enumerate(found.items()):
+        count = shares[kind]
+        chosen = np.linspace(0, len(of_kind) - 1, count).round().astype(int)
+        placed += [((at + 0.5) / count, order, of_kind[index]) for at, index in enumerate(chosen)]
+    return np.stack([sequence for *_, sequence in sorted(placed, key=lambda entry: entry[:2])])
+
+
+def _shares(available: Mapping[str, int], limit: int) -> dict[str, int]:
+    """How many sequences each kind gives: alike, the user's own (the empty name) as many as all others together."""
+    shares = dict.fromkeys(available, 0)
+    for _ in range(min(limit, sum(available.values()))):
+        left = [kind for kind in available if shares[kind] < available[kind]]
+        others = sum(count for kind, count in shares.items() if kind)
+        shares[min(left, key=lambda kind: shares[kind] if kind else (shares[""] - others) * limit)] += 1
+    return shares
 
 
 def _exchanges(document: Document, encoder: Encoder, length: int) -> list[list[int]]:

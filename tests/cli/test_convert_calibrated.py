@@ -17,7 +17,7 @@ from gemmaq.calibration import imatrix
 from gemmaq.checkpoint.rows import read_rows, values_of
 from gemmaq.files import gguf_reader
 from gemmaq.files.span import FileSpan, Reader
-from gemmaq.inference.documents import DEFAULT, read
+from gemmaq.inference.documents import read, shipped
 from gemmaq.models.gemma3.config import pattern
 from gemmaq.models.gemma3.names import EMBEDDING, FINAL_NORM
 from gemmaq.sources.open import open_source
@@ -175,7 +175,7 @@ def test_what_is_shown_names_text_and_memory(model, text, out):
 def test_without_text_the_one_that_comes_along_is_taken(model, out):
     run("convert", model, "--method", "importance", "--calibration-tokens", 2048, "-q", "-o", out)
     known = said_of(out)["recipe"]["calibration"]
-    assert (known["texts"], known["digest"]) == ([DEFAULT.name], read([DEFAULT]).digest)
+    assert (known["texts"], known["digest"]) == (list(shipped().names), shipped().digest)
     assert (known["tokens"], known["context"]) == (2048, 512)
     (entry,) = compared(out, model)  # it is at hand here too
     assert entry["notes"] == [] and all(t["equal"] for t in entry["tensors"])
@@ -261,8 +261,8 @@ def test_a_text_of_the_same_name_is_told_apart(name, model, made, tmp_path):
 
 
 def test_a_text_named_like_ours_is_not_taken_for_it(model, out, tmp_path):
-    (tmp_path / DEFAULT.name).write_text(json.dumps({"text": letters(9, 2000)}))
-    run("convert", model, "--method", "gptq", "--text", tmp_path / DEFAULT.name, *SHORT, "-q", "-o", out)
+    (tmp_path / "calibration.jsonl").write_text(json.dumps({"text": letters(9, 2000)}))
+    run("convert", model, "--method", "gptq", "--text", tmp_path / "calibration.jsonl", *SHORT, "-q", "-o", out)
     (entry,) = compared(out, model)
     assert "14 tensors" in entry["notes"][0]
 

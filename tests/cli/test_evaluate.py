@@ -166,6 +166,20 @@ def test_repositories(tiny, text, gemmaq, tmp_path, kept):
     assert found["models"][0]["bytes"] == found["reference"]["bytes"]
 
 
+def test_kinds_are_scored_apart_and_together(tiny, text, made, tmp_path):
+    page, asked = tmp_path / "report.html", ("--kind", "tools", "--kind", "chat,prose", "--tokens", "120")
+    found = json.loads(run([made["gguf"]], tiny, text, *asked, "--json", "--report", page).stdout)
+    (model,) = found["models"]
+    assert list(model["kinds"]) == ["text", "prose", "chat", "tools"]
+    tokens = [kind["tokens"] for kind in model["kinds"].values()]
+    assert tokens == [30] * 4 and found["tokens"] == 120
+    mean = sum(kind["kl"]["mean"] for kind in model["kinds"].values()) / 4
+    assert mean == pytest.approx(model["kl"]["mean"]) and len({k["kl"]["mean"] for k in model["kinds"].values()}) == 4
+    assert "Mean KL by kind of text" in page.read_text()
+    done = inprocess.run("evaluate", made["gguf"], "--reference", tiny, "--context", "32", "--tokens", "90")
+    assert "mean KL, by kind of text" in done.stdout and "non-latin" in done.stdout
+
+
 def test_a_narrow_terminal_cuts_no_number_off(tiny, text, made):
     done = run([made["gguf"]], tiny, text, "-q")
     perplexity = float(done.stdout.split("\t")[0])
@@ -183,7 +197,8 @@ def test_tokens_limits_what_is_scored(tiny, text, made):
 def test_what_is_asked_for_wrongly(tiny, text, made):
     model = made["gguf"]
     inprocess.run("evaluate", model, "--text", text, code=2)
-    inprocess.run("evaluate", model, "--reference", tiny, code=2)
+    told = inprocess.run("evaluate", model, "--reference", tiny, "--kind", "prose,verse", code=2).stderr
+    assert "unknown kind of text 'verse'" in told and "non-latin" in told
     inprocess.run("evaluate", "--reference", tiny, "--text", text, code=2)
     assert "even number" in run([model], tiny, text, "--context", "33", code=2).stderr
     assert "even number" in run([model], tiny, text, "--context", "8", code=2).stderr

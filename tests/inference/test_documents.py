@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gemmaq.errors import InputError, NotFoundError
-from gemmaq.inference.documents import DEFAULT, Document, read, windows
+from gemmaq.errors import InputError, NotFoundError, UsageError
+from gemmaq.inference.documents import KINDS, Document, by_kind, held_out, read, recorded, shipped, windows
 
 
 @pytest.fixture
@@ -117,13 +117,43 @@ def test_the_digest_is_of_contents_in_their_order(put):
     assert len({known, read([b, a]).digest, read([joined]).digest, read([a]).digest}) == 4
 
 
-def test_the_default_text_is_conversations():
-    found = read([DEFAULT])
-    assert len(found.documents) > 50
-    for document in found.documents:
-        roles = [m["role"] for m in document.messages if m["role"] != "system"]
-        assert roles == ["user", "assistant"] * (len(roles) // 2) and roles
-        assert all(m["content"].strip() for m in document.messages)
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_ships_for_calibration_and_for_scoring_apart(kind):
+    calibrating, scoring = shipped([kind]), held_out([kind])
+    for found in (calibrating, scoring):
+        assert {document.kind for document in found.documents} == {kind}
+        for document in found.documents:
+            roles = [m["role"] for m in document.messages if m["role"] != "system"]
+            assert roles == ["user", "assistant"] * (len(roles) // 2) and document.text.strip()
+        assert ({bool(document.messages) for document in found.documents} == {True}) == (kind in ("chat", "tools"))
+    passages = {document.text[-200:] for document in scoring.documents}
+    whole = "\n".join(document.text for document in calibrating.documents)
+    assert not [passage for passage in passages if kind != "tools" and passage in whole]
+    assert not {document.text for document in scoring.documents} & {document.text for document in calibrating.documents}
+
+
+def test_kinds_are_put_in_order_and_follow_the_users_text(put):
+    own = put("my words")
+    found = read([own], ["code", "prose", "code"])
+    assert found.names == ("some.txt", "prose-1.jsonl", "code-1.jsonl")
+    assert list(by_kind(found)) == ["", "prose", "code"]
+    assert found.digest == read([own], ["prose", "code"]).digest != shipped(["prose", "code"]).digest
+    with pytest.raises(UsageError, match="unknown kind of text 'verse'") as told:
+        shipped(["verse"])
+    assert told.value.hint == f"known kinds: {', '.join(KINDS)}"
+
+
+def test_texts_on_record_are_read_again(put):
+    own = put("my words")
+    for found, paths in ((shipped(), []), (read([own], ["tools"]), [own]), (read([own]), [own])):
+        assert recorded(found.names, paths) == found
+    assert recorded(["other.txt"]) is None and recorded(["some.txt", "prose-1.jsonl"]) is None
+
+
+def test_what_calibration_read_before_there_were_kinds_is_kept():
+    found = recorded(["calibration.jsonl"])
+    assert found is not None and len(found.documents) == 107
+    assert found.digest == "6d593ea8b4fe288208816a51bc0634a6fa8039a0065ccc9658deb4d7a9d4fad0"
 
 
 # Sequences

@@ -98,6 +98,17 @@ def test_a_model_that_chats_is_shown_plain_text_as_exchanges(chatting):
     assert found[len(first) + 1 :][:19] == chatting.encode(f"<user>{shown[48:60]}</>")[:19]
 
 
+def test_kinds_give_alike_and_the_users_text_as_much_as_all_others(bytewise):
+    kinds = {"": "a" * 1500, "prose": "b" * 3000, "code": "c" * 300, "tools": "d" * 20}
+    made = Text(tuple(Document("x", words, kind=kind) for kind, words in kinds.items()), ("x",), "")
+    found = calibration(made, bytewise, length=16, limit=40)
+    letters = [bytewise.backend.decode(row[1:2].tolist()) for row in found]
+    assert {letter: letters.count(letter) for letter in "abcd"} == {"a": 20, "b": 10, "c": 9, "d": 1}
+    assert letters[0] != letters[1]
+    everything = calibration(made, bytewise, length=16, limit=10_000)
+    assert len(everything) == 100 + 200 + 20 + 1
+
+
 def test_a_conversation_that_the_template_refuses_is_told(chatting):
     with pytest.raises(InputError, match="the user speaks first"):
         calibration(text((ANSWER,)), chatting, length=16, limit=1)

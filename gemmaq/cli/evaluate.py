@@ -16,6 +16,7 @@ from gemmaq.cli.options import Device, Json, Threads, check_file, cores, count, 
 
 if TYPE_CHECKING:
     from gemmaq.artifact.measured import Place
+    from gemmaq.charts.frontier import Limit
     from gemmaq.checkpoint import Checkpoint
     from gemmaq.evaluate.chunks import Chunks
     from gemmaq.evaluate.result import Result
@@ -137,7 +138,7 @@ def evaluate(
         with console.progress("comparing weights", shown.silent) as progress:
             errors = weight_errors(checkpoints[0], checkpoints[1:], threads=workers, progress=progress)
         rows = (_COLUMNS, *map(_cells, evaluation))
-        page = Page(evaluation, errors, chunks, text.names, __version__, rows)
+        page = Page(evaluation, errors, chunks, text.names, __version__, rows, _cards(checkpoints[1:]))
         write_file(report, render(page).encode(), force)
 
     if record:
@@ -155,6 +156,20 @@ def evaluate(
         essential=lambda: [f"{model.score.perplexity:.6g}\t{model.score.kl_mean:.6g}" for model in evaluation[1:]],
         show=show,
     )
+
+
+def _cards(models: Sequence[Checkpoint]) -> list[Limit]:
+    """What cards hold of such models, by the largest of them; nothing for models in several containers."""
+    from gemmaq.artifact.description import of_checkpoint
+    from gemmaq.charts.frontier import Limit
+    from gemmaq.convert.memory_table import holds
+
+    largest = max(models, key=lambda model: sum(path.stat().st_size for path in model.files))
+    if len({model.format for model in models}) > 1:
+        return []
+    size = sum(path.stat().st_size for path in largest.files)
+    described = of_checkpoint(largest, largest.files[0].parent)
+    return [Limit(card, room + size - described.weights) for card, room in holds(described).items()]
 
 
 def _public_name(reference: str, checkpoint: Checkpoint) -> str:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import json
+import sys
+from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 
 from gemmaq.calibration import sensitivity_errors
+from gemmaq.cli.app import main
 from gemmaq.encodings import ENCODINGS
 from gemmaq.planning.sensitivities import read
 from inprocess import refused, run
@@ -77,7 +82,11 @@ def test_an_interrupted_run_goes_on(
 
     with monkeypatch.context() as patched:
         patched.setattr(_Run, "layer", interrupted)
-        assert "--resume goes on" in run(*words, code=130).stderr
+        argv, said = ["gemmaq", *map(str, words)], io.StringIO()
+        with patch.object(sys, "argv", argv), redirect_stderr(said), pytest.raises(SystemExit) as ended:
+            main()
+    assert ended.value.code == 130
+    assert "--resume goes on" in said.getvalue()
     assert not out.exists()
     refused(7, ("not finished", "--resume"), *words, under=tmp_path)
     refused(3, ("other flags",), *words, "--resume", "--coarse", under=tmp_path)

@@ -231,9 +231,8 @@ def convert(
     taken = choices.take(like, quant)
     body = [taken.quant] if taken else ["q4_0"] if asked else quant
     chosen = choices.applied(choices.recipes(body, method, types, file), tensor_type, taken)
-    settings = {"tokens": calibration_tokens, "context": calibration_context, "damping": damping, "order": order}
-    settings["kinds"] = calibration_kind
-    settings["refine"] = refine
+    settings: dict[str, Any] = {"tokens": calibration_tokens, "context": calibration_context}
+    settings |= {"damping": damping, "order": order, "kinds": calibration_kind, "refine": refine}
     read = budget.basis if asked and sensitivity is None else calibration.read
     basis = read(chosen[0], text, imatrix, settings)
     containers = named_containers or ((asked.container or "gguf") if asked else "gguf",)

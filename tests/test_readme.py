@@ -3,12 +3,14 @@
 import re
 import shlex
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import gemma4_drafter
 import gemma4_towers
+from damage import SMALL, small_model
 from fake_hub import FakeHub
 from fake_ollama import FakeOllama
 from gemmaq.models.families import require_size as require
@@ -18,6 +20,7 @@ from synthetic import write_checkpoint
 README = Path(__file__).parents[1] / "README.md"
 QAT = "google/gemma-3-4b-it-qat-q4_0-unquantized"
 LARGE = "google/gemma-3-27b-it"
+FITS = "google/gemma-3-1b-it"
 SEES = "google/gemma-4-12B-it-qat-q4_0-unquantized"
 FOLDER = "gemma-3-270m"
 """Made by an early command from the sample, and read by most of the others."""
@@ -67,6 +70,7 @@ def test_every_command_shown_works(gemmaq, tiny, tmp_path):
     with FakeHub(tmp_path / "hub") as hub, FakeOllama(tmp_path / "ollama") as ollama:
         hub.add(QAT, tiny)
         hub.add(LARGE, large, digests=digests)
+        hub.add(FITS, small_model(tmp_path / "fits", replace(SMALL, max_position_embeddings=32768)))
         hub.add(SEES, gemma4_towers.write(tmp_path / "sees", gemma4_towers.KINDS["unified"]))
         drafter = gemma4_drafter.write(tmp_path / "drafts", gemma4_drafter.DRAFTERS["unified"])
         hub.add(f"{SEES}-assistant", drafter)

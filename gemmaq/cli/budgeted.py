@@ -56,6 +56,7 @@ def convert(asked: Wanted, job: Job, shown: Output) -> None:
     """
     from gemmaq.budget.check import held_out
     from gemmaq.budget.choose import Source
+    from gemmaq.budget.goal import room
     from gemmaq.budget.run import Work, carry_out, decide
     from gemmaq.cli.views import budget as views
     from gemmaq.convert.run import prepare
@@ -71,6 +72,7 @@ def convert(asked: Wanted, job: Job, shown: Output) -> None:
     prepared = prepare(conversion, force=True, dry_run=True)
     for note in checkpoint.remarks:
         console.note(note)
+    room(asked.goal, checkpoint, prepared.plans[0])  # what cannot be counted is refused before anything is measured
     sensitivities = _sensitivities(asked, job, shown)
     source = Source(checkpoint, request, asked.goal, sensitivities, prepared.fits)
     decision = decide(source)

@@ -89,6 +89,12 @@ def test_both_candidates_are_measured_and_the_figures_are_told(
     assert run("verify", tmp_path / "out", "--against", model).code == 0
 
 
+def test_a_context_that_the_model_lacks_is_refused_before_anything_is_measured(model: Path, tmp_path: Path) -> None:
+    flags = ("--fit", "RTX 4070", "--context", "999999", "-o", tmp_path / "out")
+    said = refused(2, ("999999",), "convert", model, *flags, under=tmp_path)
+    assert "sensitivities are measured" not in said.stderr
+
+
 def test_too_few_bytes_are_refused_with_what_is_missing(model: Path, losses: dict[str, Path], tmp_path: Path) -> None:
     options = ("--target-bpw", "1", "--sensitivity", losses["gguf"], "-o", tmp_path / "out")
     refused(2, ("1 bits per weight cannot be met", "bytes more"), "convert", model, *options, under=tmp_path)

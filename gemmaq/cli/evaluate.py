@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,6 +13,7 @@ from gemmaq.cli import console
 from gemmaq.cli.calibration import named_kinds
 from gemmaq.cli.console import Output
 from gemmaq.cli.options import Device, Json, Threads, check_file, cores, count, every_gguf, opened, quiet_option
+from gemmaq.errors import VerificationError
 
 if TYPE_CHECKING:
     from gemmaq.artifact.measured import Place
@@ -78,6 +79,20 @@ def evaluate(
             metavar="N", parser=count(1), help="Maximum number of scored tokens, spread evenly over the text."
         ),
     ] = 8192,
+    max_kl: Annotated[
+        float | None,
+        typer.Option(
+            "--max-kl", metavar="X", help="Exit with code 8 if the mean KL divergence of a MODEL is above X nats."
+        ),
+    ] = None,
+    min_top1: Annotated[
+        str | None,
+        typer.Option(
+            "--min-top1",
+            metavar="SHARE",
+            help="Likewise, if its likeliest token is the reference's less often: 98% or 0.98.",
+        ),
+    ] = None,
     device: Device = None,
     threads: Threads = None,
     cached: Annotated[
@@ -100,6 +115,7 @@ def evaluate(
     from gemmaq.artifact import measured
     from gemmaq.evaluate import cache, run
     from gemmaq.evaluate.chunks import check_lengths
+    from gemmaq.evaluate.gate import gate
     from gemmaq.evaluate.report import Page, render
     from gemmaq.evaluate.result import results, weight_errors
     from gemmaq.files.atomic import write_file
@@ -109,6 +125,7 @@ def evaluate(
     shown = Output("evaluate", as_json, quiet)
     require_torch("evaluate")
     check_lengths(context, tokens)
+    limits = gate(max_kl, min_top1)
     if report is not None:
         check_file(report, force)
     models = every_gguf(models)
@@ -151,11 +168,16 @@ def evaluate(
         for folder in dict.fromkeys(place.folder for place in places):
             console.say(f"on record in {folder}")
 
+    missed = {model.source: limits.missed(model.score) for model in evaluation[1:]}
     shown.emit(
-        lambda: _document(evaluation, chunks),
+        lambda: _document(evaluation, chunks, missed if limits else {}),
         essential=lambda: [f"{model.score.perplexity:.6g}\t{model.score.kl_mean:.6g}" for model in evaluation[1:]],
         show=show,
     )
+    failed = {source: phrases for source, phrases in missed.items() if phrases}
+    if failed:
+        said = "; ".join(f"{source}: {', '.join(phrases)}" for source, phrases in failed.items())
+        raise VerificationError(f"{len(failed)} of {len(missed)} models missed a limit. {said}")
 
 
 def _cards(models: Sequence[Checkpoint]) -> list[Limit]:
@@ -237,30 +259,48 @@ def _scored(chunks: Chunks) -> str:
     )
 
 
-def _document(results: Sequence[Result], chunks: Chunks) -> dict[str, Any]:
-    """The JSON object."""
+def _document(results: Sequence[Result], chunks: Chunks, missed: Mapping[str, list[str]]) -> dict[str, Any]:
+    """The JSON object; `missed` has the limits that every source missed, and is empty without limits."""
     reference, *models = results
     return {
         "reference": _entry(reference),
         "tokens": chunks.scored,
         "context": chunks.context,
-        "models": [_entry(model) | _divergence(model.score) | _of_kinds(model.score, chunks) for model in models],
+        "models": [
+            _entry(model)
+            | _divergence(model.score, reference.score)
+            | _of_kinds(model.score, reference.score, chunks)
+            | ({"passed": not missed[model.source]} if missed else {})
+            for model in models
+        ],
     }
 
 
-def _divergence(score: Score) -> dict[str, Any]:
-    return {"kl": {"mean": score.kl_mean, "p99": score.kl_p99, "stderr": score.kl_stderr}, "top1": score.top1}
+def _divergence(score: Score, reference: Score) -> dict[str, Any]:
+    changes = score.changes(reference)
+    return {
+        "kl": {
+            "mean": score.kl_mean,
+            "stderr": score.kl_stderr,
+            "median": score.kl_at(50),
+            "p99": score.kl_at(99),
+            "p999": score.kl_at(99.9),
+            "max": score.kl_at(100),
+        },
+        "top1": score.top1,
+        "delta_p": {"mean": float(changes.mean()), "rms": float((changes**2).mean() ** 0.5)},
+    }
 
 
-def _of_kinds(score: Score, chunks: Chunks) -> dict[str, Any]:
+def _of_kinds(score: Score, reference: Score, chunks: Chunks) -> dict[str, Any]:
     """Scores of the kinds of text; nothing where there is the user's text alone."""
-    kinds = {kind: score.part(tokens) for kind, tokens in chunks.scored_of.items()}
+    kinds = {kind: (score.part(tokens), reference.part(tokens)) for kind, tokens in chunks.scored_of.items()}
     if not kinds:
         return {}
     return {
         "kinds": {
-            kind: {"tokens": len(part.kl), "perplexity": part.perplexity} | _divergence(part)
-            for kind, part in kinds.items()
+            kind: {"tokens": len(part.kl), "perplexity": part.perplexity} | _divergence(part, of_reference)
+            for kind, (part, of_reference) in kinds.items()
         }
     }
 
@@ -302,6 +342,6 @@ def _cells(model: Result) -> tuple[str, ...]:
         *cells,
         format_kl(score.kl_mean),
         format_kl(score.kl_stderr),
-        format_kl(score.kl_p99),
+        format_kl(score.kl_at(99)),
         f"{100 * score.top1:.2f} %",
     )

@@ -53,10 +53,14 @@ class Score:
         """Standard error of the mean KL divergence, tokens taken as independent."""
         return _stderr(self.kl)
 
-    @property
-    def kl_p99(self) -> float:
-        """KL divergence that one token in a hundred exceeds."""
-        return float(np.percentile(self.kl, 99))
+    def kl_at(self, percent: float) -> float:
+        """KL divergence that so many percent of the tokens do not exceed."""
+        return float(np.percentile(self.kl, percent))
+
+    def changes(self, reference: Score) -> F64:
+        """What quantization changes in the probability of every scored token (llama-perplexity's Δp), f64 [scored]."""
+        changes: F64 = np.exp(-self.surprise) - np.exp(-reference.surprise)
+        return changes
 
     @property
     def top1(self) -> float:

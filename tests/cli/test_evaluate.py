@@ -76,10 +76,12 @@ def test_json_is_what_scripts_rely_on(tiny, text, made):
     assert [entry["model"] for entry in found["models"]] == [str(model) for model in models]
     for entry in found["models"]:
         assert set(entry) >= {"model", "bytes", "perplexity", "perplexity_stderr", "kl", "top1"}
-        assert set(entry["kl"]) == {"mean", "p99", "stderr"}
+        assert set(entry["kl"]) == {"mean", "stderr", "median", "p99", "p999", "max"} and "passed" not in entry
+        assert entry["kl"]["median"] <= entry["kl"]["p99"] <= entry["kl"]["p999"] <= entry["kl"]["max"]
+        assert abs(entry["delta_p"]["mean"]) <= entry["delta_p"]["rms"]
     exact, *others = found["models"]
     assert exact["bytes"] == made["exact"].stat().st_size
-    assert exact["kl"] == {"mean": 0, "p99": 0, "stderr": 0}
+    assert {*exact["kl"].values()} == {*exact["delta_p"].values()} == {0}
     assert exact["top1"] == 1
     assert exact["perplexity"] == found["reference"]["perplexity"]
     assert all(entry["kl"]["mean"] > 0 for entry in others)
@@ -105,6 +107,16 @@ def test_the_table_and_the_quiet_lines(tiny, text, made):
     assert len(lines) == 2
     assert float(lines[0][1]) == 0
     assert all(math.isfinite(float(value)) for line in lines for value in line)
+
+
+def test_a_limit_that_is_missed_ends_with_code_8(tiny, text, made):
+    models = [made["exact"], made["gguf"]]
+    run(models, tiny, text, "--max-kl", "9", "--min-top1", "1%")
+    done = run(models, tiny, text, "--max-kl", "1e-9", "--min-top1", "100%", "--json", code=8)
+    assert [entry["passed"] for entry in json.loads(done.stdout)["models"]] == [True, False]
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+    assert "1 of 2 models missed a limit" in line and str(made["gguf"]) in line
+    assert "98% or 0.98" in run(models, tiny, text, "--min-top1", "98", code=2).stderr
 
 
 def test_the_report(tiny, text, made, tmp_path):
@@ -167,16 +179,17 @@ def test_repositories(tiny, text, gemmaq, tmp_path, kept):
 
 
 def test_kinds_are_scored_apart_and_together(tiny, text, made, tmp_path):
-    page, asked = tmp_path / "report.html", ("--kind", "tools", "--kind", "chat,prose", "--tokens", "120")
+    page, asked = tmp_path / "report.html", ("--kind", "tools", "--kind", "chat,long", "--tokens", "120")
     found = json.loads(run([made["gguf"]], tiny, text, *asked, "--json", "--report", page).stdout)
     (model,) = found["models"]
-    assert list(model["kinds"]) == ["text", "prose", "chat", "tools"]
+    assert list(model["kinds"]) == ["text", "chat", "long", "tools"]
     tokens = [kind["tokens"] for kind in model["kinds"].values()]
     assert tokens == [30] * 4 and found["tokens"] == 120
     mean = sum(kind["kl"]["mean"] for kind in model["kinds"].values()) / 4
     assert mean == pytest.approx(model["kl"]["mean"]) and len({k["kl"]["mean"] for k in model["kinds"].values()}) == 4
     assert "Mean KL by kind of text" in page.read_text()
-    done = inprocess.run("evaluate", made["gguf"], "--reference", tiny, "--context", "32", "--tokens", "90")
+    shipped = ("--kind", "chat,non-latin", "--context", "32", "--tokens", "90")
+    done = inprocess.run("evaluate", made["gguf"], "--reference", tiny, *shipped)
     assert "mean KL, by kind of text" in done.stdout and "non-latin" in done.stdout
 
 

@@ -182,7 +182,7 @@ def test_repositories(tiny, text, gemmaq, tmp_path, kept):
 def test_kinds_are_scored_apart_and_together(tiny, text, made, tmp_path, monkeypatch):
     monkeypatch.setattr(documents, "_FOLDER", tmp_path)  # texts of pieces that the cut vocabulary has
     for number, kind in enumerate(documents.KINDS):
-        words = "".join(random.Random(number).choices(MARKS, k=800))
+        words = "".join(random.Random(100 + number).choices(MARKS, k=800))
         (tmp_path / f"{kind}-held-out-1.jsonl").write_text(json.dumps({"text": words}))
     page, asked = tmp_path / "report.html", ("--kind", "tools", "--kind", "chat,long", "--tokens", "120")
     found = json.loads(run([made["gguf"]], tiny, text, *asked, "--json", "--report", page).stdout)

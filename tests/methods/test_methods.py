@@ -85,4 +85,4 @@ def test_a_method_without_fallback_refuses_what_it_does_not_write(
 ) -> None:
     add(monkeypatch, None)
     arguments = ("convert", tiny, "--method", "even", "--quant", "q4_1", "-o", tmp_path / "out")
-    refused(3, ("method even cannot write Q4_1", "it writes q8_0, q4_0, q5_0"), *arguments, under=tmp_path)
+    refused(3, ("method even cannot write Q4_1", "even writes "), *arguments, under=tmp_path)

@@ -16,7 +16,7 @@ _USES = {
     "q6_k": "very close to the original",
     "q5_k_m": "close to the original",
     "q4_k_m": "a good default",
-    "q4_0": "fast on ARM CPUs, and the type of QAT checkpoints",
+    "q4_0": "the type of QAT checkpoints, and fast on ARM CPUs",
     "iq4_xs": "the smallest with little loss",
     "iq4_nl": "as small as Q4_0, with less loss",
     "mxfp4": "4-bit floating point, made for hardware that computes in it",

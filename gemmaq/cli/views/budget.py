@@ -33,14 +33,14 @@ def show(decision: Decision, done: Done | None, *, folder: Callable[[str], Path]
         [*_types(kept.plan)],
         left=2,
     )
-    kinds = [*done.measured[0].scores] if done is not None and done.measured else []
-    columns = ["candidate", "tensors", "bits/weight", "left", "predicted KL"]
-    columns += ["measured KL", *kinds, "top-1"] if kinds else []
-    rows = [
-        _candidate(each, kept, measured=done.measured[at] if kinds and done is not None else None)
-        for at, each in enumerate(decision.candidates)
-    ]
-    console.table("Mean KL divergence from the source, in nats", columns, rows)
+    measured = done.measured if done is not None and done.measured else ()
+    names = [_named(each, "kept" if measured else "chosen", kept) for each in decision.candidates]
+    columns = ("candidate", "tensors", "bits/weight", "left", "predicted KL")
+    console.table(
+        "Mean KL divergence from the source, in nats", columns, list(map(_candidate, names, decision.candidates))
+    )
+    if measured:
+        console.table("measured on text that comes with gemmaq", ("text", *names), _by_text(measured), fold=True)
     artifact = done.artifact if done is not None else _laid_out(decision, folder)
     for file in artifact.files:
         console.out(f"{artifact.folder / file.name}  {console.size(file.size)} ({file.size:,} bytes)")
@@ -68,21 +68,29 @@ def _types(plan: Plan) -> list[tuple[str, str, str, str]]:
     return rows
 
 
-def _candidate(each: Choice, kept: Choice, *, measured: Measured | None) -> list[str]:
+def _candidate(name: str, each: Choice) -> tuple[str, ...]:
     from gemmaq.evaluate.result import format_kl
 
-    name = _name(each)
-    cells = [
-        f"{name} ({'chosen' if measured is None else 'kept'})" if each is kept else name,
+    return (
+        name,
         console.size(each.plan.tensor_bytes),
         f"{each.plan.bits_per_weight:.2f}",
         console.size(each.room),
         "?" if each.predicted is None else format_kl(each.predicted),
-    ]
-    if measured is None:
-        return cells
-    by_kind = [format_kl(score.kl_mean) for score in measured.scores.values()]
-    return [*cells, f"{format_kl(measured.kl)} ± {format_kl(measured.stderr)}", *by_kind, f"{measured.top1:.2%}"]
+    )
+
+
+def _named(each: Choice, word: str, kept: Choice) -> str:
+    return f"{_name(each)} ({word})" if each is kept else _name(each)
+
+
+def _by_text(measured: Sequence[Measured]) -> list[tuple[str, ...]]:
+    """A row for each kind of text with the mean KL of every candidate, then all kinds, and how often tokens agree."""
+    from gemmaq.evaluate.result import format_kl
+
+    rows = [(kind, *(format_kl(each.scores[kind].kl_mean) for each in measured)) for kind in measured[0].scores]
+    together = (f"{format_kl(each.kl)} ± {format_kl(each.stderr)}" for each in measured)
+    return [*rows, ("all kinds alike", *together), ("top-1", *(f"{each.top1:.2%}" for each in measured))]
 
 
 def _name(each: Choice) -> str:

@@ -60,6 +60,7 @@ def convert(asked: Wanted, job: Job, shown: Output) -> None:
     from gemmaq.budget.run import Work, carry_out, decide
     from gemmaq.cli.views import budget as views
     from gemmaq.convert.run import prepare
+    from gemmaq.files.atomic import check_output
 
     started, conversion = time.monotonic(), job.conversion
     checkpoint, (request,) = conversion.checkpoint, conversion.requests
@@ -72,7 +73,10 @@ def convert(asked: Wanted, job: Job, shown: Output) -> None:
     prepared = prepare(conversion, force=True, dry_run=True)
     for note in checkpoint.remarks:
         console.note(note)
-    room(asked.goal, checkpoint, prepared.plans[0])  # what cannot be counted is refused before anything is measured
+    room(asked.goal, checkpoint, prepared.plans[0])  # what can be refused at once is, before anything is measured
+    if job.output is not None and not job.dry_run:
+        inputs = (*checkpoint.files, *conversion.inputs)
+        check_output(job.output, 0, inputs=inputs, force=job.options.force)
     sensitivities = _sensitivities(asked, job, shown)
     source = Source(checkpoint, request, asked.goal, sensitivities, prepared.fits)
     decision = decide(source)

@@ -95,6 +95,12 @@ def test_a_context_that_the_model_lacks_is_refused_before_anything_is_measured(m
     assert "sensitivities are measured" not in said.stderr
 
 
+def test_an_existing_output_is_refused_before_anything_is_measured(model: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    said = refused(7, ("exists",), "convert", model, "--target-bpw", "6", "-o", tmp_path / "out", under=tmp_path)
+    assert "sensitivities are measured" not in said.stderr
+
+
 def test_too_few_bytes_are_refused_with_what_is_missing(model: Path, losses: dict[str, Path], tmp_path: Path) -> None:
     options = ("--target-bpw", "1", "--sensitivity", losses["gguf"], "-o", tmp_path / "out")
     refused(2, ("1 bits per weight cannot be met", "bytes more"), "convert", model, *options, under=tmp_path)

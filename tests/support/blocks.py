@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
+from gguf import GGMLQuantizationType
+from gguf.quants import dequantize as gguf_dequantize
 
 from gemmaq.encodings import ENCODINGS, codec, dequantize
 from oracles import ggml_quantize
@@ -111,3 +113,24 @@ def odd_weights() -> dict[str, np.ndarray]:
         "huge": normal * np.float32(1e37),
         "largest bf16": np.where(normal < 0, -largest, largest),
     }
+
+
+def reads_as_gguf_py(name: str) -> None:
+    """Check that any bytes of a type with a grid mean what they mean to gguf-py."""
+    raw = np.random.default_rng(11).integers(0, 256, (64, ENCODINGS[name].row_bytes(1024)), np.uint8)
+    with np.errstate(all="ignore"):
+        theirs = gguf_dequantize(raw, GGMLQuantizationType[name.upper()])
+    same_weights(decode(name, raw), theirs)
+
+
+def survives_packing(name: str) -> None:
+    """Check that any bytes of a type with a grid, their scales finite, come back from reading and packing."""
+    encoding, random = ENCODINGS[name], np.random.default_rng(12)
+    blocks = random.integers(0, 256, (63, encoding.block_bytes), np.uint8)
+    blocks[:, :2] = random.standard_normal((63, 1)).astype("<f2").view(np.uint8)
+    raw = blocks.reshape(21, -1)
+    loops = codec(encoding)
+    assert loops.read is not None and loops.pack is not None
+    values = loops.read(raw)
+    assert values.codes.shape == (21, 768) and values.codes.max() < len(encoding.codebook)
+    assert np.array_equal(loops.pack(values), raw)

@@ -6,13 +6,13 @@ the experts of the first N layers in main memory. Token embeddings always lie th
 Source: llama.cpp v0.5.0, llama_model::load_tensors and llama_context.
 
 Weights and caches are those of llama.cpp (tests/benchmarks/placement.py compares them with its Vulkan backend). Scratch
-memory is an estimate: the buffer of the whole graph on each card, with copies of what crosses from one to another.
+memory is that of the part of the graph that a card computes, with copies of what lies elsewhere.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gemmaq.errors import UsageError
 from gemmaq.vram import Engine, Estimate, Load, estimate
@@ -23,6 +23,8 @@ from gemmaq.vram.weights import Build
 _ENGINE = "llama.cpp"
 _COPIES = 4
 """Batches that cards work on at a time (GGML_SCHED_MAX_COPIES), each with inputs of its own."""
+_TRIED = 5
+"""Numbers of layers in main memory that are tried one by one."""
 _STEPS = 48
 """Halvings of the memory that is kept free on every card."""
 
@@ -113,8 +115,9 @@ def place(engine: Engine, build: Build, load: Load, cards: Sequence[Card], *, of
         build: The model in its types.
         load: Settings of the run.
         cards: Cards; layers are spread over all of them.
-        offload: Whether main memory takes what has no room: experts first, then whole layers. Otherwise all lies on
-            the cards, and `room` is negative where that is too much.
+        offload: Whether main memory takes what has no room: experts of as few layers as possible, then those of all
+            and as few whole layers as possible. Otherwise all lies on the cards, and `room` is negative where that is
+            too much.
 
     Raises:
         UsageError: The model or the engine does not support these settings, or the engine no such placement.
@@ -133,16 +136,23 @@ def place(engine: Engine, build: Build, load: Load, cards: Sequence[Card], *, of
     whole = spread.best(spread.depth, 0)
     if whole.fits or not offload:
         return whole
-    if build.model.experts:
-        found = _first(lambda count: spread.best(spread.depth, count), spread.depth - 1)
+    experts = spread.depth - 1 if build.model.experts else 0
+    if experts:
+        found = _first(lambda count: spread.best(spread.depth, count), experts)
         if found.fits:
             return found
-    return _first(lambda left: spread.best(spread.depth - left, 0), spread.depth)
+    return _first(lambda left: spread.best(spread.depth - left, experts), spread.depth)
 
 
 def _first(make: Callable[[int], Placement], most: int) -> Placement:
-    """Placement of the least number from 1 to `most` that fits, that of `most` if none does."""
-    low, high = 0, most
+    """Placement of the least number from 1 to `most` that fits, that of `most` if none does.
+
+    The first few are all tried: a global layer in main memory may take more scratch memory than it leaves room.
+    """
+    for number in range(1, min(_TRIED, most)):
+        if (found := make(number)).fits:
+            return found
+    low, high = min(_TRIED, most) - 1, most
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if make(middle).fits else (middle, high)
@@ -167,13 +177,15 @@ class _Spread:
     def __init__(self, engine: Engine, build: Build, load: Load, cards: Sequence[Card]) -> None:
         from gemmaq.vram.engines import llama_cpp
 
-        self.engine, self.model, self.cards = engine, build.model, cards
+        self.engine, self.model, self.load, self.cards = engine, build.model, load, cards
         self.needed: Estimate = estimate(engine, build.model, load)
         self.caches = llama_cpp.layer_caches(build.model, load) or (0,) * len(build.model.by_layer)
         self.masks, self.hidden, inputs = llama_cpp.shared_inputs(build.model, load)
         self.states = self.hidden + inputs
         self.tail = build.model.weights - build.model.layer_table - sum(build.model.by_layer)
         self.depth = len(build.model.by_layer) + 1
+        self.sources = [layer.kv_from for layer in build.model.config.layers]
+        self.known: dict[tuple[int, tuple[int, int], int, int], int] = {}
 
     def best(self, ngl: int, cpu_moe: int) -> Placement:
         """Placement of the last `ngl` layers that leaves the most on the card with the least room."""
@@ -188,10 +200,24 @@ class _Spread:
                 most = middle
             if most - least < 1 << 20:
                 break
-        return best
+        return self._exact(best)
+
+    def _exact(self, placement: Placement) -> Placement:
+        """A placement with the scratch memory of just the layers of every card."""
+        ngl = placement.ngl or 0
+        start, devices = self.depth - ngl, []
+        for number, device in enumerate(placement.devices):
+            part = (start, start + device.layers)
+            scratch = self._scratch(number, part, ngl, placement.cpu_moe)
+            devices.append(replace(device, compute=scratch))
+            start = part[1]
+        return replace(placement, devices=tuple(devices))
 
     def _filled(self, ngl: int, cpu_moe: int, free: int) -> Placement:
-        """Placement where every card but the last gets layers as long as so many bytes stay free on it."""
+        """Placement where every card but the last gets layers as long as so many bytes stay free on it.
+
+        Scratch memory of the first card is that for all the layers.
+        """
         start, devices = self.depth - ngl, []
         for number, card in enumerate(self.cards):
             end, last = start, number == len(self.cards) - 1
@@ -210,36 +236,46 @@ class _Spread:
         own = range(part[0], min(part[1], self.depth - 1))
         weights = sum(self.model.by_layer[i] for i in own) - sum(self.model.experts[part[0] : min(part[1], cpu_moe)])
         weights += self.tail if part[1] == self.depth > part[0] else 0
-        needed = self.needed
+        needed, most = self.needed, part[1] if number else self.depth
         return Device(
             card,
             capacity(self.engine, card),
             part[1] - part[0],
             weights,
             sum(self.caches[i] for i in own),
-            self._scratch(number, own, ngl, cpu_moe),
+            self._scratch(number, (part[0], most), ngl, cpu_moe),
             beside=0 if number else needed.vision + needed.draft,
             overhead=needed.overhead,
         )
 
-    def _scratch(self, number: int, own: range, ngl: int, cpu_moe: int) -> int:
-        """Bytes of a card's compute buffer, roughly: within 1.4 % of all bytes on the card, 2.8 with experts elsewhere.
+    def _scratch(self, number: int, part: tuple[int, int], ngl: int, cpu_moe: int) -> int:
+        key = (number, part, ngl, cpu_moe)
+        if key not in self.known:
+            self.known[key] = self._computed(*key)
+        return self.known[key]
 
-        Inputs are copied to every card, once for each batch under way where all layers lie on several cards, and so are
-        caches that lie elsewhere. With layers in main memory, the first card computes large batches for them too, and
-        has room for copies of their largest matrix or of a layer's experts.
+    def _computed(self, number: int, part: tuple[int, int], ngl: int, cpu_moe: int) -> int:
+        """Bytes of a card's compute buffer.
+
+        Where all layers lie on several cards, it is that of the whole graph, and inputs and caches that lie elsewhere
+        are copied once for each batch under way.
         """
-        layers, wide = self.model.config.layers, self.model.config.layer_embedding > 0
-        away = {i: layers[i].kv_from for i in own}
-        elsewhere = [source for source in away.values() if source is not None and source not in own]
+        model, host, own = self.model, self.depth - ngl, range(part[0], min(part[1], self.depth - 1))
+        if host or cpu_moe:
+            if model.encoder:
+                return self.needed.compute + (0 if number else model.largest)
+            from gemmaq.vram.engines import llama_cpp
+            from gemmaq.vram.engines.card_graph import Share
+
+            experts = model.experts or (0,) * len(model.by_layer)
+            weights = tuple(size - part for size, part in zip(model.by_layer, experts, strict=True))
+            last = part[1] == self.depth > part[0]
+            share = Share(own, number == 0, last, weights[:host], model.experts[: max(host, cpu_moe)])
+            return llama_cpp.card_compute(model, self.load, share)
         size = self.needed.compute
-        if len(self.cards) > 1 and ngl == self.depth and not cpu_moe:
-            crossing = self.states * (2 if number else 1) + (self.hidden if wide else 0)
-            caches = sum(self.caches[source] for source in set(elsewhere))
-            return size + (_COPIES - 1) * self.masks + _COPIES * (crossing + caches)
-        size += sum(self.caches[source] for source in elsewhere)
-        if ngl < self.depth:
-            size -= self.states if self.model.config.normed_values else 0
-            size += 0 if number else self.model.largest
-        moved = max(self.model.experts[: max(cpu_moe, self.depth - ngl)], default=0)
-        return size if number else max(size, moved + self.needed.compute // 4 if moved else 0)
+        if len(self.cards) > 1:
+            sources = {self.sources[i] for i in own} - set(own)
+            crossing = self.states * (2 if number else 1) + (self.hidden if model.config.layer_embedding else 0)
+            caches = sum(self.caches[source] for source in sources if source is not None)
+            size += (_COPIES - 1) * self.masks + _COPIES * (crossing + caches)
+        return size

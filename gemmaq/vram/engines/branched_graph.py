@@ -22,6 +22,7 @@ def build(config: TextConfig, batch: Batch) -> Graph:
     layers, width = config.layers, config.layer_embedding
     inputs = parts.inputs(layers, batch)
     additions = layer_inputs(graph, state, len(layers), width) if width else None
+    graph.end(state)
     for layer in layers:
         attended = attention(graph, batch, inputs[layer.is_local], layer=layer, state=norm(state), positions=positions)
         attended = result("add", state.shape, norm(attended), state)
@@ -35,6 +36,7 @@ def build(config: TextConfig, batch: Batch) -> Graph:
             added = norm(addition(state, view(additions, width, tokens)))
             state = result("add", state.shape, state, added)
         state = result("mul", state.shape, state, OUTSIDE)
+        graph.end(state)
     state = norm(state)
     state.kept = True
     state = result("get_rows", (config.hidden_size, batch.outputs), state, output_ids)

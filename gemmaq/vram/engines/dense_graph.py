@@ -22,12 +22,14 @@ def build(config: TextConfig, batch: Batch) -> Graph:
     state = parts.embedded(graph, config.hidden_size, batch.tokens)
     positions, output_ids = leaf(batch.tokens), leaf(batch.outputs)
     inputs = parts.inputs(config.layers, batch)
+    graph.end(state)
     for number, layer in enumerate(config.layers):
         given, heads = inputs[layer.is_local], projected(layer, norm(state), positions)
         attended = matrix(parts.attend(graph, batch, given, layer=layer, heads=heads), config.hidden_size)
         if number == len(config.layers) - 1:
             attended, state = (chosen(tensor, output_ids) for tensor in (attended, state))
         state = behind_attention(layer, attended, state)
+        graph.end(state)
     graph.expand(matrix(norm(state), config.vocab_size))
     return graph
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 _IN_PLACE = frozenset((
@@ -33,6 +34,7 @@ class Tensor:
         views: Views of it that are still in use.
         offset: Offset in the buffer, None while it has no place there.
         kept: Whether it is an output of the graph, whose place nothing else gets.
+        moved: Whether it is a copy that is made when it is needed, of a weight in main memory or another card's result.
     """
 
     operation: str | None
@@ -45,6 +47,7 @@ class Tensor:
     views: int = 0
     offset: int | None = None
     kept: bool = False
+    moved: bool = False
 
 
 OUTSIDE = Tensor(None, (), 0, outside=True)
@@ -54,6 +57,11 @@ OUTSIDE = Tensor(None, (), 0, outside=True)
 def leaf(*shape: int, width: int = 4) -> Tensor:
     """Input of the graph, of numbers of `width` bytes."""
     return Tensor(None, shape, math.prod(shape) * width)
+
+
+def moved(size: int) -> Tensor:
+    """Copy of a weight that lies in main memory, of so many bytes."""
+    return Tensor(None, (), size, moved=True)
 
 
 def result(operation: str, shape: tuple[int, ...], *sources: Tensor, width: int = 4) -> Tensor:
@@ -68,11 +76,37 @@ def view(tensor: Tensor, *shape: int) -> Tensor:
 
 @dataclass(slots=True)
 class Graph:
-    """Tensors in the order in which they are computed."""
+    """Tensors in the order in which they are computed.
+
+    Attributes:
+        leaves: Inputs.
+        nodes: Results.
+        ends: Number of nodes before the first layer, and up to the end of each.
+    """
 
     leaves: list[Tensor] = field(default_factory=list)
     nodes: list[Tensor] = field(default_factory=list)
+    ends: list[int] = field(default_factory=list)
     _tensors: set[Tensor] = field(default_factory=set)
+
+    @property
+    def parts(self) -> Iterator[tuple[list[Tensor], list[Tensor]]]:
+        """Nodes that are computed in one go, with the leaves that no part before needs.
+
+        A node that reads what was copied for it begins a part, so that copies before it can be gone.
+        """
+        first: dict[Tensor, int] = {}
+        parts: list[list[Tensor]] = [[]]
+        for node in self.nodes:
+            if any(source.moved for source in node.sources):
+                parts.append([])
+            parts[-1].append(node)
+            for source in node.sources:
+                first.setdefault(source, len(parts) - 1)
+        leaves: list[list[Tensor]] = [[] for _ in parts]
+        for tensor in self.leaves:
+            leaves[first.get(tensor, 0)].append(tensor)
+        return zip(leaves, parts, strict=True)
 
     def expand(self, tensor: Tensor) -> None:
         """Add a tensor, and before it everything that it is computed from."""
@@ -82,6 +116,11 @@ class Graph:
         for source in tensor.sources:
             self.expand(source)
         (self.leaves if tensor.operation is None else self.nodes).append(tensor)
+
+    def end(self, state: Tensor) -> None:
+        """Add the state behind a layer, or before the first one, and note that the layer ends there."""
+        self.expand(state)
+        self.ends.append(len(self.nodes))
 
 
 class _Buffer:
@@ -119,20 +158,26 @@ def buffer_bytes(graph: Graph) -> int:
             tensor.base.views += 1
         for source in tensor.sources:
             source.readers += 1
-    for tensor in graph.leaves:
-        _place(tensor, buffer)
-    for tensor in graph.nodes:
-        _place(tensor, buffer)
-        for source in tensor.sources:
-            source.readers -= 1
-            if source.readers or source.views:
-                continue
-            base = source.base
-            if base is not None:
-                base.views -= 1
-            if base is None or not (base.views or base.readers):
-                _free(base or source, buffer)
+    for leaves, nodes in graph.parts:
+        for tensor in leaves:
+            _place(tensor, buffer)
+        for tensor in nodes:
+            _place(tensor, buffer)
+            _read(tensor, buffer)
     return buffer.used
+
+
+def _read(tensor: Tensor, buffer: _Buffer) -> None:
+    """Free what was read for the last time to compute a tensor."""
+    for source in tensor.sources:
+        source.readers -= 1
+        if source.readers or source.views:
+            continue
+        base = source.base
+        if base is not None:
+            base.views -= 1
+        if base is None or not (base.views or base.readers):
+            _free(base or source, buffer)
 
 
 def _place(tensor: Tensor, buffer: _Buffer) -> None:

@@ -27,6 +27,7 @@ def build(config: TextConfig, batch: Batch) -> Graph:
     given = layer_inputs(graph, state, len(layers), width)
     repeated = result("repeat", (hidden, tokens, count - 1), state)
     streams = result("concat", (hidden, tokens, count), state, _of_magnitude(repeated, state))
+    graph.end(streams)
     for layer in layers:
         predictions = _predicted(streams)
         active = view(predictions, hidden, tokens)
@@ -41,6 +42,7 @@ def build(config: TextConfig, batch: Batch) -> Graph:
         added = norm(addition(first, view(given, width, tokens)))
         others = result("add", (hidden, tokens, count - 1), view(corrected, hidden, tokens, count - 1), added)
         streams = result("concat", streams.shape, view(corrected, hidden, tokens), others)
+        graph.end(streams)
     merged = view(streams, hidden, tokens)
     others = _of_magnitude(view(streams, hidden, tokens, count - 1), merged)
     merged = view(streams, hidden, tokens)

@@ -2,30 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from gemmaq import vram
-from gemmaq.cli import console
+from gemmaq.cli import console, estimated
 from gemmaq.cli.console import Output
 from gemmaq.cli.options import Json, every_gguf, listed_values, quiet_option
 from gemmaq.errors import UnsupportedModelError, UsageError
-from gemmaq.models.families import TODAY, drafters, sizes
-
-if TYPE_CHECKING:
-    from gemmaq.checkpoint import Checkpoint
-    from gemmaq.models.size import Size
-    from gemmaq.vram import Engine, Load
-    from gemmaq.vram.cards import Card
-    from gemmaq.vram.fit import Result
-    from gemmaq.vram.weights import Build
+from gemmaq.models.families import TODAY, sizes
 
 _SIZES = f"{TODAY.sizes[0].label}, {TODAY.sizes[-1].name}"
-_CONTEXT = 8192
 
 
 def estimate_vram(
@@ -59,7 +48,9 @@ def estimate_vram(
     contexts: Annotated[
         list[int] | None,
         typer.Option(
-            "--context", metavar="N", help=f"Tokens of context; can be repeated. Default: {_CONTEXT}, or the longest."
+            "--context",
+            metavar="N",
+            help=f"Tokens of context; can be repeated. Default: {estimated.CONTEXT}, or the longest.",
         ),
     ] = None,
     kv_type: Annotated[
@@ -111,7 +102,7 @@ def estimate_vram(
             "--gpu",
             metavar="NAME",
             help="Card to fit: 4090, 2x3090, 'm4 max 64gb', 24GB or auto; can be repeated. '4090 + 3060' is two cards "
-            "that share a model. Without MODEL: what to run on it, the best first.",
+            "that share a model. Without MODEL: what to run on them, the best first.",
         ),
     ] = None,
     offload: Annotated[
@@ -142,15 +133,16 @@ def estimate_vram(
     if every and models:
         raise UsageError("--all means every published size", "leave it out, or the models")
     runtime = vram.find(engine)
-    groups = _groups(gpus or [])
+    groups = estimated.groups(gpus or [])
     together = offload or any(len(group) > 1 for group in groups)
-    if together and (not models or not groups or plot):
+    if offload and (not models or not groups):
         raise UsageError(
-            "--offload and cards that share a model need a model and a --gpu, and draw no plot",
-            "name them: gemmaq estimate-vram 27b --gpu 12GB --offload",
+            "--offload needs a model and a --gpu", "name them: gemmaq estimate-vram 27b --gpu 12GB --offload"
         )
+    if together and plot:
+        raise UsageError("--plot draws no --offload, and no cards that share a model", "leave one of them out")
     ranks = bool(groups) and not models and plot is None
-    drafter = None if draft is None or draft.lower() == "none" else _drafter(draft, runtime)
+    drafter = None if draft is None or draft.lower() == "none" else estimated.drafter(draft, runtime)
     if drafter is not None and not models:
         raise UsageError("--draft is for a model that is named", "name the model that it proposes tokens for")
     if plot is not None:
@@ -166,7 +158,7 @@ def estimate_vram(
         swa_full=swa_full,
         unified=unified,
     )
-    request = _Request(
+    request = estimated.Request(
         engine=runtime,
         quants=_quants(quants) or (list(runtime.quants) if ranks else None),
         embeddings=embeddings,
@@ -175,14 +167,14 @@ def estimate_vram(
         vision=vision,
         drafter=drafter,
         seeks_drafter=draft is None and runtime.drafts_by_default,
-        cards=[] if together else [card for group in groups for card in group],
+        groups=groups if ranks or not together else [],
         all_sizes=not models,
     )
     published_sizes = sizes() if every else TODAY.sizes
     names = every_gguf(models) if models else [size.name for size in published_sizes]
     output = Output("estimate-vram", as_json, quiet)
     try:
-        results = [result for name in names for result in _results(name, request)]
+        results = [result for name in names for result in estimated.results(name, request)]
     except UnsupportedModelError as error:
         if len(names) > 1:
             raise
@@ -193,11 +185,11 @@ def estimate_vram(
             "no published size has so long a context", f"contexts: {', '.join(map(str, request.contexts or ()))}"
         )
     if ranks:
-        return running.emit_ranking(output, results)
+        return running.emit_ranking(output, results, groups)
     if together:
         return running.emit_placements(output, results, groups, offload=offload)
     if plot is not None:
-        views.draw(plot, results, request.cards, force=force)
+        views.draw(plot, results, [card for group in groups for card in group], force=force)
     output.emit(
         lambda: {"estimates": [views.entry(result) for result in results]},
         essential=lambda: [str(result.estimate.total) for result in results],
@@ -207,137 +199,9 @@ def estimate_vram(
         console.say(f"written: {plot}")
 
 
-@dataclass(frozen=True, slots=True)
-class _Request:
-    """Everything that was asked for but the models; `all_sizes` if none was named.
-
-    A drafter beside a model is loaded with it if `seeks_drafter`.
-    """
-
-    engine: Engine
-    quants: list[str] | None
-    embeddings: list[str] | None
-    contexts: list[int] | None
-    load: Load
-    vision: bool | None
-    drafter: Checkpoint | None
-    seeks_drafter: bool
-    cards: list[Card]
-    all_sizes: bool
-
-
 def _kv_types(text: str) -> tuple[str, str]:
     k, _, v = text.lower().partition(",")
     return k.strip(), v.strip() or k.strip()
-
-
-def _groups(names: list[str]) -> list[list[Card]]:
-    """Cards that share a model; those of one name are alternatives."""
-    groups: list[list[Card]] = []
-    for name in names:
-        parts = [part.strip() for part in name.split("+")]
-        groups += [[card] for card in _cards(parts)] if len(parts) == 1 else [_cards(parts)]
-    return groups
-
-
-def _cards(names: list[str]) -> list[Card]:
-    from gemmaq.vram import cards, detect
-
-    result: list[Card] = []
-    for name in names:
-        if name.lower() != "auto":
-            result.append(cards.find(name))
-            continue
-        detected = detect.cards()
-        if not detected:
-            console.warn("no card found by nvidia-smi, rocm-smi or sysctl; name one with --gpu")
-        result += detected
-    return result
-
-
-def _results(name: str, request: _Request) -> Iterator[Result]:
-    """Results of one model in every type and context."""
-    from gemmaq import containers
-    from gemmaq.vram import fit
-    from gemmaq.vram.weights import builds
-
-    checkpoint = _with_drafter(_open(name, drafts=request.seeks_drafter), request)
-    for note in checkpoint.remarks:
-        console.note(note)
-    target = containers.writer(request.engine.container).FORMAT
-    others = builds(checkpoint, target, request.engine.quants, request.embeddings) if request.cards else []
-    chosen = builds(checkpoint, target, request.quants, request.embeddings)
-    if chosen[0].model.encoder and not request.engine.encodes:
-        weights = ", ".join(f"{build.quant} {console.size(build.model.weights)}" for build in chosen)
-        raise UsageError(
-            f"{checkpoint.name} turns texts into vectors; of its memory in {request.engine.title} only the weights are "
-            f"known: {weights}",
-            "take llama.cpp: --engine llama.cpp",
-        )
-    longest = vram.longest(chosen[0].model, request.load)
-    contexts = request.contexts or [min(_CONTEXT, longest)]
-    if request.all_sizes:
-        for context in contexts:
-            if context > longest:
-                console.warn(f"{checkpoint.name} is left out at {context} tokens, its context ends at {longest}")
-        contexts = [context for context in contexts if context <= longest]
-    for build in chosen:
-        for context in contexts:
-            load = replace(request.load, context=context, vision=_loads_vision(request, checkpoint, build))
-            yield fit.result(request.engine, build, load, cards=request.cards, others=others)
-
-
-def _loads_vision(request: _Request, checkpoint: Checkpoint, build: Build) -> bool:
-    """Whether towers are loaded: as asked for, else if the engine does or an mmproj file is in the folder."""
-    has_vision = build.model.towers_config is not None
-    if request.vision is not None:
-        return request.vision and (has_vision or not request.all_sizes)
-    has_mmproj = request.engine.supports_vision and request.engine.container == checkpoint.format == "gguf"
-    return has_vision and (request.engine.vision_by_default or has_mmproj)
-
-
-def _with_drafter(checkpoint: Checkpoint, request: _Request) -> Checkpoint:
-    """A model with the drafter that was asked for."""
-    from gemmaq.checkpoint.drafters import with_drafter
-
-    if checkpoint.family.drafts:
-        raise UsageError(
-            f"{checkpoint.name} is a {checkpoint.family.title}: it runs beside its target alone",
-            f"name the target, and the drafter behind it: --draft {checkpoint.location}",
-        )
-    return checkpoint if request.drafter is None else with_drafter(checkpoint, request.drafter)
-
-
-def _drafter(name: str, engine: Engine) -> Checkpoint:
-    vram.require_drafts(engine)
-    checkpoint = _open(name, drafters())
-    for note in checkpoint.remarks:
-        console.note(note)
-    return checkpoint
-
-
-def _open(model: str, published: Sequence[Size] = (), *, drafts: bool = False) -> Checkpoint:
-    """Open a source, or a published size.
-
-    Args:
-        model: What the user typed.
-        published: Sizes to tell where there is no such size, all models if not given.
-        drafts: Whether to take the drafter beside a model.
-    """
-    from gemmaq.models.families import namesakes, require_size, size_by_name
-    from gemmaq.sources.companions import Need, Wish
-    from gemmaq.sources.open import open_source
-    from gemmaq.vram.weights import checkpoint_of
-
-    size = size_by_name(model)
-    if size is not None and not Path(model).exists():
-        others = [other.name for other in namesakes(size) if model.lower() == size.label.lower()]
-        if others:
-            console.say(f"{model} means {size.name}; {' and '.join(others)} goes by its whole name.")
-        return checkpoint_of(size)
-    if any(mark in model for mark in "/.:\\") or Path(model).exists():
-        return open_source(model, Wish(drafter=Need.DECIDED if drafts else Need.NONE))
-    return checkpoint_of(require_size(model, published))
 
 
 def _quants(values: list[str] | None) -> list[str] | None:

@@ -53,9 +53,11 @@ class PublishedMemory:
         tables: Tables that are quoted, the one of today first.
         report: Table of a technical report, None if there is none.
         remarks: Sentences that compare the figures with the real ones.
+        qat: Sentence on what the publisher says that its QAT checkpoints lose in Q4_0, empty if it says nothing.
     """
 
     publisher: str
     tables: tuple[Table, ...]
     report: Report | None
     remarks: tuple[str, ...]
+    qat: str = ""

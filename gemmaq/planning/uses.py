@@ -16,7 +16,7 @@ _USES = {
     "q6_k": "very close to the original",
     "q5_k_m": "close to the original",
     "q4_k_m": "a good default",
-    "q4_0": "the type of QAT checkpoints, and fast on ARM CPUs",
+    "q4_0": "the type of QAT checkpoints",
     "iq4_xs": "the smallest with little loss",
     "iq4_nl": "as small as Q4_0, with less loss",
     "mxfp4": "4-bit floating point, made for hardware that computes in it",
@@ -25,6 +25,9 @@ _USES = {
     "fp8": "8-bit floating point, made for hardware that computes in it",
 }
 """Type or mixture -> what it is for, where its bits do not say all of it."""
+
+_ON_CPUS = {"q4_0": "fast on ARM CPUs"}
+"""Type -> what else it is good for where a CPU computes."""
 
 _BY_BITS = (
     (16, "where there is room for 16 bits"),
@@ -50,19 +53,22 @@ _ON_GRID = "q4_0"
 """The type that holds the grid of QAT checkpoints as it is."""
 
 
-def use_of(label: str, body: str) -> str:
+def use_of(label: str, body: str, *, cpus: bool = True) -> str:
     """What a model in a type is for.
 
     Args:
         label: the type or mixture, as file names show it.
         body: name of the encoding of the layers' matrices.
+        cpus: whether it may run on a CPU.
     """
     encoding, chosen = ENCODINGS[body], _CHOSEN.fullmatch(label)
     stored = 8 * encoding.block_bytes / max(1, encoding.block)
     bits = min(encoding.bits, stored) if encoding.bits and encoding.block else encoding.bits or stored
     if chosen is not None:
         bits = float(chosen[1])
-    return _USES.get(label.lower()) or next(text for least, text in _BY_BITS if bits >= least)
+    use = _USES.get(label.lower()) or next(text for least, text in _BY_BITS if bits >= least)
+    more = _ON_CPUS.get(label.lower()) if cpus else None
+    return f"{use}, and {more}" if more else use
 
 
 def recommended(labels: Iterable[str], *, on_grid: bool) -> str:

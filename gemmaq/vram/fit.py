@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from gemmaq.vram import Engine, Estimate, Load, estimate, longest
@@ -69,7 +69,8 @@ def fit(engine: Engine, build: Build, load: Load, *, card: Card, others: Sequenc
     """How a model fits a card; the parameters are those of `result`."""
     left = room(engine, build, load, card)
     largest = next((other.quant for other in others if room(engine, other, load, card) >= 0), None)
-    return Fit(card, capacity(engine, card), left, _max_context(engine, build, load, card), largest)
+    context = max_context(build, load, lambda other: room(engine, build, other, card) >= 0)
+    return Fit(card, capacity(engine, card), left, context, largest)
 
 
 def room(engine: Engine, build: Build, load: Load, card: Card) -> int:
@@ -84,15 +85,22 @@ def capacity(engine: Engine, card: Card) -> int:
     return int(card.usable * engine.share)
 
 
-def _max_context(engine: Engine, build: Build, load: Load, card: Card) -> int:
-    def fits(steps: int) -> bool:
-        context = min(steps * _STEP, longest(build.model, load))
-        return room(engine, build, replace(load, context=context), card) >= 0
+def max_context(build: Build, load: Load, fits: Callable[[Load], bool]) -> int:
+    """Most tokens of context that fit, in steps of 256; 0 if none do.
+
+    Args:
+        build: The model in its types.
+        load: Settings of the run; `context` does not matter.
+        fits: Whether the model fits with these settings.
+    """
+
+    def fit_steps(steps: int) -> bool:
+        return fits(replace(load, context=min(steps * _STEP, longest(build.model, load))))
 
     low, high = 0, -(-longest(build.model, load) // _STEP)
-    if fits(high):
+    if fit_steps(high):
         return longest(build.model, load)
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (middle, high) if fits(middle) else (low, middle)
+        low, high = (middle, high) if fit_steps(middle) else (low, middle)
     return low * _STEP

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from gemmaq.errors import UsageError
 from gemmaq.vram import Engine, Estimate, Load, estimate
 from gemmaq.vram.cards import Card
-from gemmaq.vram.fit import capacity, room
+from gemmaq.vram.fit import Fit, capacity, max_context, room
 from gemmaq.vram.weights import Build
 
 _ENGINE = "llama.cpp"
@@ -144,6 +144,41 @@ def place(engine: Engine, build: Build, load: Load, cards: Sequence[Card], *, of
     return _first(lambda left: spread.best(spread.depth - left, experts), spread.depth)
 
 
+def fit_together(engine: Engine, build: Build, load: Load, cards: Sequence[Card], others: Sequence[Build]) -> Fit:
+    """How a model fits cards that share it; `room` is that of the card with the least.
+
+    Args:
+        engine: Engine that runs it.
+        build: The model in its types.
+        load: Settings of the run.
+        cards: The cards; the result has one that stands for them.
+        others: The same model in other types, the largest first.
+
+    Raises:
+        UsageError: As for `place`.
+    """
+    single = each(cards)
+    found = place(engine, build, load, cards)
+
+    def fits(other: Build, settings: Load) -> bool:
+        if engine.name != _ENGINE:
+            return place(engine, other, settings, cards).fits
+        return _Spread(engine, other, settings, single).holds_all
+
+    return Fit(
+        Card(
+            " + ".join(card.name for card in cards),
+            sum(card.bytes for card in cards),
+            sum(card.usable for card in cards),
+            len(single),
+        ),
+        sum(device.capacity for device in found.devices),
+        found.room,
+        max_context(build, load, lambda settings: fits(build, settings)),
+        next((other.quant for other in others if fits(other, load)), None),
+    )
+
+
 def _first(make: Callable[[int], Placement], most: int) -> Placement:
     """Placement of the least number from 1 to `most` that fits, that of `most` if none does.
 
@@ -186,6 +221,11 @@ class _Spread:
         self.depth = len(build.model.by_layer) + 1
         self.sources = [layer.kv_from for layer in build.model.config.layers]
         self.known: dict[tuple[int, tuple[int, int], int, int], int] = {}
+
+    @property
+    def holds_all(self) -> bool:
+        """Whether the cards have room for everything."""
+        return self._filled(self.depth, 0, 0).fits
 
     def best(self, ngl: int, cpu_moe: int) -> Placement:
         """Placement of the last `ngl` layers that leaves the most on the card with the least room."""

@@ -17,6 +17,7 @@ def test_every_type_is_for_something() -> None:
     assert use_of("Q8_0", "q8_0") == use_of("AFFINE8", "affine8") == "nearly the original"
     assert use_of("Q2_K", "q2_k") == use_of("IQ2_S", "iq2_s") == "only where nothing else fits"
     assert use_of("4.60bpw", "q8_0") == "small with little loss"
+    assert "ARM" in use_of("Q4_0", "q4_0") and "ARM" not in use_of("Q4_0", "q4_0", cpus=False)
     assert use_of("IQ3_M", "iq3_s") == use_of("Q3_K_M", "q3_k") == "where nothing larger fits"
 
 

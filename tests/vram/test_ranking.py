@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from gemmaq.vram import Load, cards, fit
+from gemmaq.vram.placement import fit_together, place
 from gemmaq.vram.ranking import Row, ranked
 from placements import LLAMA, build
 
@@ -39,3 +42,27 @@ def test_what_a_row_says(quant: str, use: str) -> None:
 
 def test_nothing_fits_a_small_card() -> None:
     assert rows("1GB", ("4b", "q4_0")) == []
+
+
+def test_what_a_publisher_says_of_its_qat_checkpoints_stands_beside_their_type() -> None:
+    for name, quant, said in (("4b", "q4_0", True), ("4b", "q8_0", False), ("gemma-4-12B", "q4_0", False)):
+        (row,) = rows("24GB", (name, quant))
+        assert ("54 %" in (row.on_qat or "")) == said
+        assert "ARM" not in row.use
+
+
+def test_cards_together_get_a_command_that_divides_the_layers() -> None:
+    pair = [cards.find("7GB"), cards.find("5GB")]
+    made = build("12b")
+    alone = fit.result(LLAMA, made, Load(4096), cards=[], others=[])
+    together = fit_together(LLAMA, made, Load(4096), pair, [build("12b", "q8_0"), made])
+    (row,) = ranked([replace(alone, fits=(together,))], 0, pair)
+    assert row.placement is not None and row.fit.room == row.placement.room >= 0
+    assert row.fit.card.name == "7 GB + 5 GB" and row.fit.card.count == 2
+    assert f"-ts {','.join(map(str, row.placement.split))}" in (row.command or "")
+    assert together.max_quant == "q4_0" and together.capacity == 12 << 30
+
+    def fits(context: int) -> bool:
+        return place(LLAMA, made, Load(context), pair).fits
+
+    assert fits(together.max_context) and not fits(together.max_context + 256)

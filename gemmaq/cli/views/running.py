@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 from gemmaq.cli import console
 from gemmaq.cli.views import estimate_vram as estimates
 from gemmaq.models.families import short_names
+from gemmaq.planning.losses import TEXT, loss_of
 
 if TYPE_CHECKING:
     from gemmaq.cli.console import Output
+    from gemmaq.planning.losses import Loss
     from gemmaq.vram.cards import Card
     from gemmaq.vram.fit import Result
     from gemmaq.vram.placement import Placement
@@ -19,16 +21,21 @@ if TYPE_CHECKING:
 _GIB = 1 << 30
 _MIB = 1 << 20
 _MOST_ROWS = 10
+_METHODS = {"nearest": "nearest", "importance": "imatrix", "gptq": "gptq"}
+"""Method -> head of its column."""
 
 
-def emit_ranking(output: Output, results: Sequence[Result]) -> None:
-    """What fits each card, the best first, and the command line of the best; several contexts are rows of their own.
+def emit_ranking(output: Output, results: Sequence[Result], groups: Sequence[Sequence[Card]]) -> None:
+    """What fits each group of cards, the best first, and the command line of the best; contexts are rows of their own.
 
-    Quiet output is that command line for every card, an empty line where nothing fits.
+    Quiet output is that command line for every group, an empty line where nothing fits.
+
+    Raises:
+        UsageError: The engine does not spread models over such cards.
     """
     from gemmaq.vram.ranking import RULE, ranked
 
-    lists = [ranked(results, number) for number in range(len(results[0].fits))]
+    lists = [ranked(results, number, group if len(group) > 1 else ()) for number, group in enumerate(groups)]
     output.emit(
         lambda: {"rule": RULE, "ranking": [_ranked_entry(row, at) for rows in lists for at, row in enumerate(rows, 1)]},
         essential=lambda: [(rows[0].command or "") if rows else "" for rows in lists],
@@ -39,7 +46,17 @@ def emit_ranking(output: Output, results: Sequence[Result]) -> None:
 def _ranked_entry(row: Row, rank: int) -> dict[str, Any]:
     entry = estimates.entry(row.result)
     entry["gpus"] = [entry["gpus"][row.card]]
-    return {"rank": rank, **entry, "bits": round(row.bits, 3), "use": row.use, "command": row.command}
+    loss, placement = loss_of(row.result.build.quant), row.placement
+    return {
+        "rank": rank,
+        **entry,
+        "bits": round(row.bits, 3),
+        "use": row.use,
+        "quality": {"kl": dict(loss.kl), "model": loss.model, "text": TEXT} if loss else None,
+        "publisher_on_qat": row.on_qat,
+        "command": row.command,
+        "placement": _entry(row.result, placement) if placement else None,
+    }
 
 
 def _show_rankings(results: Sequence[Result], lists: Sequence[Sequence[Row]], rule: str) -> None:
@@ -48,7 +65,7 @@ def _show_rankings(results: Sequence[Result], lists: Sequence[Sequence[Row]], ru
     for number, rows in enumerate(lists):
         card = results[0].fits[number].card.name
         if not rows:
-            console.out(f"{card}: nothing fits; --offload MODEL puts a part into main memory.")
+            console.out(f"{card}: nothing fits; MODEL --offload puts a part into main memory.")
             continue
         title = f"{card}, {results[0].engine.title}" + (
             "" if contexts else f", {results[0].load.context:,} tokens of context"
@@ -62,18 +79,41 @@ def _show_rankings(results: Sequence[Result], lists: Sequence[Sequence[Row]], ru
                 f"{row.fit.room / _GIB:.2f}",
                 *([f"{row.result.load.context:,}"] if contexts else []),
                 f"{row.fit.max_context:,}",
-                row.use.split(",")[0],
             ]
             for row in rows[:_MOST_ROWS]
         ]
-        heads = ["", "type", "bits", "GiB", "free\nGiB", *(["context"] if contexts else []), "largest\ncontext", "is"]
+        heads = ["", "type", "bits", "GiB", "free\nGiB", *(["context"] if contexts else []), "largest\ncontext"]
         console.table(title, heads, cells, left=2)
         if len(rows) > _MOST_ROWS:
             console.out(f"{len(rows) - _MOST_ROWS} more fit: --json lists them.")
-        best = rows[0]
-        if best.command:
-            console.out(best.command)
+        if command := rows[0].command:
+            console.out(command)
+    _show_types([row for rows in lists for row in rows[:_MOST_ROWS]])
     console.say(f"Order: {rule}.")
+
+
+def _show_types(rows: Sequence[Row]) -> None:
+    """What the types of some rows are for, and what they cost where that was measured."""
+    if not rows:
+        return
+    uses = {row.result.build.quant: row.use for row in rows}
+    losses = {quant: loss_of(quant) for quant in uses}
+    measured = {loss.model for loss in losses.values() if loss}
+    cells = [
+        [quant, use.split(",")[0], *(_kl(losses[quant], method) for method in _METHODS if measured)]
+        for quant, use in uses.items()
+    ]
+    heads = ["", "is", *(_METHODS.values() if measured else ())]
+    console.table("Types" + (", and KL divergence where measured" if measured else ""), heads, cells, left=2)
+    if measured:
+        console.say(f"KL from BF16 on {TEXT}:")
+        console.say(f"{'; '.join(sorted(measured, key=len))}. Larger models were not measured.")
+    for said in dict.fromkeys(row.on_qat for row in rows if row.on_qat):
+        console.say(f"{said}.")
+
+
+def _kl(loss: Loss | None, method: str) -> str:
+    return f"{loss.kl[method]:g}" if loss and method in loss.kl else ""
 
 
 def emit_placements(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,6 +25,12 @@ def test_what_to_run_fits_a_small_screen_and_ends_with_the_command() -> None:
     assert [entry["rank"] for entry in entries] == list(range(1, len(entries) + 1))
     assert all(entry["command"] and entry["use"] and entry["gpus"][0]["fits"] for entry in entries)
     assert entries[0]["command"] in done.stdout
+    by_type = {entry["quant"]: entry["quality"] for entry in entries}
+    assert by_type["q8_0"] is None
+    assert by_type["q4_0"]["kl"] == {"nearest": 0.318, "importance": 0.193, "gptq": 0.054}
+    assert by_type["q4_0"]["model"] == "gemma-3-270m" and "reference" in by_type["q4_0"]["text"]
+    assert ["0.318", "0.193", "0.054"] in [line.split()[-3:] for line in lines]
+    assert "gemma-3-270m" in done.stderr and "ARM" not in done.stdout + json.dumps(entries)
     assert run("estimate-vram", *asked, "-q").stdout.strip() == entries[0]["command"]
 
 
@@ -48,6 +55,34 @@ def test_cards_that_are_too_small_together() -> None:
     assert "does not fit" in run("estimate-vram", "27b", "--quant", "q4_0", "--gpu", "4GB + 4GB").stdout
 
 
-@pytest.mark.parametrize("command", ["--offload", "27b --offload", "--gpu 4090+3060", "--offload --gpu 8GB"])
+@pytest.mark.parametrize("command", ["--offload", "27b --offload", "--offload --gpu 8GB"])
 def test_what_needs_a_model_and_a_card(command: str) -> None:
-    assert "need a model" in run("estimate-vram", *command.split(), code=2).stderr
+    assert "needs a model" in run("estimate-vram", *command.split(), code=2).stderr
+
+
+def test_no_plot_of_cards_that_share_a_model(tmp_path: Path) -> None:
+    command = ["--gpu", "4090 + 3060", "--plot", str(tmp_path / "a.svg")]
+    assert "--plot" in run("estimate-vram", *command, code=2).stderr and not list(tmp_path.iterdir())
+
+
+ASKED = ("--gpu", "12GB + 8GB", "--gpu", "10GB", "--gpu", "2x8GB", "--quant", "q4_0,q8_0", "--context", "8192")
+
+
+def test_what_to_run_on_unequal_cards_together() -> None:
+    rows: Any = answer(*ASKED)["ranking"]
+    pair = [row for row in rows if row["gpus"][0]["name"] == "12 GB + 8 GB"]
+    assert [row["rank"] for row in pair] == list(range(1, len(pair) + 1))
+    assert {row["gpus"][0]["name"] for row in rows} == {"12 GB + 8 GB", "10 GB", "2x 8 GB"}
+    for row in pair:
+        devices = row["placement"]["devices"]
+        assert [device["name"] for device in devices] == ["12 GB", "8 GB"]
+        assert row["gpus"][0]["room"] == min(device["room"] for device in devices) >= 0
+        assert row["command"] == row["placement"]["command"] and " -ts " in row["command"]
+        assert row["gpus"][0]["max_context"] >= 8192
+    assert {"gemma-4-26B-A4B"} < {row["model"] for row in pair}
+    assert all(row["placement"] is None for row in rows if row not in pair)
+
+
+def test_unequal_cards_in_an_engine_that_does_not_divide_models_so() -> None:
+    command = ("--gpu", "12GB + 8GB", "--engine", "ollama", "--quant", "q4_0")
+    assert "unequal cards" in run("estimate-vram", *command, code=2).stderr

@@ -11,6 +11,8 @@ from gemmaq.models.config import TextConfig
 
 GATHERED = 2048
 """Tokens whose inputs are in memory at a time."""
+PROGRAM = 900 << 20
+"""Bytes of Python, torch, transformers and the buffers of matrix products, at most; they come on top of `memory`."""
 
 
 def memory(config: TextConfig, tokens: int) -> int:

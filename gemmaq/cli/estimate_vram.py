@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from gemmaq import vram
-from gemmaq.cli import console, estimated
+from gemmaq.cli import calibration, console, estimated, tasks
 from gemmaq.cli.console import Output
 from gemmaq.cli.options import Json, every_gguf, listed_values, quiet_option
 from gemmaq.errors import UnsupportedModelError, UsageError
@@ -108,6 +108,15 @@ def estimate_vram(
     offload: Annotated[
         bool, typer.Option("--offload", help="Put what has no room on the card into main memory (llama.cpp).")
     ] = False,
+    task: Annotated[
+        str,
+        typer.Option(
+            metavar="TASK",
+            help="What to count: run, the model in a runtime; gptq, convert --method gptq; qat, training. Of the last "
+            "two, main memory.",
+        ),
+    ] = tasks.RUN,
+    calibration_tokens: calibration.Tokens = None,
     published: Annotated[
         bool, typer.Option("--published", help="Show the publisher's own figures and the exact ones.")
     ] = False,
@@ -126,12 +135,30 @@ def estimate_vram(
     from gemmaq.cli.views import published_vram, running, unsupported
 
     if published:
-        if models or every or quants or contexts or draft or gpus or plot or offload:
+        if models or every or quants or contexts or draft or gpus or plot or offload or task != tasks.RUN:
             raise UsageError("--published prints one fixed set of tables", "leave out everything but --json")
         published_vram.published(as_json)
         return
     if every and models:
         raise UsageError("--all means every published size", "leave it out, or the models")
+    output = Output("estimate-vram", as_json, quiet)
+    published_sizes = sizes() if every else TODAY.sizes
+    names = every_gguf(models) if models else [size.name for size in published_sizes]
+    if task.lower() != tasks.RUN:
+        running_only = {
+            "--quant": quants, "--embedding": embeddings, "--kv-type": kv_type, "--parallel": parallel != 1,
+            "--engine": engine != "llama.cpp", "--ubatch": ubatch, "--no-flash-attn": not flash_attention,
+            "--swa-full": swa_full is not None, "--kv-unified": unified is not None, "--vision": vision is not None,
+            "--draft": draft, "--gpu": gpus, "--offload": offload, "--plot": plot,
+            "--context": contexts and (task.lower() != tasks.QAT or len(contexts) > 1),
+            "--calibration-tokens": task.lower() == tasks.QAT and calibration.flags({"tokens": calibration_tokens}),
+        }  # fmt: skip
+        tasks.check(task.lower(), running_only)
+        context = contexts[0] if contexts else None
+        tasks.emit(task.lower(), names, output, tokens=calibration_tokens, context=context, every=not models)
+        return
+    if calibration.flags({"tokens": calibration_tokens}):
+        raise UsageError("--calibration-tokens is for --task gptq", "leave it out, or add --task gptq")
     runtime = vram.find(engine)
     groups = estimated.groups(gpus or [])
     together = offload or any(len(group) > 1 for group in groups)
@@ -170,9 +197,6 @@ def estimate_vram(
         groups=groups if ranks or not together else [],
         all_sizes=not models,
     )
-    published_sizes = sizes() if every else TODAY.sizes
-    names = every_gguf(models) if models else [size.name for size in published_sizes]
-    output = Output("estimate-vram", as_json, quiet)
     try:
         results = [result for name in names for result in estimated.results(name, request)]
     except UnsupportedModelError as error:

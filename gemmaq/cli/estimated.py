@@ -127,12 +127,21 @@ def _with_drafter(checkpoint: Checkpoint, request: Request) -> Checkpoint:
     """A model with the drafter that was asked for."""
     from gemmaq.checkpoint.drafters import with_drafter
 
+    require_target(checkpoint)
+    return checkpoint if request.drafter is None else with_drafter(checkpoint, request.drafter)
+
+
+def require_target(checkpoint: Checkpoint) -> None:
+    """Refuse a drafter in the place of a model.
+
+    Raises:
+        UsageError: It is one.
+    """
     if checkpoint.family.drafts:
         raise UsageError(
             f"{checkpoint.name} is a {checkpoint.family.title}: it runs beside its target alone",
             f"name the target, and the drafter behind it: --draft {checkpoint.location}",
         )
-    return checkpoint if request.drafter is None else with_drafter(checkpoint, request.drafter)
 
 
 def drafter(name: str, engine: Engine) -> Checkpoint:

@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from gemmaq.calibration import PROGRAM
 from gemmaq.inference.batch import Batch, held, joined
 from gemmaq.inference.distributed import assign
 from gemmaq.qat import grids, model, trainer
 from gemmaq.qat import state as states
+from gemmaq.qat.data import MOST_HELD_OUT
 from gemmaq.qat.evaluation import Evaluation, Meter
 from gemmaq.qat.trainer import Schedule, Trainer
 
@@ -27,34 +29,40 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from gemmaq.qat.data import TokenDataset
-    from gemmaq.qat.job import Session, TrainingJob, Weights
+    from gemmaq.checkpoint import Checkpoint
+    from gemmaq.qat.job import Session, Weights
+    from gemmaq.qat.settings import Settings
 
 _Forward = Callable[["nn.Module", "Batch"], "torch.Tensor"]
 SEQUENCES = 128
 """Sequences of the text that layers are trained on, at most."""
-_PROGRAM = 900 << 20
-"""Bytes of Python, torch, transformers and the buffers of matrix products."""
 _TOGETHER = 4
 """Sequences per forward pass without gradients."""
 _BUDGET = 0.9
 """Share of the time budget that goes to the layers; the rest is for measuring and writing."""
 
 
-def memory(job: TrainingJob, data: TokenDataset) -> int:
-    """Peak bytes at most: a layer with its gradients and moments, activations, the embedding."""
-    config, settings = job.source.config, job.settings
+def memory(source: Checkpoint, settings: Settings, train: int = SEQUENCES, held_out: int = MOST_HELD_OUT) -> int:
+    """Peak bytes at most: a layer with its gradients and moments, activations, the embedding.
+
+    Args:
+        source: the teacher.
+        settings: hyperparameters.
+        train: sequences of the text to train on; more than the most that are used count as these.
+        held_out: sequences that are held out.
+    """
+    config = source.config
     layer = max(config.layer_parameters)
     heads = max(layer.query_width + layer.kv_width for layer in config.layers)
     ffn = max(layer.ffn for layer in config.layers)
-    sequences = min(SEQUENCES, len(data.train)) + len(data.held_out)
-    activations = 4 * settings.context * config.hidden_size * (2 * sequences + len(data.held_out))
+    sequences = min(SEQUENCES, train) + held_out
+    activations = 4 * settings.context * config.hidden_size * (2 * sequences + held_out)
     tokens = settings.batch * settings.context
     inside = 4 * tokens * (24 * config.hidden_size + 8 * ffn + 6 * heads)
     inside += 16 * settings.batch * max(layer.heads for layer in config.layers) * settings.context**2
     head = 2 * config.vocab_size * config.hidden_size + (1 << 23) * 20
-    beside = 4 * held(config, settings.context * (2 * sequences + len(data.held_out)))
-    return _PROGRAM + 24 * layer + activations + beside + inside + head
+    beside = 4 * held(config, settings.context * (2 * sequences + held_out))
+    return PROGRAM + 24 * layer + activations + beside + inside + head
 
 
 @dataclass(slots=True)

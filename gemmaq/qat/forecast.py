@@ -10,8 +10,10 @@ from gemmaq.qat import blockwise
 from gemmaq.qat.dither import on_lattice
 
 if TYPE_CHECKING:
+    from gemmaq.checkpoint import Checkpoint
     from gemmaq.qat.data import TokenDataset
     from gemmaq.qat.job import TrainingJob
+    from gemmaq.qat.settings import Settings
 
 _LATENT = 16
 """Bytes per trained weight: the weight, its gradient and two moments in f32."""
@@ -39,10 +41,17 @@ def forecast(job: TrainingJob, data: TokenDataset) -> dict[str, Any]:
         "held_out_sequences": len(data.held_out),
         "dithered": len(on_lattice(source)) if settings.dither else 0,
         "block_wise": job.block_wise,
-        "memory_bytes": blockwise.memory(job, data) if job.block_wise else memory(job),
+        "memory_bytes": memory_of(job, data),
         "state_bytes": 12 * _trained(job),
         "artifact_bytes": 2 * source.parameters,
     }
+
+
+def memory_of(job: TrainingJob, data: TokenDataset) -> int:
+    """Peak bytes of a training on this text."""
+    if job.block_wise:
+        return blockwise.memory(job.source, job.settings, len(data.train), len(data.held_out))
+    return memory(job.source, job.settings)
 
 
 def _trained(job: TrainingJob) -> int:
@@ -59,11 +68,11 @@ def _trained(job: TrainingJob) -> int:
     return matrices + (norms if settings.norms else 0) + (embedding if settings.embedding else 0)
 
 
-def memory(job: TrainingJob) -> int:
+def memory(source: Checkpoint, settings: Settings) -> int:
     """Peak bytes of training a whole model, roughly: weights, gradients, moments, activations, logits."""
-    settings, config = job.settings, job.source.config
+    config = source.config
     weights = sum(config.layer_parameters)
-    embedding = job.source.embedding.elements
+    embedding = source.embedding.elements
     networks = (_LATENT + 2) * weights + (2 + (_LATENT if settings.embedding else 0)) * embedding
     tokens = settings.batch * settings.context
     wide = 3 * max(layer.ffn for layer in config.layers) / config.hidden_size
@@ -71,7 +80,7 @@ def memory(job: TrainingJob) -> int:
     activations = layer * (1 if settings.recompute else config.num_hidden_layers)
     width = min(settings.vocabulary or config.vocab_size, config.vocab_size)
     logits = 6 * 4 * min(tokens * width, 1 << 23)
-    beside = sum(tensor.elements for tensor in job.source.tensors.values() if tensor.place.role in _BESIDE)
+    beside = sum(tensor.elements for tensor in source.tensors.values() if tensor.place.role in _BESIDE)
     return int(networks + 2 * weights + 4 * beside + activations + logits + (1 << 29))
 
 

@@ -201,6 +201,7 @@ def _calibration(value: Any) -> Calibration | None:
         context=_count(value["context"]),
         damping=float(value["damping"]),
         order=_text(value["order"]),
+        sweeps=_count(value.get("sweeps") or 0),
         used=_count(value.get("used", 0)),
         matrix=_matrix(value.get("matrix")),
         refine=_refinement(value.get("refine")),

@@ -29,6 +29,11 @@ if TYPE_CHECKING:
     from gemmaq.calibration.layerwise import Solved
     from gemmaq.inference.documents import Tokens
 
+SWEEPS = 2
+"""Passes of coordinate descent after GPTQ, unless others are asked for."""
+ENOUGH = 32768
+"""Tokens of text from which on they pay on other text, too."""
+
 
 @dataclass(frozen=True, slots=True)
 class Basis:
@@ -69,10 +74,12 @@ def settled(
     size = len(files.document(matrix)) if keep else 0
     told = Matrix(file or file_name(checkpoint), matrix.datasets, len(matrix.entries), matrix.chunks, size)
     weighs = any(METHODS[method].needs is Needs.IMPORTANCE for method in calibrated() if method in {*methods})
-    used = matrix.chunks * matrix.chunk_size
-    return replace(
-        basis, calibration=replace(basis.calibration, used=used, matrix=told if weighs else None), tokens=tokens
-    )
+    used, sweeps = matrix.chunks * matrix.chunk_size, basis.calibration.sweeps
+    if sweeps is None:
+        solves = any(METHODS[name].needs is Needs.HESSIAN for name in methods if name in METHODS)
+        sweeps = SWEEPS if solves and used >= ENOUGH else 0
+    known = replace(basis.calibration, used=used, matrix=told if weighs else None, sweeps=sweeps)
+    return replace(basis, calibration=known, tokens=tokens)
 
 
 def _blank(checkpoint: Checkpoint, texts: tuple[str, ...], tokens: Tokens) -> Imatrix:
@@ -295,6 +302,7 @@ def _solve(
     from gemmaq.inference.device import open_device
 
     tokens = sequences(checkpoint, basis)
-    settings = Settings(basis.calibration.damping, act_order=basis.calibration.order == "importance")
+    asked = basis.calibration
+    settings = Settings(asked.damping, act_order=asked.order == "importance", sweeps=asked.sweeps or 0)
     with open_device(resources.device, resources.threads) as device, decoder(checkpoint, device) as model:
         return layerwise.quantize(model, tokens, problems, settings=settings, store=store, progress=progress)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gemmaq.calibration import cholesky
+from gemmaq.calibration import cholesky, descent
 from gemmaq.encodings import Encoding, Kind, Quantized, codec
 from gemmaq.errors import InputError
 
@@ -51,10 +51,12 @@ class Settings:
     Attributes:
         dampening_frac: added to the diagonal of H, as a fraction of its mean.
         act_order: quantize the groups of columns with the largest inputs first, instead of columns as they lie.
+        sweeps: passes of coordinate descent over the codes and scales that GPTQ has chosen, see `descent`.
     """
 
     dampening_frac: float = 0.01
     act_order: bool = True
+    sweeps: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,16 +64,20 @@ class InverseHessian:
     """The inverse Hessian of some inputs, factored once for all matrices that share these inputs.
 
     Attributes:
+        H: f32 [columns, columns], the Hessian without dampening, columns as they lie.
         Hinv: f32 [columns, columns], upper triangular, Hinv^T Hinv = H^-1 with columns in `order`.
         diagonal: f32 [columns], diagonal of H without dampening, columns as they lie.
         order: i64 [columns], the order in which columns are quantized.
         dampening_frac: fraction that was needed for H to be positive definite.
+        ridge: what was added to its diagonal.
     """
 
+    H: torch.Tensor
     Hinv: torch.Tensor
     diagonal: F32
     order: NDArray[np.int64]
     dampening_frac: float
+    ridge: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,10 +141,13 @@ def invert(H: torch.Tensor, settings: Settings, *, blocks: Blocks, device: Devic
         raise InputError("the inputs do not determine their Hessian", "give more, and more varied, text")
     upper = lower.flip(0, 1)  # H = V V^T with V upper, so that H^-1 = U^T U with U = V^-1, upper too
     del lower
-    return InverseHessian(cholesky.inverse(upper, device), diagonal.cpu().numpy(), order, dampening_frac)
+    Hinv, ridge = cholesky.inverse(upper, device), dampening_frac * mean
+    return InverseHessian(H, Hinv, diagonal.cpu().numpy(), order, dampening_frac, ridge)
 
 
-def quantize(W: F32, inverse: InverseHessian, encoding: Encoding, *, portable: bool, device: Device) -> Quantized:
+def quantize(
+    W: F32, inverse: InverseHessian, encoding: Encoding, *, portable: bool, device: Device, sweeps: int = 0
+) -> Quantized:
     """Codes and scales of a matrix.
 
     Args:
@@ -147,10 +156,17 @@ def quantize(W: F32, inverse: InverseHessian, encoding: Encoding, *, portable: b
         encoding: one that method gptq writes.
         portable: choose scales that BF16 and FP16 both hold.
         device: to compute on.
+        sweeps: passes of coordinate descent afterwards; types of eight bits get none, for they gain nothing.
     """
     grid = _Grid.of(encoding, portable, W.shape[1])
-    parts = device.map(lambda at: _rows(W[at : at + _LANES], inverse, grid), range(0, len(W), _LANES))
-    return _joined(parts, 0)
+    sweeps = sweeps if encoding.bits < 8 else 0
+
+    def part(at: int) -> Quantized:
+        rows = W[at : at + _LANES]
+        values = _rows(rows, inverse, grid)
+        return descent.improve(rows, inverse.H, values, grid.rule, ridge=inverse.ridge, sweeps=sweeps)
+
+    return _joined(device.map(part, range(0, len(W), _LANES)), 0)
 
 
 @dataclass(frozen=True, slots=True)

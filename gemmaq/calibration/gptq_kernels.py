@@ -22,7 +22,7 @@ EXACT, F16, PORTABLE, BF16 = 0, 1, 2, 3
 
 
 @compiled
-def _stored(value: Any, kind: Any) -> Any:
+def stored(value: Any, kind: Any) -> Any:
     """A scale or minimum as the container will hold it."""
     if kind == EXACT:
         return value
@@ -193,7 +193,7 @@ def search(x: Any, h: Any, rule: Any, scales: Any, minima: Any) -> None:
         scales: f32 [lanes], output.
         minima: f32 [lanes], output, 0 for encodings without minima.
     """
-    zero, top, steps, stored, book = rule
+    zero, top, steps, kind, book = rule
     minima[:] = _ZERO
     if book[0].size:
         _book_scales(x, h, book, steps, scales)
@@ -204,7 +204,7 @@ def search(x: Any, h: Any, rule: Any, scales: Any, minima: Any) -> None:
     else:
         _absmax_scales(x, zero, scales)
     for g in range(scales.size):
-        scales[g], minima[g] = _stored(scales[g], stored), _stored(minima[g], stored)
+        scales[g], minima[g] = stored(scales[g], kind), stored(minima[g], kind)
 
 
 @compiled

@@ -67,8 +67,8 @@ def quantize(
             raise error.at(path=source.name) from error
         for problem in same:
             for first, W in decoder.read_slabs(source):
-                encoding, portable = problem.encoding, problem.portable
-                store.append(problem, gptq.quantize(W, inverse, encoding, portable=portable, device=decoder.device))
+                encoding, options = problem.encoding, {"portable": problem.portable, "sweeps": settings.sweeps}
+                store.append(problem, gptq.quantize(W, inverse, encoding, device=decoder.device, **options))
                 progress(Progress("calibrating the head", first + len(W), source.rows, "rows"))
             solved[problem] = store.tensor(problem)
         del inverse  # as large as the Hessian

@@ -139,8 +139,8 @@ class _Run:
                 raise error.at(path=where) from error
             for problem in same:
                 W, encoding = weights[problem.source.place.part], problem.encoding
-                values = gptq.quantize(W, inverse, encoding, portable=problem.portable, device=device)
-                self.store.append(problem, values)
+                options = {"portable": problem.portable, "sweeps": self.settings.sweeps}
+                self.store.append(problem, gptq.quantize(W, inverse, encoding, device=device, **options))
             del inverse  # as large as the Hessian: it must be gone when the next one is made
 
     def experts(self, module: torch.nn.Module, index: int, inputs: Inputs) -> None:

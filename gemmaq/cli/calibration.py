@@ -47,12 +47,22 @@ Tokens = Annotated[
         metavar="N",
         parser=count(16),
         envvar=_TOKENS,
-        help="Maximum tokens of text to calibrate on. Default: 16384.",
+        help="Maximum tokens of text to calibrate on. Default: 32768.",
     ),
 ]
 Context = Annotated[
     int | None,
     typer.Option("--calibration-context", metavar="N", parser=count(16), help="Tokens per sequence. Default: 512."),
+]
+Sweeps = Annotated[
+    int | None,
+    typer.Option(
+        "--sweeps",
+        metavar="N",
+        parser=count(0),
+        help="For method gptq: how often all codes and scales are chosen again afterwards, each given all others. "
+        "Default: 2, or 0 with fewer than 32768 tokens of text.",
+    ),
 ]
 Refine = Annotated[
     str | None,
@@ -66,8 +76,9 @@ Refine = Annotated[
 _FLAGS = {
     "refine": "--refine", "kinds": "--calibration-kind",
     "tokens": "--calibration-tokens", "context": "--calibration-context", "damping": "--damping", "order": "--order",
+    "sweeps": "--sweeps",
 }  # fmt: skip
-_HESSIAN_SETTINGS = ("damping", "order")
+_HESSIAN_SETTINGS = ("damping", "order", "sweeps")
 _ORDERS = ("importance", "columns")
 
 

@@ -166,6 +166,7 @@ def convert(
             "stored. Default: importance.",
         ),
     ] = None,
+    sweeps: calibration.Sweeps = None,
     refine: calibration.Refine = None,
     device: Device = None,
     mmproj: Annotated[
@@ -232,7 +233,7 @@ def convert(
     body = [taken.quant] if taken else ["q4_0"] if asked else quant
     chosen = choices.applied(choices.recipes(body, method, types, file), tensor_type, taken)
     settings: dict[str, Any] = {"tokens": calibration_tokens, "context": calibration_context}
-    settings |= {"damping": damping, "order": order, "kinds": calibration_kind, "refine": refine}
+    settings |= {"damping": damping, "order": order, "sweeps": sweeps, "kinds": calibration_kind, "refine": refine}
     read = budget.basis if asked and sensitivity is None else calibration.read
     basis = read(chosen[0], text, imatrix, settings)
     containers = named_containers or ((asked.container or "gguf") if asked else "gguf",)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from gemmaq.planning.recipe import Recipe
 
-TOKENS = 16384
+TOKENS = 32768
 CONTEXT = 512
 
 
@@ -61,6 +61,7 @@ class Calibration:
         context: tokens in a sequence.
         damping: share of its mean that GPTQ adds to the Hessian's diagonal.
         order: order in which GPTQ takes columns, `importance` or `columns`.
+        sweeps: passes of coordinate descent after GPTQ; None if that is left to the number of tokens.
         used: number of tokens that the texts had of these, or that the importance matrix saw; 0 if unknown.
         matrix: the importance matrix, given or computed; None if no method weighs with one.
         refine: how norm weights are tuned afterwards, None if they stay the source's.
@@ -72,6 +73,7 @@ class Calibration:
     context: int = CONTEXT
     damping: float = 0.01
     order: str = "importance"
+    sweeps: int | None = None
     used: int = 0
     matrix: Matrix | None = None
     refine: Refinement | None = None

@@ -194,6 +194,7 @@ def _calibration(value: Any) -> Calibration | None:
         return None
     if _count(value["context"]) < 2:
         raise ValueError(f"calibration on sequences of {value['context']}")
+    sweeps = value.get("sweeps", 0)  # there were none before they were on record
     return Calibration(
         texts=tuple(_text(name) for name in value["texts"]),
         digest=_text(value["digest"]),
@@ -201,7 +202,7 @@ def _calibration(value: Any) -> Calibration | None:
         context=_count(value["context"]),
         damping=float(value["damping"]),
         order=_text(value["order"]),
-        sweeps=_count(value.get("sweeps") or 0),
+        sweeps=None if sweeps is None else _count(sweeps),
         used=_count(value.get("used", 0)),
         matrix=_matrix(value.get("matrix")),
         refine=_refinement(value.get("refine")),

@@ -9,6 +9,7 @@ Q5_0 embedding is a third of that of rounding, on text that it was calibrated on
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from gemmaq.calibration import gptq
@@ -67,8 +68,8 @@ def quantize(
             raise error.at(path=source.name) from error
         for problem in same:
             for first, W in decoder.read_slabs(source):
-                encoding, options = problem.encoding, {"portable": problem.portable, "sweeps": settings.sweeps}
-                store.append(problem, gptq.quantize(W, inverse, encoding, device=decoder.device, **options))
+                run = partial(gptq.quantize, portable=problem.portable, sweeps=settings.sweeps)
+                store.append(problem, run(W, inverse, problem.encoding, device=decoder.device))
                 progress(Progress("calibrating the head", first + len(W), source.rows, "rows"))
             solved[problem] = store.tensor(problem)
         del inverse  # as large as the Hessian

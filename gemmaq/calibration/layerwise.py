@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -139,8 +140,8 @@ class _Run:
                 raise error.at(path=where) from error
             for problem in same:
                 W, encoding = weights[problem.source.place.part], problem.encoding
-                options = {"portable": problem.portable, "sweeps": self.settings.sweeps}
-                self.store.append(problem, gptq.quantize(W, inverse, encoding, device=device, **options))
+                run = partial(gptq.quantize, portable=problem.portable, sweeps=self.settings.sweeps)
+                self.store.append(problem, run(W, inverse, encoding, device=device))
             del inverse  # as large as the Hessian: it must be gone when the next one is made
 
     def experts(self, module: torch.nn.Module, index: int, inputs: Inputs) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from calibrating import CONTEXT, MATRICES, planned, read_back
 from damage import SMALL, tree
+from gemmaq.calibration import complete as completing
 from gemmaq.calibration.complete import Basis, Resources, complete, needed, sequences
 from gemmaq.calibration.store import Store
 from gemmaq.checkpoint import Checkpoint
@@ -49,6 +50,19 @@ def test_plans_are_completed_in_every_place(checkpoint, text, tmp_path):
     assert tree(tmp_path) == {}
     with settled(checkpoint, planned(checkpoint, "nearest"), None, tmp_path / "out") as ready:
         assert len(ready) == 1 and tree(tmp_path) == {}
+
+
+@pytest.mark.parametrize(
+    ("given", "enough", "method", "sweeps"),
+    [(None, 64, "gptq", 2), (None, 1 << 20, "gptq", 0), (5, 1 << 20, "gptq", 5), (None, 64, "importance", 0)],
+)
+def test_codes_are_chosen_again_where_there_is_text_enough(
+    given, enough, method, sweeps, checkpoint, text, monkeypatch
+):
+    monkeypatch.setattr(completing, "ENOUGH", enough)
+    basis = Basis(Calibration(("letters.txt",), "", context=CONTEXT, sweeps=given), text, None)
+    known = completing.settled(basis, checkpoint, methods=[method]).calibration
+    assert known.sweeps == sweeps and known.used >= 64
 
 
 @pytest.mark.parametrize("failure", [KeyboardInterrupt, SystemExit, InputError("x"), ValueError("x")])

@@ -218,7 +218,13 @@ def test_a_recipe_file_names_methods_by_tensor(model, text, out, tmp_path):
 
 def test_other_settings_give_other_codes(model, text, made, out, tmp_path):
     usual = contained(made["gptq"] / "gguf")
-    for options in (("--damping", 0.5), ("--order", "columns"), ("--calibration-tokens", 128), ("--text", text)):
+    for options in (
+        ("--damping", 0.5),
+        ("--order", "columns"),
+        ("--sweeps", 2),
+        ("--calibration-tokens", 128),
+        ("--text", text),
+    ):
         short = SHORT if options[0] not in SHORT else SHORT[:2]
         words = (*short, "--text", text, *options, *EVERYWHERE, "-q", "--force")
         run("convert", model, "--method", "gptq", *words, "-o", out)
@@ -399,6 +405,7 @@ def test_imatrix_says_what_it_did(model, text, tmp_path):
         (("--imatrix", "MATRIX"), 2, ("--imatrix is for method importance",)),
         (("--calibration-context", 64), 2, ("--calibration-context", "importance and gptq")),
         (("--order", "columns"), 2, ("--order",)),
+        (("--method", "importance", "--sweeps", 2), 2, ("--sweeps is for method gptq only",)),
         (("--method", "gptq", "--imatrix", "MATRIX"), 2, ("--imatrix is for method importance", "--text")),
         (("--method", "importance", "--imatrix", "MATRIX", "--text", "TEXT"), 2, ("--imatrix", "--text")),
         (("--method", "importance", "--imatrix", "MATRIX", "--calibration-tokens", 64), 2, ("--calibration-tokens",)),

@@ -29,7 +29,7 @@ CARDS = {
     "1B": ("1.5GB", "2GB", "2.5GB"),
     "4B": ("RTX 4060", "4GB"),
     "E2B": ("4GB", "6GB"),
-    "12B": ("RTX 4070", "2x RTX 3060"),
+    "12B": ("RTX 4070",),
     "26B-A4B": ("RTX 4080", "RTX 4090"),
 }
 """Size -> cards that it fits in some types but not in all."""

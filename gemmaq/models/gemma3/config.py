@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from gemmaq.errors import InputError
@@ -31,7 +32,7 @@ REMARKS = {GUARD: _NO_CLASSIFIER, GUARD_MODEL_TYPE: _NO_CLASSIFIER}
 _SPECIAL = ("layer_pattern", "eos_token_ids")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class TextConfig:
     """Dimensions and constants of a Gemma 3 text model, by the field names of transformers.
 
@@ -61,7 +62,7 @@ class TextConfig:
     eos_token_ids: tuple[int, ...] = (1,)
     pad_token_id: int | None = 0
 
-    @property
+    @cached_property
     def layers(self) -> tuple[Layer, ...]:
         """Dimensions of every decoder layer; they differ in the window only."""
         windows = (self.sliding_window if local else None for local in self.layer_pattern)

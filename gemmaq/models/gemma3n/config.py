@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from gemmaq.models.config import Layer, Rope
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class TextConfig:
     """Dimensions and constants of a Gemma 3n text model, by the field names of transformers.
 
@@ -53,7 +54,7 @@ class TextConfig:
         """Number of layers that use keys and values of their own: all others come after them."""
         return self.num_hidden_layers - self.num_kv_shared_layers
 
-    @property
+    @cached_property
     def layers(self) -> tuple[Layer, ...]:
         """Dimensions of every decoder layer."""
         return tuple(self._layer(index) for index in range(self.num_hidden_layers))

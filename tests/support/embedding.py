@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -29,16 +28,13 @@ DENSE = {"2_Dense": (1024, 256), "3_Dense": (256, 1024)}
 """Folder -> shape of its matrix; mlx-embeddings wants four times the width between the two."""
 
 
-_tokenizer = cache(tokenizer)
-
-
 def write_model(folder: Path, *, pooling: str = "pooling_mode_mean_tokens", heads: bool = True) -> Path:
     """The folder of such a model; `pooling` is the mode that its pooling module has, `heads` its dense heads."""
     write_checkpoint(folder, CONFIG, prefix="")
     document = json.loads((folder / "config.json").read_text())
     document |= {"architectures": ["Gemma3TextModel"], "use_bidirectional_attention": True}
     _write(folder / "config.json", document)
-    for name, data in _tokenizer(CONFIG.vocab_size).items():
+    for name, data in tokenizer(CONFIG.vocab_size).items():
         (folder / name).write_bytes(data)
     modules = [("", "Transformer"), ("1_Pooling", "Pooling"), *((path, "Dense") for path in DENSE if heads)]
     described = [

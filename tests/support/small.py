@@ -6,8 +6,9 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +33,10 @@ class Trained:
     record: dict[str, Any]
 
 
-def tokenizer(size: int) -> dict[str, bytes]:
+@cache
+def tokenizer(size: int) -> Mapping[str, bytes]:
     """Gemma's tokenizer with its first pieces only: bytes, and the merges that stay among them."""
-    from gemmaq.checkpoint.tokenizer_files import to_files
-
-    sample = open_source(SAMPLE.source)
-    files = to_files(sample.tokenizer, sample.family.vocabulary, SMALL.max_position_embeddings)
+    files = _whole_tokenizer()
     whole = json.loads(files["tokenizer.json"])
     vocabulary = {piece: at for piece, at in whole["model"]["vocab"].items() if at < size}
     whole["model"]["vocab"] = vocabulary
@@ -51,6 +50,15 @@ def tokenizer(size: int) -> dict[str, bytes]:
         "tokenizer_config.json": files["tokenizer_config.json"],
         "special_tokens_map.json": files["special_tokens_map.json"],
     }
+
+
+@cache
+def _whole_tokenizer() -> Mapping[str, bytes]:
+    """Files of Gemma's tokenizer, which take seconds to make."""
+    from gemmaq.checkpoint.tokenizer_files import to_files
+
+    sample = open_source(SAMPLE.source)
+    return to_files(sample.tokenizer, sample.family.vocabulary, SMALL.max_position_embeddings)
 
 
 def write_model(folder: Path) -> Path:

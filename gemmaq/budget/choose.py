@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from gemmaq.budget import goal as goals
 from gemmaq.budget.goal import Fit, Goal
-from gemmaq.budget.options import Losses, free, groups
+from gemmaq.budget.options import Losses, candidates, free, groups
 from gemmaq.checkpoint import Checkpoint
 from gemmaq.convert.layout import make_plans
 from gemmaq.encodings import ENCODINGS, Encoding
@@ -20,7 +20,7 @@ from gemmaq.planning.allocation import Group
 from gemmaq.planning.plan import Plan
 from gemmaq.planning.recipe import Recipe
 from gemmaq.planning.request import Request
-from gemmaq.planning.sensitivities import Sensitivities
+from gemmaq.planning.sensitivities import Sensitivities, unmeasured
 
 _START = ENCODINGS["q8_0"]
 """Type of the body before any is chosen: every container holds it."""
@@ -153,6 +153,12 @@ def choose(source: Source, among: Space | None = None) -> Choice:
     if best is None:
         raise _too_small(source, smallest - budget)
     return best
+
+
+def check(checkpoint: Checkpoint, request: Request, goal: Goal, fits: Mapping[str, GridFit]) -> None:
+    """Refuse a goal that no types meet, before sensitivities are measured; arguments and errors as of `choose`."""
+    types = [encoding.name for encoding in candidates(request.to[0]) if not encoding.is_float]
+    choose(Source(checkpoint, request, goal, unmeasured(checkpoint, types), fits))
 
 
 def _roles(source: Source, group: Group) -> set[Role]:

@@ -55,7 +55,7 @@ def convert(asked: Wanted, job: Job, shown: Output) -> None:
         UsageError, InputError, OutputError: see `budget.run`.
     """
     from gemmaq.budget.check import held_out
-    from gemmaq.budget.choose import Source
+    from gemmaq.budget.choose import Source, check
     from gemmaq.budget.goal import room
     from gemmaq.budget.run import Work, carry_out, decide
     from gemmaq.cli.views import budget as views
@@ -73,7 +73,10 @@ def convert(asked: Wanted, job: Job, shown: Output) -> None:
     prepared = prepare(conversion, force=True, dry_run=True)
     for note in checkpoint.remarks:
         console.note(note)
-    room(asked.goal, checkpoint, prepared.plans[0])  # what can be refused at once is, before anything is measured
+    # what can be refused at once is, before anything is measured
+    room(asked.goal, checkpoint, prepared.plans[0])
+    if asked.sensitivity is None:
+        check(checkpoint, request, asked.goal, prepared.fits)
     if job.output is not None and not job.dry_run:
         inputs = (*checkpoint.files, *conversion.inputs)
         check_output(job.output, 0, inputs=inputs, force=job.options.force)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -96,6 +96,13 @@ class Sensitivities:
                     raise InputError(f"no sensitivity to {encoding} is known of {name}", _HINT)
                 found.append(loss * group.share(name))
         return math.fsum(found)
+
+
+def unmeasured(checkpoint: Checkpoint, types: Iterable[str]) -> Sensitivities:
+    """Sensitivities of a model of which nothing is known: no tensor loses anything in any of these types."""
+    losses = {NEAREST: dict.fromkeys(types, 0.0)}
+    names = [tensor.name for tensor in checkpoint.tensors.values() if tensor.place.role.is_quantizable]
+    return Sensitivities(checkpoint.name, "", (), "", 0, 0, tuple(Group((name,), losses, ()) for name in names))
 
 
 def fingerprint(checkpoint: Checkpoint) -> str:

@@ -104,3 +104,6 @@ def test_an_existing_output_is_refused_before_anything_is_measured(model: Path, 
 def test_too_few_bytes_are_refused_with_what_is_missing(model: Path, losses: dict[str, Path], tmp_path: Path) -> None:
     options = ("--target-bpw", "1", "--sensitivity", losses["gguf"], "-o", tmp_path / "out")
     refused(2, ("1 bits per weight cannot be met", "bytes more"), "convert", model, *options, under=tmp_path)
+    flags = ("--target-bpw", "1", "-o", tmp_path / "out")
+    said = refused(2, ("1 bits per weight cannot be met", "bytes more"), "convert", model, *flags, under=tmp_path)
+    assert "sensitivities are measured" not in said.stderr

@@ -202,8 +202,8 @@ def _fit(flags: Flags, to: Sequence[str]) -> Fit:
         raise UsageError(
             f"{engine.title} loads {engine.container}, not {named}", f"--to {engine.container}, or another --engine"
         )
-    k, _, v = (flags.kv_type or engine.kv_default).lower().partition(",")
-    load = vram.Load(flags.context or _CONTEXT, (k.strip(), v.strip() or k.strip()), parallel=flags.parallel or 1)
+    kinds = vram.kv_types(flags.kv_type or engine.kv_default)
+    load = vram.Load(flags.context or _CONTEXT, kinds, parallel=flags.parallel or 1)
     offload = byte_count("--offload", flags.offload) if flags.offload is not None else 0
     return Fit(engine, load, tuple(cards.find(name) for name in flags.cards or ()), offload)
 

@@ -178,7 +178,7 @@ def estimate_vram(
         charts.check(plot)
     load = vram.Load(
         context=1,
-        kv_types=_kv_types(kv_type or runtime.kv_default),
+        kv_types=vram.kv_types(kv_type or runtime.kv_default),
         parallel=parallel,
         ubatch=ubatch,
         flash_attention=flash_attention,
@@ -221,11 +221,6 @@ def estimate_vram(
     )
     if plot is not None and not quiet:
         console.say(f"written: {plot}")
-
-
-def _kv_types(text: str) -> tuple[str, str]:
-    k, _, v = text.lower().partition(",")
-    return k.strip(), v.strip() or k.strip()
 
 
 def _quants(values: list[str] | None) -> list[str] | None:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gemmaq import __version__
+from gemmaq import __version__, vram
 from gemmaq.cli import console
 from gemmaq.cli.calibration import named_kinds
 from gemmaq.cli.console import Output
 from gemmaq.cli.options import Device, Json, Threads, check_file, cores, count, every_gguf, opened, quiet_option
-from gemmaq.errors import VerificationError
+from gemmaq.errors import UsageError, VerificationError
+from gemmaq.vram.engines import llama_cpp
 
 if TYPE_CHECKING:
     from gemmaq.artifact.measured import Place
@@ -21,12 +22,8 @@ if TYPE_CHECKING:
     from gemmaq.checkpoint import Checkpoint
     from gemmaq.evaluate.chunks import Chunks
     from gemmaq.evaluate.result import Result
-    from gemmaq.evaluate.score import Score
     from gemmaq.inference.documents import Text
-
-_SHOWN = (0, 1, 3, 4, 6, 7)
-"""Numbers of the columns that fit a terminal; the report shows all."""
-_COLUMNS = ("model", "size", "bits/weight", "perplexity", "mean KL", "KL ±", "99 % KL", "top-1")
+    from gemmaq.inference.kv_cache import KVCache
 
 
 def evaluate(
@@ -40,8 +37,13 @@ def evaluate(
         ),
     ],
     reference: Annotated[
-        str, typer.Option(metavar="SOURCE", help="The model they are compared with, before quantization.")
-    ],
+        str | None,
+        typer.Option(
+            metavar="SOURCE",
+            help="The model they are compared with, before quantization. With --kv-type, one MODEL can do without: it "
+            "is compared with itself.",
+        ),
+    ] = None,
     texts: Annotated[
         list[Path] | None,
         typer.Option(
@@ -58,6 +60,16 @@ def evaluate(
             metavar="KIND",
             help="Kind of text that comes with gemmaq, apart from what it calibrates on; scored by itself too. Can be "
             "repeated, or as in prose,code. Kinds: prose, code, chat, long, non-latin, tools.",
+        ),
+    ] = None,
+    kv_types: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--kv-type",
+            metavar="K[,V]",
+            help="Type of the KV cache in llama.cpp, or one for K and one for V: keys and values of every MODEL are "
+            "rounded to it, those of the reference never. Can be repeated. Types: "
+            f"{', '.join(llama_cpp.KV_TYPES)}.",
         ),
     ] = None,
     report: Annotated[
@@ -111,8 +123,11 @@ def evaluate(
     Every model is compared with a reference on the same text: perplexity, KL divergence of its predictions from the
     reference's, and how often both predict the same token. Text is cut into chunks as llama-perplexity does it, so
     that perplexities are comparable. Weights are decoded to float32 before they are used.
+
+    What the type of the KV cache costs: gemmaq evaluate MODEL --kv-type q8_0 --kv-type q4_0
     """
     from gemmaq.artifact import measured
+    from gemmaq.cli.views import evaluate as views
     from gemmaq.evaluate import cache, run
     from gemmaq.evaluate.chunks import check_lengths
     from gemmaq.evaluate.gate import gate
@@ -126,35 +141,63 @@ def evaluate(
     require_torch("evaluate")
     check_lengths(context, tokens)
     limits = gate(max_kl, min_top1)
+    caches = _caches(kv_types or ())
+    if record and kv_types:
+        raise UsageError(
+            "--record is about the weights of a model, not about a KV cache, which is chosen where it runs",
+            "leave out --record or --kv-type",
+        )
     if report is not None:
         check_file(report, force)
     models = every_gguf(models)
+    if reference is None:
+        reference = _itself(models, kv_types or ())
     places = [measured.place(model) for model in models] if record else []
     text = read(texts or (), named_kinds(kind) or (() if texts else KINDS), held_out=True)
-    checkpoints = _open([reference, *models], dry_run, shown.silent)
+    compared = [(model, kv_cache) for model in models for kv_cache in caches]
+    sources = [reference, *(model for model, _ in compared)]
+    kinds = ["", *("" if kv_cache is None else kv_cache.label for _, kv_cache in compared)]
+    checkpoints = _open(sources, dry_run, shown.silent)
+    for checkpoint, (_, kv_cache) in zip(checkpoints[1:], compared, strict=True):
+        if kv_cache is not None:
+            kv_cache.check(checkpoint.config, checkpoint.name)
     chunks = _chunks(checkpoints, text, context=context, tokens=tokens)
     if dry_run:
 
         def show_plan() -> None:
-            console.out(f"{len(models)} model{'s' if len(models) > 1 else ''} against {reference}: {_scored(chunks)}")
+            what = f"{len(models)} model{'s' if len(models) > 1 else ''}"
+            if kv_types:
+                what += f" with a KV cache in {' or '.join(dict.fromkeys(kinds[1:]))}"
+            console.out(f"{what} against {reference}: {views.scored(chunks)}")
             if report is not None:
                 console.out(f"{report} would be written")
             for folder in dict.fromkeys(place.folder for place in places):
                 console.out(f"gemmaq.json, README.md and SHA256SUMS of {folder} would be written anew")
             console.say("nothing was computed (dry run)")
 
-        shown.emit(lambda: _plan(reference, models, chunks), essential=tuple, show=show_plan)
+        shown.emit(
+            lambda: views.plan(reference, [*zip(sources[1:], kinds[1:], strict=True)], chunks),
+            essential=tuple,
+            show=show_plan,
+        )
         return
 
     workers = threads or cores()
     with open_device(device, workers) as computing, console.progress(None, shown.silent) as progress:
         folder = cache.default_folder() if cached else None
-        scores = run.evaluate(checkpoints, chunks, device=computing, progress=progress, cache_folder=folder)
-    evaluation = results([reference, *models], checkpoints, scores)
+        scores = run.evaluate(
+            checkpoints,
+            chunks,
+            device=computing,
+            progress=progress,
+            cache_folder=folder,
+            kv_caches=[None, *(kv_cache for _, kv_cache in compared)],
+        )
+    evaluation = results(sources, checkpoints, scores, kinds)
     if report is not None:
         with console.progress("comparing weights", shown.silent) as progress:
             errors = weight_errors(checkpoints[0], checkpoints[1:], threads=workers, progress=progress)
-        rows = (_COLUMNS, *map(_cells, evaluation))
+        rows = (views.COLUMNS, *map(views.cells, evaluation))
         page = Page(evaluation, errors, chunks, text.names, __version__, rows, _cards(checkpoints[1:]))
         write_file(report, render(page).encode(), force)
 
@@ -162,22 +205,45 @@ def evaluate(
         _record(places, evaluation[1:], _public_name(reference, checkpoints[0]), texts=text.names, chunks=chunks)
 
     def show() -> None:
-        _table(evaluation, chunks)
+        views.table(evaluation, chunks)
         if report is not None:
             console.say(f"wrote {report}")
         for folder in dict.fromkeys(place.folder for place in places):
             console.say(f"on record in {folder}")
 
-    missed = {model.source: limits.missed(model.score) for model in evaluation[1:]}
+    missed = {model.title: limits.missed(model.score) for model in evaluation[1:]}
     shown.emit(
-        lambda: _document(evaluation, chunks, missed if limits else {}),
+        lambda: views.document(evaluation, chunks, missed if limits else {}),
         essential=lambda: [f"{model.score.perplexity:.6g}\t{model.score.kl_mean:.6g}" for model in evaluation[1:]],
         show=show,
     )
-    failed = {source: phrases for source, phrases in missed.items() if phrases}
+    failed = {title: phrases for title, phrases in missed.items() if phrases}
     if failed:
-        said = "; ".join(f"{source}: {', '.join(phrases)}" for source, phrases in failed.items())
+        said = "; ".join(f"{title}: {', '.join(phrases)}" for title, phrases in failed.items())
         raise VerificationError(f"{len(failed)} of {len(missed)} models missed a limit. {said}")
+
+
+def _caches(values: Sequence[str]) -> list[KVCache | None]:
+    """The caches of `--kv-type`, each once; one that is None without any."""
+    from gemmaq.encodings import ENCODINGS
+    from gemmaq.inference.kv_cache import KVCache
+
+    found: list[KVCache | None] = []
+    for value in values:
+        kinds = vram.kv_types(value)
+        vram.require_kv_types(llama_cpp.ENGINE, kinds)
+        found.append(KVCache(*(ENCODINGS[kind] for kind in kinds)))
+        if found.index(found[-1]) < len(found) - 1:
+            raise UsageError(f"--kv-type has {value} twice", "give every type once")
+    return found or [None]
+
+
+def _itself(models: Sequence[str], kv_types: Sequence[str]) -> str:
+    """The model that stands in for a reference: the only one, where its KV cache is what differs."""
+    if kv_types and len(models) == 1:
+        return models[0]
+    why = "one MODEL with --kv-type is compared with itself" if kv_types else "the model before quantization"
+    raise UsageError("--reference is missing", f"--reference SOURCE; {why}")
 
 
 def _cards(models: Sequence[Checkpoint]) -> list[Limit]:
@@ -240,108 +306,3 @@ def _chunks(checkpoints: Sequence[Checkpoint], text: Text, *, context: int, toke
     for checkpoint in checkpoints:
         check_model(checkpoint, checkpoints[0], context)
     return cut_kinds(text, load_encoder(checkpoints[0]), context=context, tokens=tokens)
-
-
-def _plan(reference: str, models: Sequence[str], chunks: Chunks) -> dict[str, Any]:
-    """The JSON object of a dry run."""
-    return {
-        "reference": {"model": reference},
-        "tokens": chunks.scored,
-        "context": chunks.context,
-        "models": [{"model": model} for model in models],
-    }
-
-
-def _scored(chunks: Chunks) -> str:
-    return (
-        f"{chunks.scored:,} tokens scored, in {len(chunks.tokens)} of {chunks.available} chunks of {chunks.context} "
-        "tokens"
-    )
-
-
-def _document(results: Sequence[Result], chunks: Chunks, missed: Mapping[str, list[str]]) -> dict[str, Any]:
-    """The JSON object; `missed` has the limits that every source missed, and is empty without limits."""
-    reference, *models = results
-    return {
-        "reference": _entry(reference),
-        "tokens": chunks.scored,
-        "context": chunks.context,
-        "models": [
-            _entry(model)
-            | _divergence(model.score, reference.score)
-            | _of_kinds(model.score, reference.score, chunks)
-            | ({"passed": not missed[model.source]} if missed else {})
-            for model in models
-        ],
-    }
-
-
-def _divergence(score: Score, reference: Score) -> dict[str, Any]:
-    changes = score.changes(reference)
-    return {
-        "kl": {
-            "mean": score.kl_mean,
-            "stderr": score.kl_stderr,
-            "median": score.kl_at(50),
-            "p99": score.kl_at(99),
-            "p999": score.kl_at(99.9),
-            "max": score.kl_at(100),
-        },
-        "top1": score.top1,
-        "delta_p": {"mean": float(changes.mean()), "rms": float((changes**2).mean() ** 0.5)},
-    }
-
-
-def _of_kinds(score: Score, reference: Score, chunks: Chunks) -> dict[str, Any]:
-    """Scores of the kinds of text; nothing where there is the user's text alone."""
-    kinds = {kind: (score.part(tokens), reference.part(tokens)) for kind, tokens in chunks.scored_of.items()}
-    if not kinds:
-        return {}
-    return {
-        "kinds": {
-            kind: {"tokens": len(part.kl), "perplexity": part.perplexity} | _divergence(part, of_reference)
-            for kind, (part, of_reference) in kinds.items()
-        }
-    }
-
-
-def _entry(model: Result) -> dict[str, Any]:
-    return {
-        "model": model.source,
-        "bytes": model.bytes,
-        "bits_per_weight": round(model.bits_per_weight, 4),
-        "perplexity": model.score.perplexity,
-        "perplexity_stderr": model.score.perplexity_stderr,
-    }
-
-
-def _table(results: Sequence[Result], chunks: Chunks) -> None:
-    from gemmaq.evaluate.result import kind_rows
-
-    columns, *rows = [[cells[at] for at in _SHOWN] for cells in (_COLUMNS, *map(_cells, results))]
-    console.table(_scored(chunks), columns, rows, fold=True)
-    if chunks.kinds:
-        first, *kinds = kind_rows(results, chunks)
-        console.table("mean KL, by kind of text", list(first), [list(row) for row in kinds], fold=True)
-
-
-def _cells(model: Result) -> tuple[str, ...]:
-    """Cells of a row, in the order of `_COLUMNS`."""
-    from gemmaq.evaluate.result import format_kl
-
-    score = model.score
-    cells = (
-        f"{model.label} (reference)" if model.is_reference else model.label,
-        console.size(model.bytes),
-        f"{model.bits_per_weight:.2f}",
-        f"{score.perplexity:.3f} ± {score.perplexity_stderr:.3f}",
-    )
-    if model.is_reference:
-        return (*cells, "", "", "", "")
-    return (
-        *cells,
-        format_kl(score.kl_mean),
-        format_kl(score.kl_stderr),
-        format_kl(score.kl_at(99)),
-        f"{100 * score.top1:.2f} %",
-    )

@@ -109,6 +109,35 @@ def fitted_scales(encoding: Encoding, x: F32, columns: F32 | None, group: int) -
     return scales
 
 
+@compiled
+def _fit_once(x: Any, levels: Any, codes: Any, scales: Any) -> None:
+    """Scales f32 [blocks] by least squares on given codes u8 [blocks, n], errors weighed by the squares of x."""
+    for b in range(x.shape[0]):
+        sum_qx, sum_q2, largest = _ZERO, _ZERO, _ZERO
+        for j in range(x.shape[1]):
+            level = levels[codes[b, j]]
+            weighted = x[b, j] * x[b, j] * level
+            sum_qx += weighted * x[b, j]
+            sum_q2 += weighted * level
+            largest = max(largest, abs(x[b, j]))
+        scales[b] = sum_qx / sum_q2 if sum_q2 > _ZERO and largest >= EPSILON else _ZERO
+
+
+def quantize_once(encoding: Encoding, x: F32) -> Quantized:
+    """As `quantize`, without the search: levels are those of the extreme at the first level (quantize_row_iq4_nl_ref).
+
+    ggml does so with numbers that are quantized while a model runs, those of a KV cache. Codes are not chosen again
+    for the final scale.
+    """
+    levels, middles = levels_of(encoding.codebook)
+    blocks = x.reshape(-1, encoding.block)
+    codes, scales = np.empty(blocks.shape, np.uint8), np.empty(len(blocks), np.float32)
+    extremes = blocks[np.arange(len(blocks)), np.abs(blocks).argmax(axis=1)]
+    round_to_levels(blocks, extremes / levels[0], middles, codes)
+    _fit_once(blocks, levels, codes, scales)
+    return Quantized(codes.reshape(x.shape), scales.reshape(len(x), -1))
+
+
 def quantize(encoding: Encoding, x: F32, columns: F32 | None = None) -> Quantized:
     """Codes and scales of rows f32 [rows, columns] in a CODEBOOK type; `columns` as in `fitted_scales`."""
     blocks = x.reshape(-1, encoding.block)

@@ -172,6 +172,7 @@ class Codec:
         weighted: (f32 [rows, columns], importance of every column f32 [columns]) -> Values, by ggml's rule with an
             importance matrix; None for types whose errors `methods.importance` weighs with a search of its own.
         divided: as `nearest`, with scales that are whole numbers of their type only when multiplied by the divisor.
+        cached: as `nearest`, by ggml's rule for numbers that are quantized while a model runs; None for the same rule.
     """
 
     read: Callable[[U8], Values] | None = None
@@ -179,6 +180,7 @@ class Codec:
     pack: Callable[[Values], U8] | None = None
     weighted: Callable[[F32, F32], Values] | None = None
     divided: Callable[[F32], Values] | None = None
+    cached: Callable[[F32], Values] | None = None
 
 
 _WHOLE = 32

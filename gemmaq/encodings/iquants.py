@@ -105,6 +105,12 @@ def _read_iq4_xs(raw: U8) -> Quantized:
 
 _quantize_iq4_nl = partial(codebook_search.quantize, _IQ4_NL)
 CODECS = {
-    "iq4_nl": Codec(_read_iq4_nl, _quantize_iq4_nl, _pack_iq4_nl, _quantize_iq4_nl),
+    "iq4_nl": Codec(
+        _read_iq4_nl,
+        _quantize_iq4_nl,
+        _pack_iq4_nl,
+        _quantize_iq4_nl,
+        cached=partial(codebook_search.quantize_once, _IQ4_NL),
+    ),
     "iq4_xs": Codec(_read_iq4_xs, _quantize_iq4_xs, _pack_iq4_xs, _quantize_iq4_xs),
 }

@@ -176,10 +176,14 @@ def _weights(page: Page) -> str:
     finite = [value for cells in maps for row in cells.values() for value in row if value is not None]
     most = max((value for value in finite if math.isfinite(value)), default=0.0)
     content = [f'<div class="wide">{drawing.scale(most, _percent)}</div>\n'] if most else []
+    shown: set[str] = set()
     for model, errors, cells in zip(page.models, page.errors, maps, strict=True):
-        content.append(f"<h3>{escape(model.label)}</h3>\n")
+        if model.source in shown:
+            continue  # the same weights with another cache
+        shown.add(model.source)
+        content.append(f"<h3>{escape(model.weights_label)}</h3>\n")
         if any(tensor.square_error for tensor in errors):
-            content.append(_heat_map(model.label, errors, cells, most=most))
+            content.append(_heat_map(model.weights_label, errors, cells, most=most))
         else:
             content.append('<p class="soft">All weights are the reference\'s.</p>\n')
     about = (
@@ -233,8 +237,10 @@ def _percent(error: float) -> str:
 
 def _foot(page: Page) -> str:
     chunks = page.chunks
+    cached = any(model.kv_type for model in page.models)
+    cache = " Keys and values are rounded to the type of the named cache, as llama.cpp does." if cached else ""
     return (
         f"<footer>\n<p>Measured by gemmaq {escape(page.version)}: {len(chunks.tokens)} of {chunks.available} chunks of "
         f"{chunks.context} tokens, spread evenly over the text, the second half of each scored, as llama-perplexity "
-        "does. Every model is computed in float32 with the weights it really holds.</p>\n</footer>\n"
+        f"does. Every model is computed in float32 with the weights it really holds.{cache}</p>\n</footer>\n"
     )

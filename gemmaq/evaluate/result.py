@@ -20,11 +20,12 @@ class Result:
 
     Attributes:
         source: Source as the user named it.
-        label: Short name that no other model of the evaluation has.
+        label: Short name that no other model of the evaluation has, with the types of its KV cache.
         bytes: Size of its weight files.
         bits_per_weight: Mean bits per weight of its text tensors.
         score: Measures of its predictions.
         is_reference: Whether the others are compared with it.
+        kv_type: Types of the KV cache that keys and values go through, empty for none.
     """
 
     source: str
@@ -33,19 +34,42 @@ class Result:
     bits_per_weight: float
     score: Score
     is_reference: bool = False
+    kv_type: str = ""
+
+    @property
+    def title(self) -> str:
+        """The source, and the types of the KV cache: no other model of the evaluation has the same of both."""
+        return with_cache(self.source, self.kv_type)
+
+    @property
+    def weights_label(self) -> str:
+        """The label without the types of the KV cache, which weights do not depend on."""
+        return self.label.removesuffix(with_cache("", self.kv_type))
 
 
-def results(sources: Sequence[str], checkpoints: Sequence[Checkpoint], scores: Sequence[Score]) -> list[Result]:
-    """Results in the order given, the reference first."""
+def with_cache(name: str, kv_type: str) -> str:
+    """Name of a model together with the types of its KV cache, if it has one."""
+    return f"{name}, {kv_type} cache" if kv_type else name
+
+
+def results(
+    sources: Sequence[str],
+    checkpoints: Sequence[Checkpoint],
+    scores: Sequence[Score],
+    kv_types: Sequence[str] = (),
+) -> list[Result]:
+    """Results in the order given, the reference first; types of KV caches as in `Result`."""
     labels = _labels(sources)
+    kinds = kv_types or [""] * len(sources)
     return [
         Result(
             source=source,
-            label=labels[number],
+            label=with_cache(labels[number], kinds[number]),
             bytes=sum(path.stat().st_size for path in checkpoint.files),
             bits_per_weight=8 * sum(tensor.nbytes for tensor in checkpoint.tensors.values()) / checkpoint.parameters,
             score=score,
             is_reference=not number,
+            kv_type=kinds[number],
         )
         for number, (source, checkpoint, score) in enumerate(zip(sources, checkpoints, scores, strict=True))
     ]

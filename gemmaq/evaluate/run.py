@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from gemmaq.encodings import F32
     from gemmaq.inference.decoder import Decoder
     from gemmaq.inference.device import Device
+    from gemmaq.inference.kv_cache import KVCache
 
 
 def check_model(model: Checkpoint, reference: Checkpoint, context: int) -> None:
@@ -67,6 +68,7 @@ def evaluate(
     device: Device,
     progress: ProgressCallback,
     cache_folder: Path | None = None,
+    kv_caches: Sequence[KVCache | None] = (),
 ) -> list[Score]:
     """Score models on the same tokens.
 
@@ -76,15 +78,21 @@ def evaluate(
         device: Device that computes.
         progress: Called after every layer and every slab of the vocabulary.
         cache_folder: Folder that keeps the last hidden states of the reference for the next run, or None.
+        kv_caches: Types of the KV cache of every model, None for keys and values as they are; nothing for all models.
+            The reference's are always None.
 
     Raises:
         InputError: A model cannot be read, or its activations are not finite.
+        UsageError: The heads of a model do not fit the types of its cache.
     """
     from gemmaq.evaluate.head import score
     from gemmaq.inference.decoder import decoder
 
+    caches = kv_caches or [None] * len(models)
+    assert caches[0] is None, "the reference has no cache"  # what is kept of it depends on nothing else
     with ExitStack() as stack:
-        decoders = [stack.enter_context(decoder(model, device)) for model in models]
+        pairs = zip(models, caches, strict=True)
+        decoders = [stack.enter_context(decoder(model, device, kv_cache)) for model, kv_cache in pairs]
         hidden = [_cached_states(decoders[0], chunks, progress, folder=cache_folder)]
         hidden += [last_hidden_states(decoder, chunks, progress) for decoder in decoders[1:]]
         return score(decoders, hidden, chunks.targets, progress=progress)

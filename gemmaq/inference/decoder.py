@@ -19,6 +19,7 @@ from gemmaq.errors import InputError
 from gemmaq.files.span import Reader
 from gemmaq.inference.batch import Batch
 from gemmaq.inference.device import Device, aligned, silence_transformers
+from gemmaq.inference.kv_cache import KVCache, attention_with_cache
 
 if TYPE_CHECKING:
     import torch
@@ -47,6 +48,7 @@ class Decoder:
         config: Configuration object of transformers.
         reader: Reader of the weight files.
         weights: Reads rows of a tensor; a model in other weights has another function here.
+        kv_cache: Types that keys and values go through, None to leave them as they are.
     """
 
     checkpoint: Checkpoint
@@ -54,6 +56,7 @@ class Decoder:
     config: Any
     reader: Reader
     weights: Rows = weights
+    kv_cache: KVCache | None = None
 
     @property
     def layers(self) -> int:
@@ -177,6 +180,7 @@ class Decoder:
                 "position_embeddings": rotary(hidden, positions, kind),
                 "attention_mask": modules.attention_mask(self.config, kind, hidden, positions),
                 "position_ids": positions,
+                **({} if self.kv_cache is None else {"kv_cache": self.kv_cache}),
             },
         )
         return out
@@ -216,12 +220,18 @@ class Decoder:
 
 
 @contextmanager
-def decoder(checkpoint: Checkpoint, device: Device) -> Iterator[Decoder]:
+def decoder(checkpoint: Checkpoint, device: Device, kv_cache: KVCache | None = None) -> Iterator[Decoder]:
     """Open a checkpoint for running it.
+
+    Args:
+        checkpoint: The model.
+        device: Device that computes.
+        kv_cache: Types that keys and values go through, None to leave them as they are.
 
     Raises:
         NotFoundError: A weight file is missing.
         InputError: A weight file cannot be read, or the model does not run alone.
+        UsageError: The model's heads do not fit the types of the cache.
     """
     if checkpoint.family.drafts:
         raise InputError(
@@ -232,4 +242,8 @@ def decoder(checkpoint: Checkpoint, device: Device) -> Iterator[Decoder]:
     silence_transformers()
     with Reader() as reader:
         reader.open(spans_of(checkpoint.tensors.values()))
-        yield Decoder(checkpoint, device, checkpoint.family.modules.hf_config(checkpoint.config), reader)
+        config = checkpoint.family.modules.hf_config(checkpoint.config)
+        if kv_cache is not None:
+            kv_cache.check(checkpoint.config, checkpoint.name)
+            attention_with_cache(config)
+        yield Decoder(checkpoint, device, config, reader, kv_cache=kv_cache)

@@ -14,6 +14,7 @@ from importlib import import_module
 from gemmaq.errors import UsageError
 from gemmaq.models.config import Layer, TextConfig
 from gemmaq.models.towers_config import Encoder, TowersConfig
+from gemmaq.vram.kv_costs import KVCost
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +115,8 @@ class Estimate:
         draft_compute: Scratch memory of the drafter for one batch.
         overhead: Memory of the driver and the framework, a round figure that the engine has no say in.
         host: Main memory; not part of the total.
-        notes: Assumptions behind the figures, a sentence each.
+        notes: Assumptions behind the figures, a sentence each, and what else is worth to know.
+        kv_cost: What the types of the cache cost in quality, None where it was not measured.
     """
 
     weights: int
@@ -128,6 +130,7 @@ class Estimate:
     overhead: int = 0
     host: int = 0
     notes: tuple[str, ...] = ()
+    kv_cost: KVCost | None = None
 
     @property
     def vision(self) -> int:
@@ -235,6 +238,26 @@ def estimate(engine: Engine, model: Model, load: Load) -> Estimate:
     return engine.estimate(model, load)
 
 
+def kv_types(text: str) -> tuple[str, str]:
+    """Types of the K cache and of the V cache as users write them: `q8_0` for both, or `q8_0,q4_0`."""
+    k, _, v = text.lower().partition(",")
+    return k.strip(), v.strip() or k.strip()
+
+
+def require_kv_types(engine: Engine, kinds: tuple[str, str]) -> None:
+    """Refuse types that the cache of an engine cannot have.
+
+    Raises:
+        UsageError: It cannot.
+    """
+    for kind in kinds:
+        if kind not in engine.kv_types:
+            raise UsageError(
+                f"{engine.title} has no KV cache of type {kind!r}",
+                f"choose one of {', '.join(engine.kv_types)}{engine.kv_reason and f' ({engine.kv_reason})'}",
+            )
+
+
 def require_drafts(engine: Engine) -> None:
     """Refuse a drafter where an engine's memory model knows none.
 
@@ -254,12 +277,7 @@ def _check(engine: Engine, model: Model, load: Load) -> None:
         raise UsageError(
             f"{model.name} has no context of {load.context} tokens", f"choose 1 to {longest(model, load)} tokens"
         )
-    for kind in load.kv_types:
-        if kind not in engine.kv_types:
-            raise UsageError(
-                f"{engine.title} has no KV cache of type {kind!r}",
-                f"choose one of {', '.join(engine.kv_types)}{engine.kv_reason and f' ({engine.kv_reason})'}",
-            )
+    require_kv_types(engine, load.kv_types)
     if model.encoder and not engine.encodes:
         raise UsageError(
             f"{model.name} turns texts into vectors; its memory in {engine.title} is not known",

@@ -29,6 +29,7 @@ def test_estimates_as_json() -> None:
         "engine": str,
         "context": int,
         "kv_type": str,
+        "kv_cost": dict | None,
         "parallel": int,
         "bytes": dict,
         "vision_weights": int,
@@ -121,6 +122,23 @@ def test_types_of_k_and_v() -> None:
     for part in ("kv_global", "kv_local"):
         assert one["bytes"][part] == (both["bytes"][part] + none["bytes"][part]) / 2
     assert "q8_0,f16 cache" in run("estimate-vram", "27b", "--kv-type", "q8_0,f16").stdout
+
+
+def test_types_of_the_cache_that_cost_quality_are_warned_of() -> None:
+    def noted(*options: str) -> tuple[object, bool]:
+        (entry,) = estimates("27b", "--quant", "q4_0", *options)
+        return entry["kv_cost"], any("cache costs quality" in note for note in entry["notes"])
+
+    for engine in ("llama.cpp", "ollama", "lmstudio", "libllama"):
+        cost, warned = noted("--kv-type", "q4_0", "--engine", engine)
+        assert isinstance(cost, dict) and cost["measured_on"] == "gemma-3-270m" and cost["mean_kl"] > 0.01
+        assert warned
+    small, warned = noted("--kv-type", "q8_0")
+    assert isinstance(small, dict) and small["mean_kl"] < 0.01 and not warned
+    assert noted() == (None, False)
+    assert noted("--engine", "vllm", "--kv-type", "fp8") == (None, False)
+    said = run("estimate-vram", "27b", "--kv-type", "q4_0").stderr.replace("\n", " ")
+    assert "gemmaq evaluate MODEL --kv-type q4_0" in said
 
 
 def test_slots() -> None:

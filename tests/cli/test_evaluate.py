@@ -197,6 +197,45 @@ def test_kinds_are_scored_apart_and_together(tiny, text, made, tmp_path, monkeyp
     assert "mean KL, by kind of text" in done.stdout and "non-latin" in done.stdout
 
 
+def test_types_of_the_kv_cache_against_the_model_itself(tiny, text, made, kept):
+    small = ("--text", text, "--context", "32", "--tokens", "60")
+    kinds = [word for kind in ("f16", "q8_0", "Q4_0", "f16, q4_0") for word in ("--kv-type", kind)]
+    found = json.loads(inprocess.run("evaluate", made["gguf"], *kinds, *small, "--json").stdout)
+    assert found["reference"]["model"] == str(made["gguf"]) and "kv_type" not in found["reference"]
+    kls = {entry["kv_type"]: entry["kl"]["mean"] for entry in found["models"]}
+    assert list(kls) == ["f16", "q8_0", "q4_0", "f16,q4_0"]
+    assert max(abs(kls["f16"]), abs(kls["q8_0"])) < kls["f16,q4_0"] / 2  # all small: f32 itself errs by 1e-9
+    assert kls["f16,q4_0"] < kls["q4_0"]
+    (entry,) = kept.iterdir()
+    plain = json.loads(run([made["gguf"]], made["gguf"], text, "--tokens", "60", "--json").stdout)
+    assert plain["models"][0]["kl"]["mean"] == 0 and "kv_type" not in plain["models"][0]
+    assert list(kept.iterdir()) == [entry]
+
+
+def test_types_of_the_kv_cache_of_every_model(tiny, text, made, tmp_path):
+    page, models = tmp_path / "report.html", [made["exact"], made["gguf"]]
+    limits = ("--max-kl", "1e-9", "--kv-type", "q4_0", "--kv-type", "f32", "--tokens", "60")
+    done = run(models, tiny, text, *limits, "--report", page, code=8)
+    assert "gemma-3-tiny-BF16, q4_0 cache" in done.stdout and "gemma-3-tiny-Q4_0, f32 cache" in done.stdout
+    assert "3 of 4 models missed a limit" in done.stderr and f"{made['exact']}, q4_0 cache: mean KL" in done.stderr
+    content = page.read_text()
+    assert "named cache" in content and content.count("<h3>") == 2
+    planned = run(models, tiny, text, *limits, "--dry-run")
+    assert "2 models with a KV cache in q4_0 or f32 against" in planned.stdout
+
+
+def test_types_of_the_kv_cache_that_cannot_be(tiny, text, made, tmp_path):
+    model = made["gguf"]
+    assert "has no KV cache of type 'q6_k'" in run([model], tiny, text, "--kv-type", "q6_k", code=2).stderr
+    assert "twice" in run([model], tiny, text, "--kv-type", "f16", "--kv-type", "f16,f16", code=2).stderr
+    assert "--record is about" in run([model], tiny, text, "--kv-type", "f16", "--record", code=2).stderr
+    told = inprocess.run("evaluate", model, made["exact"], "--text", text, "--kv-type", "q8_0", code=2).stderr
+    assert "--reference is missing" in told
+    odd = write_checkpoint(tmp_path / "odd", replace(TINY, head_dim=48), tokenizer=tiny)
+    told = run([odd], odd, text, "--kv-type", "q8_0", "--dry-run", code=2).stderr
+    assert "heads of 48 numbers" in told and "choose f16" in told
+
+
 def test_a_narrow_terminal_cuts_no_number_off(tiny, text, made):
     done = run([made["gguf"]], tiny, text, "-q")
     perplexity = float(done.stdout.split("\t")[0])
@@ -213,7 +252,7 @@ def test_tokens_limits_what_is_scored(tiny, text, made):
 
 def test_what_is_asked_for_wrongly(tiny, text, made):
     model = made["gguf"]
-    inprocess.run("evaluate", model, "--text", text, code=2)
+    assert "--reference is missing" in inprocess.run("evaluate", model, "--text", text, code=2).stderr
     told = inprocess.run("evaluate", model, "--reference", tiny, "--kind", "prose,verse", code=2).stderr
     assert "unknown kind of text 'verse'" in told and "non-latin" in told
     inprocess.run("evaluate", "--reference", tiny, "--text", text, code=2)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
+import pytest
 
 from gemmaq.encodings import ENCODINGS, codec, dequantize
-from gemmaq.encodings.codebook_search import quantize
+from gemmaq.encodings.codebook_search import quantize, quantize_once
 from gemmaq.methods import Choice
 from gemmaq.methods import quantize as by_method
+from oracles import ggml_rows, need_ggml
 
 IQ4_NL = ENCODINGS["iq4_nl"]
 LEVELS = np.array(IQ4_NL.codebook, np.float32)
@@ -72,3 +76,30 @@ def test_weights_too_large_for_iq4_xs_do_not_become_zeros() -> None:
     with np.errstate(all="ignore"):
         values = loops.read(loops.pack(loops.nearest(np.full((1, 256), 1e37, np.float32))))
         assert not np.isfinite(dequantize(ENCODINGS["iq4_xs"], values)).any()
+
+
+def test_without_the_search_codes_are_those_of_the_extreme_at_the_first_level() -> None:
+    """As in a KV cache; scales then are least squares for these codes."""
+    x = weights()
+    values = quantize_once(IQ4_NL, x)
+    blocks = x.reshape(-1, 32).astype(np.float64)
+    extremes = np.take_along_axis(blocks, np.abs(blocks).argmax(1)[:, None], 1)
+    codes = np.abs(blocks[:, :, None] * (LEVELS[0] / extremes)[:, :, None] - LEVELS).argmin(axis=2)
+    assert (values.codes.reshape(-1, 32) == codes).mean() > 0.999
+    levels = LEVELS[values.codes.reshape(-1, 32)].astype(np.float64)
+    fitted = (blocks**3 * levels).sum(1) / (blocks**2 * levels**2).sum(1)
+    np.testing.assert_allclose(values.scales.reshape(-1), fitted, rtol=1e-5)
+    assert not quantize_once(IQ4_NL, np.full((1, 32), 1e-16, np.float32)).scales.any()
+
+
+@pytest.mark.oracle
+@pytest.mark.parametrize("name", ["q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"])
+def test_bytes_are_those_that_ggml_writes_while_a_model_runs(require: Callable[[bool, str], None], name: str) -> None:
+    need_ggml(require)
+    encoding, random = ENCODINGS[name], np.random.default_rng(0)
+    x = (random.standard_normal((300, 256)) * np.exp(random.standard_normal((300, 1)))).astype(np.float32)
+    x[0] *= 1e-6
+    loops = codec(encoding)
+    quantize = loops.cached or loops.nearest
+    assert quantize is not None and loops.pack is not None
+    np.testing.assert_array_equal(loops.pack(quantize(x)), ggml_rows(name, x, encoding.row_bytes(256)))

@@ -34,6 +34,14 @@ def test_the_first_is_the_reference(pair) -> None:
     assert first.bits_per_weight == 16
 
 
+def test_a_model_with_several_caches_is_told_apart(pair) -> None:
+    sources, kinds = ["a/model", "a/model", "a/model", "b/x"], ["", "q8_0", "q4_0,f16", ""]
+    found = results(sources, [pair[0]] * 4, [SCORE] * 4, kinds)
+    assert [one.label for one in found] == ["model", "model, q8_0 cache", "model, q4_0,f16 cache", "x"]
+    assert [one.title for one in found][1:] == ["a/model, q8_0 cache", "a/model, q4_0,f16 cache", "b/x"]
+    assert [one.weights_label for one in found] == ["model", "model", "model", "x"]
+
+
 @pytest.mark.parametrize(
     ("value", "text"), [(0.0, "0"), (0.00123, "0.0012"), (0.000123, "0.00012"), (-3e-8, "-3e-08"), (1.5, "1.5000")]
 )

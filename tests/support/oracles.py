@@ -84,6 +84,15 @@ def ggml_quantize(
     return out
 
 
+def ggml_rows(name: str, x: np.ndarray, row_bytes: int) -> np.ndarray:
+    """Rows f32 [rows, columns] -> u8 [rows, row bytes] as ggml quantizes numbers of a running model, without search."""
+    function = getattr(_library("libggml-base.so"), f"quantize_row_{name}_ref")
+    function.restype, function.argtypes = None, [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64]
+    x, out = np.ascontiguousarray(x, np.float32), np.empty((len(x), row_bytes), np.uint8)
+    function(x.ctypes.data, out.ctypes.data, x.size)
+    return out
+
+
 class _ImatrixData(ctypes.Structure):
     """llama_model_imatrix_data; a list of these ends with one without a name."""
 
@@ -250,10 +259,13 @@ class Llama:
         """The ids at which llama.cpp stops to generate."""
         return {at for at in range(self.vocab_size) if self._library.llama_vocab_is_eog(self._vocab, at)}
 
-    def logits(self, ids: list[int], chunk: int = 64, *, first: int = 0, exact: bool = False) -> Iterator[np.ndarray]:
+    def logits(
+        self, ids: list[int], chunk: int = 64, *, first: int = 0, exact: bool = False, kv: tuple[int, int] | None = None
+    ) -> Iterator[np.ndarray]:
         """F32 [up to chunk, vocabulary] for the positions from `first` on, a multiple of `chunk`, in turn.
 
-        Each array is overwritten by the next. With `exact`, the cache is F32 and flash attention is off.
+        Each array is overwritten by the next. With `exact`, the cache is F32 and flash attention is off; with `kv`, K
+        and V are of these types, by ggml's numbers, and flash attention is on.
         """
         assert first % chunk == 0
         library = self._library
@@ -261,10 +273,10 @@ class Llama:
         params.n_ctx, params.n_batch, params.n_ubatch = len(ids) + 1, chunk, chunk
         params.n_threads = params.n_threads_batch = 1  # two would wait for each other beside another worker's
         params.swa_full = False
-        if exact:
+        if exact or kv:
             numbers = (ctypes.c_int32 * 28).from_buffer(params)
             assert (numbers[13], numbers[26], numbers[27]) == (-1, 1, 1)  # flash attention by itself, both caches F16
-            numbers[13] = numbers[26] = numbers[27] = 0
+            numbers[13], (numbers[26], numbers[27]) = (1, kv) if kv else (0, (0, 0))
         context = library.llama_init_from_model(self._model, params)
         assert context
         batch = library.llama_batch_init(chunk, 0, 1)

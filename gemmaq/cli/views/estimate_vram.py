@@ -36,6 +36,7 @@ def entry(result: Result) -> dict[str, Any]:
         "engine": result.engine.name,
         "context": load.context,
         "kv_type": _kv(load.kv_types),
+        "kv_cost": _kv_cost(estimate),
         "parallel": load.parallel,
         "bytes": {part: getattr(estimate, part) for part in parts},
         "vision_weights": estimate.vision_weights,
@@ -58,6 +59,12 @@ def entry(result: Result) -> dict[str, Any]:
         ],
         "notes": list(estimate.notes),
     }
+
+
+def _kv_cost(estimate: Estimate) -> dict[str, Any] | None:
+    """What the types of the cache cost in quality, and the model that it was measured on."""
+    cost = estimate.kv_cost
+    return None if cost is None else {"measured_on": cost.model, "mean_kl": cost.kl}
 
 
 def show(results: Sequence[Result], *, headlines: bool) -> None:

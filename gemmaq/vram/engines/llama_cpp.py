@@ -23,13 +23,13 @@ from gemmaq.encodings import ENCODINGS
 from gemmaq.errors import UsageError
 from gemmaq.models.config import Layer, TextConfig
 from gemmaq.models.towers_config import Encoder
-from gemmaq.vram import Engine, Estimate, Load, Model
+from gemmaq.vram import Engine, Estimate, Load, Model, kv_costs
 from gemmaq.vram.engines import branched_graph, dense_graph, drafter_graph, encoder_graph, stream_graph, tower_graph
 from gemmaq.vram.engines.cached_attention import Batch
 from gemmaq.vram.engines.card_graph import Share, of_card
 from gemmaq.vram.engines.ggml_allocator import buffer_bytes
 
-KV_TYPES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0")
+KV_TYPES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
 QUANTS = ("bf16", "q8_0", "q6_k", "q5_k_m", "q4_k_m", "q4_0")
 OPTIONS = frozenset(("ubatch", "flash_attention", "swa_full", "unified"))
 CUDA_CONTEXT = 500_000_000
@@ -75,6 +75,7 @@ def allocate(
         overhead=CUDA_CONTEXT,
         host=model.embedding + model.layer_table + output_bytes(model, outputs) + _host_compute(model.config, batch),
         notes=(*notes, *_notes(model, load)),
+        kv_cost=None if model.encoder else kv_costs.cost(load.kv_types),
     )
     if model.drafter is None:
         return estimate
@@ -134,6 +135,9 @@ def _notes(model: Model, load: Load) -> Iterator[str]:
     if tower is not None and tower.most_tokens:
         heard = f", and of a sound of {_FRAMES >> len(model.hears.channels)} tokens" if model.hears else ""
         yield f"the towers' scratch memory is that of an image of {tower.most_tokens} tokens, the largest{heard}"
+    costly = None if model.encoder else kv_costs.warning(load.kv_types)
+    if costly is not None:
+        yield costly
     if model.drafter is not None:
         yield f"the drafter {model.drafter.name} has no cache of its own: it reads the model's"
 

@@ -27,7 +27,7 @@ from oracles import load_llama, need, need_ggml
 from small import SMALL, tokenizer
 from synthetic import write_checkpoint
 
-pytestmark = pytest.mark.oracle
+pytestmark = [pytest.mark.oracle, pytest.mark.slow]
 
 GEMMA_3 = replace(
     SMALL,

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-MODEL = "gemma-3-270m"
-_TITLE = "Gemma 3 270M"
+from gemmaq.models.samples import SAMPLE
+
+MODEL = SAMPLE.name
+"""The model that they were measured on."""
 _NOTABLE = 0.01
 """Mean KL from which on a type is warned of."""
 MEASURED: dict[tuple[str, str], float] = {
@@ -57,6 +59,6 @@ def warning(kv_types: tuple[str, str]) -> str | None:
         return None
     what, asked = (f"a {k} cache costs", k) if k == v else (f"keys in {k} cost", f"{k},{v}")
     return (
-        f"{what} quality: a mean KL divergence of {kl:.2g} nats, measured on {_TITLE}; measure yours with gemmaq "
+        f"{what} quality: a mean KL divergence of {kl:.2g} nats, measured on {MODEL}; measure yours with gemmaq "
         f"evaluate MODEL --kv-type {asked}"
     )

@@ -26,7 +26,7 @@ def test_the_warning_has_the_figure_and_how_to_measure() -> None:
     found = cost(("q4_0", "q4_0"))
     assert said is not None and found is not None
     assert said.startswith("a q4_0 cache costs quality: ") and f"{found.kl:.2g} nats" in said
-    assert said.endswith("measured on Gemma 3 270M; measure yours with gemmaq evaluate MODEL --kv-type q4_0")
+    assert said.endswith("measured on gemma-3-270m; measure yours with gemmaq evaluate MODEL --kv-type q4_0")
 
 
 def test_keys_decide_where_types_were_not_measured_together() -> None:

@@ -3,7 +3,8 @@
 GPTQ takes the columns once, and nothing makes good the errors of the last ones. Here the same error of a layer's
 output, |(W - Q) X|^2 by way of the Hessian H = X X^T, is lowered further: each code becomes the best one given all
 others, each scale and minimum the best one given all codes. Both follow from the gradient G = H (W - Q)^T, which is
-kept up to date.
+kept up to date. On the real 270M, calibrated on 32,768 tokens, two sweeps lower the mean KL by 1 to 4 % in Q4_0 and by
+4 to 6 % in IQ4_NL, on text of a kind that was not calibrated on too (tests/benchmarks/methods_270m.py).
 """
 
 from __future__ import annotations

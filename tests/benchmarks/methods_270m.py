@@ -84,7 +84,9 @@ def quantized(folder: Path, source: Path, text: list[Path], tokens: int) -> tupl
     timed("imatrix", "imatrix", source, *calibrate, "-o", folder / "imatrix.gguf")
     timed("importance", "convert", source, "--method=importance", f"--imatrix={folder / 'imatrix.gguf'}",
           "-o", folder / "importance")  # fmt: skip
-    timed("gptq", "convert", source, "--method=gptq", *calibrate, "--to=gguf", "--to=mlx", "-o", folder / "gptq")
+    solve = ("convert", source, "--method=gptq", *calibrate)
+    timed("gptq", *solve, "--sweeps=0", "--to=gguf", "--to=mlx", "-o", folder / "gptq")
+    timed("gptq, swept", *solve, "--sweeps=2", "-o", folder / "gptq-swept")
     whole = next((folder / "bf16").glob("*.gguf"))
     matrix = read(folder / "imatrix.gguf")
     llama_quantize(whole, folder / "llama.gguf", "q4_0")
@@ -97,6 +99,7 @@ def quantized(folder: Path, source: Path, text: list[Path], tokens: int) -> tupl
         "importance": folder / "importance",
         "gptq": folder / "gptq/gguf",
         "gptq, MLX": folder / "gptq/mlx",
+        "gptq, swept": folder / "gptq-swept",
     }
     return models, seconds
 

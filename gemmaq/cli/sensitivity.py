@@ -37,6 +37,7 @@ def sensitivity(
             "comes with gemmaq.",
         ),
     ] = None,
+    calibration_kind: calibration.Kinds = None,
     tokens: Annotated[
         int | None,
         typer.Option("--tokens", metavar="N", parser=count(16), help="Tokens that models are run on. Default: 1024."),
@@ -85,7 +86,7 @@ def sensitivity(
         raise UsageError("there is no file to write", "name one: -o gemma.sensitivity.json")
     if resume and force:
         raise UsageError("--resume goes on and --force begins again", "give one of them")
-    given = {"tokens": calibration_tokens, "context": context}
+    given = {"tokens": calibration_tokens, "context": context, "kinds": calibration_kind}
     basis = calibration.from_text("sensitivity", text, {name: n for name, n in given.items() if n is not None})
     check_file(output, force)
     settings = Settings(coarse=coarse) if tokens is None else Settings(tokens, coarse)

@@ -46,6 +46,9 @@ def test_a_dry_run_says_what_would_be_measured(small: Path, text: Path, out: Pat
     shown = run(*words, "--coarse")
     assert "15 (kinds of matrices in bands of layers)" in shown.stdout
     assert "nothing was measured" in shown.stderr
+    kinds = ("sensitivity", small, "--calibration-kind", "code,tools", "-o", out, *SHORT, "--dry-run", "--json")
+    assert {name.partition("-")[0] for name in json.loads(run(*kinds).stdout)["texts"]} == {"code", "tools"}
+    refused(2, ("poetry", "known"), *(word if word != "code,tools" else "poetry" for word in kinds), under=out.parent)
     assert not list(out.parent.iterdir())
 
 

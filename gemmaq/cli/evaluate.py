@@ -197,7 +197,7 @@ def evaluate(
     if report is not None:
         with console.progress("comparing weights", shown.silent) as progress:
             errors = weight_errors(checkpoints[0], checkpoints[1:], threads=workers, progress=progress)
-        rows = (views.COLUMNS, *map(views.cells, evaluation))
+        rows = views.grid(evaluation)
         page = Page(evaluation, errors, chunks, text.names, __version__, rows, _cards(checkpoints[1:]))
         write_file(report, render(page).encode(), force)
 

@@ -121,8 +121,9 @@ def _numbers(rows: Sequence[Sequence[str]]) -> str:
 def _table(page: Page) -> str:
     about = (
         "Perplexity and KL divergence are better the smaller they are: perplexity says how well the text is predicted, "
-        "KL divergence (nats per token) how far predictions are from the reference's. Top-1 is how often both hold the "
-        "same token for the likeliest. ± is the standard error."
+        "KL divergence (nats per token) how far predictions are from the reference's, and 99 % KL how far at most on "
+        "99 % of the tokens. Top-1 is how often both hold the same token for the likeliest, RMS Δp by how much the "
+        "probability of the text's tokens changes (root mean square). ± is the standard error."
     )
     kinds = _grid(kind_rows(page.results, page.chunks)) if page.chunks.kinds else ""
     title = "<h3>Mean KL by kind of text</h3>\n" if kinds else ""

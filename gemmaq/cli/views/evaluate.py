@@ -12,9 +12,12 @@ if TYPE_CHECKING:
     from gemmaq.evaluate.result import Result
     from gemmaq.evaluate.score import Score
 
-_SHOWN = (0, 1, 3, 4, 6, 7)
+COLUMNS = (
+    "model", "size", "bits/weight", "perplexity",
+    "mean KL", "KL ±", "median KL", "99 % KL", "99.9 % KL", "top-1", "RMS Δp",
+)  # fmt: skip
+_SHOWN = [COLUMNS.index(name) for name in ("model", "size", "perplexity", "mean KL", "99 % KL", "top-1")]
 """Numbers of the columns that fit a terminal; the report shows all."""
-COLUMNS = ("model", "size", "bits/weight", "perplexity", "mean KL", "KL ±", "99 % KL", "top-1")
 
 
 def plan(reference: str, models: Sequence[tuple[str, str]], chunks: Chunks) -> dict[str, Any]:
@@ -57,7 +60,6 @@ def document(results: Sequence[Result], chunks: Chunks, missed: Mapping[str, lis
 
 
 def _divergence(score: Score, reference: Score) -> dict[str, Any]:
-    changes = score.changes(reference)
     return {
         "kl": {
             "mean": score.kl_mean,
@@ -68,8 +70,13 @@ def _divergence(score: Score, reference: Score) -> dict[str, Any]:
             "max": score.kl_at(100),
         },
         "top1": score.top1,
-        "delta_p": {"mean": float(changes.mean()), "rms": float((changes**2).mean() ** 0.5)},
+        "delta_p": {"mean": float(score.changes(reference).mean()), "rms": _rms(score, reference)},
     }
+
+
+def _rms(score: Score, reference: Score) -> float:
+    """Root mean square of what quantization changes in the probability of the text's tokens."""
+    return float((score.changes(reference) ** 2).mean() ** 0.5)
 
 
 def _of_kinds(score: Score, reference: Score, chunks: Chunks) -> dict[str, Any]:
@@ -99,15 +106,19 @@ def table(results: Sequence[Result], chunks: Chunks) -> None:
     """Print the results, and those of every kind of text."""
     from gemmaq.evaluate.result import kind_rows
 
-    columns, *rows = [[row[at] for at in _SHOWN] for row in (COLUMNS, *map(cells, results))]
+    columns, *rows = [[row[at] for at in _SHOWN] for row in grid(results)]
     console.table(scored(chunks), columns, rows, fold=True)
     if chunks.kinds:
         first, *kinds = kind_rows(results, chunks)
         console.table("mean KL, by kind of text", list(first), [list(row) for row in kinds], fold=True)
 
 
-def cells(model: Result) -> tuple[str, ...]:
-    """Cells of a row, in the order of `COLUMNS`."""
+def grid(results: Sequence[Result]) -> list[tuple[str, ...]]:
+    """The names of all columns, and a row of cells for the reference and for each model."""
+    return [COLUMNS, *(_cells(model, results[0].score) for model in results)]
+
+
+def _cells(model: Result, reference: Score) -> tuple[str, ...]:
     from gemmaq.evaluate.result import format_kl
 
     score = model.score
@@ -118,11 +129,6 @@ def cells(model: Result) -> tuple[str, ...]:
         f"{score.perplexity:.3f} ± {score.perplexity_stderr:.3f}",
     )
     if model.is_reference:
-        return (*first, "", "", "", "")
-    return (
-        *first,
-        format_kl(score.kl_mean),
-        format_kl(score.kl_stderr),
-        format_kl(score.kl_at(99)),
-        f"{100 * score.top1:.2f} %",
-    )
+        return first + ("",) * (len(COLUMNS) - len(first))
+    figures = (score.kl_mean, score.kl_stderr, score.kl_at(50), score.kl_at(99), score.kl_at(99.9))
+    return (*first, *map(format_kl, figures), f"{100 * score.top1:.2f} %", f"{100 * _rms(score, reference):.2f} %")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from gemmaq.cli.views.evaluate import COLUMNS, cells, document, plan, scored, table
+from gemmaq.cli.views.evaluate import COLUMNS, document, grid, plan, scored, table
 from gemmaq.evaluate.chunks import Chunks
 from gemmaq.evaluate.result import Result
 from gemmaq.evaluate.score import Score
@@ -27,10 +29,24 @@ RESULTS = [
 
 
 def test_a_row_has_a_cell_for_every_column() -> None:
-    rows = [cells(one) for one in RESULTS]
-    assert all(len(row) == len(COLUMNS) for row in rows)
-    assert rows[0][0] == "whole (reference)" and rows[0][4:] == ("",) * 4
-    assert rows[2][0] == "small, q8_0 cache" and rows[2][4] == "0.5000" and rows[2][7] == "100.00 %"
+    names, *rows = grid(RESULTS)
+    assert names == COLUMNS and all(len(row) == len(COLUMNS) for row in rows)
+    assert rows[0][0] == "whole (reference)" and set(rows[0][4:]) == {""}
+    cells = dict(zip(names, rows[2], strict=True))
+    assert cells["model"] == "small, q8_0 cache" and cells["top-1"] == "100.00 %"
+    assert cells["mean KL"] == cells["median KL"] == cells["99 % KL"] == cells["99.9 % KL"] == "0.5000"
+    assert cells["KL ±"] == "0" and cells["RMS Δp"] == "0.00 %"
+
+
+def test_what_quantization_changes_in_the_probability_of_the_text() -> None:
+    """From 1/2 to 1/4 on half of the tokens, and from 1/2 to 3/4 on the others."""
+    whole, other = RESULTS[:2]
+    half = np.arange(CHUNKS.scored) % 2 == 0
+    whole = replace(whole, score=replace(whole.score, surprise=np.full(CHUNKS.scored, np.log(2))))
+    other = replace(other, score=replace(other.score, surprise=-np.log(np.where(half, 0.25, 0.75))))
+    assert grid([whole, other])[2][-1] == "25.00 %"
+    delta = document([whole, other], CHUNKS, {})["models"][0]["delta_p"]
+    assert delta["rms"] == pytest.approx(0.25) and abs(delta["mean"]) < 0.25
 
 
 def test_the_table_has_models_and_kinds(capsys: pytest.CaptureFixture[str]) -> None:

@@ -45,12 +45,26 @@ class Encoder:
         """Tokens of a text with no token added; special tokens in the text are recognized."""
         return list(self.backend.encode(text, add_special_tokens=False).ids)
 
+    def prompt(self, text: str) -> str:
+        """What a model continues: the text as a user's turn in the chat template, or after BOS where there is none.
+
+        Raises:
+            InputError: The template refuses it.
+        """
+        if self.chats:
+            return self._rendered([{"role": "user", "content": text}], answer=True)
+        return text if self.bos is None else self.tokenizer.pieces[self.bos] + text
+
     def conversation(self, messages: Sequence[dict[str, str]]) -> list[int]:
         """Tokens of a conversation in the model's chat template, BOS included.
 
         Raises:
             InputError: The template refuses it.
         """
+        return self.encode(self._rendered(messages))
+
+    def _rendered(self, messages: Sequence[dict[str, str]], *, answer: bool = False) -> str:
+        """A conversation in the chat template; with `answer`, the model's turn has begun."""
         from transformers.utils.chat_template_utils import render_jinja_template
 
         special: dict[str, Any] = {
@@ -58,11 +72,14 @@ class Encoder:
         }
         try:
             rendered: Any = render_jinja_template(
-                [list(messages)], chat_template=self.tokenizer.chat_template, **special
+                [list(messages)],
+                chat_template=self.tokenizer.chat_template,
+                add_generation_prompt=answer,
+                **special,
             )
         except Exception as error:  # a template is a program
             raise InputError(f"the chat template refuses a conversation: {error}") from error
-        return self.encode(rendered[0][0])
+        return str(rendered[0][0])
 
 
 def load_encoder(checkpoint: Checkpoint) -> Encoder:

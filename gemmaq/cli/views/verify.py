@@ -7,24 +7,26 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from gemmaq.cli import console
+from gemmaq.cli.views import verify_run
 
 if TYPE_CHECKING:
     from gemmaq.convert.compare import Compared
     from gemmaq.verify.against import Comparison
     from gemmaq.verify.examine import Report
+    from gemmaq.verify.running import Outcome
 
 _WORST = 5
 _SHOWN = 20
 
 
-def problems(report: Report, comparison: Comparison | None) -> list[str]:
+def problems(report: Report, comparison: Comparison | None, outcome: Outcome | None = None) -> list[str]:
     """All problems of an artifact."""
-    differences = comparison.problems if comparison is not None else ()
+    differences = [problem for part in (comparison, outcome) if part is not None for problem in part.problems]
     prefix = f"{report.name}: " if report.name else ""
     return [*report.problems, *(prefix + difference for difference in differences)]
 
 
-def entry(report: Report, comparison: Comparison | None) -> dict[str, Any]:
+def entry(report: Report, comparison: Comparison | None, outcome: Outcome | None = None) -> dict[str, Any]:
     """Entry of an artifact in the JSON object."""
     result: dict[str, Any] = {
         "path": str(report.path),
@@ -33,9 +35,11 @@ def entry(report: Report, comparison: Comparison | None) -> dict[str, Any]:
         "sums": report.listed is not None,
         "recipe": report.record is not None,
         "files": [{"path": name, "sha256": digest} for name, digest in report.files.items()],
-        "problems": problems(report, comparison),
-        "notes": list(comparison.notes) if comparison is not None else [],
+        "problems": problems(report, comparison, outcome),
+        "notes": [note for part in (comparison, outcome) if part is not None for note in part.notes],
     }
+    if outcome is not None:
+        result["run"] = verify_run.entry(outcome)
     if comparison is None:
         return result
     from gemmaq.convert.compare import by_kind
@@ -72,15 +76,17 @@ def first(problems: Sequence[str]) -> Iterator[str]:
         yield f"and {len(problems) - _SHOWN} more (--json lists all)"
 
 
-def show(report: Report, comparison: Comparison | None) -> None:
+def show(report: Report, comparison: Comparison | None, outcome: Outcome | None = None) -> None:
     """Print the result for an artifact."""
-    lines = problems(report, comparison)
+    lines = problems(report, comparison, outcome)
     for line in first(lines):
         console.out(line)
     if comparison is not None and comparison.tensors:
         _table(report, comparison)
     if not lines:
         console.out(f"{report.path}: {_summary(report, comparison)}")
+    if outcome is not None:
+        verify_run.show(outcome)
 
 
 def _summary(report: Report, comparison: Comparison | None) -> str:

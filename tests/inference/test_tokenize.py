@@ -124,3 +124,11 @@ def test_a_broken_tokenizer_is_told(tmp_path):
     with pytest.raises(GemmaqError) as told:
         load_encoder(open_source(str(folder)))
     assert told.value.exit_code == 3 and "tokenizer" in told.value.message
+
+
+def test_a_prompt_is_a_users_turn_or_plain_text_after_bos(bytewise: Encoder, chatting: Encoder) -> None:
+    assert bytewise.prompt("a b") == "<bos>a b" and bytewise.encode("<bos>")[0] == bytewise.bos
+    opened = CHAT + "{% if add_generation_prompt %}{{ '<model>' }}{% endif %}"
+    encoder = replace(chatting, tokenizer=replace(chatting.tokenizer, chat_template=opened))
+    assert encoder.prompt("a b") == "<bos><user>a b</><model>"
+    assert encoder.conversation([{"role": "user", "content": "a"}]) == encoder.encode("<bos><user>a</>")

@@ -168,7 +168,7 @@ def zeroed_blocks(path: Path) -> None:
         opened.write(bytes(part.row_bytes * tensor.rows // 2))
 
 
-RUNTIMES = {"gguf": "xllamacpp", "mlx": "mlx-lm", "safetensors": "transformers"}
+RUNTIMES = {"gguf": "xllamacpp", "mlx": "mlx-lm"}
 
 
 @pytest.mark.oracle
@@ -185,7 +185,7 @@ def test_a_runtime_that_computes_from_other_weights_is_found(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """gemmaq reads the artifact, the runtime a spoilt copy of it: as if it read the file in another way."""
-    oracles.need(require, "xllamacpp", "mlx_lm", "compressed_tensors", "torch", "transformers")
+    oracles.need(require, "xllamacpp", "mlx_lm", "torch", "transformers")
     copy = Path(shutil.copytree(runs[container], tmp_path / "copy"))
     spoil(copy)
     real = process.ask

@@ -15,10 +15,9 @@ def decode(job: dict[str, Any]) -> dict[str, Any]:
     torch.set_num_threads(job["threads"])
     device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     tokenizer = transformers.AutoTokenizer.from_pretrained(job["model"], local_files_only=True)
-    model: Any = transformers.AutoModelForCausalLM.from_pretrained(
-        job["model"], local_files_only=True, dtype=torch.float32
-    )
-    model = model.to(device).eval()
+    config = transformers.AutoConfig.from_pretrained(job["model"], local_files_only=True)
+    loader: Any = getattr(transformers, config.architectures[0])
+    model = loader.from_pretrained(job["model"], local_files_only=True, dtype=torch.float32).to(device).eval()
     given, cache, tokens, logprobs = torch.tensor([job["ids"]], device=device), None, [], []
     with torch.no_grad():
         for _ in range(job["tokens"]):

@@ -56,11 +56,12 @@ def convert(asked: Wanted, job: Job, shown: Output) -> None:
     """
     from gemmaq.budget.check import held_out
     from gemmaq.budget.choose import Source, check
-    from gemmaq.budget.goal import room
+    from gemmaq.budget.goal import Fit, room
     from gemmaq.budget.run import Work, carry_out, decide
     from gemmaq.cli.views import budget as views
     from gemmaq.convert.run import prepare
     from gemmaq.files.atomic import check_output
+    from gemmaq.vram import kv_costs
 
     started, conversion = time.monotonic(), job.conversion
     checkpoint, (request,) = conversion.checkpoint, conversion.requests
@@ -73,6 +74,8 @@ def convert(asked: Wanted, job: Job, shown: Output) -> None:
     prepared = prepare(conversion, force=True, dry_run=True)
     for note in checkpoint.remarks:
         console.note(note)
+    if isinstance(asked.goal, Fit) and (costly := kv_costs.warning(asked.goal.load.kv_types)):
+        console.note(costly)
     # what can be refused at once is, before anything is measured
     room(asked.goal, checkpoint, prepared.plans[0])
     if asked.sensitivity is None:

@@ -75,6 +75,12 @@ def test_mlx_fits_a_mac_and_the_engine_decides_the_container(
     assert said["budget"]["target"] == "M4 16GB in mlx-lm at 1,024 tokens, bf16 cache"
 
 
+def test_types_of_the_cache_that_cost_quality_are_told(model: Path, losses: dict[str, Path], tmp_path: Path) -> None:
+    options = ("--fit", "RTX 4060", "--context", "1024", "--sensitivity", losses["gguf"], "--dry-run")
+    told = [run("convert", model, *options, "--kv-type", kind).stderr for kind in ("q8_0", "q5_0,q8_0")]
+    assert ["keys in q5_0 cost quality" in said for said in told] == [False, True]
+
+
 def test_both_candidates_are_measured_and_the_figures_are_told(
     model: Path, losses: dict[str, Path], tmp_path: Path, require: Callable[[bool, str], None]
 ) -> None:

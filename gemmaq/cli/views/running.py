@@ -90,6 +90,17 @@ def _show_rankings(results: Sequence[Result], lists: Sequence[Sequence[Row]], ru
             console.out(command)
     _show_types([row for rows in lists for row in rows[:_MOST_ROWS]])
     console.say(f"Order: {rule}.")
+    _say_what_the_cache_costs(results)
+
+
+def _say_what_the_cache_costs(results: Sequence[Result]) -> None:
+    """The note of engines on types of the KV cache that cost quality, once."""
+    from gemmaq.vram import kv_costs
+
+    notes = {result.load.kv_types: result.estimate.notes for result in results}
+    for kv_types, of_engine in notes.items():
+        if (said := kv_costs.warning(kv_types)) in of_engine:
+            console.say(f"Note: {said}.")
 
 
 def _show_types(rows: Sequence[Row]) -> None:
@@ -184,3 +195,4 @@ def _show_placements(found: Sequence[tuple[Result, Placement]]) -> None:
             console.out("It does not fit: --offload puts a part into main memory.")
         elif (line := _command(result, placement)) is not None:
             console.out(line)
+    _say_what_the_cache_costs([result for result, _ in found])

@@ -86,3 +86,10 @@ def test_what_to_run_on_unequal_cards_together() -> None:
 def test_unequal_cards_in_an_engine_that_does_not_divide_models_so() -> None:
     command = ("--gpu", "12GB + 8GB", "--engine", "ollama", "--quant", "q4_0")
     assert "unequal cards" in run("estimate-vram", *command, code=2).stderr
+
+
+@pytest.mark.parametrize("command", ["--gpu 24GB --quant q4_0", "1b --quant q4_0 --gpu 24GB --offload"])
+def test_types_of_the_cache_that_cost_quality_are_told(command: str) -> None:
+    said = run("estimate-vram", *command.split(), "--kv-type", "q4_0").stderr
+    assert said.count("a q4_0 cache costs quality") == 1
+    assert "costs quality" not in run("estimate-vram", *command.split(), "--kv-type", "q8_0").stderr

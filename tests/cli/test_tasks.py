@@ -14,6 +14,7 @@ import pytest
 from gemmaq.calibration import PROGRAM, memory
 from gemmaq.cli import console
 from gemmaq.models.families import require_size
+from gemmaq.planning.request import TOKENS
 from inprocess import run
 from memory import estimates
 from small import SMALL, environment, tokenizer
@@ -61,8 +62,8 @@ def test_training_takes_what_qat_says(source: Path, text: Path, tmp_path: Path, 
 def test_calibration_takes_what_convert_says(source: Path, text: Path, tmp_path: Path, tokens: int | None) -> None:
     chosen = () if tokens is None else ("--calibration-tokens", tokens)
     (told,) = estimates(source, "--task", "gptq", *chosen)
-    assert told["calibration_tokens"] == (tokens or 16384)
-    assert told["memory_bytes"] == memory(SMALL, tokens or 16384) == told["bytes"]["calibration"]
+    assert told["calibration_tokens"] == (tokens or TOKENS)
+    assert told["memory_bytes"] == memory(SMALL, tokens or TOKENS) == told["bytes"]["calibration"]
     assert told["bytes"]["total"] == told["memory_bytes"] + told["bytes"]["program"] == told["memory_bytes"] + PROGRAM
     command = ("convert", source, "--method", "gptq", "--text", text, "-o", tmp_path / "out", *chosen, "--dry-run")
     assert f"takes about {console.size(told['memory_bytes'])} of memory" in run(*command).stderr
@@ -70,7 +71,7 @@ def test_calibration_takes_what_convert_says(source: Path, text: Path, tmp_path:
 
 def test_published_sizes_without_files() -> None:
     (told,) = estimates("27b", "--task", "gptq")
-    assert told["memory_bytes"] == memory(require_size("27b").config, 16384) < 10e9
+    assert told["memory_bytes"] == memory(require_size("27b").config, TOKENS) < 10e9
     shown = run("estimate-vram", "27b", "4b", "--task", "qat")
     assert max(len(line.rstrip()) for line in (shown.stdout + shown.stderr).splitlines()) <= 80
     assert "gemma-3-4b" in shown.stdout and "--block-wise" in shown.stdout
@@ -109,11 +110,14 @@ def test_refusals_say_why(command: str) -> None:
 
 @pytest.mark.slow
 def test_calibration_stays_within_what_is_told(source: Path, text: Path, tmp_path: Path) -> None:
-    """Peak resident memory of two runs: 0.65 to 1 of what is told, and the larger model takes as much more, roughly."""
+    """Peak resident memory of two runs: 0.65 to 1 of what is told, and the larger model takes as much more, roughly.
+
+    A run before them compiles what takes memory to compile.
+    """
     config = replace(SMALL, hidden_size=1024, intermediate_size=4096)
     large = with_tokenizer(write_checkpoint(tmp_path / "gemma-3-large", config))
     peaks, told = [], []
-    for number, model in enumerate((source, large)):
+    for number, model in enumerate((source, source, large)):
         (said,) = estimates(model, "--task", "gptq", "--calibration-tokens", "2048")
         command = ["convert", model, "--method", "gptq", "--text", text, "--calibration-tokens", 2048, "--json"]
         done = subprocess.run(
@@ -125,4 +129,4 @@ def test_calibration_stays_within_what_is_told(source: Path, text: Path, tmp_pat
         told.append(said["bytes"]["total"])
     for peak, most in zip(peaks, told, strict=True):
         assert 0.65 * most < peak <= most
-    assert 0.5 * (told[1] - told[0]) < peaks[1] - peaks[0] <= told[1] - told[0]
+    assert 0.5 * (told[2] - told[1]) < peaks[2] - peaks[1] <= told[2] - told[1]

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from small import tokenizer
 from synthetic import TINY, write_checkpoint
 
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in the background of a shell; children would inherit it
@@ -52,10 +53,13 @@ def gemmaq() -> Run:
 
 
 @pytest.fixture(scope="session")
-def tiny(tmp_path_factory: pytest.TempPathFactory, sample_bf16: Path) -> Path:
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint of a few layers in three shards, with Gemma's tokenizer cut to its vocabulary."""
     folder = tmp_path_factory.mktemp("tiny") / "gemma-3-tiny"
-    return write_checkpoint(folder, TINY, shard_bytes=100_000, tokenizer=sample_bf16)
+    write_checkpoint(folder, TINY, shard_bytes=100_000)
+    for name, content in tokenizer(TINY.vocab_size).items():
+        (folder / name).write_bytes(content)
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -116,7 +116,7 @@ def test_what_cannot_hold_or_choose_a_new_type_refuses_it(
 ) -> None:
     add(monkeypatch, FP4, fp4_codec())
     text = tmp_path / "text.txt"
-    text.write_text("Some words to calibrate on. " * 200)
+    text.write_text("<b>words</b>\n\n<td>to calibrate on</td>\n" * 400)
     for container in ("mlx", "safetensors"):
         refused(
             3,

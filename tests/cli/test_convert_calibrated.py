@@ -154,6 +154,7 @@ def test_gemmaq_json_says_what_codes_were_calibrated_on(method, text, made):
             "context": 64,
             "damping": 0.01,
             "order": "importance",
+            "sweeps": 0,
             "used": 640,
             "matrix": MATRIX if method == "importance" else None,
         }

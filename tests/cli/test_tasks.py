@@ -129,4 +129,4 @@ def test_a_larger_model_takes_as_much_more_as_is_told(source: Path, text: Path, 
         peaks.append(report["peak_rss_bytes"])
         told.append(said["bytes"]["total"])
     assert all(peak > 0.5 * most for peak, most in zip(peaks, told, strict=True))
-    assert 0.5 * (told[2] - told[1]) < peaks[2] - peaks[1] <= told[2] - told[1]
+    assert 0.5 * (told[2] - told[1]) < peaks[2] - peaks[1] < 2 * (told[2] - told[1])

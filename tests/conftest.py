@@ -18,7 +18,7 @@ from synthetic import TINY, write_checkpoint
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in the background of a shell; children would inherit it
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# Under this variable each of the many processes that tests start would compile torch and transformers anew: 10 s.
+# Under this variable each of the many processes that tests start would compile torch and transformers anew.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 Run = Callable[..., subprocess.CompletedProcess[str]]

@@ -105,6 +105,10 @@ def read(recipe: Recipe, text: list[Path] | None, imatrix: Path | None, settings
     if refine is not None:
         given["refine"] = refine
     named = [flag for flag, value in (("--text", text), ("--imatrix", imatrix)) if value] + flags(given)
+    inverting = [method.name for method in methods if method.needs is Needs.HESSIAN]
+    for name in _HESSIAN_SETTINGS:
+        if name in given and not inverting:
+            raise UsageError(f"{_FLAGS[name]} is for method gptq only", "leave it out, or add --method gptq")
     if not methods and refine is None:
         if imatrix is not None:
             weighing = [name for name in calibrated() if METHODS[name].needs is Needs.IMPORTANCE]
@@ -112,7 +116,6 @@ def read(recipe: Recipe, text: list[Path] | None, imatrix: Path | None, settings
         if named:
             raise UsageError(f"{named[0]} is for methods {' and '.join(calibrated())}", "add --method gptq")
         return None
-    inverting = [method.name for method in methods if method.needs is Needs.HESSIAN]
     if imatrix is not None:
         if inverting:
             weighing = [name for name in calibrated() if METHODS[name].needs is Needs.IMPORTANCE]
@@ -124,9 +127,6 @@ def read(recipe: Recipe, text: list[Path] | None, imatrix: Path | None, settings
             other = next(flag for flag in named if flag != "--imatrix")
             raise UsageError(f"--imatrix and {other} exclude each other", "give one of them")
         return _from_imatrix(imatrix)
-    for name in _HESSIAN_SETTINGS:
-        if name in given and not inverting:
-            raise UsageError(f"{_FLAGS[name]} is for method gptq only", "leave it out, or add --method gptq")
     purpose = f"method {' and '.join(method.name for method in methods)}" if methods else "--refine"
     return from_text(purpose, text, given)
 

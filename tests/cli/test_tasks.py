@@ -110,10 +110,9 @@ def test_refusals_say_why(command: str) -> None:
 
 @pytest.mark.slow
 def test_a_larger_model_takes_as_much_more_as_is_told(source: Path, text: Path, tmp_path: Path) -> None:
-    """The larger of two models takes as much more than the other as is told, roughly, and both at least 0.5 of it.
+    """The larger of two models takes as much more than the other as is told, roughly, and both roughly what is told.
 
-    A run before them compiles what takes memory to compile. There is no upper limit on the program's own part: the peak
-    of the smaller model was 0.57 GB on one machine, and 1.19 GB there in a fresh environment.
+    A run before them compiles what takes memory to compile.
     """
     config = replace(SMALL, hidden_size=1024, intermediate_size=4096)
     large = with_tokenizer(write_checkpoint(tmp_path / "gemma-3-large", config))
@@ -128,5 +127,5 @@ def test_a_larger_model_takes_as_much_more_as_is_told(source: Path, text: Path, 
         report: dict[str, Any] = json.loads(done.stdout)
         peaks.append(report["peak_rss_bytes"])
         told.append(said["bytes"]["total"])
-    assert all(peak > 0.5 * most for peak, most in zip(peaks, told, strict=True))
+    assert all(0.5 * most < peak < 1.5 * most for peak, most in zip(peaks[1:], told[1:], strict=True)), (peaks, told)
     assert 0.5 * (told[2] - told[1]) < peaks[2] - peaks[1] < 2 * (told[2] - told[1])

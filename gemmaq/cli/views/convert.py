@@ -7,6 +7,7 @@ import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gemmaq.cli import console
@@ -113,8 +114,16 @@ def grid(fits: Mapping[str, GridFit]) -> list[dict[str, Any]]:
 
 
 def _peak_rss() -> int:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+    """Bytes that this program held resident at most.
+
+    On Linux `ru_maxrss` starts at the parent's peak, so the kernel's own line counts there.
+    """
+    try:
+        status = Path("/proc/self/status").read_text()
+        return int(status.partition("VmHWM:")[2].split()[0]) * 1024
+    except (OSError, IndexError):
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak * 1024
 
 
 def summarize(artifacts: Sequence[Artifact], fits: Mapping[str, GridFit], seconds: float | None) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 from gemmaq.cli.views.convert import grid
@@ -48,3 +50,11 @@ def test_json_of_a_real_run_has_what_that_of_a_dry_run_lacks(small: Path, out: P
     assert [file["bytes"] for file in planned["files"]] == [file["bytes"] for file in written["files"]]
     assert all(len(file["sha256"]) == 64 for file in written["files"])
     assert sum(written["outcomes"].values()) == sum(written["tensors"].values()) == len(written["report"])
+
+
+def test_the_peak_is_that_of_the_program_alone(small: Path, out: Path) -> None:
+    """On Linux `ru_maxrss` of a program starts at what the process held that became it."""
+    command = ["-m", "gemmaq", "convert", str(small), "--method", "nearest", "-o", str(out), "--json"]
+    script = f"import os, sys; held = b'1' * (1 << 30); os.execv(sys.executable, [sys.executable, *{command}])"
+    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+    assert 1 << 24 < json.loads(done.stdout)["peak_rss_bytes"] < 1 << 30

@@ -79,7 +79,7 @@ def of(checkpoint: Checkpoint, tensors: Sequence[Tensor]) -> Origin:
     small: list[Path] = []
     if checkpoint.format != "gguf":
         describing = [weights[0].parent / name for name in _DESCRIBING]
-        small = [*describing, *checkpoint.tokenizer_files.verbatim, *checkpoint.processor_files]
+        small = [*describing, *checkpoint.tokenizer_files.verbatim.values(), *checkpoint.processor_files]
     existing = [path for path in dict.fromkeys(small) if path.is_file()]
     files = tuple(_file(path) for path in (*weights, *existing))
     records = [file.record for file in files[: len(weights)]]

@@ -6,7 +6,6 @@ import math
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from gemmaq.checkpoint.assemble import idle_tensors, surplus, text_tensors
 from gemmaq.checkpoint.quantized import quantized_tensor
 from gemmaq.checkpoint.small_floats import small_float_tensor
 from gemmaq.checkpoint.stacks import joined, sliced
-from gemmaq.checkpoint.tokenizer import VERBATIM, TokenizerFiles, from_folder
+from gemmaq.checkpoint.tokenizer import files_of
 from gemmaq.encodings import ENCODINGS
 from gemmaq.errors import InputError, NotFoundError, UnsupportedModelError
 from gemmaq.files import safetensors_header
@@ -92,6 +91,9 @@ def open_folder(folder: Path, name: str, location: str) -> Checkpoint:
             towers = {name: tensor for name, tensor in found.items() if name in expected}
     if (remark := family.remark(document)) is not None:
         losses += (remark,)
+    tokenizer_files = files_of(folder, family)
+    if tokenizer_files.templates is not None:
+        notes += tokenizer_files.templates.notes
     return Checkpoint(
         name=name,
         location=location,
@@ -107,9 +109,7 @@ def open_folder(folder: Path, name: str, location: str) -> Checkpoint:
         embedder=embedder.of_folder(folder, family) if family.embeds else None,
         generation=read_json(folder / "generation_config.json", {}),
         card=read_card(folder / "README.md"),
-        tokenizer_files=TokenizerFiles(
-            partial(from_folder, folder, family), tuple(folder / f for f in VERBATIM if (folder / f).is_file())
-        ),
+        tokenizer_files=tokenizer_files,
         notes=notes,
         losses=losses,
     )

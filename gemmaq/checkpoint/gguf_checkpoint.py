@@ -28,6 +28,7 @@ from gemmaq.models.roles import Role
 _ROLES = {"bos": "bos", "eos": "eos", "unk": "unknown", "sep": "seperator", "pad": "padding", "mask": "mask"}
 """Role of a token -> its spelling in `tokenizer.ggml.<role>_token_id` (`seperator` is GGUF's own)."""
 
+_NAMED = "tokenizer.chat_template."
 _ADD_BOS = "tokenizer.ggml.add_bos_token"
 
 
@@ -175,7 +176,7 @@ def _tokenizer(keys: Mapping[str, Any], family: Family, origin: str, config: Tex
         special={role: at for role, at in special.items() if isinstance(at, int) and at < len(pieces)},
         add=adds(said, vocabulary),
         chat_template=key("chat_template"),
-        named_templates={name: text for name in key("chat_templates", ()) if (text := key(f"chat_template.{name}"))},
+        named_templates={k.removeprefix(_NAMED): text for k, text in keys.items() if k.startswith(_NAMED) and text},
         merges=_merges(key("ggml.merges"), origin) if vocabulary.MERGES else None,
     )
 

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gemmaq.checkpoint import chat_templates
+from gemmaq.checkpoint.chat_templates import Templates
 from gemmaq.errors import InputError
 from gemmaq.files import sentencepiece
 from gemmaq.files.sentencepiece import BYTE, BYTES, NORMAL, UNUSED
-from gemmaq.files.text import read_json, read_text
+from gemmaq.files.text import read_json
 from gemmaq.models.config import TextConfig
 from gemmaq.models.family import Family, Vocabulary
 
 VERBATIM = (
     "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
-    "chat_template.jinja", "chat_template.json",
+    chat_templates.FILE, chat_templates.OF_PROCESSOR,
 )  # fmt: skip
 """Tokenizer files that an artifact in Hugging Face's layout takes over unchanged."""
 
@@ -58,11 +61,30 @@ class TokenizerFiles:
 
     Attributes:
         load: Reads the tokenizer for a model of the given config; raises InputError.
-        verbatim: Its Hugging Face files, to be copied; empty if it is stored otherwise.
+        verbatim: Its Hugging Face files, to be copied: path within the folder -> file; empty if it is stored otherwise.
+        templates: Chat templates in these files, None if they were not read.
     """
 
     load: Callable[[TextConfig], Tokenizer]
-    verbatim: tuple[Path, ...] = ()
+    verbatim: Mapping[str, Path] = field(default_factory=dict)
+    templates: Templates | None = None
+
+    def contents(self) -> dict[str, bytes]:
+        """Content of the files to be copied, in which one chat template counts: path within the folder -> content."""
+        files = {name: path.read_bytes() for name, path in self.verbatim.items()}
+        if self.templates is not None and self.templates.stale:
+            return chat_templates.unambiguous(files, self.templates)
+        return files
+
+
+def files_of(folder: Path, family: Family) -> TokenizerFiles:
+    """The tokenizer files of a folder; unusable chat templates are noted, and refused as soon as they are loaded."""
+    present = {name: folder / name for name in VERBATIM if (folder / name).is_file()}
+    try:
+        templates = chat_templates.read(folder)
+    except InputError as error:
+        templates = Templates(notes=(f"chat templates cannot be read: {error.relative_to(folder).message}",))
+    return TokenizerFiles(partial(from_folder, folder, family), present | chat_templates.paths(folder), templates)
 
 
 def from_folder(folder: Path, family: Family, config: TextConfig) -> Tokenizer:
@@ -99,14 +121,14 @@ def from_folder(folder: Path, family: Family, config: TextConfig) -> Tokenizer:
         if at < size:
             pieces[at], scores[at] = text, _ADDED_SCORE
             types[at] = vocabulary.added_type(text, special=is_special, base=at < base_size)
-    template, named = _templates(folder, settings)
+    templates = chat_templates.read(folder)
     special = _special_ids(settings, config, family, {text: at for at, (text, _) in added.items()})
     said = {role: bool(settings[key]) for role in ("bos", "eos") if (key := f"add_{role}_token") in settings}
     merges = None
     if vocabulary.MERGES:
         merges = _merges(folder / "tokenizer.json", document)
         scores[:] = vocabulary.score(0)  # alike for all, even for ids without a token
-    return Tokenizer(pieces, scores, types, special, adds(said, vocabulary), template, named, merges)
+    return Tokenizer(pieces, scores, types, special, adds(said, vocabulary), templates.default, templates.named, merges)
 
 
 def adds(said: Mapping[str, bool], vocabulary: Vocabulary) -> dict[str, bool]:
@@ -164,21 +186,6 @@ def _added(entries: Any) -> dict[int, tuple[str, bool]]:
 def _named_added(folder: Path) -> dict[int, tuple[str, bool]]:
     """Tokens of added_tokens.json: id -> (text, False)."""
     return {at: (text, False) for text, at in read_json(folder / "added_tokens.json", {}).items()}
-
-
-def _templates(folder: Path, settings: Mapping[str, Any]) -> tuple[str | None, dict[str, str]]:
-    """The default chat template and the named templates."""
-    template = settings.get("chat_template")
-    if template is None and (folder / "chat_template.jinja").is_file():
-        template = read_text(folder / "chat_template.jinja")
-    if template is None:
-        template = read_json(folder / "chat_template.json", {}).get("chat_template")
-    if isinstance(template, list):
-        named = {t["name"]: t["template"] for t in template if isinstance(t, dict) and {"name", "template"} <= set(t)}
-        return named.pop("default", None), named
-    if template is not None and not isinstance(template, str):
-        raise InputError("chat_template is not a text", path=folder / "tokenizer_config.json")
-    return template, {}
 
 
 def _special_ids(

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from gemmaq.checkpoint.chat_templates import as_files
 from gemmaq.checkpoint.tokenizer import Tokenizer
 from gemmaq.files import sentencepiece
 from gemmaq.files.sentencepiece import CONTROL, SPACE, UNKNOWN, UNUSED, USER_DEFINED
@@ -90,12 +91,8 @@ def to_files(tokenizer: Tokenizer, vocabulary: Vocabulary, context: int) -> dict
         if "unk" in tokenizer.special:
             types[tokenizer.special["unk"]] = UNKNOWN
         files["tokenizer.model"] = sentencepiece.write(zip(pieces, scores, types, strict=True), size)
-    if tokenizer.named_templates:
-        default = {"default": tokenizer.chat_template} if tokenizer.chat_template else {}
-        templates = {**default, **tokenizer.named_templates}
-        settings["chat_template"] = [{"name": name, "template": text} for name, text in templates.items()]
-    elif tokenizer.chat_template and vocabulary.TEMPLATE_FILE:
-        files["chat_template.jinja"] = tokenizer.chat_template.encode()
+    if tokenizer.named_templates or (tokenizer.chat_template and vocabulary.TEMPLATE_FILE):
+        files |= as_files(tokenizer.chat_template, tokenizer.named_templates or {})
     elif tokenizer.chat_template:
         settings["chat_template"] = tokenizer.chat_template
     return {**files, "tokenizer_config.json": _pretty(settings)}

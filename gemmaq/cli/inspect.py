@@ -128,6 +128,7 @@ def _tokenizer(checkpoint: Checkpoint) -> dict[str, Any]:
         "tokens": len(tokenizer.pieces),
         "special": dict(tokenizer.special),
         "chat_template": tokenizer.chat_template is not None,
+        "named_templates": sorted(tokenizer.named_templates or {}),
     }
 
 
@@ -141,6 +142,8 @@ def _show(checkpoint: Checkpoint, with_tensors: bool) -> None:
     else:
         ids = ", ".join(f"{role} {at}" for role, at in tokenizer["special"].items())
         words = f"{tokenizer['tokens']:,} tokens, {ids}, {'a' if tokenizer['chat_template'] else 'no'} chat template"
+        if tokenizer["named_templates"]:
+            words += f", others: {', '.join(tokenizer['named_templates'])}"
     rows = [
         ("model", f"{facts['name']}  ({facts['architecture']}, {facts['size']})"),
         ("stored as", f"{facts['format']}, {facts['files']} file{'s' if facts['files'] > 1 else ''}"),

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gemmaq.checkpoint import Checkpoint, Embedder
+from gemmaq.checkpoint.chat_templates import spelled
 from gemmaq.checkpoint.tokenizer import Tokenizer
 from gemmaq.containers.layout import OutputFile, Piece, Placement, StoredArray, shard_names, split
 from gemmaq.encodings import ENCODINGS, Encoding, codec
@@ -313,9 +314,10 @@ def _tokenize(keys: Keys, tokenizer: Tokenizer, vocabulary: Vocabulary) -> None:
     for role, adds in tokenizer.add.items():
         keys.flag(f"tokenizer.ggml.add_{role}_token", adds)
     keys.flag("tokenizer.ggml.add_space_prefix", False)
-    for name, text in (tokenizer.named_templates or {}).items():
+    named = spelled(tokenizer.named_templates or {})
+    for name, text in named.items():
         keys.text(f"tokenizer.chat_template.{name}", text)
-    if tokenizer.named_templates:
-        keys.texts("tokenizer.chat_templates", sorted(tokenizer.named_templates))
+    if named:
+        keys.texts("tokenizer.chat_templates", sorted(named))
     if tokenizer.chat_template is not None:
         keys.text("tokenizer.chat_template", tokenizer.chat_template)

@@ -127,9 +127,8 @@ def side_files(checkpoint: Checkpoint, config: Mapping[str, Any], *, with_towers
         side |= _processor(checkpoint)
     if checkpoint.embedder is not None:
         side |= {name: path.read_bytes() for name, path in checkpoint.embedder.files.items()}
-    verbatim = checkpoint.tokenizer_files.verbatim
-    if verbatim:
-        return side | {path.name: path.read_bytes() for path in verbatim}
+    if checkpoint.tokenizer_files.verbatim:
+        return side | checkpoint.tokenizer_files.contents()
     return side | to_files(
         checkpoint.tokenizer, checkpoint.family.vocabulary, checkpoint.config.max_position_embeddings
     )

@@ -90,10 +90,10 @@ def load_encoder(checkpoint: Checkpoint) -> Encoder:
     """
     import tokenizers
 
-    ready = [path for path in checkpoint.tokenizer_files.verbatim if path.name == "tokenizer.json"]
+    ready = checkpoint.tokenizer_files.verbatim.get("tokenizer.json")
     vocabulary, context = checkpoint.family.vocabulary, checkpoint.config.max_position_embeddings
     files = {} if ready else to_files(checkpoint.tokenizer, vocabulary, context)
-    content = ready[0].read_bytes() if ready else files["tokenizer.json"]
+    content = ready.read_bytes() if ready else files["tokenizer.json"]
     try:
         backend = tokenizers.Tokenizer.from_str(content.decode())
     except Exception as error:  # the library has no class of its own for it

@@ -6,13 +6,12 @@ import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 from gemmaq.checkpoint import Checkpoint
 from gemmaq.checkpoint.folder import open_folder, weight_map
 from gemmaq.checkpoint.gguf_checkpoint import open_gguf
-from gemmaq.checkpoint.tokenizer import VERBATIM, Tokenizer, TokenizerFiles, from_folder
+from gemmaq.checkpoint.tokenizer import Tokenizer, TokenizerFiles, files_of
 from gemmaq.errors import GemmaqError, InputError
 from gemmaq.files import gguf_reader
 from gemmaq.hub import Listing, Ref, RemoteFile, client
@@ -56,9 +55,7 @@ def open_repository(ref: Ref, wish: Wish, *, tokenizer: bool = False) -> Checkpo
     if tokenizer:
         small = tuple(select.small(listing))
         snapshot, _ = pull.download(pull.Download(listing, small, small), ignore)
-        verbatim = (snapshot / name for name in VERBATIM)
-        load = partial(from_folder, snapshot, checkpoint.family)
-        files = TokenizerFiles(load, tuple(path for path in verbatim if path.is_file()))
+        files = files_of(snapshot, checkpoint.family)
     return replace(checkpoint, tokenizer_files=files, weights_here=False)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
 
+from gemmaq.checkpoint import chat_templates
 from gemmaq.errors import InputError, NotFoundError
 from gemmaq.files import names
 from gemmaq.hub import Listing, RemoteFile
@@ -20,7 +21,8 @@ _SMALL = (
 
 def small(listing: Listing) -> list[RemoteFile]:
     """Config, tokenizer, index, image processor, card, and modules of a model that embeds."""
-    return [f for f in listing.files if f.path in _SMALL or modules.is_module(f.path)]
+    named = f"{chat_templates.FOLDER}/*.jinja"
+    return [f for f in listing.files if f.path in _SMALL or modules.is_module(f.path) or matches(f.path, (named,))]
 
 
 def weights(listing: Listing, shards: Sequence[str] | None, exclude: Sequence[str] = ()) -> list[RemoteFile]:

@@ -48,7 +48,7 @@ def test_merges_encode_alike_from_files_and_from_a_gguf_file(tmp_path):
     model = open_source(str(small_model(tmp_path / "gemma-3-tiny")))
     family = replace(model.family, vocabulary=vocabulary)
     read = from_folder(folder, family, replace(model.config, vocab_size=gemma4_tokenizer.SIZE))
-    sources = [TokenizerFiles(lambda _: read, files) for files in ((folder / "tokenizer.json",), ())]
+    sources = [TokenizerFiles(lambda _: read, files) for files in ({"tokenizer.json": folder / "tokenizer.json"}, {})]
     encoders = [load_encoder(replace(model, family=family, tokenizer_files=files)) for files in sources]
     first, second = ([encoder.encode(text) for text in gemma4_tokenizer.texts(300)] for encoder in encoders)
     assert first == second and encoders[1].bos == 2

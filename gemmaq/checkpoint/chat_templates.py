@@ -87,7 +87,7 @@ def _listed(value: Any, path: Path) -> dict[str, str]:
         found = dict(value)
     elif isinstance(value, list) and all(isinstance(entry, Mapping) for entry in value):
         found = {entry.get("name"): entry.get("template") for entry in value}
-    if not found and value or not all(isinstance(part, str) for pair in found.items() for part in pair):
+    if (not found and value) or not all(isinstance(part, str) for pair in found.items() for part in pair):
         raise InputError("is neither a text nor a list of texts with names", path=path, key=_KEY)
     return found
 

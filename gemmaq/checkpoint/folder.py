@@ -68,6 +68,7 @@ def open_folder(folder: Path, name: str, location: str) -> Checkpoint:
         rows = [tensor.shape[0] for tensor in tensors if tensor.name == names.EMBEDDING and tensor.shape]
         config = family.configs.with_vocabulary(config, rows[0]) if rows else config
     ordered, notes = text_tensors(tensors, family, config, origin=str(folder))
+    notes += family.configs.KEYS.unread(document)
     losses: tuple[str, ...] = ()
     towers: dict[str, Tensor] = {}
     towers_config, towers_error = None, None

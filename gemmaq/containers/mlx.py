@@ -75,8 +75,9 @@ def lay_out(checkpoint: Checkpoint, plan: Plan, max_shard_bytes: int | None) -> 
     """Weights in shards of at most 5 GiB unless told otherwise, with index, config and tokenizer files.
 
     Raises:
-        InputError: the tokenizer is unusable, or a model that embeds comes without its dense heads.
+        InputError: the tokenizer is unusable, MLX cannot express the model, or one that embeds lacks its dense heads.
     """
+    checkpoint.family.configs.check_mlx(checkpoint.config)
     if checkpoint.embedder is not None and len([name for name in checkpoint.embedder.files if is_head(name)]) < 2:
         raise InputError(
             "has no folders with two dense heads, without which mlx-embeddings does not load such a model",

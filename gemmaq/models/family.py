@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gemmaq.models.config import TextConfig
+from gemmaq.models.config_keys import ConfigKeys
 from gemmaq.models.layers import Modules
 from gemmaq.models.published import PublishedMemory
 from gemmaq.models.roles import Place
@@ -77,11 +78,17 @@ class Configs(Protocol):
     TEXT_MODEL_TYPE: str
     """Hugging Face model types with and without towers."""
 
+    KEYS: ConfigKeys
+    """What becomes of every key of its text side."""
+
     def from_hf(self, document: Mapping[str, Any], /) -> TextConfig:
         """Read the text side of a config.json; raises InputError."""
 
     def to_hf(self, config: Any, dtype: str, /) -> dict[str, Any]:
         """config.json of a text-only folder; dtype is torch's name of the stored weights."""
+
+    def check_mlx(self, config: Any, /) -> None:
+        """Refuse a model that MLX's runtimes would compute otherwise; raises InputError."""
 
     NESTED: bool
     """Whether MLX's runtimes load a text-only model in the layout of models with towers, too."""

@@ -67,6 +67,36 @@ def per_layer(keys: Mapping[str, Any], key: str, layers: int) -> list[Any]:
     return [number.item() if hasattr(number, "item") else number for number in numbers]
 
 
+def rope_factor(keys: Mapping[str, Any], architecture: str) -> float:
+    """Linear scaling of positions, 1.0 for none.
+
+    Raises:
+        InputError: Positions are scaled in another way.
+    """
+    kind, factor = (keys.get(f"{architecture}.rope.{key}") for key in ("scaling.type", "scaling.factor"))
+    if factor is None:
+        factor = keys.get(f"{architecture}.rope.scale_linear")
+    if kind == "none":
+        return 1.0
+    if kind not in (None, "linear"):
+        raise InputError(f"GGUF key {architecture}.rope.scaling.type is {kind!r:.60}", "only linear scaling is read")
+    if factor is None or factor == 0:
+        return 1.0
+    if isinstance(factor, bool) or not isinstance(factor, (int, float)) or not 0 < factor < 1e12:
+        raise InputError(f"GGUF key {architecture}.rope.scaling.factor is {factor!r:.60}")
+    return float(f"{factor:.7g}")
+
+
+def unscaled(keys: Mapping[str, Any], architecture: str) -> None:
+    """Refuse a model that scales positions, of a family that has no such models.
+
+    Raises:
+        InputError: It does.
+    """
+    if (factor := rope_factor(keys, architecture)) != 1:
+        raise InputError(f"GGUF key {architecture}.rope.scaling.factor is {factor:g}", "such models have none")
+
+
 def colors(keys: Mapping[str, Any]) -> dict[str, Any]:
     """`image_mean` and `image_std` of an mmproj file where they are three numbers, one for each color, of 7 digits."""
     found = {}

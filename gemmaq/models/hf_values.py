@@ -83,8 +83,24 @@ def rope(text: Mapping[str, Any], *, local: str, everywhere: str) -> dict[str, M
                 f"config.json: rope type {entry['rope_type']!r:.60} of {kind} is not supported",
                 f"the type that runtimes have there is {usual}",
             )
+        if usual != "default" and entry.get("factor") not in (None, 1):
+            raise InputError(f"config.json: rope factor of {kind} is {entry['factor']!r:.60}; no runtime has one there")
+        if usual == "default":
+            check_whole_rope({f"rope_parameters.{kind}": entry})
         entries[kind] = entry
     return entries
+
+
+def check_whole_rope(entries: Mapping[str, Mapping[str, Any]]) -> None:
+    """Refuse rotary embeddings of a part of each head, by the name of the object that says so.
+
+    Raises:
+        InputError: There is one.
+    """
+    for name, entry in entries.items():
+        if entry.get("partial_rotary_factor") not in (None, 1):
+            value = entry["partial_rotary_factor"]
+            raise InputError(f"config.json: partial_rotary_factor of {name} is {value!r:.60}, not 1")
 
 
 def fill(

@@ -10,9 +10,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from gemmaq.models.gemma3 import config as causal
+from gemmaq.models.gemma3.config import KEYS as KEYS
 from gemmaq.models.gemma3.config import NESTED as NESTED
 from gemmaq.models.gemma3.config import TEXT_MODEL_TYPE as TEXT_MODEL_TYPE
 from gemmaq.models.gemma3.config import TextConfig
+from gemmaq.models.gemma3.config import check_mlx as check_mlx
 from gemmaq.models.gemma3.config import nested as nested
 from gemmaq.models.gemma3.config import with_vocabulary as with_vocabulary
 

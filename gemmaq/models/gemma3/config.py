@@ -7,13 +7,14 @@ head_dim).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any
 
 from gemmaq.errors import InputError
 from gemmaq.models import hf_values
 from gemmaq.models.config import Layer, Rope
+from gemmaq.models.config_keys import GELU_TANH, PLAIN_ROPE, ConfigKeys
 
 TEXT = "Gemma3ForCausalLM"
 MULTIMODAL = "Gemma3ForConditionalGeneration"
@@ -120,6 +121,26 @@ class TextConfig:
         return self.vocab_size * self.hidden_size + matrices + self.num_hidden_layers * norms + self.hidden_size
 
 
+KEYS = ConfigKeys(
+    read=frozenset(
+        (
+            *(field.name for field in fields(TextConfig)),
+            *("eos_token_id", "is_causal", "layer_types", "rope_parameters", "rope_scaling", "sliding_window_pattern"),
+            *("_sliding_window_pattern", "use_bidirectional_attention"),
+        )
+    ),
+    fixed={
+        "hidden_activation": GELU_TANH,
+        "attention_bias": (False,),
+        "attn_logit_softcapping": (None,),
+        "partial_rotary_factor": PLAIN_ROPE,
+        "per_layer_config": (None, {}),
+    },
+    harmless=frozenset(("boi_token_index", "eoi_token_index", "image_token_index", "mm_tokens_per_image")),
+)
+"""Keys of Gemma3TextConfig; attention dropout, initial weights and caches are harmless everywhere."""
+
+
 def pattern(layers: int, period: int) -> tuple[bool, ...]:
     """`layer_pattern` of a model in which every `period`-th layer is global."""
     return tuple((i + 1) % period != 0 for i in range(layers))
@@ -136,10 +157,7 @@ def from_hf(config: Mapping[str, Any], *, bidirectional: bool = False) -> TextCo
         InputError: A value is of the wrong kind, or no Gemma 3 runtime can run this variant.
     """
     merged = hf_values.text_side(config)
-    if merged.get("attention_bias"):
-        raise InputError("config.json: attention_bias is true; no Gemma 3 runtime has attention biases")
-    if merged.get("attn_logit_softcapping") is not None:
-        raise InputError("config.json: attn_logit_softcapping is set; Gemma 3 has none, this looks like Gemma 2")
+    KEYS.check(config, "Gemma 3")
     if (merged.get("use_bidirectional_attention") and not bidirectional) or merged.get("is_causal") is False:
         raise InputError(
             "config.json: attention is bidirectional, an embedding model; only causal models are supported"
@@ -153,7 +171,10 @@ def from_hf(config: Mapping[str, Any], *, bidirectional: bool = False) -> TextCo
     )
     layers = checked.num_hidden_layers
     hf_values.check_layers(layers, checked.num_attention_heads, checked.num_key_value_heads)
-    return replace(checked, layer_pattern=_layer_pattern(merged, layers), eos_token_ids=hf_values.ends(config))
+    local = _layer_pattern(merged, layers)
+    if any(local) and "sliding_window" in merged and merged["sliding_window"] is None:
+        raise InputError(f"config.json: sliding_window is null, but {sum(local)} layers have a sliding window")
+    return replace(checked, layer_pattern=local, eos_token_ids=hf_values.ends(config))
 
 
 def _rope(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -177,6 +198,8 @@ def _rope(config: Mapping[str, Any]) -> dict[str, Any]:
         if _rope_type(local) != "default":
             raise InputError(f"config.json: rope type {_rope_type(local)!r} on sliding-window layers is not supported")
         scaling = {**full, **scaling}
+        hf_values.check_whole_rope({"rope_parameters.full_attention": full, "rope_parameters.sliding_attention": local})
+    hf_values.check_whole_rope({"rope_scaling": scaling})
     kind = _rope_type(scaling)
     if kind == "linear":
         values["rope_factor"] = scaling.get("factor")
@@ -227,6 +250,22 @@ def to_hf(config: TextConfig, dtype: str) -> dict[str, Any]:
     if config.period is not None:
         document["sliding_window_pattern"] = config.period
     return dict(sorted(document.items()))
+
+
+def check_mlx(config: TextConfig) -> None:
+    """Refuse a model that MLX's runtimes would compute otherwise: they read a period of global layers, no list.
+
+    Raises:
+        InputError: Global layers come at no period, or logits are capped.
+    """
+    if config.period is None:
+        raise InputError("layer_types has no period, and MLX's runtimes read no other pattern", _ELSEWHERE)
+    if config.final_logit_softcapping is not None:
+        cap = f"final_logit_softcapping is {config.final_logit_softcapping:g}"
+        raise InputError(f"{cap}, but MLX's runtimes cap no logits of Gemma 3", _ELSEWHERE)
+
+
+_ELSEWHERE = "write gguf or safetensors"
 
 
 def nested(document: dict[str, Any]) -> dict[str, Any]:

@@ -93,8 +93,7 @@ def to_config(
     """
     values = gguf_numbers.read(keys, architecture, integers=_INTEGERS, floats=_FLOATS, required=_REQUIRED)
     values |= gguf_numbers.token_ids(keys) | {"vocab_size": shapes.get(to_gguf(EMBEDDING), (1,))[0]}
-    if keys.get(f"{architecture}.rope.scaling.type") == "linear":
-        values["rope_factor"] = float(keys.get(f"{architecture}.rope.scaling.factor", 1.0))
+    values["rope_factor"] = gguf_numbers.rope_factor(keys, architecture)
     key = f"{architecture}.attention.sliding_window_pattern"
     values["layer_pattern"] = _layer_pattern(key, keys.get(key, 6), values["num_hidden_layers"])
     config = TextConfig(**values)

@@ -15,6 +15,7 @@ from typing import Any
 from gemmaq.errors import InputError
 from gemmaq.models import gguf_numbers, hf_values
 from gemmaq.models.arrangements import Arrangement, permuted
+from gemmaq.models.config_keys import GELU_TANH
 from gemmaq.models.gemma3.config import MODEL_TYPE, MULTIMODAL, TextConfig
 from gemmaq.models.gemma3.vision_config import VisionConfig
 from gemmaq.models.gemma3.vocabulary import IMAGE_ROLES
@@ -54,6 +55,8 @@ _OTHER_GGUF = {
 
 
 DEFAULT = VisionConfig()
+_FIXED: Mapping[str, tuple[Any, ...]] = {"hidden_act": GELU_TANH, "num_channels": (3,)}
+"""Values that every runtime computes with, whatever the file says."""
 _TOKENS = {"image_token": "image_token_index", "boi_token": "boi_token_index", "eoi_token": "eoi_token_index"}
 
 
@@ -65,6 +68,9 @@ def from_hf(config: Mapping[str, Any], preprocessor: Mapping[str, Any]) -> Visio
     """
     section = config.get("vision_config")
     merged = dict(section) if isinstance(section, Mapping) else {}
+    for key, values in _FIXED.items():
+        if merged.get(key, values[0]) not in (*values, None):
+            raise InputError(f"config.json: vision_config has {key} {merged[key]!r:.60}, not {values[0]!r}")
     merged["tokens"] = config.get("mm_tokens_per_image", preprocessor.get("image_seq_length"))
     merged |= {
         name: config.get(spelled, config.get(spelled.removesuffix("_index") + "_id"))
@@ -265,6 +271,8 @@ def from_keys(keys: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], pi
         InputError: A key is missing or of the wrong kind, or the projector is another one.
     """
     del shapes, pieces
+    if keys.get("clip.use_silu") or keys.get("clip.use_gelu", True) is not True:
+        raise InputError("the GGUF keys of the vision tower name another activation than GELU")
     if keys.get("clip.projector_type") != "gemma3":
         raise InputError(f"the projector is of the type {keys.get('clip.projector_type')!r}, not gemma3")
     values: dict[str, Any] = {}

@@ -69,6 +69,7 @@ def _check_fixed(config: TextConfig) -> None:
         "20 layers with keys and values of their own": config.own_layers == 20,
         "a sparsity of 0.95 in the first 10 layers alone": all(sparse),
         "scaled corrections of AltUp": config.altup_correct_scale,
+        "logits capped at 30": config.final_logit_softcapping == 30,
     }
     for what, holds in fixed.items():
         if not holds:
@@ -104,6 +105,7 @@ def to_config(keys: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) ->
     values = gguf_numbers.read(
         keys, ARCHITECTURE, integers=_INTEGERS, floats=_FLOATS, required=_REQUIRED, from_zero=_FROM_ZERO
     )
+    gguf_numbers.unscaled(keys, ARCHITECTURE)
     layers = values["num_hidden_layers"]
     if values.get("num_kv_shared_layers", 0) >= layers:
         raise InputError(f"GGUF key {ARCHITECTURE}.attention.shared_kv_layers is {values['num_kv_shared_layers']}")

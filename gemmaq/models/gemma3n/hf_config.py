@@ -12,6 +12,7 @@ from typing import Any
 
 from gemmaq.errors import InputError
 from gemmaq.models import hf_values
+from gemmaq.models.config_keys import GELU_TANH, PLAIN_ROPE, ConfigKeys
 from gemmaq.models.gemma3n.config import TextConfig, pattern
 from gemmaq.models.hf_values import is_count, is_number
 
@@ -24,6 +25,21 @@ ARCHITECTURES = (TEXT, MULTIMODAL, "Gemma3nTextModel", "Gemma3nModel", MODEL_TYP
 
 _SPECIAL = ("layer_pattern", "intermediate_size", "activation_sparsity_pattern", "eos_token_ids")
 _FROM_ZERO = ("altup_active_idx", "num_kv_shared_layers", "bos_token_id", "pad_token_id")
+KEYS = ConfigKeys(
+    read=frozenset((*(field.name for field in fields(TextConfig)), "eos_token_id", "layer_types", "rope_parameters")),
+    fixed={
+        "hidden_activation": GELU_TANH,
+        "attention_bias": (False,),
+        "attn_logit_softcapping": (None,),
+        "is_causal": (True,),
+        "partial_rotary_factor": PLAIN_ROPE,
+        "per_layer_config": (None, {}),
+        "rope_scaling": (None, {}),
+        "use_bidirectional_attention": (False,),
+    },
+    harmless=frozenset(("query_pre_attn_scalar", "sliding_window_pattern", "_sliding_window_pattern")),
+)
+"""Keys of Gemma3nTextConfig; it reads `layer_types` and no period, and scales no queries."""
 _SPARSE_LAYERS, _SPARSITY = 10, 0.95
 
 
@@ -34,8 +50,9 @@ def from_hf(config: Mapping[str, Any]) -> TextConfig:
         InputError: A value is of the wrong kind, or no runtime can run this variant.
     """
     merged = hf_values.text_side(config)
-    if merged.get("attention_bias"):
-        raise InputError("config.json: attention_bias is true; Gemma 3n has no attention biases")
+    KEYS.check(config, "Gemma 3n")
+    if "final_logit_softcapping" in merged and merged["final_logit_softcapping"] is None:
+        raise InputError("config.json: final_logit_softcapping is null", "all runtimes cap the logits of Gemma 3n")
     checked = _checked(merged | _rope(merged))
     layers = checked.num_hidden_layers
     widths = _per_layer(merged, "intermediate_size", layers, [TextConfig().intermediate_size[0]] * layers)
@@ -59,8 +76,6 @@ def from_hf(config: Mapping[str, Any]) -> TextConfig:
 
 def _rope(text: Mapping[str, Any]) -> dict[str, Any]:
     """Rope fields from `rope_parameters`, which comes before the flat keys."""
-    if text.get("rope_scaling"):
-        raise InputError("config.json: rope_scaling is set; Gemma 3n has none")
     entries = hf_values.rope(text, local="default", everywhere="default")
     spelled = {"rope_theta": "full_attention", "rope_local_base_freq": "sliding_attention"}
     found = {field: entries.get(kind, {}).get("rope_theta") for field, kind in spelled.items()}
@@ -114,6 +129,11 @@ def to_hf(config: TextConfig, dtype: str) -> dict[str, Any]:
         "rope_parameters": {kind: {"rope_theta": theta, "rope_type": "default"} for kind, theta in thetas.items()},
     }
     return dict(sorted(document.items()))
+
+
+def check_mlx(config: TextConfig) -> None:
+    """Nothing to refuse: MLX's runtimes read all of it."""
+    del config
 
 
 def nested(document: dict[str, Any]) -> dict[str, Any]:

@@ -51,7 +51,9 @@ _EXPERTS = {
     "expert_used_count": "top_k_experts",
     "expert_feed_forward_length": "moe_intermediate_size",
 }
-_FROM_ZERO = ("attention.shared_kv_layers", "embedding_length_per_layer_input")
+_FROM_ZERO = ("attention.shared_kv_layers", "embedding_length_per_layer_input", "final_logit_softcapping")
+_USUAL_CAP = 30.0
+"""Cap of the logits in llama.cpp where no key says it; 0 is none."""
 _REQUIRED = ("block_count", "embedding_length", "attention.head_count")
 
 
@@ -59,6 +61,7 @@ def from_config(config: TextConfig) -> dict[str, Any]:
     """Keys of a text model, without the architecture as prefix."""
     keys: dict[str, Any] = {key: getattr(config, name) for key, name in _INTEGERS.items()}
     keys |= {key: float(value) for key, name in _FLOATS.items() if (value := getattr(config, name)) is not None}
+    keys.setdefault("final_logit_softcapping", 0.0)  # without the key llama.cpp caps at 30
     keys["feed_forward_length"] = config.intermediate_size
     if config.use_double_wide_mlp:
         keys["feed_forward_length"] = [layer.ffn for layer in config.layers]
@@ -99,6 +102,8 @@ def to_config(
         required=_REQUIRED,
         from_zero=(*_FROM_ZERO, *_EXPERTS),
     )
+    gguf_numbers.unscaled(keys, architecture)
+    values["final_logit_softcapping"] = values.get("final_logit_softcapping", _USUAL_CAP) or None
     layers = values["num_hidden_layers"]
     if values.get("num_kv_shared_layers", 0) >= layers:
         raise InputError(f"GGUF key {architecture}.attention.shared_kv_layers is {values['num_kv_shared_layers']}")

@@ -13,6 +13,7 @@ from typing import Any
 
 from gemmaq.errors import InputError
 from gemmaq.models import hf_values
+from gemmaq.models.config_keys import GELU_TANH, ConfigKeys
 from gemmaq.models.gemma4.config import TextConfig, pattern
 from gemmaq.models.hf_values import is_count
 
@@ -34,6 +35,25 @@ _UNIFIED_DEFAULTS = {"sliding_window": 1024, "max_position_embeddings": 262144, 
 _FROM_ZERO = ("hidden_size_per_layer_input", "num_kv_shared_layers", "bos_token_id", "pad_token_id")
 _OF_EXPERTS = ("num_experts", "top_k_experts", "moe_intermediate_size")
 _SPECIAL = ("layer_pattern", "eos_token_ids")
+_FLAT_ROPE = ("rope_theta", "rope_local_base_freq", "partial_rotary_factor")
+"""Keys of other families; transformers reads those in `rope_parameters` alone."""
+
+KEYS = ConfigKeys(
+    read=frozenset(
+        (
+            *(field.name for field in fields(TextConfig)),
+            *("eos_token_id", "layer_types", "per_layer_config", "rope_parameters", "use_bidirectional_attention"),
+        )
+    ),
+    fixed={
+        "hidden_activation": GELU_TANH,
+        "attention_bias": (False,),
+        "rope_scaling": (None, {}),
+        "is_causal": (True,),
+    },
+    harmless=frozenset(("expert_intermediate_size", "mtp_per_layer_config", "backbone_hidden_size")),
+)
+"""Keys of Gemma4TextConfig and Gemma4UnifiedTextConfig."""
 
 
 def from_hf(config: Mapping[str, Any]) -> TextConfig:
@@ -43,13 +63,18 @@ def from_hf(config: Mapping[str, Any]) -> TextConfig:
         InputError: A value is of the wrong kind, or no runtime can run this variant.
     """
     merged = hf_values.text_side(config)
-    if merged.get("attention_bias"):
-        raise InputError("config.json: attention_bias is true; Gemma 4 has no attention biases")
+    KEYS.check(config, "Gemma 4")
     if merged.get("use_bidirectional_attention") == "all":
         raise InputError("config.json: attention is bidirectional, an embedding model; only causal models are read")
     defaults = _UNIFIED_DEFAULTS if merged.get("model_type") in (UNIFIED, UNIFIED_TEXT) else {}
-    said = {name: value for name, value in merged.items() if value is not None}
+    said = {name: value for name, value in merged.items() if value is not None and name not in _FLAT_ROPE}
     checked = _checked({**defaults, **said, **_rope(merged)})
+    for name in _FLAT_ROPE:
+        if merged.get(name) not in (None, getattr(checked, name)):
+            raise InputError(
+                f"config.json: {name} is {merged[name]!r:.60}, but {getattr(checked, name):g} in rope_parameters",
+                "transformers reads rope_parameters alone, other runtimes may not: remove the key",
+            )
     if not checked.hidden_size_per_layer_input:
         checked = replace(checked, vocab_size_per_layer_input=checked.vocab_size)
     pattern_ = _layer_pattern(merged, checked.num_hidden_layers)
@@ -155,6 +180,11 @@ def to_hf(config: TextConfig, dtype: str) -> dict[str, Any]:
         "use_bidirectional_attention": None,
     }
     return dict(sorted(document.items()))
+
+
+def check_mlx(config: TextConfig) -> None:
+    """Nothing to refuse: MLX's runtimes read all of it."""
+    del config
 
 
 def nested(document: dict[str, Any]) -> dict[str, Any]:

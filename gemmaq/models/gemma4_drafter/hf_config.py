@@ -14,7 +14,9 @@ from gemmaq.errors import InputError
 from gemmaq.models import hf_values
 from gemmaq.models.gemma4 import hf_config as causal
 from gemmaq.models.gemma4.config import TextConfig
+from gemmaq.models.gemma4.hf_config import KEYS as KEYS
 from gemmaq.models.gemma4.hf_config import TEXT_MODEL_TYPE as TEXT_MODEL_TYPE
+from gemmaq.models.gemma4.hf_config import check_mlx as check_mlx
 from gemmaq.models.gemma4.hf_config import with_vocabulary as with_vocabulary
 
 CLASS = "Gemma4AssistantForCausalLM"

@@ -76,7 +76,9 @@ class ConfigKeys:
         known = self.read | self.harmless | HARMLESS | self.fixed.keys()
         found = [f"{key} ({value!r:.20})" for key, value in keys.items() if key not in known and value is not None]
         more = f" and {len(found) - 4} more" if len(found) > 4 else ""
-        notes = (f"config.json: not read, as in transformers: {', '.join(found[:4])}{more}",) if found else ()
+        notes: tuple[str, ...] = (
+            (f"config.json: not read, as in transformers: {', '.join(found[:4])}{more}",) if found else ()
+        )
         if isinstance(code, Mapping) and any(str(key).startswith("AutoModel") for key in code):
             notes += ("config.json names Python code for the model (auto_map), which gemmaq and most runtimes ignore",)
         return notes

@@ -57,6 +57,12 @@ def open_gguf(files: Sequence[GgufFile], name: str, location: str) -> Checkpoint
         raise InputError(
             "is an importance matrix, not a model", "gemmaq imatrix --show-statistics FILE shows it", path=origin
         )
+    if keys.get("general.type") == "adapter" or any(key.startswith("adapter.") for key in keys):
+        raise InputError(
+            "is an adapter (LoRA), not a model",
+            "name the GGUF of the model that it was trained on; llama.cpp applies the adapter itself: --lora FILE",
+            path=origin,
+        )
     try:
         family = families.of_gguf(keys)
     except UnsupportedModelError as error:
@@ -64,12 +70,13 @@ def open_gguf(files: Sequence[GgufFile], name: str, location: str) -> Checkpoint
         raise
     config = family.gguf.to_config(keys, {info.name: info.shape for _, info in infos})
     generated = family.gguf.generated(config)
+    inside = family.towers.built_in(keys, [info.name for _, info in infos])[1] if family.towers is not None else {}
     named = {info.name: family.names.from_gguf(info.name) for _, info in infos if info.name not in generated}
     tensors = [_tensor(file, info, ours, family) for file, info in infos if (ours := named.get(info.name)) is not None]
     heads = of_gguf(keys, tensors, family)
     tensors = [tensor for tensor in tensors if tensor.name not in heads.heads]
     ordered, notes = text_tensors(tensors, family, config, origin=str(origin))
-    notes += strangers([name for name, ours in named.items() if ours is None], family)
+    notes += strangers([name for name, ours in named.items() if ours is None and name not in inside], family)
     if family.vocabulary.ALWAYS_BOS and keys.get(_ADD_BOS) is False:
         notes += (f"{_ADD_BOS} is false, but llama.cpp begins every text of {family.title} with BOS: taken as true",)
     return Checkpoint(

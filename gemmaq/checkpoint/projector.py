@@ -44,6 +44,17 @@ def misfit(projector: GgufFile, keys: Mapping[str, Any], family: Family, config:
     return f"the model's vocabulary lacks {missing[0]}" if missing else None
 
 
+def built_in(model: GgufFile, family: Family) -> GgufFile | None:
+    """The towers in a model's own file, as Ollama has them, as if they were an mmproj file; None if there are none."""
+    if family.towers is None:
+        return None
+    keys, names = family.towers.built_in(model.keys, [info.name for info in model.tensors])
+    if not names:
+        return None
+    tensors = tuple(replace(info, name=names[info.name]) for info in model.tensors if info.name in names)
+    return replace(model, keys={"general.architecture": "clip", **keys}, tensors=tensors)
+
+
 def with_towers(model: Checkpoint, projector: GgufFile, keys: Mapping[str, Any]) -> Checkpoint:
     """A GGUF model with the towers in the mmproj file that belongs to it.
 

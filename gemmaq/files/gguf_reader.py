@@ -11,6 +11,7 @@ import struct
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -180,6 +181,15 @@ class _Cursor:
         if count * dtype.itemsize > _MAX_STRING:
             raise self.fail(f"an array claims {count} numbers")
         return np.frombuffer(self.raw(count * dtype.itemsize), dtype)
+
+
+def is_gguf(path: Path) -> bool:
+    """Whether a file begins as GGUF files do, whatever it is called."""
+    try:
+        with path.open("rb") as file:
+            return file.read(len(MAGIC)) == MAGIC
+    except OSError:
+        return False
 
 
 def parse(span: FileSpan) -> GgufFile:

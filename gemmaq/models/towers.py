@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from gemmaq.models.arrangements import Arrangement
@@ -42,6 +42,17 @@ class Towers(Protocol):
         """Config from an mmproj file, its keys and the shapes of its tensors by name; raises InputError.
 
         `pieces` are the vocabulary of the text model.
+        """
+
+    def built_in(self, keys: Mapping[str, Any], names: Collection[str], /) -> tuple[dict[str, Any], dict[str, str]]:
+        """Towers in the model's own file, as Ollama's converter writes them, empty if there are none.
+
+        Args:
+            keys: Keys of the model's file.
+            names: Names of its tensors.
+
+        Returns:
+            Keys of an mmproj file with these towers, and name in the model's file -> name in an mmproj file.
         """
 
     def markers(self, towers: Any, /) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ from gemmaq.files.span import FileSpan
 from gemmaq.models import families, identity
 from gemmaq.models.config import TextConfig
 from gemmaq.models.family import Family
+from gemmaq.models.towers_config import senses
 from gemmaq.sources import pairing
 from gemmaq.sources.names import name_of_file
 from gemmaq.sources.pairing import Choice, Content
@@ -258,6 +259,15 @@ def with_companions(model: Checkpoint, file: GgufFile, surroundings: Surrounding
     host = Host(file.keys, model.family, model.config)
     if wish.mmproj is not None:
         model = _with_named(model, host, wish.mmproj)
+    elif wish.projector is not Need.NONE and (inside := projector.built_in(file, model.family)) is not None:
+        model = projector.with_towers(model, inside, file.keys)
+        notes = [f"{senses(model.towers_config)}: the towers in the model's own file are taken, as in Ollama"]
+        if model.config.rope.factor != 1 and not any(".rope.scaling." in key for key in file.keys):
+            notes.append(
+                f"the keys lack rope scaling: that of the published model, {model.config.rope.factor:g}, is taken"
+            )
+        model = replace(model, notes=(*model.notes, *notes))
+        wish = replace(wish, projector=Need.NONE)
     found, notes = find(file, surroundings, wish, model.location)
     model = replace(model, notes=model.notes + notes)
     for kind, name in found.items():

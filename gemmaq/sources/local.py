@@ -13,7 +13,7 @@ from gemmaq.files.names import all_shards, is_first, models_among, shards_of
 from gemmaq.files.span import FileSpan
 from gemmaq.models.samples import SAMPLE, sample_pieces
 from gemmaq.sources.companions import ANY, Beside, Kind, Surroundings, Wish, with_companions
-from gemmaq.sources.names import name_of_file
+from gemmaq.sources.names import name_of_gguf
 
 
 def open_gguf_file(path: Path, source: str, wish: Wish = ANY, surroundings: Surroundings | None = None) -> Checkpoint:
@@ -30,7 +30,7 @@ def open_gguf_file(path: Path, source: str, wish: Wish = ANY, surroundings: Surr
         InputError: A header is unusable, or the files beside it leave a choice.
     """
     files = [gguf_reader.parse(FileSpan.of(part)) for part in shards_of(path)]
-    model = open_gguf(files, name_of_file(path), source)
+    model = open_gguf(files, name_of_gguf(path, files[0].keys), source)
     return with_companions(model, files[0], surroundings or partial(_beside, files[0].span.paths[0]), wish)
 
 
@@ -43,7 +43,8 @@ def _beside(model: Path, kind: Kind) -> Beside:
         for name in names
         if kind.is_one(name) and is_first(name) and name != model.name
     }
-    return Beside(model.name, tuple(models_among(names)), files)
+    models = models_among(names)
+    return Beside(model.name, tuple(models if model.name in models else [model.name, *models]), files)
 
 
 def open_gguf_folder(folder: Path, source: str, wish: Wish = ANY) -> Checkpoint:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+from gemmaq.errors import InputError, NotFoundError
 from gemmaq.files.names import DRAFTER, is_drafter, split_type, stem
 from gemmaq.hub import Ref, parse
 from gemmaq.models import identity
@@ -19,6 +23,43 @@ def name_of_folder(path: Path) -> str:
     """Name of the model in a folder: the folder's, or for a snapshot in the Hub's cache the repository's."""
     repository = path.parents[1].name if path.parent.name == "snapshots" else ""
     return repository.rpartition("--")[2] if repository.startswith("models--") else path.name
+
+
+def snapshot_in(path: Path) -> Path:
+    """The snapshot that a repository's folder in the Hub's cache means, any other folder itself.
+
+    That is the one that refs/main names, or the only one.
+
+    Raises:
+        InputError: There are several, and refs/main names none of them.
+        NotFoundError: There is none.
+    """
+    if not path.resolve().name.startswith("models--") or (path / "config.json").is_file():
+        return path
+    main, folder = path / "refs" / "main", path / "snapshots"
+    commit = main.read_text("utf-8", errors="replace").strip() if main.is_file() else ""
+    held = sorted(entry.name for entry in folder.iterdir() if entry.is_dir()) if folder.is_dir() else []
+    if commit in held:
+        return folder / commit
+    if len(held) == 1 and not commit:
+        return folder / held[0]
+    if not held or commit:
+        what = f"has no snapshot {commit:.40}, which refs/main names" if commit else "holds no snapshot"
+        raise NotFoundError(what, "download the model again, or name a snapshot's folder", path=path)
+    raise InputError(f"holds {len(held)} snapshots", f"name one of them, {folder / held[0]} for example", path=path)
+
+
+_BLOB = re.compile(r"sha256[-:][0-9a-f]{64}")
+
+
+def name_of_gguf(path: Path, keys: Mapping[str, Any]) -> str:
+    """Name of the model in a GGUF file: that in its header if the file's own name is a digest, as in Ollama."""
+    title = keys.get("general.name")
+    if not _BLOB.fullmatch(path.name):
+        return name_of_file(path)
+    words = re.findall(r"[A-Za-z0-9._]+", title) if isinstance(title, str) else []
+    architecture = keys.get("general.architecture")
+    return split_type("-".join(words).strip("."))[0] or (str(architecture) if architecture else path.name[:14])
 
 
 def name_of_file(path: Path) -> str:

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 from gemmaq.checkpoint import Checkpoint
 from gemmaq.checkpoint.folder import open_folder
 from gemmaq.errors import InputError, NotFoundError
+from gemmaq.files.gguf_reader import is_gguf
 from gemmaq.files.span import FileSpan
 from gemmaq.hub import Ref, RemoteFile
 from gemmaq.sources.companions import ANY, Wish, refuse
 from gemmaq.sources.local import open_gguf_file, open_gguf_folder, open_sample
-from gemmaq.sources.names import name_of_folder, repository
+from gemmaq.sources.names import name_of_folder, repository, snapshot_in
 
 if TYPE_CHECKING:
     from gemmaq.progress import ProgressCallback
@@ -38,14 +39,15 @@ def open_source(source: str, wish: Wish = ANY, *, tokenizer: bool = False) -> Ch
     """
     path = Path(os.path.expanduser(source))
     if os.path.isdir(path):
+        path = snapshot_in(path)
         if not (path / "config.json").is_file():
             return open_gguf_folder(path, source, wish)
         refuse(wish, source)
         return open_folder(path, name_of_folder(path.resolve()), source)
     if os.path.isfile(path):
-        if path.suffix == ".gguf":
+        if path.suffix == ".gguf" or is_gguf(path):
             return open_gguf_file(path, source, wish)
-        raise InputError("is neither a model folder nor a .gguf file", "name the folder with config.json", path=source)
+        raise InputError("is neither a model folder nor a GGUF file", "name the folder with config.json", path=source)
     if source.startswith("sample:"):
         refuse(wish, source)
         return open_sample(source)

@@ -40,6 +40,10 @@ _FLOATS = {
     "rope.freq_base_swa": "rope_local_base_freq",
     "final_logit_softcapping": "final_logit_softcapping",
 }
+_OLLAMA = {"rope.local.freq_base": "rope.freq_base_swa", "rope.global.freq_base": "rope.freq_base"}
+"""Keys of Ollama's converter -> those of llama.cpp's."""
+_SCALED_LAYERS, _SCALE = (34, 48, 62), 8.0
+"""Layers of the published models with vision, and their rope scaling, which Ollama's converter left out."""
 _REQUIRED = ("block_count", "embedding_length", "feed_forward_length", "attention.head_count")
 
 
@@ -91,9 +95,19 @@ def to_config(
     Raises:
         InputError: A key is missing or of the wrong kind.
     """
+    keys = {
+        **{
+            f"{architecture}.{old}": keys[f"{architecture}.{new}"]
+            for new, old in _OLLAMA.items()
+            if f"{architecture}.{new}" in keys
+        },
+        **keys,
+    }
     values = gguf_numbers.read(keys, architecture, integers=_INTEGERS, floats=_FLOATS, required=_REQUIRED)
     values |= gguf_numbers.token_ids(keys) | {"vocab_size": shapes.get(to_gguf(EMBEDDING), (1,))[0]}
     values["rope_factor"] = gguf_numbers.rope_factor(keys, architecture)
+    if f"{architecture}.vision.block_count" in keys and values["num_hidden_layers"] in _SCALED_LAYERS:
+        values["rope_factor"] = _SCALE if values["rope_factor"] == 1 else values["rope_factor"]
     key = f"{architecture}.attention.sliding_window_pattern"
     values["layer_pattern"] = _layer_pattern(key, keys.get(key, 6), values["num_hidden_layers"])
     config = TextConfig(**values)

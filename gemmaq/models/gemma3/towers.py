@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -287,3 +287,44 @@ def from_keys(keys: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], pi
         raise InputError(f"GGUF key clip.vision.projector.scale_factor is {scale!r:.60}")
     values["tokens"] = max(1, values["image_size"] // values["patch_size"] // scale) ** 2
     return checked(VisionConfig(**values))
+
+
+_BUILT_IN = {
+    **{
+        old.removeprefix(_TOWER).replace("embeddings.", "v."): new
+        for old, new in _OTHER_GGUF.items()
+        if old.startswith(_EMBEDDINGS)
+    },
+    "v.post_layernorm.weight": "v.post_ln.weight",
+    "v.post_layernorm.bias": "v.post_ln.bias",
+    "mm.mm_input_projection.weight": "mm.input_projection.weight",
+    "mm.mm_soft_emb_norm.weight": "mm.soft_emb_norm.weight",
+}
+_BUILT_IN_PARTS = {
+    "layer_norm1": "ln1",
+    "layer_norm2": "ln2",
+    "attn_output": "attn_out",
+    "mlp.fc1": "ffn_up",
+    "mlp.fc2": "ffn_down",
+}
+"""Names of Ollama's converter and those of llama.cpp's; parts of a layer that are not here have one name."""
+
+
+def built_in(keys: Mapping[str, Any], names: Collection[str]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Keys of an mmproj file, and names in one, of a vision tower in the model's own file; empty if there is none."""
+    if not keys.get("gemma3.vision.block_count"):
+        return {}, {}
+    renamed = {}
+    for name in names:
+        block = re.fullmatch(r"(v\.blk\.\d+\.)(.+)(\.weight|\.bias)", name)
+        if block:
+            renamed[name] = block[1] + _BUILT_IN_PARTS.get(block[2], block[2]) + block[3]
+        elif name.startswith(("v.", "mm.")):
+            renamed[name] = _BUILT_IN.get(name, name)
+    tokens = keys.get("gemma3.mm.tokens_per_image", DEFAULT.tokens)
+    found = {"clip.projector_type": "gemma3", "clip.use_gelu": True}
+    found |= {f"clip.vision.{key}": keys.get(f"gemma3.vision.{key}") for key in _KEYS}
+    sides = [found["clip.vision.image_size"], found["clip.vision.patch_size"], tokens]
+    if all(hf_values.is_count(side) for side in sides):
+        found["clip.vision.projector.scale_factor"] = sides[0] // sides[1] // math.isqrt(tokens)
+    return found, renamed

@@ -5,7 +5,7 @@ Without it llama.cpp computes x * sigmoid(1.702 x) in the vision tower, in place
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from gemmaq.errors import InputError
@@ -127,3 +127,22 @@ def _from_shapes(tower: type, shapes: Mapping[str, tuple[int, ...]]) -> dict[str
             "use_clipped_linears": clipped("a.blk."),
         }
     return {"mm_posemb_size": length("v.position_embd.weight", 1)} if tower is Patches else {}
+
+
+_CLAMPS = "v.clamp_data"
+"""Tensor of Ollama's converter that repeats the bounds of all matrices."""
+
+
+def built_in(keys: Mapping[str, Any], names: Collection[str]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Keys of an mmproj file, and names in one, of towers in the model's own file; empty if there are none.
+
+    Ollama's converter calls their tensors as llama.cpp's does, and begins their keys with the architecture.
+    """
+    found: dict[str, Any] = {}
+    for sense, kind in (("vision", "gemma4v"), ("audio", "gemma4a")):
+        if keys.get(f"gemma4.{sense}.block_count"):
+            prefix = f"gemma4.{sense}."
+            found |= {f"clip.{sense}.{key.removeprefix(prefix)}": keys[key] for key in keys if key.startswith(prefix)}
+            found |= {f"clip.{sense}.projector_type": kind, f"clip.has_{sense}_encoder": True}
+    inside = [name for name in names if name.startswith(("v.", "a.", "mm.")) and name != _CLAMPS] if found else []
+    return found, {name: name for name in inside}

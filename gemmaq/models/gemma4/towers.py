@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from gemmaq.models.arrangements import Arrangement, permuted, reshaped
+from gemmaq.models.gemma4.mmproj_keys import built_in as built_in
 from gemmaq.models.gemma4.mmproj_keys import from_keys as from_keys
 from gemmaq.models.gemma4.mmproj_keys import to_keys as to_keys
 from gemmaq.models.gemma4.tower_names import (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from functools import cache
@@ -261,18 +261,21 @@ def with_companions(model: Checkpoint, file: GgufFile, surroundings: Surrounding
         model = _with_named(model, host, wish.mmproj)
     elif wish.projector is not Need.NONE and (inside := projector.built_in(file, model.family)) is not None:
         model = projector.with_towers(model, inside, file.keys)
-        notes = [f"{senses(model.towers_config)}: the towers in the model's own file are taken, as in Ollama"]
-        if model.config.rope.factor != 1 and not any(".rope.scaling." in key for key in file.keys):
-            notes.append(
-                f"the keys lack rope scaling: that of the published model, {model.config.rope.factor:g}, is taken"
-            )
-        model = replace(model, notes=(*model.notes, *notes))
+        model = replace(model, notes=(*model.notes, *_told(model, file)))
         wish = replace(wish, projector=Need.NONE)
     found, notes = find(file, surroundings, wish, model.location)
     model = replace(model, notes=model.notes + notes)
     for kind, name in found.items():
         model = kind.attach(model, host, [gguf_reader.parse(opened()) for opened in surroundings(kind).files[name]])
     return model
+
+
+def _told(model: Checkpoint, file: GgufFile) -> Iterator[str]:
+    """Notes on a model whose towers are in its own file."""
+    assert model.towers_config is not None
+    yield f"{senses(model.towers_config)}: the towers in the model's own file are taken, as in Ollama"
+    if model.config.rope.factor != 1 and not any(".rope.scaling." in key for key in file.keys):
+        yield f"the keys lack rope scaling: that of the published model, {model.config.rope.factor:g}, is taken"
 
 
 def _with_named(model: Checkpoint, host: Host, path: Path) -> Checkpoint:

@@ -9,12 +9,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from gemmaq.encodings import Encoding
 from gemmaq.errors import InputError
 from gemmaq.files.runs import Run, within
-from gemmaq.files.span import FileSpan
+from gemmaq.files.span import FileSpan, Reader
 from gemmaq.models.arrangements import Arrangement
 from gemmaq.models.config import TextConfig
 from gemmaq.models.family import Family
@@ -23,6 +23,7 @@ from gemmaq.models.towers_config import TowersConfig
 
 if TYPE_CHECKING:
     from gemmaq.checkpoint.tokenizer import Tokenizer, TokenizerFiles
+    from gemmaq.encodings import Values
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,18 @@ class Part:
             yield span, run.offset + skipped * self.row_bytes, taken * self.row_bytes
 
 
+class Decoder(Protocol):
+    """Reads rows of a tensor whose arrays have another order than its rows, or other numbers than a type of gemmaq."""
+
+    def values(self, reader: Reader, first: int, count: int) -> Values:
+        """Rows `first` to `first + count`: codes with their scales, or weights, f32 [count, columns].
+
+        Raises:
+            InputError: The file ends early or cannot be read, or contradicts itself.
+        """
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Tensor:
     """A tensor on disk.
@@ -67,12 +80,14 @@ class Tensor:
         shape: Shape in torch's order, rows first.
         encoding: Encoding of its weights.
         parts: The arrays it is stored in.
-        layout: Layout of the parts: `plain` (one array of the encoding's blocks), `mlx` (words, scales, biases) or
-            `compressed-tensors` (words, scales).
+        layout: Layout of the parts: `plain` (one array of the encoding's blocks), `mlx` (words, scales, biases),
+            `compressed-tensors` (words, scales) or `decoded` (a decoder reads them).
         shift: Added to the decoded weights (-1 for norms of a GGUF file that stores 1 + w).
         arrangement: How the file stores its numbers, None for as they are; the shape stays torch's.
         place: Role, layer and part in the model.
         divisor: What stored scales of one byte are divided by.
+        decoder: Reads rows of other programs' layouts; the parts then only say which files, and about how many bytes.
+        stored_bytes: Bytes on disk where there is a decoder.
     """
 
     name: str
@@ -84,6 +99,8 @@ class Tensor:
     arrangement: Arrangement | None = None
     place: Place = NOWHERE
     divisor: float = 1.0
+    decoder: Decoder | None = None
+    stored_bytes: int = 0
 
     @property
     def span(self) -> FileSpan:
@@ -128,7 +145,7 @@ class Tensor:
     @property
     def nbytes(self) -> int:
         """Bytes on disk."""
-        return self.rows * self.row_bytes
+        return self.stored_bytes or self.rows * self.row_bytes
 
 
 def spans_of(tensors: Iterable[Tensor]) -> tuple[FileSpan, ...]:

@@ -11,8 +11,8 @@ from typing import Any
 
 from gemmaq.checkpoint import Checkpoint, Tensor, embedder, plain
 from gemmaq.checkpoint.assemble import idle_tensors, surplus, text_tensors
-from gemmaq.checkpoint.quantized import quantized_tensor
-from gemmaq.checkpoint.small_floats import small_float_tensor
+from gemmaq.checkpoint.schemes import settings
+from gemmaq.checkpoint.schemes.scheme import Scheme, split
 from gemmaq.checkpoint.stacks import joined, sliced
 from gemmaq.checkpoint.tokenizer import files_of
 from gemmaq.encodings import ENCODINGS
@@ -42,7 +42,7 @@ def open_folder(folder: Path, name: str, location: str) -> Checkpoint:
         InputError: A file is unusable.
     """
     document = read_json(folder / "config.json")
-    kind = _kind(document, folder)
+    scheme = settings.of_config(document, folder)
     try:
         family = families.of_config(document)
     except UnsupportedModelError as error:
@@ -57,8 +57,7 @@ def open_folder(folder: Path, name: str, location: str) -> Checkpoint:
     shapes |= {name: shapes[other] for name, other in names.idle(config).items()}
     stacks = sliced(family, config, modules)
     shapes |= {piece.name: piece.shape for stack in stacks for piece in stack.slices}
-    rowwise = _is_rowwise(document)
-    by_name = {name: _tensor(name, kind, arrays, shapes.get(name), rowwise=rowwise) for name, arrays in modules.items()}
+    by_name = {name: _tensor(name, scheme, arrays, shapes.get(name)) for name, arrays in modules.items()}
     for stack in stacks:
         by_name[stack.name] = joined(stack, by_name)
         for piece in stack.slices:
@@ -83,7 +82,7 @@ def open_folder(folder: Path, name: str, location: str) -> Checkpoint:
         try:
             towers_config = family.towers.from_hf(document, _processor(folder))
             expected = dict(family.towers.shapes(towers_config, config.hidden_size))
-            found = _towers(tower_arrays, kind, family.towers, expected)
+            found = _towers(tower_arrays, scheme, family.towers, expected)
         except InputError as error:
             towers_config, towers_error = None, error
             notes += (f"vision and audio cannot be read: {error.message}",)
@@ -98,7 +97,7 @@ def open_folder(folder: Path, name: str, location: str) -> Checkpoint:
     return Checkpoint(
         name=name,
         location=location,
-        format=kind,
+        format=scheme.format,
         family=family,
         config=config,
         tensors=ordered,
@@ -111,41 +110,11 @@ def open_folder(folder: Path, name: str, location: str) -> Checkpoint:
         generation=read_json(folder / "generation_config.json", {}),
         card=read_card(folder / "README.md"),
         tokenizer_files=tokenizer_files,
-        notes=notes,
+        notes=(*notes, *((scheme.note,) if scheme.note else ())),
         losses=losses,
     )
 
 
-def _kind(document: Mapping[str, Any], folder: Path) -> str:
-    """Format of the weights by config.json: `safetensors`, `mlx` or `compressed-tensors`."""
-    settings = document.get("quantization_config") or {}
-    if document.get("quantization"):
-        return "mlx"
-    if not settings:
-        return "safetensors"
-    method, packing = settings.get("quant_method"), settings.get("format")
-    if method == "compressed-tensors" and packing in _PACKINGS:
-        return "compressed-tensors"
-    raise InputError(
-        f"is quantized by {method} ({packing or 'no format given'}), which gemmaq cannot read",
-        "use the checkpoint that it was made from",
-        path=folder,
-    )
-
-
-_PACKINGS = (
-    "pack-quantized",
-    "mxfp4-pack-quantized",
-    "mxfp8-quantized",
-    "nvfp4-pack-quantized",
-    "float-quantized",
-    "mixed-precision",
-)
-"""Formats of compressed-tensors that `quantized_tensor` and `small_float_tensor` read."""
-_SUFFIXES = (
-    "weight", "scales", "biases", "weight_packed", "weight_scale", "weight_shape", "weight_zero_point",
-    "weight_g_idx", "weight_global_scale", "input_global_scale", "input_scale",
-)  # fmt: skip
 _Arrays = dict[str, tuple[FileSpan, safetensors_header.Entry]]
 
 
@@ -154,8 +123,7 @@ def _modules(entries: _Arrays, family: Family) -> tuple[dict[str, _Arrays], dict
     towers: dict[str, _Arrays] = {}
     modules: dict[str, _Arrays] = {}
     for entry, place in entries.items():
-        module, _, suffix = entry.rpartition(".")
-        whole = f"{module}.weight" if module and suffix in _SUFFIXES else entry
+        whole, suffix = split(entry)
         name = family.names.canonical(whole)
         if name is None:
             towers.setdefault(whole, {})[suffix] = place
@@ -167,7 +135,7 @@ def _modules(entries: _Arrays, family: Family) -> tuple[dict[str, _Arrays], dict
 
 
 def _towers(
-    modules: Mapping[str, _Arrays], kind: str, towers: Towers, shapes: Mapping[str, tuple[int, ...]]
+    modules: Mapping[str, _Arrays], scheme: Scheme, towers: Towers, shapes: Mapping[str, tuple[int, ...]]
 ) -> dict[str, Tensor]:
     """The tensors of the towers by canonical name; `shapes` has the shape of each by the config.
 
@@ -181,7 +149,7 @@ def _towers(
             continue
         if name in tensors:
             raise InputError(f"has two tensors for {name}", path=next(iter(arrays.values()))[0])
-        tensor = replace(_tensor(name, kind, arrays, shapes.get(name)), place=towers.place(name))
+        tensor = replace(_tensor(name, scheme, arrays, shapes.get(name)), place=towers.place(name))
         shape = shapes.get(name, tensor.shape)
         moved = towers.channels_last(name, shape)
         if moved is not None and tensor.shape == moved.shape != shape:
@@ -203,26 +171,19 @@ def _processor(folder: Path) -> dict[str, Any]:
     return settings
 
 
-def _is_rowwise(document: Mapping[str, Any]) -> bool:
-    """Whether config.json says that all quantized matrices have one scale a row."""
-    groups = (document.get("quantization_config") or {}).get("config_groups")
-    found = list(groups.values()) if isinstance(groups, Mapping) else []
-    weights = [group.get("weights") if isinstance(group, Mapping) else None for group in found]
-    return bool(weights) and all(isinstance(w, Mapping) and w.get("strategy") == "channel" for w in weights)
-
-
-def _tensor(name: str, kind: str, arrays: _Arrays, shape: tuple[int, ...] | None, *, rowwise: bool = False) -> Tensor:
-    """A tensor from its arrays: floats, or quantized in the format of the folder."""
-    if len(arrays) == 1:
-        ((span, entry),) = arrays.values()
-        if entry.dtype not in _ENCODINGS:
-            raise InputError(
-                f"has dtype {entry.dtype}", f"supported: {', '.join(_ENCODINGS)}", path=span, tensor=entry.name
-            )
+def _tensor(name: str, scheme: Scheme, arrays: _Arrays, shape: tuple[int, ...] | None) -> Tensor:
+    """A tensor from its arrays: floats, or quantized by the scheme of the folder."""
+    for span, entry in arrays.values():
         if min(entry.shape, default=1) < 1:
             raise InputError(f"has the shape {list(entry.shape)}", path=span, tensor=entry.name)
-        return plain(name, entry.shape, _ENCODINGS[entry.dtype], span=span, offset=entry.offset)
-    return small_float_tensor(name, kind, arrays) or quantized_tensor(name, kind, arrays, shape, rowwise=rowwise)
+    tensor = scheme.tensor(name, arrays, shape)
+    if tensor is not None:
+        return tensor
+    if entry.dtype not in _ENCODINGS:
+        raise InputError(
+            f"has dtype {entry.dtype}", f"supported: {', '.join(_ENCODINGS)}", path=span, tensor=entry.name
+        )
+    return plain(name, entry.shape, _ENCODINGS[entry.dtype], span=span, offset=entry.offset)
 
 
 def _entries(folder: Path) -> Iterator[tuple[str, tuple[FileSpan, safetensors_header.Entry]]]:

@@ -31,7 +31,7 @@ def slabs(tensor: Tensor, elements: int) -> Iterator[tuple[int, int]]:
 
 
 def read_rows(tensor: Tensor, first: int, count: int, reader: Reader, buffer: bytearray) -> list[U8]:
-    """Bytes of rows on disk, an array u8 [rows, row bytes] for each part.
+    """Bytes of rows on disk, an array u8 [rows, row bytes] for each part; or what a decoder made of them.
 
     Args:
         tensor: The tensor.
@@ -43,6 +43,8 @@ def read_rows(tensor: Tensor, first: int, count: int, reader: Reader, buffer: by
     Raises:
         InputError: The file ends early or cannot be read.
     """
+    if tensor.decoder is not None:
+        return _decoded(tensor.decoder.values(reader, first, count))
     size = count * tensor.row_bytes
     if len(buffer) < size:
         try:
@@ -112,8 +114,22 @@ def _compressed_tensors(tensor: Tensor, arrays: Sequence[U8]) -> Values:
     return Quantized(unpack_codes(tensor.encoding.bits, arrays[0]), scales)
 
 
+def _decoded(values: Values) -> list[U8]:
+    """Bytes of what a decoder gave: weights, or codes, scales and minima."""
+    arrays = [values] if not isinstance(values, Quantized) else [values.codes, values.scales, values.minima]
+    return [np.ascontiguousarray(array).view(np.uint8) for array in arrays if array is not None]
+
+
+def _undone(tensor: Tensor, arrays: Sequence[U8]) -> Values:
+    """The reverse of `_decoded`."""
+    if len(arrays) == 1:
+        return arrays[0].view(np.float32)
+    return Quantized(arrays[0], *(array.view(np.float32) for array in arrays[1:]))
+
+
 _LAYOUTS: dict[str, Callable[[Tensor, Sequence[U8]], Values]] = {
     "plain": _plain,
     "mlx": _mlx,
     "compressed-tensors": _compressed_tensors,
+    "decoded": _undone,
 }

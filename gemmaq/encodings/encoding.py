@@ -114,6 +114,16 @@ class Encoding:
         mine, theirs = ((e.bits, e.zero, e.block, e.codebook) for e in (self, other))
         return mine == theirs
 
+    def refines(self, other: Encoding, columns: int) -> bool:
+        """Whether codes of another type mean the same here if scales are repeated: blocks are parts of its blocks.
+
+        So Q4_0 holds what has 4 bits around zero and a scale for 128 weights, or for a row.
+        """
+        if self.kind is not other.kind or self.kind not in (Kind.LINEAR, Kind.MINIMA) or not self.block:
+            return False
+        is_part = other.group(columns) % self.block == 0 and other.group(columns) > self.block
+        return is_part and (self.bits, self.zero) == (other.bits, other.zero)
+
     def group(self, columns: int) -> int:
         """Weights in a block of a row of `columns` weights."""
         return self.block or columns

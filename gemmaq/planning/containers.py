@@ -47,6 +47,7 @@ class Container:
         engine: engine of `vram` whose memory the model card shows.
         formats: formats that its artifacts have as checkpoints (`Checkpoint.format`), that of quantized ones first.
         commands: command lines that run it, for the model card.
+        others: formats of other programs' quantized folders that its runtimes load as they are.
         several: whether models in several types lie in one folder; otherwise each has a folder of its own.
         ollama: whether Ollama loads it, so that it gets a Modelfile and Ollama's parameters.
         header_format: `format` in the metadata of its safetensors headers, None for other files.
@@ -60,6 +61,7 @@ class Container:
     engine: str
     formats: tuple[str, ...]
     commands: tuple[Command, ...]
+    others: tuple[str, ...] = ()
     several: bool = False
     ollama: bool = False
     header_format: str | None = None
@@ -120,6 +122,7 @@ CONTAINERS: dict[str, Container] = {
             library="transformers",
             engine="vllm",
             formats=("compressed-tensors", "safetensors"),
+            others=("gptq", "awq", "bitsandbytes", "fp8"),
             header_format="pt",
             commands=(
                 Command("vllm serve .", "vllm serve {repo}"),
@@ -145,7 +148,7 @@ def check(name: str) -> str:
 
 def of_checkpoint_format(format: str) -> Container:
     """The container whose artifacts have this format as checkpoints."""
-    return next(container for container in CONTAINERS.values() if format in container.formats)
+    return next(c for c in CONTAINERS.values() if format in (*c.formats, *c.others))
 
 
 def for_drafters(container: Container) -> Container:

@@ -126,7 +126,9 @@ class PlannedTensor:
         """Whether the stored codes are kept because they mean the same in the encoding."""
         if self.stored.divisor != 1 and self.choice.portable:
             return False
-        return self.encoding.same_codes(self.stored.encoding) and self.shift == 0
+        stored = self.stored
+        same = self.encoding.same_codes(stored.encoding) or self.encoding.refines(stored.encoding, stored.columns)
+        return same and self.shift == 0
 
     @property
     def divisor(self) -> float:

@@ -222,7 +222,9 @@ def encoding_for(
         return explicit, None
     keep = recipe.keep or (tensor.place.role.is_table and not recipe.body.is_float)
     if keep and not stored.is_float:
-        same = [e for e in (stored, *ENCODINGS.values()) if e.name in allowed and e.same_codes(stored)]
+        held = [e for e in (stored, *ENCODINGS.values()) if e.name in allowed]
+        same = [e for e in held if e.same_codes(stored)]
+        same += sorted((e for e in held if e.refines(stored, columns)), key=lambda e: -e.block)
         if same:
             return same[0], None
     if default.fits(columns):

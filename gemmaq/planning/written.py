@@ -8,7 +8,7 @@ import numpy as np
 
 from gemmaq import methods
 from gemmaq.checkpoint.rows import read_rows, values_of
-from gemmaq.encodings import codec, dequantize
+from gemmaq.encodings import Quantized, codec, dequantize
 from gemmaq.errors import InputError
 from gemmaq.files.span import Reader
 from gemmaq.planning.plan import PlannedTensor
@@ -27,7 +27,7 @@ def chosen(planned: PlannedTensor, values: Values, weights: F32, first: int) -> 
         first: index of the first row in the tensor.
     """
     if planned.keeps_codes and not planned.moved:
-        return values
+        return _repeated(values, planned)
     shifted = weights + np.float32(planned.shift) if planned.shift else weights
     source = planned.source
     choice = planned.choice.of_matrix(first * source.matrices // source.rows)
@@ -35,6 +35,20 @@ def chosen(planned: PlannedTensor, values: Values, weights: F32, first: int) -> 
         return methods.quantize(_ordered(shifted, planned), planned.encoding, choice)
     except InputError as error:
         raise error.at(tensor=error.tensor or source.name) from error
+
+
+def _repeated(values: Values, planned: PlannedTensor) -> Values:
+    """Codes whose scales and minima are those of the blocks that the target has, which may be parts of the source's."""
+    encoding = planned.encoding
+    if not isinstance(values, Quantized) or encoding.is_float or values.supers is not None:
+        return values
+    blocks = values.codes.shape[1] // encoding.group(values.codes.shape[1])
+    times = blocks // values.scales.shape[1]
+    if times == 1:
+        return values
+    scales, minima = (None if a is None else np.repeat(a, times, axis=1) for a in (values.scales, values.minima))
+    assert scales is not None
+    return Quantized(values.codes, scales, minima)
 
 
 def _ordered(weights: F32, planned: PlannedTensor) -> F32:

@@ -72,7 +72,8 @@ def builds(
 
 def _is_loaded(checkpoint: Checkpoint, target: Format) -> bool:
     """Whether the files are of the container."""
-    return checkpoint.format == CONTAINERS[target.name].formats[0]
+    container = CONTAINERS[target.name]
+    return checkpoint.format in (container.formats[0], *container.others)
 
 
 def _with_drafter(build: Build, drafter: Checkpoint | None, target: Format, embedding: str | None) -> Build:

@@ -184,7 +184,7 @@ def refusal(folder: Path, damage: Damage, kind: type[GemmaqError], words: tuple[
         (config(num_hidden_layers=3, layer_types=None), ("model.layers.2.",)),
         (config(hidden_size=128), (EMBEDDING, "[320, 64]")),
         (config(vocab_size=321), (EMBEDDING, "[321, 64]")),
-        (config(quantization_config={"quant_method": "bitsandbytes"}), ("quanti",)),
+        (config(quantization_config={"quant_method": "torchao"}), ("quanti", "torchao")),
         (config(architectures=["LlamaForCausalLM"]), ("LlamaForCausalLM",)),
         (config(architectures=None, model_type="gemma2"), ("Gemma 2 is not supported",)),
         (write("config.json", "{"), ("config.json", "JSON")),

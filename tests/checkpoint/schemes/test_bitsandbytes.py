@@ -1,0 +1,14 @@
+"""Weights of bitsandbytes folders."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import quantized_folders as folders
+
+
+@pytest.mark.parametrize("kind", folders.kinds("nf4", "fp4", "llm.int8"))
+def test_weights_are_those_of_the_scheme(kind: str, tmp_path: Path) -> None:
+    folders.check(tmp_path / "model", kind)

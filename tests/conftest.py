@@ -21,6 +21,10 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in the background of
 # Under this variable each of the many processes that tests start would compile torch and transformers anew.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
+# Workers of pytest-xdist share the cores: threads that wait for one another take twice the time there.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 

@@ -23,7 +23,7 @@ from gemmaq.planning.request import Refinement
 from gemmaq.progress import Progress, ProgressCallback
 
 if TYPE_CHECKING:
-    from gemmaq.calibration.refine_whole import Tuned
+    from gemmaq.calibration.refine_norms import Tuned
     from gemmaq.encodings import F32
     from gemmaq.inference.documents import Tokens
 
@@ -156,28 +156,30 @@ def _parts(tokens: Tokens) -> tuple[Tokens, Tokens]:
     return np.delete(tokens, held, axis=0), tokens[held]
 
 
-def _check_memory(checkpoint: Checkpoint, basis: Basis, free: int | None, workers: int) -> None:
-    """Refuse a model that does not fit into memory as a whole.
+def _is_streamed(checkpoint: Checkpoint, basis: Basis, free: int | None, workers: int) -> bool:
+    """Whether a model does not fit into memory as a whole, so that it is read a layer at a time.
 
     Raises:
-        UsageError: it does not.
+        UsageError: it does not fit then either.
     """
-    from gemmaq.calibration import refine_whole
+    from gemmaq.calibration import refine_norms
 
     settings = basis.calibration
-    needed = refine_whole.memory(checkpoint.config, settings.used or settings.tokens, settings.context, workers)
-    if free is not None and needed > free:
+    asked = checkpoint.config, settings.used or settings.tokens, settings.context, workers
+    whole, streamed = (refine_norms.memory(*asked, streamed=streamed) for streamed in (False, True))
+    if free is not None and min(whole, streamed) > free:
         raise UsageError(
-            f"--refine holds the whole model in memory: about {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free",
+            f"--refine takes about {min(whole, streamed) / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB are free",
             "leave it out, or take fewer --calibration-tokens, a smaller --calibration-context or one of --threads",
         )
+    return free is not None and whole > free
 
 
 def _tuned(
     plan: Plan, checkpoint: Checkpoint, basis: Basis, *, resources: Resources, progress: ProgressCallback
 ) -> tuple[Refinement, dict[str, F32]]:
     """What came of the refinement of a plan, and its norms: canonical name -> f32; none if those of the source stay."""
-    from gemmaq.calibration import refine_whole
+    from gemmaq.calibration import refine_norms
     from gemmaq.inference.decoder import decoder
     from gemmaq.inference.device import free_memory, open_device
 
@@ -194,14 +196,22 @@ def _tuned(
 
     def told(done: int, total: int, loss: float | None) -> None:
         note = "" if loss is None else f"KL divergence {loss:.4f}"
-        progress(Progress("tuning norms", done, total or None, "steps", note=note))
+        progress(
+            Progress(
+                "tuning norms, a layer at a time" if streamed else "tuning norms",
+                done,
+                total or None,
+                "steps",
+                note=note,
+            )
+        )
 
     with open_device(resources.device, resources.threads) as device, decoder(checkpoint, device) as teacher:
-        _check_memory(checkpoint, basis, free_memory(device.torch_device), resources.threads)
+        streamed = _is_streamed(checkpoint, basis, free_memory(device.torch_device), resources.threads)
         teacher.reader.open(spans_of(tensor.stored for tensor in plan.tensors))
         student = replace(teacher, weights=weights)
-        schedule = refine_whole.Schedule(deadline, refine.steps, refine.kept)
-        tuned: Tuned = refine_whole.tune(teacher, student, tokens, schedule=schedule, progress=told)
+        schedule = refine_norms.Schedule(deadline, refine.steps, refine.kept)
+        tuned: Tuned = refine_norms.tune(teacher, student, tokens, schedule=schedule, streamed=streamed, progress=told)
     if refine.kept is not None:
         return refine, dict(tuned.norms)
     seconds = time.monotonic() - started

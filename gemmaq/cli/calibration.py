@@ -250,7 +250,7 @@ def _from_imatrix(path: Path) -> Basis:
 
 def described(checkpoint: Checkpoint, plans: Sequence[Plan], basis: Basis) -> str:
     """One sentence about the calibration to come."""
-    from gemmaq.calibration import memory, refine_whole
+    from gemmaq.calibration import memory, refine_norms
     from gemmaq.methods import Needs
 
     settings = basis.calibration
@@ -260,11 +260,12 @@ def described(checkpoint: Checkpoint, plans: Sequence[Plan], basis: Basis) -> st
         f"calibrating on up to {settings.tokens:,} tokens of {', '.join(settings.texts)}, {settings.context} at a time"
     )
     sizes = [memory(checkpoint.config, settings.tokens)] if _needs(plans, Needs.HESSIAN) else []
-    if settings.refine is not None:
-        sizes.append(
-            refine_whole.memory(checkpoint.config, settings.used or settings.tokens, settings.context, cores())
-        )
-    return f"{text}; takes about {console.size(max(sizes))} of memory, besides torch" if sizes else text
+    solving = f"; takes about {console.size(sizes[0])} of memory, besides torch" if sizes else ""
+    if settings.refine is None:
+        return text + solving
+    asked = checkpoint.config, settings.used or settings.tokens, settings.context, cores()
+    whole, layer = (console.size(refine_norms.memory(*asked, streamed=streamed)) for streamed in (False, True))
+    return f"{text}{solving}; tuning norms takes about {whole}, or {layer} a layer at a time if less is free"
 
 
 def _needs(plans: Sequence[Plan], needs: Needs) -> bool:

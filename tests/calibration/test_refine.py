@@ -187,14 +187,14 @@ def test_torch_that_is_missing_is_told(source: Path, letters: Path, tmp_path: Pa
 def test_too_little_memory_or_text_is_told(source: Path, letters: Path, tmp_path: Path) -> None:
     ask = ("convert", source, "--text", letters, "--refine", "2steps", "--device", "cpu", "-o", tmp_path / "out")
     with patch("gemmaq.inference.device.free_memory", lambda device: 10**6):
-        refused(2, ("holds the whole model in memory", "0.0 GB are free"), *ask, *SHORT[:4], under=tmp_path)
+        refused(2, ("of memory, and 0.0 GB are free",), *ask, *SHORT[:4], under=tmp_path)
     one = ("--calibration-context", 64, "--calibration-tokens", 64)
     refused(3, ("--refine needs two sequences of text",), *ask, *one, under=tmp_path)
 
 
 def test_an_interrupt_leaves_nothing(source: Path, letters: Path, tmp_path: Path) -> None:
     """In the middle of tuning, and when tuned norms are on disk already."""
-    for place in ("refine_whole._Run.step", "refine._completed"):
+    for place in ("refine_norms._Run.step", "refine._completed"):
         ask = ("convert", source, "--text", letters, *SHORT, "--refine", "2steps", "-o", tmp_path / "out")
         with patch(f"gemmaq.calibration.{place}", side_effect=KeyboardInterrupt), pytest.raises(AssertionError) as told:
             run(*ask)

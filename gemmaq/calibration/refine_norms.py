@@ -1,4 +1,4 @@
-"""Norm weights tuned end to end: a model in memory, its codes fixed, against the predictions of the source.
+"""Norm weights tuned end to end: a model whose codes are fixed, against the predictions of the source.
 
 The loss is the Kullback-Leibler divergence from the source over the commonest tokens of the text and the first ones of
 the vocabulary. Only norms have gradients. A step takes a fixed number of sequences, each on a thread of its own, and
@@ -16,15 +16,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from gemmaq.calibration.refine_students import Resident, Streamed, Student
 from gemmaq.errors import InputError
-from gemmaq.inference.batch import Batch, held
+from gemmaq.inference.batch import held
 from gemmaq.inference.divergence import SLAB, Head, frequent
 from gemmaq.models.config import TextConfig
-from gemmaq.models.roles import Role
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
 
     from gemmaq.encodings import F32
     from gemmaq.inference.decoder import Decoder
@@ -82,52 +81,24 @@ class Tuned:
     after: float
 
 
-def memory(config: TextConfig, tokens: int, context: int, workers: int) -> int:
+def memory(config: TextConfig, tokens: int, context: int, workers: int, *, streamed: bool) -> int:
     """Bytes that tuning takes at most, without the program itself.
 
-    All layers in f32, rows of two heads, inputs and targets of all tokens, and for every sequence under way what its
-    layers keep for the backward pass, and logits.
+    Layers in f32, rows of two heads, inputs and targets of all tokens, and for every sequence under way what its layers
+    keep for the backward pass, and logits. A model that is read a layer at a time holds the inputs of all layers, and
+    all else of one.
     """
-    hidden, layers = config.hidden_size, config.layers
-    inside = sum(_KEPT * hidden + 6 * layer.ffn + 8 * layer.query_width for layer in layers)
-    inside += sum(layer.experts.active * (2 * hidden + 6 * layer.experts.ffn) for layer in layers if layer.experts)
+    hidden, layers, over = config.hidden_size, config.layers, max if streamed else sum
+    inside = over(
+        _KEPT * hidden + 6 * layer.ffn + 8 * layer.query_width
+        + (layer.experts.active * (2 * hidden + 6 * layer.experts.ffn) if layer.experts else 0)
+        for layer in layers
+    )  # fmt: skip
     rows = 2 * min(VOCABULARY, config.vocab_size) * hidden
     sequences = min(workers, BATCH) * (context * inside + 5 * min(SLAB, context * VOCABULARY))
-    return 4 * (sum(config.layer_parameters) + rows + 2 * tokens * hidden + held(config, tokens) + sequences)
-
-
-class _Student:
-    """A model in memory whose norms are trained; only parts of layers with gradients.
-
-    Attributes:
-        norms: canonical name -> weights in training, the final norm among them.
-    """
-
-    def __init__(self, decoder: Decoder) -> None:
-        import torch
-
-        checkpoint, modules = decoder.checkpoint, [decoder.layer(index) for index in range(decoder.layers)]
-        self.decoder, self.modules, self.norms = decoder, modules, dict[str, "nn.Parameter"]()
-        for index, module in enumerate(modules):
-            module.requires_grad_(False)
-            for part, tensor in checkpoint.layer(index).items():
-                if tensor.place.role is Role.NORM:
-                    name = part if tensor.name.endswith(part) else f"{part}.weight"
-                    self.norms[tensor.name] = module.get_parameter(name)
-        self.final = torch.nn.Parameter(decoder.read_to_device(checkpoint.final_norm))
-        self.norms[checkpoint.final_norm.name] = self.final
-        for weight in self.norms.values():
-            weight.requires_grad_(True)
-
-    def output(self, batch: Batch) -> torch.Tensor:
-        """Inputs of the head, f32 [tokens, hidden]; the batch stays as it is."""
-        own, checkpoint = Batch(batch.hidden, batch.places, batch.inputs), self.decoder.checkpoint
-        for index, module in enumerate(self.modules):
-            own.hidden = self.decoder.forward(module, index, own)
-        normed: torch.Tensor = checkpoint.family.modules.rms_norm(
-            own.hidden, self.final, checkpoint.config.rms_norm_eps
-        )
-        return normed.flatten(0, 1)
+    if streamed:
+        sequences += BATCH * (context * hidden * len(layers) + held(config, context))
+    return 4 * (over(config.layer_parameters) + rows + 2 * tokens * hidden + held(config, tokens) + sequences)
 
 
 def tune(
@@ -136,6 +107,7 @@ def tune(
     tokens: tuple[Tokens, Tokens],
     *,
     schedule: Schedule,
+    streamed: bool = False,
     progress: Callable[[int, int, float | None], None],
 ) -> Tuned:
     """Tune the norms of a model to the predictions of another one.
@@ -145,31 +117,30 @@ def tune(
         student: the same in the weights that will be written.
         tokens: i64 [sequences, length] to tune on, and those held out, by which the best step is found.
         schedule: how long.
+        streamed: hold one layer of the student at a time, not all of them; the norms are the same.
         progress: called with steps done, steps in all (0 while unknown) and the loss on the held-out part if it was
             measured.
 
     Raises:
         InputError: the loss is not finite.
     """
-    return _Run(teacher, student, tokens).run(schedule, progress)
+    return _Run(teacher, student, tokens, Streamed if streamed else Resident).run(schedule, progress)
 
 
 class _Run:
     """Student, head, text and what the teacher says of it.
 
     Attributes:
-        inputs: inputs of the first layer for each sequence to tune on, and for each one held out.
         targets: number of a sequence -> inputs of the teacher's head, f32 [length, hidden]; those held out follow.
     """
 
-    def __init__(self, teacher: Decoder, student: Decoder, tokens: tuple[Tokens, Tokens]) -> None:
+    def __init__(self, teacher: Decoder, student: Decoder, tokens: tuple[Tokens, Tokens], kind: type[Student]) -> None:
         import torch
 
         checkpoint, config = teacher.checkpoint, teacher.checkpoint.config
         self.teacher, self.device, self.tokens = teacher, teacher.device, np.concatenate(tokens)
         self.count = len(tokens[0])
         self.held = range(self.count, len(self.tokens))
-        self.inputs = [single for batch in student.embed(self.tokens) for single in batch.split()]
         self.targets: dict[int, torch.Tensor] = {}
         always = (config.bos_token_id, *config.eos_token_ids)
         chosen = frequent(self.tokens, VOCABULARY, always, config.vocab_size)
@@ -177,7 +148,8 @@ class _Run:
         table, place = checkpoint.head or checkpoint.embedding, self.device.torch_device
         self.rows, self.teacher_rows = (torch.from_numpy(d.rows(table, ids)).to(place) for d in (student, teacher))
         self.head = Head(None, config.final_logit_softcapping, torch.float32, None, len(ids))
-        self.student = _Student(student)
+        inputs = [single for batch in student.embed(self.tokens) for single in batch.split()]
+        self.student = kind(student, inputs, self.loss)
         self.weights = list(self.student.norms.values())
 
     def run(self, schedule: Schedule, progress: Callable[[int, int, float | None], None]) -> Tuned:
@@ -237,9 +209,9 @@ class _Run:
             teacher.through(teacher.layer(index), index, batches)
         self.targets.update(zip(new, chain.from_iterable(teacher.normed(b.hidden) for b in batches), strict=True))
 
-    def loss(self, sequence: int) -> torch.Tensor:
-        """Mean divergence over the tokens of a sequence."""
-        output, target = self.student.output(self.inputs[sequence]), self.targets[sequence]
+    def loss(self, output: torch.Tensor, sequence: int) -> torch.Tensor:
+        """Mean divergence over the tokens of a sequence, of which the head gets these inputs."""
+        target = self.targets[sequence]
         both = {"student_rows": self.rows, "teacher_rows": self.teacher_rows}
         total: torch.Tensor = self.head.divergence(output, target, **both)
         return total / len(target)
@@ -248,12 +220,7 @@ class _Run:
         """Make a step; the learning rate does not depend on the number of steps while that may be unknown."""
         import torch
 
-        def gradients(sequence: int) -> tuple[float, tuple[torch.Tensor, ...]]:
-            with torch.enable_grad():
-                loss = self.loss(sequence)
-                return float(loss.detach()), torch.autograd.grad(loss, self.weights)
-
-        parts = self.device.map(gradients, self.order(step, step + 1))
+        parts = self.student.gradients(self.order(step, step + 1))
         _check(sum(loss for loss, _ in parts), self.teacher)
         for weight, *slopes in zip(self.weights, *(slopes for _, slopes in parts), strict=True):
             weight.grad = torch.stack(slopes).mean(0)
@@ -267,7 +234,7 @@ class _Run:
         exact = [weight.detach().clone() for weight in self.weights]
         for weight in self.weights:
             weight.data = weight.data.bfloat16().float()
-        losses = self.device.map(lambda sequence: float(self.loss(sequence)), self.held)
+        losses = self.student.losses(self.held)
         for weight, values in zip(self.weights, exact, strict=True):
             weight.data = values
         return _check(sum(losses), self.teacher) / len(losses)

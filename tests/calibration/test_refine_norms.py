@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -15,13 +17,14 @@ import pytest
 import gemma4
 from calibrating import CONTEXT, dense, opened
 from damage import SMALL
-from gemmaq.calibration import refine_whole
-from gemmaq.calibration.refine_whole import Schedule, Tuned, tune
+from gemmaq.calibration import refine_norms
+from gemmaq.calibration.refine_norms import Schedule, Tuned, tune
 from gemmaq.checkpoint import Checkpoint, Tensor
 from gemmaq.checkpoint.rows import weights
 from gemmaq.errors import InputError
 from gemmaq.files.span import Reader
 from gemmaq.inference.decoder import Decoder
+from gemmaq.models.families import require_size
 from gemmaq.models.roles import Role
 from gemmaq.sources.open import open_source
 
@@ -40,11 +43,14 @@ def pair(checkpoint: Checkpoint, threads: int = 2) -> Iterator[tuple[Decoder, De
         yield teacher, replace(teacher, weights=disturbed)
 
 
-def tuned(checkpoint: Checkpoint, tokens: np.ndarray, *, threads: int = 2, **schedule: Any) -> Tuned:
+def tuned(
+    checkpoint: Checkpoint, tokens: np.ndarray, *, threads: int = 2, streamed: bool = False, **schedule: Any
+) -> Tuned:
     said: list[tuple[int, int, float | None]] = []
     with pair(checkpoint, threads) as (teacher, student):
         plan = Schedule(**{"deadline": None, "steps": 12} | schedule)
-        made = tune(teacher, student, (tokens[:-1], tokens[-1:]), schedule=plan, progress=lambda *at: said.append(at))
+        parts = tokens[:-1], tokens[-1:]
+        made = tune(teacher, student, parts, schedule=plan, streamed=streamed, progress=lambda *at: said.append(at))
     if plan.last is None:
         assert [at[0] for at in said] == list(range(1, made.steps + 1))
         assert min([made.before, *(at[2] for at in said if at[2] is not None)]) == pytest.approx(made.after, abs=1e-6)
@@ -92,6 +98,23 @@ def test_the_same_steps_give_the_same_norms_whatever_the_threads(
     assert all(np.array_equal(again.norms[name], values) for name, values in made.norms.items())
 
 
+def test_a_layer_in_memory_at_a_time_gives_the_same_norms(
+    made: Tuned, checkpoint: Checkpoint, tokens: np.ndarray
+) -> None:
+    layers = Counter[int]()
+    whole = Decoder.layer
+
+    def counted(self: Decoder, index: int) -> Any:
+        layers[index] += 1
+        return whole(self, index)
+
+    with patch.object(Decoder, "layer", counted):
+        again = tuned(checkpoint, tokens, streamed=True)
+    assert (again.steps, again.kept, again.before, again.after) == (made.steps, made.kept, made.before, made.after)
+    assert all(np.array_equal(again.norms[name], values) for name, values in made.norms.items())
+    assert min(layers.values()) > 2 * made.steps
+
+
 def test_the_schedule_is_that_of_all_steps(made: Tuned, checkpoint: Checkpoint, tokens: np.ndarray) -> None:
     early = tuned(checkpoint, tokens, last=6)
     other = tuned(checkpoint, tokens, steps=6, last=6)
@@ -99,10 +122,10 @@ def test_the_schedule_is_that_of_all_steps(made: Tuned, checkpoint: Checkpoint, 
 
 
 def test_steps_fit_the_time(checkpoint: Checkpoint, tokens: np.ndarray) -> None:
-    assert tuned(checkpoint, tokens, steps=0, deadline=time.monotonic()).steps == refine_whole.TIMED + 1
+    assert tuned(checkpoint, tokens, steps=0, deadline=time.monotonic()).steps == refine_norms.TIMED + 1
     started = time.monotonic()
     made = tuned(checkpoint, tokens, steps=0, deadline=started + 3)
-    assert made.steps > refine_whole.TIMED + 1 and time.monotonic() - started < 30
+    assert made.steps > refine_norms.TIMED + 1 and time.monotonic() - started < 30
 
 
 def test_norms_that_cannot_be_bettered_stay(checkpoint: Checkpoint, tokens: np.ndarray) -> None:
@@ -115,7 +138,7 @@ def test_norms_that_cannot_be_bettered_stay(checkpoint: Checkpoint, tokens: np.n
 def test_a_loss_that_is_not_finite_is_told(
     checkpoint: Checkpoint, tokens: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(refine_whole, "RATE", 1e38)
+    monkeypatch.setattr(refine_norms, "RATE", 1e38)
     with pytest.raises(InputError, match="not finite"):
         tuned(checkpoint, tokens)
 
@@ -127,6 +150,9 @@ def test_layers_of_gemma_4_are_tuned(kind: str, tmp_path: Path) -> None:
     tokens = np.random.default_rng(1).integers(0, 512, (3, 24))
     made = tuned(checkpoint, tokens, steps=6)
     assert made.after < made.before
+    streamed = tuned(checkpoint, tokens, steps=6, streamed=True)
+    assert streamed.after == pytest.approx(made.after, rel=1e-4)
+    assert all(np.allclose(streamed.norms[name], values, atol=1e-2) for name, values in made.norms.items())
     shifted = {name: dense(checkpoint, name)[0] + np.float32(0.25) for name in made.norms}
     assert not [name for name, values in made.norms.items() if np.array_equal(values, shifted[name])]
     assert not [name for name, values in made.norms.items() if np.abs(values - shifted[name]).max() < 1e-3]
@@ -134,5 +160,8 @@ def test_layers_of_gemma_4_are_tuned(kind: str, tmp_path: Path) -> None:
 
 def test_the_memory_grows_with_the_model_and_the_workers(checkpoint: Checkpoint) -> None:
     config = checkpoint.config
-    one, two, many = (refine_whole.memory(config, 1000, CONTEXT, workers) for workers in (1, 2, 9))
+    one, two, many = (refine_norms.memory(config, 1000, CONTEXT, workers, streamed=False) for workers in (1, 2, 9))
     assert 4 * sum(config.layer_parameters) < one < two == many
+    large = require_size("12b").config
+    whole, layer = (refine_norms.memory(large, 32768, 512, 2, streamed=streamed) for streamed in (False, True))
+    assert whole > 40e9 and layer < 5e9

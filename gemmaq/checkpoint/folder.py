@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,31 +13,30 @@ from gemmaq.checkpoint.assemble import idle_tensors, surplus, text_tensors
 from gemmaq.checkpoint.schemes import settings
 from gemmaq.checkpoint.schemes.scheme import Scheme, split
 from gemmaq.checkpoint.stacks import joined, sliced
+from gemmaq.checkpoint.stored import Arrays, arrays_in
 from gemmaq.checkpoint.tokenizer import files_of
 from gemmaq.encodings import ENCODINGS
-from gemmaq.errors import InputError, NotFoundError, UnsupportedModelError
-from gemmaq.files import safetensors_header
-from gemmaq.files.span import FileSpan
+from gemmaq.errors import InputError, UnsupportedModelError
 from gemmaq.files.text import read_card, read_json
 from gemmaq.models import families, hf_values
 from gemmaq.models.family import Family
 from gemmaq.models.towers import Towers
 
-_INDEX = "model.safetensors.index.json"
 _PROCESSOR = ("preprocessor_config.json", "processor_config.json")
 _ENCODINGS = {"BF16": ENCODINGS["bf16"], "F16": ENCODINGS["f16"], "F32": ENCODINGS["f32"]}
 
 
-def open_folder(folder: Path, name: str, location: str) -> Checkpoint:
+def open_folder(folder: Path, name: str, location: str, weights: str | None = None) -> Checkpoint:
     """Read the config and the headers of a folder with safetensors files.
 
     Args:
         folder: Folder with config.json.
         name: Name of the model.
         location: SOURCE as the user typed it.
+        weights: Weight file that the user chose, see `weight_files.choose`; None for no choice.
 
     Raises:
-        NotFoundError: config.json or the weights are missing.
+        NotFoundError: config.json or weights are missing.
         InputError: A file is unusable.
     """
     document = read_json(folder / "config.json")
@@ -46,12 +44,12 @@ def open_folder(folder: Path, name: str, location: str) -> Checkpoint:
     try:
         family = families.of_config(document)
     except UnsupportedModelError as error:
-        stored = (entry for _, (_, entry) in _entries(folder))
-        error.tensors = tuple((e.dtype.lower(), math.prod(e.shape), e.nbytes) for e in stored)
+        entries = (entry for _, entry in arrays_in(folder, weights).arrays.values())
+        error.tensors = tuple((e.dtype.lower(), math.prod(e.shape), e.nbytes) for e in entries)
         raise
     names, config = family.names, family.configs.from_hf(document)
-    entries = dict(_entries(folder))
-    tower_arrays, modules = _modules(entries, family)
+    stored = arrays_in(folder, weights)
+    tower_arrays, modules = _modules(stored.arrays, family)
     shapes = dict(names.shapes(config))
     shapes[names.HEAD] = shapes[names.EMBEDDING]
     shapes |= {name: shapes[other] for name, other in names.idle(config).items()}
@@ -63,11 +61,14 @@ def open_folder(folder: Path, name: str, location: str) -> Checkpoint:
         for piece in stack.slices:
             del by_name[piece.name]
     tensors = list(by_name.values())
+    if stored.error is not None and any(name not in by_name for name, _ in names.shapes(config)):
+        raise stored.error
     if "vocab_size" not in hf_values.text_side(document):
         rows = [tensor.shape[0] for tensor in tensors if tensor.name == names.EMBEDDING and tensor.shape]
         config = family.configs.with_vocabulary(config, rows[0]) if rows else config
     ordered, notes = text_tensors(tensors, family, config, origin=str(folder))
     notes += family.configs.KEYS.unread(document)
+    notes = (*stored.notes, *notes)
     losses: tuple[str, ...] = ()
     towers: dict[str, Tensor] = {}
     towers_config, towers_error = None, None
@@ -115,13 +116,10 @@ def open_folder(folder: Path, name: str, location: str) -> Checkpoint:
     )
 
 
-_Arrays = dict[str, tuple[FileSpan, safetensors_header.Entry]]
-
-
-def _modules(entries: _Arrays, family: Family) -> tuple[dict[str, _Arrays], dict[str, _Arrays]]:
+def _modules(entries: Arrays, family: Family) -> tuple[dict[str, Arrays], dict[str, Arrays]]:
     """Arrays of every tensor by suffix: of the towers, by name in the folder, and of the text model."""
-    towers: dict[str, _Arrays] = {}
-    modules: dict[str, _Arrays] = {}
+    towers: dict[str, Arrays] = {}
+    modules: dict[str, Arrays] = {}
     for entry, place in entries.items():
         whole, suffix = split(entry)
         name = family.names.canonical(whole)
@@ -135,7 +133,7 @@ def _modules(entries: _Arrays, family: Family) -> tuple[dict[str, _Arrays], dict
 
 
 def _towers(
-    modules: Mapping[str, _Arrays], scheme: Scheme, towers: Towers, shapes: Mapping[str, tuple[int, ...]]
+    modules: Mapping[str, Arrays], scheme: Scheme, towers: Towers, shapes: Mapping[str, tuple[int, ...]]
 ) -> dict[str, Tensor]:
     """The tensors of the towers by canonical name; `shapes` has the shape of each by the config.
 
@@ -171,7 +169,7 @@ def _processor(folder: Path) -> dict[str, Any]:
     return settings
 
 
-def _tensor(name: str, scheme: Scheme, arrays: _Arrays, shape: tuple[int, ...] | None) -> Tensor:
+def _tensor(name: str, scheme: Scheme, arrays: Arrays, shape: tuple[int, ...] | None) -> Tensor:
     """A tensor from its arrays: floats, or quantized by the scheme of the folder."""
     for span, entry in arrays.values():
         if min(entry.shape, default=1) < 1:
@@ -184,58 +182,3 @@ def _tensor(name: str, scheme: Scheme, arrays: _Arrays, shape: tuple[int, ...] |
             f"has dtype {entry.dtype}", f"supported: {', '.join(_ENCODINGS)}", path=span, tensor=entry.name
         )
     return plain(name, entry.shape, _ENCODINGS[entry.dtype], span=span, offset=entry.offset)
-
-
-def _entries(folder: Path) -> Iterator[tuple[str, tuple[FileSpan, safetensors_header.Entry]]]:
-    """Every array in the folder's shards: name, file and header entry."""
-    index = weight_map(folder)
-    shards = sorted(set(index.values())) if index else _shards(folder)
-    present: set[str] = set()
-    for shard in shards:
-        span = FileSpan.of(folder / shard)
-        for entry in safetensors_header.parse(span):
-            if index.get(entry.name, shard) != shard:
-                continue
-            if entry.name in present:
-                raise InputError("is in two files, and no index says which one counts", path=folder, tensor=entry.name)
-            present.add(entry.name)
-            yield entry.name, (span, entry)
-    lost = sorted(set(index) - present)
-    if lost:
-        raise InputError(f"places tensor {lost[0]} in {index[lost[0]]}, which does not have it", path=folder / _INDEX)
-
-
-def weight_map(folder: Path, *, complete: bool = True) -> dict[str, str]:
-    """The index of a folder: tensor -> shard. Empty if the folder has no index.
-
-    Args:
-        folder: Folder of the model.
-        complete: Whether all shards must be present.
-
-    Raises:
-        InputError: The index is unusable.
-        NotFoundError: A shard is missing.
-    """
-    index = read_json(folder / _INDEX, {})
-    if not index:
-        return {}
-    shards = index.get("weight_map")
-    if not isinstance(shards, dict) or not all(isinstance(shard, str) for shard in shards.values()):
-        raise InputError("has no usable weight_map", path=folder / _INDEX)
-    for shard in sorted(set(shards.values())):
-        if Path(shard).name != shard or shard in ("", ".", "..") or "\\" in shard:
-            raise InputError(f"names the unsafe file {shard!r}", path=folder / _INDEX)
-        if complete and not os.path.isfile(folder / shard):
-            raise NotFoundError("does not exist, the index names it", "download the missing shard", path=folder / shard)
-    return shards
-
-
-def _shards(folder: Path) -> list[str]:
-    """File names of the weights in a folder without index."""
-    shards = sorted(path.name for path in folder.glob("*.safetensors"))
-    if "model.safetensors" in shards:
-        return ["model.safetensors"]
-    if not shards:
-        hint = "save the model as safetensors first" if list(folder.glob("*.bin")) else None
-        raise NotFoundError("holds no .safetensors file", hint, path=folder)
-    return shards

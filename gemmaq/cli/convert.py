@@ -11,7 +11,18 @@ import typer
 
 from gemmaq.cli import budget, budgeted, calibration, choices, console
 from gemmaq.cli.console import Output
-from gemmaq.cli.options import Device, Json, MmprojFile, Threads, byte_count, cores, drafted, opened, quiet_option
+from gemmaq.cli.options import (
+    Device,
+    Json,
+    MmprojFile,
+    Threads,
+    WeightFile,
+    byte_count,
+    cores,
+    drafted,
+    opened,
+    quiet_option,
+)
 from gemmaq.cli.views import convert as views
 from gemmaq.encodings import ENCODINGS, listed
 from gemmaq.errors import UsageError
@@ -168,6 +179,7 @@ def convert(
     ] = None,
     sweeps: calibration.Sweeps = None,
     refine: calibration.Refine = None,
+    weights: WeightFile = None,
     device: Device = None,
     mmproj: Annotated[
         str,
@@ -246,7 +258,7 @@ def convert(
     if mmproj_file is not None and kept is None:
         raise UsageError("--mmproj none leaves out what --mmproj-file names", "give one of them")
     projector = Need.NONE if kept is None else Need.DECIDED
-    wish = Wish(mmproj_file, projector, Need.DECIDED if draft is None else Need.NONE)
+    wish = Wish(mmproj_file, projector, Need.DECIDED if draft is None else Need.NONE, weights)
     checkpoint = drafted(opened(source, dry_run, shown.silent, wish), draft, dry_run=dry_run, quiet=shown.silent)
     checkpoint = choices.compared(taken, checkpoint)
     methods, measuring = {method for one in chosen for method in one.methods}, basis

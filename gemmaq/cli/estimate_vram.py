@@ -10,7 +10,7 @@ import typer
 from gemmaq import vram
 from gemmaq.cli import calibration, console, estimated, tasks
 from gemmaq.cli.console import Output
-from gemmaq.cli.options import Json, every_gguf, listed_values, quiet_option
+from gemmaq.cli.options import Json, WeightFile, every_gguf, listed_values, quiet_option
 from gemmaq.errors import UnsupportedModelError, UsageError
 from gemmaq.models.families import TODAY, sizes
 
@@ -123,6 +123,7 @@ def estimate_vram(
     plot: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Draw memory against context into an .svg or .png file.")
     ] = None,
+    weights: WeightFile = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing plot.")] = False,
     as_json: Json = False,
     quiet: Annotated[bool, quiet_option("the totals in bytes, one per line")] = False,
@@ -141,6 +142,8 @@ def estimate_vram(
         return
     if every and models:
         raise UsageError("--all means every published size", "leave it out, or the models")
+    if weights is not None and len(models or ()) != 1:
+        raise UsageError("--weights is for one MODEL, a folder or repository", "name that model alone")
     output = Output("estimate-vram", as_json, quiet)
     published_sizes = sizes() if every else TODAY.sizes
     names = every_gguf(models) if models else [size.name for size in published_sizes]
@@ -155,7 +158,9 @@ def estimate_vram(
         }  # fmt: skip
         tasks.check(task.lower(), running_only)
         context = contexts[0] if contexts else None
-        tasks.emit(task.lower(), names, output, tokens=calibration_tokens, context=context, every=not models)
+        tasks.emit(
+            task.lower(), names, output, tokens=calibration_tokens, context=context, every=not models, weights=weights
+        )
         return
     if calibration.flags({"tokens": calibration_tokens}):
         raise UsageError("--calibration-tokens is for --task gptq", "leave it out, or add --task gptq")
@@ -196,6 +201,7 @@ def estimate_vram(
         seeks_drafter=draft is None and runtime.drafts_by_default,
         groups=groups if ranks or not together else [],
         all_sizes=not models,
+        weights=weights,
     )
     try:
         results = [result for name in names for result in estimated.results(name, request)]

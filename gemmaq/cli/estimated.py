@@ -29,7 +29,8 @@ CONTEXT = 8192
 class Request:
     """Everything that was asked for but the models; `all_sizes` if none was named.
 
-    A drafter beside a model is loaded with it if `seeks_drafter`. Cards of a group share a model.
+    A drafter beside a model is loaded with it if `seeks_drafter`. Cards of a group share a model. `weights` is the
+    weight file that the user chose.
     """
 
     engine: Engine
@@ -42,6 +43,7 @@ class Request:
     seeks_drafter: bool
     groups: list[list[Card]]
     all_sizes: bool
+    weights: str | None = None
 
 
 def groups(names: list[str]) -> list[list[Card]]:
@@ -73,7 +75,7 @@ def results(name: str, request: Request) -> Iterator[Result]:
     from gemmaq import containers
     from gemmaq.vram.weights import builds
 
-    checkpoint = _with_drafter(open_model(name, drafts=request.seeks_drafter), request)
+    checkpoint = _with_drafter(open_model(name, drafts=request.seeks_drafter, weights=request.weights), request)
     for note in checkpoint.remarks:
         console.note(note)
     target = containers.writer(request.engine.container).FORMAT
@@ -157,13 +159,16 @@ def drafter(name: str, engine: Engine) -> Checkpoint:
     return checkpoint
 
 
-def open_model(model: str, published: Sequence[Size] = (), *, drafts: bool = False) -> Checkpoint:
+def open_model(
+    model: str, published: Sequence[Size] = (), *, drafts: bool = False, weights: str | None = None
+) -> Checkpoint:
     """Open a source, or a published size.
 
     Args:
         model: What the user typed.
         published: Sizes to tell where there is no such size, all models if not given.
         drafts: Whether to take the drafter beside a model.
+        weights: Weight file that the user chose, None for no choice.
     """
     from gemmaq.models.families import namesakes, require_size, size_by_name
     from gemmaq.sources.companions import Need, Wish
@@ -177,5 +182,5 @@ def open_model(model: str, published: Sequence[Size] = (), *, drafts: bool = Fal
             console.say(f"{model} means {size.name}; {' and '.join(others)} goes by its whole name.")
         return checkpoint_of(size)
     if any(mark in model for mark in "/.:\\") or Path(model).exists():
-        return open_source(model, Wish(drafter=Need.DECIDED if drafts else Need.NONE))
+        return open_source(model, Wish(drafter=Need.DECIDED if drafts else Need.NONE, weights=weights))
     return checkpoint_of(require_size(model, published))

@@ -105,6 +105,15 @@ def evaluate(
             help="Likewise, if its likeliest token is the reference's less often: 98% or 0.98.",
         ),
     ] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            "--weights",
+            metavar="FILE",
+            help="For a reference that holds more than one set of weights: the file to read, as in convert. For a "
+            "MODEL, name that file in place of its folder.",
+        ),
+    ] = None,
     device: Device = None,
     threads: Threads = None,
     cached: Annotated[
@@ -157,7 +166,7 @@ def evaluate(
     compared = [(model, kv_cache) for model in models for kv_cache in caches]
     sources = [reference, *(model for model, _ in compared)]
     kinds = ["", *("" if kv_cache is None else kv_cache.label for _, kv_cache in compared)]
-    checkpoints = _open(sources, dry_run, shown.silent)
+    checkpoints = _open(sources, weights, dry_run, shown.silent)
     for checkpoint, (_, kv_cache) in zip(checkpoints[1:], compared, strict=True):
         if kv_cache is not None:
             kv_cache.check(checkpoint.config, checkpoint.name)
@@ -286,12 +295,12 @@ def _record(
         measured.write(folder, qualities, memory=MEMORY)
 
 
-def _open(sources: Sequence[str], dry_run: bool, quiet: bool) -> list[Checkpoint]:
-    """Open every source once, and warn of what is odd about it."""
+def _open(sources: Sequence[str], weights: str | None, dry_run: bool, quiet: bool) -> list[Checkpoint]:
+    """Open every source once, the first with the weight file that the user chose; warn of what is odd about it."""
     checkpoints: dict[str, Checkpoint] = {}
     for source in sources:
         if source not in checkpoints:
-            checkpoints[source] = opened(source, dry_run, quiet)
+            checkpoints[source] = opened(source, dry_run, quiet, weights=None if checkpoints else weights)
             for note in checkpoints[source].remarks:
                 console.note(note)
     return [checkpoints[source] for source in sources]

@@ -10,7 +10,7 @@ import typer
 
 from gemmaq.cli import calibration, console
 from gemmaq.cli.console import Output
-from gemmaq.cli.options import Device, Json, Threads, check_file, cores, count, opened, quiet_option
+from gemmaq.cli.options import Device, Json, Threads, WeightFile, check_file, cores, count, opened, quiet_option
 from gemmaq.cli.views import imatrix as views
 from gemmaq.errors import UsageError
 from gemmaq.models.samples import SAMPLE
@@ -65,6 +65,7 @@ def imatrix(
             "--show-statistics", metavar="FILE", help="Show what an importance matrix says, and do nothing else."
         ),
     ] = None,
+    weights: WeightFile = None,
     device: Device = None,
     threads: Threads = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
@@ -96,9 +97,11 @@ def imatrix(
     basis = _basis(text, merge, settings=settings, given=given)
     if basis is not None and source is None:
         raise UsageError("there is no model to compute an importance matrix of", "name one as SOURCE")
+    if weights is not None and source is None:
+        raise UsageError("--weights is for a SOURCE", "name one, or leave it out")
     check_file(output, force)
     parts = _merged_files(merge or [])
-    checkpoint = None if source is None else opened(source, dry_run or basis is None, shown.silent)
+    checkpoint = None if source is None else opened(source, dry_run or basis is None, shown.silent, weights=weights)
     tokens = _tokens(checkpoint, basis, parts)
     names = basis.calibration.texts if basis is not None else ()
     report: dict[str, Any] = {

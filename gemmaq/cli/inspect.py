@@ -10,7 +10,7 @@ import typer
 
 from gemmaq.cli import console
 from gemmaq.cli.console import Output
-from gemmaq.cli.options import Json, quiet_option
+from gemmaq.cli.options import Json, WeightFile, quiet_option
 from gemmaq.cli.views import grids
 from gemmaq.models.samples import SAMPLE
 
@@ -32,6 +32,7 @@ def inspect(
         ),
     ],
     tensors: Annotated[bool, typer.Option("--tensors", help="List every tensor.")] = False,
+    weights: WeightFile = None,
     as_json: Json = False,
     quiet: Annotated[bool, quiet_option("the model's name")] = False,
 ) -> None:
@@ -41,11 +42,12 @@ def inspect(
     """
     from gemmaq.cli.views import unsupported
     from gemmaq.errors import UnsupportedModelError
+    from gemmaq.sources.companions import Wish
     from gemmaq.sources.open import open_source
 
     output = Output("inspect", as_json, quiet)
     try:
-        checkpoint = open_source(source)
+        checkpoint = open_source(source, Wish(weights=weights))
     except UnsupportedModelError as error:
         unsupported.emit(source, error, output)
         return

@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -118,15 +119,31 @@ MmprojFile = Annotated[
 ]
 
 
-def opened(source: str, dry_run: bool, quiet: bool, wish: Wish | None = None) -> Checkpoint:
+WeightFile = Annotated[
+    str | None,
+    typer.Option(
+        "--weights",
+        metavar="FILE",
+        help="For a SOURCE with config.json that holds more than one set of weights: the file to read, which may be an "
+        "index, a whole file or one of several shards. Default: the index with its shards, if a whole file beside it "
+        "holds the same numbers; else an error asks for this option.",
+    ),
+]
+
+
+def opened(
+    source: str, dry_run: bool, quiet: bool, wish: Wish | None = None, *, weights: str | None = None
+) -> Checkpoint:
     """Open a source; a repository is downloaded first, or for a dry run only the headers of its files are.
 
-    `wish` is what the user wants of the files beside a GGUF model; by default they may leave a choice.
+    `wish` is what the user wants of the files of a source; by default those beside a GGUF model may leave a choice.
+    `weights` is the weight file that the user chose of a folder.
     """
     from gemmaq.sources.companions import Wish
     from gemmaq.sources.open import open_source, open_with_weights
 
     wish = wish or Wish()
+    wish = wish if weights is None else replace(wish, weights=weights)
     if dry_run:
         return open_source(source, wish, tokenizer=True)
     return open_with_weights(source, lambda files: download_bar(files, quiet=quiet), wish)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,7 +10,7 @@ import typer
 
 from gemmaq.cli import console
 from gemmaq.cli.console import Output
-from gemmaq.cli.options import Json, download_bar, quiet_option
+from gemmaq.cli.options import Json, WeightFile, download_bar, quiet_option
 from gemmaq.errors import UsageError
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ def pull(
         typer.Option(metavar="GLOB", help="Download only matching files. Can be repeated. Default: one model's files."),
     ] = None,
     exclude: Annotated[list[str] | None, typer.Option(metavar="GLOB", help="Skip matching files.")] = None,
+    weights: WeightFile = None,
     offline: Annotated[bool, typer.Option("--offline", help="Use only the cache, like HF_HUB_OFFLINE=1.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Overwrite an existing DIR.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be downloaded.")] = False,
@@ -48,7 +50,7 @@ def pull(
         raise UsageError(f"{repo!r} is not a valid repository name", "write org/name or org/name@revision")
     if offline:
         client.set_offline()
-    files = pull.plan(ref, ALL, include=include or (), exclude=exclude or ())
+    files = pull.plan(ref, replace(ALL, weights=weights), include=include or (), exclude=exclude or ())
     for note in files.notes:
         console.note(note)
     if output is not None:

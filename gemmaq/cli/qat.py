@@ -16,7 +16,7 @@ import typer
 
 from gemmaq.cli import console
 from gemmaq.cli.console import Output
-from gemmaq.cli.options import Device, Json, Threads, cores, count, opened, quiet_option
+from gemmaq.cli.options import Device, Json, Threads, WeightFile, cores, count, opened, quiet_option
 from gemmaq.cli.views import training as views
 from gemmaq.errors import UsageError
 from gemmaq.qat.settings import LEARNING_RATE, STEPS, VOCABULARY, Settings
@@ -140,6 +140,7 @@ def qat(
         float, typer.Option("--save-minutes", metavar="M", min=0.01, help="Save the state every M minutes.")
     ] = 10.0,
     resume: Annotated[bool, typer.Option("--resume", help="Continue from the last saved state.")] = False,
+    weights: WeightFile = None,
     device: Device = None,
     threads: Threads = None,
     output: Annotated[
@@ -185,7 +186,7 @@ def qat(
     torch.set_num_threads(threads or cores())
     with process_group(device, batch) as group:
         shown = Output("qat", as_json, quiet, group.main)
-        checkpoint = opened(source, False, shown.silent)
+        checkpoint = opened(source, False, shown.silent, weights=weights)
         job = TrainingJob(
             source=checkpoint,
             start=opened(start, False, shown.silent) if start else None,

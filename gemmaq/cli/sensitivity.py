@@ -11,7 +11,7 @@ import typer
 
 from gemmaq.cli import calibration, console
 from gemmaq.cli.console import Output
-from gemmaq.cli.options import Device, Json, Threads, check_file, cores, count, opened, quiet_option
+from gemmaq.cli.options import Device, Json, Threads, WeightFile, check_file, cores, count, opened, quiet_option
 from gemmaq.errors import UsageError
 from gemmaq.models.samples import SAMPLE
 
@@ -57,6 +57,7 @@ def sensitivity(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on where an interrupted run stopped; its work is in FILE.partial.")
     ] = False,
+    weights: WeightFile = None,
     device: Device = None,
     threads: Threads = None,
     force: Annotated[
@@ -90,7 +91,7 @@ def sensitivity(
     basis = calibration.from_text("sensitivity", text, {name: n for name, n in given.items() if n is not None})
     check_file(output, force)
     settings = Settings(coarse=coarse) if tokens is None else Settings(tokens, coarse)
-    checkpoint = opened(source, dry_run, shown.silent)
+    checkpoint = opened(source, dry_run, shown.silent, weights=weights)
     resources = Resources(device, threads or cores())
     if dry_run:
         planned = forecast(checkpoint, parts(checkpoint, basis, settings), settings, resources=resources)

@@ -40,7 +40,14 @@ def check(task: str, given: Mapping[str, object]) -> None:
 
 
 def emit(
-    task: str, names: Sequence[str], output: Output, *, tokens: int | None, context: int | None, every: bool
+    task: str,
+    names: Sequence[str],
+    output: Output,
+    *,
+    tokens: int | None,
+    context: int | None,
+    every: bool,
+    weights: str | None = None,
 ) -> None:
     """Print what a task takes for every model.
 
@@ -51,6 +58,7 @@ def emit(
         tokens: tokens of text to calibrate on, None for the default.
         context: tokens per sequence of training, None for the default.
         every: leave out models that cannot be trained.
+        weights: weight file that the user chose of the model, None for no choice.
 
     Raises:
         UsageError: a model cannot be trained.
@@ -58,7 +66,7 @@ def emit(
     """
     entries = []
     for name in names:
-        checkpoint = estimated.open_model(name)
+        checkpoint = estimated.open_model(name, weights=weights)
         estimated.require_target(checkpoint)
         try:
             entries.append(_gptq(checkpoint, tokens) if task == GPTQ else _qat(checkpoint, context))

@@ -10,7 +10,7 @@ from pathlib import Path
 from gemmaq.errors import InputError, NotFoundError
 
 _SHARD = re.compile(
-    r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})(?P<suffix>\.gguf|\.safetensors)", re.IGNORECASE
+    r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})(?P<suffix>\.gguf|\.safetensors|\.bin)", re.IGNORECASE
 )
 DRAFTER = "mtp-"
 """Beginning of the names of GGUF files that hold drafters."""
@@ -29,7 +29,7 @@ class Shard:
         stem: Name before the shard number, with its folders where the name had any.
         number: Number of the shard, from 1.
         count: Number of shards of the model.
-        suffix: `.gguf` or `.safetensors`.
+        suffix: `.gguf`, `.safetensors` or `.bin`.
     """
 
     stem: str

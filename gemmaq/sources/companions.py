@@ -93,17 +93,19 @@ class Need(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What the user wants of the files beside a GGUF model.
+    """What the user wants of the files of a source.
 
     Attributes:
         mmproj: The mmproj file to take, None for the one that belongs to the model.
         projector: What to do about mmproj files where none is named.
         drafter: What to do about drafters.
+        weights: Name of the weight file to take of a folder that has several sets, None for no choice.
     """
 
     mmproj: Path | None = None
     projector: Need = Need.IF_CERTAIN
     drafter: Need = Need.NONE
+    weights: str | None = None
 
     @property
     def needs(self) -> dict[Kind, Need]:
@@ -154,6 +156,16 @@ def refuse(wish: Wish, source: object) -> None:
     """
     if wish.mmproj is not None:
         raise UsageError(f"--mmproj-file is for GGUF models, and {source} is none", "leave it out")
+
+
+def refuse_weights(wish: Wish, source: object) -> None:
+    """Refuse a wish for a source that is no folder with config.json.
+
+    Raises:
+        UsageError: The user chose a weight file.
+    """
+    if wish.weights is not None:
+        raise UsageError(f"--weights is for folders with config.json, and {source} is none", "leave it out")
 
 
 def host_of(file: GgufFile) -> Host | None:

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 
 from gemmaq.checkpoint import Checkpoint
 from gemmaq.checkpoint.folder import open_folder
+from gemmaq.checkpoint.weight_sets import is_weight_file
 from gemmaq.errors import InputError, NotFoundError
 from gemmaq.files.gguf_reader import is_gguf
 from gemmaq.files.span import FileSpan
 from gemmaq.hub import Ref, RemoteFile
-from gemmaq.sources.companions import ANY, Wish, refuse
+from gemmaq.sources.companions import ANY, Wish, refuse, refuse_weights
 from gemmaq.sources.local import open_gguf_file, open_gguf_folder, open_sample
 from gemmaq.sources.names import name_of_folder, repository, snapshot_in
 
@@ -41,15 +42,21 @@ def open_source(source: str, wish: Wish = ANY, *, tokenizer: bool = False) -> Ch
     if os.path.isdir(path):
         path = snapshot_in(path)
         if not (path / "config.json").is_file():
+            refuse_weights(wish, source)
             return open_gguf_folder(path, source, wish)
         refuse(wish, source)
-        return open_folder(path, name_of_folder(path.resolve()), source)
+        return open_folder(path, name_of_folder(path.resolve()), source, _name_in(path, wish.weights))
     if os.path.isfile(path):
         if path.suffix == ".gguf" or is_gguf(path):
+            refuse_weights(wish, source)
             return open_gguf_file(path, source, wish)
+        if is_weight_file(path.name) and (path.parent / "config.json").is_file():
+            refuse(wish, source)
+            return open_folder(path.parent, name_of_folder(path.parent.resolve()), source, path.name)
         raise InputError("is neither a model folder nor a GGUF file", "name the folder with config.json", path=source)
     if source.startswith("sample:"):
         refuse(wish, source)
+        refuse_weights(wish, source)
         return open_sample(source)
     ref = repository(source)
     if ref is None:
@@ -61,6 +68,14 @@ def open_source(source: str, wish: Wish = ANY, *, tokenizer: bool = False) -> Ch
     from gemmaq.sources.remote import open_repository
 
     return open_repository(ref, wish, tokenizer=tokenizer)
+
+
+def _name_in(folder: Path, weights: str | None) -> str | None:
+    """The name in a folder of a weight file, which the user may also have given with the folder before it."""
+    if weights is None:
+        return None
+    given = Path(os.path.expanduser(weights))
+    return given.name if given.exists() and given.parent.resolve() == folder.resolve() else weights
 
 
 def open_with_weights(
@@ -99,7 +114,8 @@ def open_cached(ref: Ref, wish: Wish) -> Checkpoint:
     listing = pull.plan_cached(ref, wish).listing
     folder = pull.cached(ref)
     if not select.is_gguf(listing):
-        return open_folder(folder, name_of_folder(folder), str(ref))
+        return open_folder(folder, name_of_folder(folder), str(ref), wish.weights)
+    refuse_weights(wish, ref)
 
     def open_file(file: RemoteFile) -> FileSpan:
         return FileSpan.of(folder / file.path)

@@ -7,7 +7,7 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
@@ -18,8 +18,9 @@ from gemmaq.errors import InputError, NetworkError, NotFoundError, OutputError
 from gemmaq.files.span import FileSpan
 from gemmaq.hub import Listing, Ref, RemoteFile, cache, client, transfer
 from gemmaq.progress import ProgressCallback
-from gemmaq.sources import gguf_repository, headers, select
+from gemmaq.sources import gguf_repository, headers, listed_weights, select
 from gemmaq.sources.companions import Wish, refuse
+from gemmaq.sources.listed_weights import ListedShelf
 
 _PARALLEL = 4
 """Files that are downloaded at the same time."""
@@ -95,7 +96,8 @@ def plan(ref: Ref, wish: Wish, *, include: Sequence[str] = (), exclude: Sequence
             files, notes = gguf_repository.needed(listing, exclude, headers.opener(listing, Path(temporary)), wish)
     else:
         refuse(wish, ref)
-        files = _needed(listing, exclude, lambda: _index(listing))
+        with tempfile.TemporaryDirectory(prefix="gemmaq-") as temporary:
+            files, notes = _needed(listed_weights.online(listing, Path(temporary), exclude), wish)
     if not files:
         raise NotFoundError("has no file that matches", path=ref)
     root = client.cache_folder(ref.repo)
@@ -109,8 +111,6 @@ def plan_cached(ref: Ref, wish: Wish, *, include: Sequence[str] = (), exclude: S
     Raises:
         NetworkError: The cache lacks the snapshot, or a file of it.
     """
-    from gemmaq.checkpoint.folder import weight_map
-
     folder = cached(ref)
     listing = cache.listing(folder, ref)
     notes: tuple[str, ...] = ()
@@ -121,7 +121,7 @@ def plan_cached(ref: Ref, wish: Wish, *, include: Sequence[str] = (), exclude: S
             files, notes = gguf_repository.needed(listing, exclude, lambda file: FileSpan.of(folder / file.path), wish)
         else:
             refuse(wish, ref)
-            files = _needed(listing, exclude, lambda: weight_map(folder, complete=False))
+            files, notes = _needed(listed_weights.cached(listing, folder, exclude), wish)
             config = "config.json"
             if not (select.matches(config, exclude) or listing.find(config)):
                 raise NotFoundError(f"{config} is missing")
@@ -132,23 +132,11 @@ def plan_cached(ref: Ref, wish: Wish, *, include: Sequence[str] = (), exclude: S
     return Download(listing, tuple(files), (), notes)
 
 
-def _needed(listing: Listing, exclude: Sequence[str], index: Callable[[], Mapping[str, str]]) -> list[RemoteFile]:
-    """Files of a folder that a conversion needs, less excluded ones; `index` reads the index if there is one."""
-    shards = sorted(set(index().values())) if listing.find(select.INDEX) else None
-    return select.filtered([*select.small(listing), *select.weights(listing, shards, exclude)], (), exclude)
-
-
-def _index(listing: Listing) -> Mapping[str, str]:
-    """The index of a repository, tensor -> file, from the cache or from the Hub."""
-    from gemmaq.checkpoint.folder import weight_map
-
-    index = next(file for file in listing.files if file.path == select.INDEX)
-    root = client.cache_folder(listing.ref.repo)
-    if cache.held(root, listing, index):
-        return weight_map(cache.snapshot(root, listing.commit), complete=False)
-    with tempfile.TemporaryDirectory(prefix="gemmaq-") as folder:
-        (Path(folder) / select.INDEX).write_bytes(client.read(listing, index, start=0, end=index.size))
-        return weight_map(Path(folder), complete=False)
+def _needed(shelf: ListedShelf, wish: Wish) -> tuple[list[RemoteFile], tuple[str, ...]]:
+    """Files of a folder that a conversion needs, less excluded ones, and notes on their choice."""
+    choice = listed_weights.chosen(shelf, wish.weights)
+    found = [*select.small(shelf.listing), *listed_weights.files(shelf, choice)]
+    return select.filtered(found, (), shelf.exclude), choice.notes
 
 
 def cached(ref: Ref) -> Path:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from gemmaq.checkpoint import Checkpoint
-from gemmaq.checkpoint.folder import open_folder, weight_map
+from gemmaq.checkpoint.folder import open_folder
 from gemmaq.checkpoint.gguf_checkpoint import open_gguf
 from gemmaq.checkpoint.tokenizer import Tokenizer, TokenizerFiles, files_of
 from gemmaq.errors import GemmaqError, InputError
@@ -17,13 +17,13 @@ from gemmaq.files import gguf_reader
 from gemmaq.hub import Listing, Ref, RemoteFile, client
 from gemmaq.models.config import TextConfig
 from gemmaq.progress import ignore
-from gemmaq.sources import gguf_repository, headers, pull, select
-from gemmaq.sources.companions import Wish, refuse, with_companions
+from gemmaq.sources import gguf_repository, headers, listed_weights, pull, select
+from gemmaq.sources.companions import Wish, refuse, refuse_weights, with_companions
 from gemmaq.sources.names import name_of_file
 
 _PARALLEL = 8
 """Files that are read at the same time."""
-_NEEDED = ("config.json", "generation_config.json", "README.md", select.INDEX)
+_NEEDED = ("config.json", "generation_config.json", "README.md")
 """Small files that describe a model."""
 
 
@@ -45,10 +45,11 @@ def open_repository(ref: Ref, wish: Wish, *, tokenizer: bool = False) -> Checkpo
         folder = Path(temporary)
         try:
             if select.is_gguf(listing):
+                refuse_weights(wish, ref)
                 return replace(_open_gguf(listing, folder, wish), weights_here=False)
             refuse(wish, ref)
-            _read_headers(listing, folder)
-            checkpoint = open_folder(folder, ref.repo.rpartition("/")[2], str(ref))
+            notes = _read_headers(listing, folder, wish.weights)
+            checkpoint = open_folder(folder, ref.repo.rpartition("/")[2], str(ref), wish.weights)
         except GemmaqError as error:
             raise error.relative_to(folder, str(ref)) from error
     files = TokenizerFiles(_no_tokenizer)
@@ -56,7 +57,7 @@ def open_repository(ref: Ref, wish: Wish, *, tokenizer: bool = False) -> Checkpo
         small = tuple(select.small(listing))
         snapshot, _ = pull.download(pull.Download(listing, small, small), ignore)
         files = files_of(snapshot, checkpoint.family)
-    return replace(checkpoint, tokenizer_files=files, weights_here=False)
+    return replace(checkpoint, tokenizer_files=files, weights_here=False, notes=(*notes, *checkpoint.notes))
 
 
 def _open_gguf(listing: Listing, folder: Path, wish: Wish) -> Checkpoint:
@@ -68,14 +69,19 @@ def _open_gguf(listing: Listing, folder: Path, wish: Wish) -> Checkpoint:
     return with_companions(model, files[0], surroundings, gguf_repository.resolved(listing, wish, open_file))
 
 
-def _read_headers(listing: Listing, folder: Path) -> None:
-    """Read the small files that describe a model, and the headers of its weights, into a folder."""
+def _read_headers(listing: Listing, folder: Path, wanted: str | None) -> tuple[str, ...]:
+    """Read small files that describe a model, and the headers of its weights, into a folder; notes on the choice."""
     small = [file for file in select.small(listing) if file.path in _NEEDED]
     _in_parallel(
         lambda file: (folder / file.path).write_bytes(client.read(listing, file, start=0, end=file.size)), small
     )
-    shards = sorted(set(weight_map(folder, complete=False).values())) if listing.find(select.INDEX) else None
-    _in_parallel(lambda file: headers.sparse(listing, file, folder), select.weights(listing, shards))
+    with tempfile.TemporaryDirectory(prefix="gemmaq-") as looked_at:
+        shelf = listed_weights.online(listing, Path(looked_at))
+        choice = listed_weights.chosen(shelf, wanted)
+        if choice.index is not None:
+            (folder / choice.index).write_bytes(shelf.index_path(choice.index).read_bytes())
+    _in_parallel(lambda file: headers.sparse(listing, file, folder), listed_weights.files(shelf, choice))
+    return choice.notes
 
 
 def _in_parallel(work: Callable[[RemoteFile], object], files: Sequence[RemoteFile]) -> None:

@@ -1,4 +1,4 @@
-"""Which files of a repository a conversion needs: one safetensors or GGUF model with its small files."""
+"""Which files of a repository a conversion needs: the small ones, and those of a GGUF model."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
 
 from gemmaq.checkpoint import chat_templates
+from gemmaq.checkpoint.weight_sets import INDEXES
 from gemmaq.errors import InputError, NotFoundError
 from gemmaq.files import names
 from gemmaq.hub import Listing, RemoteFile
 from gemmaq.models import sentence_transformers as modules
 
-INDEX = "model.safetensors.index.json"
 _SMALL = (
     "config.json", "generation_config.json", "tokenizer.json", "tokenizer.model", "tokenizer_config.json",
     "special_tokens_map.json", "added_tokens.json", "chat_template.json", "chat_template.jinja",
-    "preprocessor_config.json", "processor_config.json", "README.md", "LICENSE", INDEX, *modules.FILES,
+    "preprocessor_config.json", "processor_config.json", "README.md", "LICENSE", *INDEXES, *modules.FILES,
 )  # fmt: skip
 
 
@@ -23,38 +23,6 @@ def small(listing: Listing) -> list[RemoteFile]:
     """Config, tokenizer, index, image processor, card, and modules of a model that embeds."""
     named = f"{chat_templates.FOLDER}/*.jinja"
     return [f for f in listing.files if f.path in _SMALL or modules.is_module(f.path) or matches(f.path, (named,))]
-
-
-def weights(listing: Listing, shards: Sequence[str] | None, exclude: Sequence[str] = ()) -> list[RemoteFile]:
-    """The safetensors files of the model.
-
-    Args:
-        listing: Files of the repository.
-        shards: File names in the index, None without an index.
-        exclude: Patterns of files that may be missing.
-
-    Raises:
-        NotFoundError: There are none, or one that the index or a shard's name counts on is missing.
-    """
-    files = [file for file in listing.files if file.path.endswith(".safetensors") and "/" not in file.path]
-    if shards is None:
-        single = [file for file in files if file.path == "model.safetensors"]
-        return single or _complete(_not_empty(files, listing, exclude), listing, exclude)
-    by_name = {file.path: file for file in files}
-    required = [name for name in dict.fromkeys(shards) if not matches(name, exclude)]
-    for name in required:
-        if name not in by_name:
-            raise NotFoundError(f"has no file {name}, which its index names", path=listing.ref)
-    return [by_name[name] for name in required]
-
-
-def _not_empty(files: list[RemoteFile], listing: Listing, exclude: Sequence[str]) -> list[RemoteFile]:
-    """The files; an error that names the endings of the repository's large files if there are none."""
-    if not files and not matches("model.safetensors", exclude):
-        endings = sorted({file.path.rpartition(".")[2] for file in listing.files if file.size > 1 << 26})
-        hint = f"its large files are .{', .'.join(endings)}" if endings else None
-        raise NotFoundError("holds neither safetensors nor GGUF files", hint, path=listing.ref)
-    return files
 
 
 def _complete(files: list[RemoteFile], listing: Listing, exclude: Sequence[str]) -> list[RemoteFile]:

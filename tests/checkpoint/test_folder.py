@@ -96,8 +96,8 @@ def test_vision_tensors_are_kept_apart(name: str, kept: str | None, model: Path)
 
 
 def test_a_tensor_that_belongs_to_no_gemma_is_left_out_and_named(model: Path) -> None:
-    add_tensor(model, "model.layers.0.self_attn.q_proj.lora_A.weight", np.zeros((2, 2), np.uint16))
-    assert "lora_A" in notes(model)
+    add_tensor(model, "model.layers.0.self_attn.q_proj.gate.weight", np.zeros((2, 2), np.uint16))
+    assert "q_proj.gate" in notes(model)
 
 
 def test_a_multimodal_config_is_read(model: Path) -> None:
@@ -153,10 +153,6 @@ def cut(name: str) -> Damage:
     return lambda folder: (folder / name).write_bytes((folder / name).read_bytes()[:-1])
 
 
-def copy(name: str) -> Damage:
-    return lambda folder: (folder / "copy.safetensors").write_bytes((folder / name).read_bytes())
-
-
 def place(shard: object) -> Damage:
     return lambda folder: edit_json(folder / INDEX, lambda index: index["weight_map"].update({FINAL_NORM: shard}))
 
@@ -208,8 +204,6 @@ def test_a_broken_folder_is_refused(damage: Damage, words: tuple[str, ...], mode
     [
         (remove("model-00002-of-00004.safetensors"), NotFoundError, ("model-00002-of-00004.safetensors",)),
         (cut("model-00003-of-00004.safetensors"), InputError, ("model-00003-of-00004.safetensors", "truncated")),
-        (place("model-00001-of-00004.safetensors"), InputError, (FINAL_NORM, "model-00001-of-00004.safetensors")),
-        (place("missing.safetensors"), NotFoundError, ("missing.safetensors",)),
         (place("../gemma-3-tiny/model-00004-of-00004.safetensors"), InputError, ("unsafe", "../gemma-3-tiny")),
         (place(".."), InputError, ("unsafe", "..")),
         (place("/etc/passwd"), InputError, ("unsafe", "/etc/passwd")),
@@ -217,8 +211,8 @@ def test_a_broken_folder_is_refused(damage: Damage, words: tuple[str, ...], mode
         (place(""), InputError, ("unsafe",)),
         (place("config.json"), InputError, ("config.json", "safetensors")),
         (place("x" * 300), GemmaqError, ("xxx",)),
-        (place("nul\0"), NotFoundError, ("nul",)),
-        (lambda f: (remove(INDEX)(f), copy("model-00002-of-00004.safetensors")(f)), InputError, ("two files",)),
+        (place("nul\0"), InputError, ("nul",)),
+        (place("nul\0.safetensors"), InputError, ("nul",)),
     ],
 )
 def test_a_broken_index_or_shard_is_refused(
@@ -232,7 +226,7 @@ def test_a_broken_index_or_shard_is_refused(
     [
         (remove("config.json"), ("config.json",)),
         (remove("model.safetensors"), (".safetensors",)),
-        (lambda folder: (folder / "model.safetensors").rename(folder / "pytorch_model.bin"), (".safetensors",)),
+        (lambda folder: (folder / "model.safetensors").rename(folder / "optimizer.bin"), (".safetensors",)),
     ],
 )
 def test_a_folder_without_a_model_is_not_found(damage: Damage, words: tuple[str, ...], model: Path) -> None:

@@ -20,28 +20,6 @@ def paths(files: list[RemoteFile]) -> list[str]:
     return [file.path for file in files]
 
 
-SHARDS = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")
-
-
-def test_safetensors_by_index_by_name_and_by_shard() -> None:
-    assert paths(select.weights(listing(*SHARDS, "other.safetensors"), [*SHARDS, SHARDS[0]])) == list(SHARDS)
-    assert paths(select.weights(listing("model.safetensors", "consolidated.safetensors"), None)) == [
-        "model.safetensors"
-    ]
-    assert paths(select.weights(listing(*SHARDS, "original/model.safetensors"), None)) == list(SHARDS)
-
-
-def test_missing_weights_are_named() -> None:
-    with pytest.raises(NotFoundError, match=rf"{SHARDS[1]}, which its index names"):
-        select.weights(listing(SHARDS[0]), SHARDS)
-    with pytest.raises(NotFoundError, match=SHARDS[1]):
-        select.weights(listing(SHARDS[0]), None)
-    assert paths(select.weights(listing(SHARDS[0]), SHARDS, ["*-00002-*"])) == [SHARDS[0]]
-    with pytest.raises(NotFoundError) as error:
-        select.weights(listing("flax_model.msgpack", size=1 << 27), None)
-    assert ".msgpack" in str(error.value.hint)
-
-
 def test_gguf_where_it_is_named_or_all_there_is() -> None:
     assert select.is_gguf(listing("a-Q4_0.gguf"))
     assert select.is_gguf(listing("a-Q4_0.gguf", "model.safetensors", part="Q4_0"))

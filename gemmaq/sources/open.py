@@ -52,6 +52,7 @@ def open_source(source: str, wish: Wish = ANY, *, tokenizer: bool = False) -> Ch
             return open_gguf_file(path, source, wish)
         if is_weight_file(path.name) and (path.parent / "config.json").is_file():
             refuse(wish, source)
+            refuse_weights(wish, source)
             return open_folder(path.parent, name_of_folder(path.parent.resolve()), source, path.name)
         raise InputError("is neither a model folder nor a GGUF file", "name the folder with config.json", path=source)
     if source.startswith("sample:"):

@@ -8,27 +8,21 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from gemmaq.checkpoint import Checkpoint, Tensor, plain
+from gemmaq.checkpoint import Checkpoint, Tensor, gguf_tokenizer, plain
 from gemmaq.checkpoint.assemble import idle_tensors, strangers, text_tensors
 from gemmaq.checkpoint.embedder import of_gguf
-from gemmaq.checkpoint.tokenizer import Tokenizer, TokenizerFiles, adds
+from gemmaq.checkpoint.tokenizer import TokenizerFiles
 from gemmaq.encodings import Encoding
 from gemmaq.encodings.foreign import by_ggml_type
 from gemmaq.errors import InputError, UnsupportedModelError
 from gemmaq.files import gguf_reader
 from gemmaq.files.gguf_reader import GgufFile
-from gemmaq.files.sentencepiece import BYTE, BYTES, CONTROL, SPACE, USER_DEFINED
 from gemmaq.models import families
 from gemmaq.models.config import TextConfig
-from gemmaq.models.family import Family, Vocabulary
+from gemmaq.models.family import Family
 from gemmaq.models.roles import Role
 
-_ROLES = {"bos": "bos", "eos": "eos", "unk": "unknown", "sep": "seperator", "pad": "padding", "mask": "mask"}
-"""Role of a token -> its spelling in `tokenizer.ggml.<role>_token_id` (`seperator` is GGUF's own)."""
-
-_NAMED = "tokenizer.chat_template."
 _ADD_BOS = "tokenizer.ggml.add_bos_token"
 
 
@@ -76,6 +70,7 @@ def open_gguf(files: Sequence[GgufFile], name: str, location: str) -> Checkpoint
     heads = of_gguf(keys, tensors, family)
     tensors = [tensor for tensor in tensors if tensor.name not in heads.heads]
     ordered, notes = text_tensors(tensors, family, config, origin=str(origin))
+    notes += gguf_tokenizer.notes(keys, family)
     notes += strangers([name for name, ours in named.items() if ours is None and name not in inside], family)
     if family.vocabulary.ALWAYS_BOS and keys.get(_ADD_BOS) is False:
         notes += (f"{_ADD_BOS} is false, but llama.cpp begins every text of {family.title} with BOS: taken as true",)
@@ -90,7 +85,7 @@ def open_gguf(files: Sequence[GgufFile], name: str, location: str) -> Checkpoint
         embedder=heads if family.embeds else None,
         generation={} if family.embeds else _generation(keys, family, config),
         card=_card(keys),
-        tokenizer_files=TokenizerFiles(partial(_tokenizer, keys, family, str(origin))),
+        tokenizer_files=TokenizerFiles(partial(gguf_tokenizer.read, keys, family, str(origin))),
         notes=notes,
     )
 
@@ -147,68 +142,3 @@ def _card(keys: Mapping[str, Any]) -> dict[str, Any]:
     ]
     bases = ["/".join(url.split("/")[-2:]) for url in urls if url.count("/") >= 4]
     return {**card, "base_model": bases} if bases else card
-
-
-def _tokenizer(keys: Mapping[str, Any], family: Family, origin: str, config: TextConfig) -> Tokenizer:
-    """The tokenizer in the keys of a GGUF file.
-
-    Raises:
-        InputError: There is none, or it is of another kind than the family's.
-    """
-
-    def key(name: str, default: Any = None) -> Any:
-        return keys.get(f"tokenizer.{name}", default)
-
-    vocabulary = family.vocabulary
-    pieces, scores, types = key("ggml.tokens"), key("ggml.scores"), key("ggml.token_type")
-    names = {key("ggml.model"), key("ggml.pre") if vocabulary.MERGES else None}  # Ollama's converter has it as pre
-    if vocabulary.GGUF_MODEL not in names or not isinstance(pieces, list) or not pieces:
-        raise InputError(
-            f"holds no tokenizer of {family.title} (its model is {key('ggml.model')!r}, not {vocabulary.GGUF_MODEL!r})",
-            path=origin,
-        )
-    if vocabulary.MERGES:
-        scores = np.full(len(pieces), vocabulary.score(0), np.float32)
-    if not (
-        isinstance(scores, np.ndarray) and isinstance(types, np.ndarray) and len(pieces) == len(scores) == len(types)
-    ):
-        raise InputError("tokens, scores and token types do not belong together", path=origin)
-    special = {role: key(f"ggml.{spelling}_token_id") for role, spelling in _ROLES.items()}
-    said = {role: bool(value) for role in ("bos", "eos", "sep") if (value := key(f"ggml.add_{role}_token")) is not None}
-    types = types.astype(np.int32)
-    return Tokenizer(
-        pieces=pieces if vocabulary.MERGES else _spaced(pieces, types),
-        scores=scores.astype(np.float32),
-        types=_types(pieces, types, vocabulary) if vocabulary.MERGES else types,
-        special={role: at for role, at in special.items() if isinstance(at, int) and at < len(pieces)},
-        add=adds(said, vocabulary),
-        chat_template=key("chat_template"),
-        named_templates={k.removeprefix(_NAMED): text for k, text in keys.items() if k.startswith(_NAMED) and text},
-        merges=_merges(key("ggml.merges"), origin) if vocabulary.MERGES else None,
-    )
-
-
-def _spaced(pieces: list[str], types: NDArray[np.int32]) -> list[str]:
-    """Pieces with SentencePiece's character for spaces in runs of spaces, too, which GGUF files spell as they are."""
-    return [
-        text.replace(" ", SPACE) if kind == USER_DEFINED and text.isspace() else text
-        for text, kind in zip(pieces, types.tolist(), strict=True)
-    ]
-
-
-def _types(pieces: list[str], types: NDArray[np.int32], vocabulary: Vocabulary) -> NDArray[np.int32]:
-    """Types as llama.cpp's converter writes them: Ollama's has bytes as text, and all special tokens as control."""
-    types, bytes_ = types.copy(), frozenset(BYTES)
-    for at, text in enumerate(pieces):
-        if text in bytes_:
-            types[at] = BYTE
-        elif types[at] == CONTROL:
-            types[at] = vocabulary.added_type(text, special=True, base=True)
-    return types
-
-
-def _merges(merges: Any, origin: str) -> list[str]:
-    """The merges, each a pair of pieces with a space between."""
-    if not isinstance(merges, list) or not merges or any(str(merge).count(" ") != 1 for merge in merges):
-        raise InputError("has no usable merges", "convert the model again with a newer converter", path=origin)
-    return merges

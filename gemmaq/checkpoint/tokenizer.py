@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from gemmaq.checkpoint import chat_templates
 from gemmaq.checkpoint.chat_templates import Templates
-from gemmaq.errors import InputError
+from gemmaq.errors import InputError, NotFoundError
 from gemmaq.files import sentencepiece
 from gemmaq.files.sentencepiece import BYTE, BYTES, NORMAL, UNUSED
 from gemmaq.files.text import read_json
@@ -108,6 +108,12 @@ def from_folder(folder: Path, family: Family, config: TextConfig) -> Tokenizer:
     if model.is_file() and not vocabulary.MERGES:
         base = sentencepiece.read(model.read_bytes(), str(model))
     else:
+        if not (folder / "tokenizer.json").is_file():
+            raise NotFoundError(
+                "does not exist",
+                "copy the tokenizer files of the base model into the folder: trainers often leave them out",
+                path=folder / "tokenizer.json",
+            )
         document = read_json(folder / "tokenizer.json")
         base = _pieces_of_json(folder / "tokenizer.json", document, family)
     if not added:  # transformers 5 keeps them in tokenizer.json only
@@ -150,11 +156,37 @@ def _merges(path: Path, document: Mapping[str, Any]) -> list[str]:
     return merges
 
 
+def base_scores(vocabulary: Vocabulary, ids: Mapping[str, int], merges: Sequence[str]) -> dict[str, float]:
+    """Scores of base pieces: the family's, or those that follow from the merges of a vocabulary that was cut.
+
+    SentencePiece joins the two pieces whose result has the highest score, and merges are its results in that order.
+
+    Args:
+        vocabulary: The family's vocabulary.
+        ids: Piece -> id.
+        merges: Pairs of pieces, each `left right`, best first; needed for a vocabulary that was cut.
+    """
+    if vocabulary.is_ours(ids):
+        return {text: vocabulary.score(at) for text, at in ids.items()}
+    ranks: dict[str, int] = {}
+    for merge in merges:
+        ranks.setdefault(merge.replace(" ", "", 1), len(ranks))
+    last = float(len(ranks))
+    bytes_ = frozenset(BYTES)
+    return {text: -float(ranks[text]) if text in ranks else (0.0 if text in bytes_ else -last) for text in ids}
+
+
+def by_hand(types: NDArray[np.int32]) -> NDArray[np.float32]:
+    """Scores of tokens that were added by hand and of ids without a token, f32 [ids], as llama.cpp's converter has."""
+    return np.where(types == UNUSED, _PAD_SCORE, _ADDED_SCORE).astype(np.float32)
+
+
 def _pieces_of_json(path: Path, document: dict[str, Any], family: Family) -> sentencepiece.Pieces:
     """The base vocabulary of a tokenizer.json, with the family's scores."""
     model = document.get("model")
     vocabulary = model.get("vocab") if isinstance(model, dict) else None
-    if not isinstance(vocabulary, dict) or not family.vocabulary.is_ours(vocabulary):
+    ours = isinstance(vocabulary, dict) and family.vocabulary.is_ours(vocabulary)
+    if not isinstance(vocabulary, dict) or not (ours or family.vocabulary.is_trimmed(vocabulary)):
         raise InputError(
             f"does not hold {family.title}'s vocabulary", "copy the tokenizer files of the base model", path=path
         )
@@ -167,7 +199,8 @@ def _pieces_of_json(path: Path, document: dict[str, Any], family: Family) -> sen
     for text, at in vocabulary.items():
         texts[at] = text
     ids = np.fromiter(vocabulary.values(), np.int64, len(vocabulary))
-    scores[ids] = [family.vocabulary.score(at) for at in vocabulary.values()]
+    found = base_scores(family.vocabulary, vocabulary, () if ours else _merges(path, document))
+    scores[ids] = [found[text] for text in vocabulary]
     types[ids] = NORMAL
     types[[vocabulary[text] for text in BYTES if text in vocabulary]] = BYTE
     return texts, scores, types

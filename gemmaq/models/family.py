@@ -139,6 +139,12 @@ class Vocabulary(Protocol):
     def is_ours(self, vocabulary: Mapping[str, int], /) -> bool:
         """Whether pieces (piece -> id) are laid out like the family's."""
 
+    CONTROLS: Mapping[str, int]
+    """Text of a special token -> its type in a GGUF file (SentencePiece's numbers)."""
+
+    def is_trimmed(self, vocabulary: Mapping[str, int], /) -> bool:
+        """Whether pieces (piece -> id) are a part of the family's vocabulary under other ids, as trimming leaves."""
+
     def score(self, token_id: int, /) -> float:
         """Score of a base piece in a GGUF file."""
 

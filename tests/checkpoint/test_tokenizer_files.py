@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import gemma4_tokenizer
-from gemmaq.checkpoint.gguf_checkpoint import _tokenizer
+from gemmaq.checkpoint.gguf_tokenizer import read as _tokenizer
 from gemmaq.checkpoint.tokenizer import Tokenizer, from_folder
 from gemmaq.checkpoint.tokenizer_files import to_files
 from gemmaq.containers.gguf import _tokenize

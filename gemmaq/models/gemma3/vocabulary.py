@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gemmaq.files.sentencepiece import CONTROL, USER_DEFINED
+from gemmaq.files.sentencepiece import BYTES, CONTROL, USER_DEFINED
 
 TOKENIZER_CLASS = "GemmaTokenizer"
 UNKNOWN_ID = 3
@@ -41,6 +41,19 @@ def is_ours(vocabulary: Mapping[str, int]) -> bool:
     """Whether a vocabulary (piece -> id) has the layout of Gemma 3."""
     places = {"<pad>": 0, "<eos>": 1, "<bos>": 2, "<unk>": 3, "<0x00>": FIRST_BYTE, "<0xFF>": LAST_BYTE}
     return len(vocabulary) > LAST_CHARACTER and all(vocabulary.get(piece) == at for piece, at in places.items())
+
+
+CONTROLS: Mapping[str, int] = dict.fromkeys(sorted(SPECIAL - {"<unk>"}), CONTROL)
+_FIRST = ("<pad>", "<eos>", "<bos>", "<unk>")
+
+
+def is_trimmed(vocabulary: Mapping[str, int]) -> bool:
+    """Whether a vocabulary (piece -> id) is a part of Gemma 3's: fewer pieces, but all bytes and the first four."""
+    whole = all(byte in vocabulary for byte in BYTES) and all(vocabulary.get(p) == at for at, p in enumerate(_FIRST))
+    return whole and len(vocabulary) <= LAST_CHARACTER and _OF_GEMMA4 not in vocabulary
+
+
+_OF_GEMMA4 = "<|turn>"
 
 
 def score(token_id: int) -> float:

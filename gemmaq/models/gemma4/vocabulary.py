@@ -54,6 +54,12 @@ def is_ours(vocabulary: Mapping[str, int]) -> bool:
     return turns <= vocabulary.keys() and all(vocabulary.get(piece) == at for piece, at in places.items())
 
 
+def is_trimmed(vocabulary: Mapping[str, int]) -> bool:
+    """False: `is_ours` asks for no number of pieces, and all pieces have one score."""
+    del vocabulary
+    return False
+
+
 def score(token_id: int) -> float:
     """Score of every piece: llama.cpp's converter writes the same for all, and llama.cpp reads none."""
     del token_id
@@ -79,3 +85,9 @@ def name_special(texts: Sequence[str]) -> dict[str, Any]:
     roles = {role: text for role, text in ROLES.items() if text in texts}
     others = [text for text in texts if text not in roles.values()]
     return {**roles, "extra_special_tokens": others} if others else dict(roles)
+
+
+CONTROLS: Mapping[str, int] = {
+    text: added_type(text, special=True, base=True)
+    for text in ("<pad>", "<eos>", "<bos>", "<mask>", *ROLES.values(), "<|video|>")
+}

@@ -17,13 +17,12 @@ from gemmaq.errors import InputError
 from gemmaq.files.sentencepiece import BYTE, BYTES, CONTROL, NORMAL, SPACE, UNUSED, USER_DEFINED
 from gemmaq.models.config import TextConfig
 from gemmaq.models.family import Family, Vocabulary
+from gemmaq.models.gguf_numbers import TOKENIZERS_WITH_MERGES
 
 _ROLES = {"bos": "bos", "eos": "eos", "unk": "unknown", "sep": "seperator", "pad": "padding", "mask": "mask"}
 """Role of a token -> its spelling in `tokenizer.ggml.<role>_token_id` (`seperator` is GGUF's own)."""
 
 _NAMED = "tokenizer.chat_template."
-_BPE = ("gpt2", "gemma4")
-"""Values of tokenizer.ggml.model for tokenizers with merges."""
 _TEXT = (0, NORMAL, UNUSED)
 """Types of tokens that no text becomes by its spelling alone; 0 is undefined."""
 
@@ -105,7 +104,7 @@ def _by_merges(keys: Mapping[str, Any], vocabulary: Vocabulary) -> bool:
     """Whether the family's own vocabulary is there as a tokenizer of another kind, with merges."""
     model, pieces = keys.get("tokenizer.ggml.model"), keys.get("tokenizer.ggml.tokens")
     usual = vocabulary.GGUF_MODEL in (model, keys.get("tokenizer.ggml.pre") if vocabulary.MERGES else None)
-    if usual or model not in _BPE or not isinstance(pieces, list):
+    if usual or model not in TOKENIZERS_WITH_MERGES or not isinstance(pieces, list):
         return False
     ids = {text: at for at, text in enumerate(pieces)}
     return vocabulary.is_ours(ids) or vocabulary.is_trimmed(ids)

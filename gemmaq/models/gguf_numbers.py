@@ -9,6 +9,8 @@ import numpy as np
 
 from gemmaq.errors import InputError
 
+TOKENIZERS_WITH_MERGES = ("gpt2", "gemma4")
+"""Values of tokenizer.ggml.model for tokenizers that join pieces by merges."""
 MOST_LAYERS = 4096
 """Number of layers beyond which a file is taken for broken."""
 

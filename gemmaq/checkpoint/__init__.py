@@ -188,6 +188,27 @@ class Embedder:
     files: Mapping[str, Path] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Adapter:
+    """An adapter that is merged into a model while the model is read.
+
+    Attributes:
+        kind: What it is, for people: `LoRA` or `DoRA`.
+        rank: Largest rank of its matrices, 0 if it has none.
+        changed: Number of the model's tensors that it changes.
+        weights: Its own tensors, as its file names them.
+        config: Its adapter_config.json.
+        base: The model without it.
+    """
+
+    kind: str
+    rank: int
+    changed: int
+    weights: tuple[Tensor, ...]
+    config: Path
+    base: Checkpoint
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """A model on disk, whatever its family and the format it is stored in.
@@ -212,6 +233,8 @@ class Checkpoint:
         notes: Oddities found on opening, one sentence each.
         losses: What gemmaq leaves out of such a model whatever the user asks for, one sentence each.
         weights_here: Whether the weights can be read; False if only the headers of a repository were fetched.
+        untied: Whether config.json says that the head is no copy of the embedding, even where both are equal.
+        adapter: The adapter that is merged while weights are read, None for none.
     """
 
     name: str
@@ -233,6 +256,8 @@ class Checkpoint:
     notes: tuple[str, ...] = ()
     losses: tuple[str, ...] = ()
     weights_here: bool = True
+    untied: bool = False
+    adapter: Adapter | None = None
 
     @property
     def remarks(self) -> tuple[str, ...]:

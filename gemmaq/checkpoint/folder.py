@@ -113,6 +113,7 @@ def open_folder(folder: Path, name: str, location: str, weights: str | None = No
         tokenizer_files=tokenizer_files,
         notes=(*notes, *((scheme.note,) if scheme.note else ())),
         losses=losses,
+        untied=hf_values.text_side(document).get("tie_word_embeddings") is False,
     )
 
 

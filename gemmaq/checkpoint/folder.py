@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from gemmaq.checkpoint import Checkpoint, Tensor, embedder, plain
+from gemmaq.checkpoint import Checkpoint, Part, Tensor, embedder, plain
 from gemmaq.checkpoint.assemble import idle_tensors, surplus, text_tensors
 from gemmaq.checkpoint.schemes import settings
 from gemmaq.checkpoint.schemes.scheme import Scheme, split
@@ -175,6 +175,8 @@ def _tensor(name: str, scheme: Scheme, arrays: Arrays, shape: tuple[int, ...] | 
     for span, entry in arrays.values():
         if min(entry.shape, default=1) < 1:
             raise InputError(f"has the shape {list(entry.shape)}", path=span, tensor=entry.name)
+    if shape is None and len(arrays) > 1:  # no part of the model by its config, so that its width is not known
+        return Tensor(name, entry.shape, _ENCODINGS["BF16"], (Part(span, entry.offset, 0),))
     tensor = scheme.tensor(name, arrays, shape)
     if tensor is not None:
         return tensor

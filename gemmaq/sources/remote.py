@@ -11,6 +11,7 @@ from pathlib import Path
 from gemmaq.checkpoint import Checkpoint
 from gemmaq.checkpoint.folder import open_folder
 from gemmaq.checkpoint.gguf_checkpoint import open_gguf
+from gemmaq.checkpoint.schemes import settings
 from gemmaq.checkpoint.tokenizer import Tokenizer, TokenizerFiles, files_of
 from gemmaq.errors import GemmaqError, InputError
 from gemmaq.files import gguf_reader
@@ -23,7 +24,7 @@ from gemmaq.sources.names import name_of_file
 
 _PARALLEL = 8
 """Files that are read at the same time."""
-_NEEDED = ("config.json", "generation_config.json", "README.md")
+_NEEDED = ("config.json", "generation_config.json", "README.md", *settings.FILES)
 """Small files that describe a model."""
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
 
 from gemmaq.checkpoint import chat_templates
+from gemmaq.checkpoint.schemes import settings
 from gemmaq.checkpoint.weight_sets import INDEXES
 from gemmaq.errors import InputError, NotFoundError
 from gemmaq.files import names
@@ -18,6 +19,7 @@ _SMALL = (
     "config.json", "generation_config.json", "tokenizer.json", "tokenizer.model", "tokenizer_config.json",
     "special_tokens_map.json", "added_tokens.json", "chat_template.json", "chat_template.jinja",
     "preprocessor_config.json", "processor_config.json", "README.md", "LICENSE", *INDEXES, *modules.FILES,
+    *settings.FILES,
 )  # fmt: skip
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +15,7 @@ from gemmaq.encodings import Encoding
 from gemmaq.errors import InputError
 from gemmaq.files.runs import Run, within
 from gemmaq.files.span import FileSpan, Reader
+from gemmaq.files.strided import Strided
 from gemmaq.models.arrangements import Arrangement
 from gemmaq.models.config import TextConfig
 from gemmaq.models.family import Family
@@ -24,6 +25,10 @@ from gemmaq.models.towers_config import TowersConfig
 if TYPE_CHECKING:
     from gemmaq.checkpoint.tokenizer import Tokenizer, TokenizerFiles
     from gemmaq.encodings import Values
+
+
+GAPS = ("is a view whose numbers do not lie one behind the other", "save the model anew, best as safetensors")
+"""Problem and hint where such an array cannot be read: all but matrices of floats."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +55,29 @@ class Part:
         """Its files."""
         return tuple(dict.fromkeys(run.span or self.span for run in self.scattered)) or (self.span,)
 
-    def places(self, first: int, count: int) -> Iterator[tuple[FileSpan | None, int, int]]:
-        """File, offset and size in bytes of the runs that hold rows `first` to `first + count`; no file for zeros."""
+    @property
+    def is_strided(self) -> bool:
+        """Whether its numbers do not lie one behind the other."""
+        return any(run.strided is not None for run in self.scattered)
+
+    def read(self, reader: Reader, first: int, count: int, target: memoryview) -> None:
+        """Fill `target` with rows `first` to `first + count`.
+
+        Raises:
+            InputError: The file ends early or cannot be read.
+        """
         if not self.scattered:
-            yield self.span, self.offset + first * self.row_bytes, count * self.row_bytes
+            reader.into(self.span, self.offset + first * self.row_bytes, target)
+        done = 0
         for run, skipped, taken in within(self.scattered, first, count) if self.scattered else ():
-            span = None if run.zeros else run.span or self.span
-            yield span, run.offset + skipped * self.row_bytes, taken * self.row_bytes
+            size, span = taken * self.row_bytes, run.span or self.span
+            if run.zeros:
+                target[done : done + size] = bytes(size)
+            elif run.strided is not None:
+                target[done : done + size] = run.strided.read(reader, span, run.offset, (skipped, taken)).data.cast("B")
+            else:
+                reader.into(span, run.offset + skipped * self.row_bytes, target[done : done + size])
+            done += size
 
 
 class Decoder(Protocol):
@@ -167,10 +188,18 @@ def plain(
     offset: int,
     shift: float = 0.0,
     place: Place = NOWHERE,
+    strides: tuple[int, ...] | None = None,
 ) -> Tensor:
-    """A tensor that is stored in one array of the encoding's own blocks; arguments as the attributes of `Tensor`."""
+    """A tensor that is stored in one array of the encoding's own blocks.
+
+    Arguments are as the attributes of `Tensor`; `strides` as those of `safetensors_header.Entry`, for floats alone.
+    """
     row_bytes = encoding.row_bytes(shape[-1] if shape else 1)
-    return Tensor(name, shape, encoding, (Part(span, offset, row_bytes),), shift=shift, place=place)
+    part = Part(span, offset, row_bytes)
+    if strides is not None:
+        whole = Run(0, math.prod(shape[:-1]), offset, span, strided=Strided(shape, strides, row_bytes // shape[-1]))
+        part = Part(span, offset, row_bytes, scattered=(whole,))
+    return Tensor(name, shape, encoding, (part,), shift=shift, place=place)
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,27 +215,6 @@ class Embedder:
     pooling: str | None = None
     heads: Mapping[str, Tensor] = field(default_factory=dict)
     files: Mapping[str, Path] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Adapter:
-    """An adapter that is merged into a model while the model is read.
-
-    Attributes:
-        kind: What it is, for people: `LoRA` or `DoRA`.
-        rank: Largest rank of its matrices, 0 if it has none.
-        changed: Number of the model's tensors that it changes.
-        weights: Its own tensors, as its file names them.
-        config: Its adapter_config.json.
-        base: The model without it.
-    """
-
-    kind: str
-    rank: int
-    changed: int
-    weights: tuple[Tensor, ...]
-    config: Path
-    base: Checkpoint
 
 
 @dataclass(frozen=True)
@@ -233,8 +241,6 @@ class Checkpoint:
         notes: Oddities found on opening, one sentence each.
         losses: What gemmaq leaves out of such a model whatever the user asks for, one sentence each.
         weights_here: Whether the weights can be read; False if only the headers of a repository were fetched.
-        untied: Whether config.json says that the head is no copy of the embedding, even where both are equal.
-        adapter: The adapter that is merged while weights are read, None for none.
     """
 
     name: str
@@ -256,8 +262,6 @@ class Checkpoint:
     notes: tuple[str, ...] = ()
     losses: tuple[str, ...] = ()
     weights_here: bool = True
-    untied: bool = False
-    adapter: Adapter | None = None
 
     @property
     def remarks(self) -> tuple[str, ...]:

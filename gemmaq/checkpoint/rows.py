@@ -53,13 +53,8 @@ def read_rows(tensor: Tensor, first: int, count: int, reader: Reader, buffer: by
             buffer = bytearray(size)
     view, arrays, at = memoryview(buffer), [], 0
     for part in tensor.parts:
-        length, done = count * part.row_bytes, at
-        for span, offset, size in part.places(first, count):
-            if span is None:
-                view[done : done + size] = bytes(size)
-            else:
-                reader.into(span, offset, view[done : done + size])
-            done += size
+        length = count * part.row_bytes
+        part.read(reader, first, count, view[at : at + length])
         arrays.append(np.frombuffer(view[at : at + length], np.uint8).reshape(count, part.row_bytes))
         at += length
     return arrays

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gemmaq.checkpoint.weight_files import Choice, choose
-from gemmaq.checkpoint.weight_sets import WeightSet, is_weight_file, read_index
+from gemmaq.checkpoint.weight_sets import PICKLED, WeightSet, is_weight_file, read_index
 from gemmaq.errors import InputError, NotFoundError
-from gemmaq.files import safetensors_header
+from gemmaq.files import safetensors_header, torch_file
 from gemmaq.files.safetensors_header import Entry
 from gemmaq.files.span import FileSpan, Reader
 from gemmaq.models.stored_names import bare, is_adapter, is_head, unwrapped, wrapping
@@ -75,8 +75,7 @@ class FolderShelf:
 
     def empty(self) -> NotFoundError:
         """The error that there are no weights."""
-        hint = "save the model as safetensors first" if list(self.place.glob("*.bin")) else None
-        return NotFoundError("holds no .safetensors file", hint, path=self.place)
+        return NotFoundError("holds neither .safetensors files nor pytorch_model.bin", path=self.place)
 
 
 def _one_of(found: WeightSet) -> str:
@@ -90,7 +89,7 @@ def header(span: FileSpan) -> list[Entry]:
     Raises:
         InputError: It is unusable.
     """
-    return safetensors_header.parse(span)
+    return torch_file.parse(span) if span.name.endswith(PICKLED) else safetensors_header.parse(span)
 
 
 def arrays_in(folder: Path, wanted: str | None = None) -> Stored:

@@ -186,6 +186,7 @@ def _differences(shelf: Shelf, ours: Arrays, others: Arrays) -> Iterator[str]:
     for (_, a), (_, b) in common:
         if (a.dtype, a.shape) != (b.dtype, b.shape):
             yield f"tensor {b.name} is {a.dtype} {list(a.shape)} and {b.dtype} {list(b.shape)}"
+    common = [(a, b) for a, b in common if a[1].strides is None and b[1].strides is None]
     step = max(1, -(-len(common) // shelf.most_samples))
     wanted, of = [], []
     for (file, a), (other, b) in common[::step]:

@@ -12,7 +12,6 @@ import typer
 from gemmaq.cli import budget, budgeted, calibration, choices, console
 from gemmaq.cli.console import Output
 from gemmaq.cli.options import (
-    Base,
     Device,
     Json,
     MmprojFile,
@@ -53,8 +52,8 @@ def convert(
         str,
         typer.Argument(
             metavar="SOURCE",
-            help="A folder (Hugging Face, MLX, compressed-tensors, or a LoRA adapter of PEFT), a .gguf file, a "
-            f"repository org/name, or {SAMPLE.source}.",
+            help="A folder (Hugging Face, MLX or compressed-tensors), a .gguf file, a repository org/name, or "
+            f"{SAMPLE.source}.",
         ),
     ],
     to: Annotated[
@@ -192,7 +191,6 @@ def convert(
         ),
     ] = "f16",
     mmproj_file: MmprojFile = None,
-    base: Base = None,
     draft: Annotated[
         str | None,
         typer.Option(
@@ -260,7 +258,7 @@ def convert(
     if mmproj_file is not None and kept is None:
         raise UsageError("--mmproj none leaves out what --mmproj-file names", "give one of them")
     projector = Need.NONE if kept is None else Need.DECIDED
-    wish = Wish(mmproj_file, projector, Need.DECIDED if draft is None else Need.NONE, weights, base)
+    wish = Wish(mmproj_file, projector, Need.DECIDED if draft is None else Need.NONE, weights)
     checkpoint = drafted(opened(source, dry_run, shown.silent, wish), draft, dry_run=dry_run, quiet=shown.silent)
     checkpoint = choices.compared(taken, checkpoint)
     methods, measuring = {method for one in chosen for method in one.methods}, basis

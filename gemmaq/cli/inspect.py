@@ -10,7 +10,7 @@ import typer
 
 from gemmaq.cli import console
 from gemmaq.cli.console import Output
-from gemmaq.cli.options import Base, Json, WeightFile, quiet_option
+from gemmaq.cli.options import Json, WeightFile, quiet_option
 from gemmaq.cli.views import grids
 from gemmaq.models.samples import SAMPLE
 
@@ -27,11 +27,10 @@ def inspect(
         str,
         typer.Argument(
             metavar="SOURCE",
-            help="A folder (Hugging Face, MLX, compressed-tensors, or a LoRA adapter of PEFT), a .gguf file, a "
-            f"repository on the Hub (org/name, only headers are read), or {SAMPLE.source}.",
+            help="A folder (Hugging Face, MLX, compressed-tensors), a .gguf file, a repository on the Hub (org/name, "
+            f"only headers are read), or {SAMPLE.source}.",
         ),
     ],
-    base: Base = None,
     tensors: Annotated[bool, typer.Option("--tensors", help="List every tensor.")] = False,
     weights: WeightFile = None,
     as_json: Json = False,
@@ -48,7 +47,7 @@ def inspect(
 
     output = Output("inspect", as_json, quiet)
     try:
-        checkpoint = open_source(source, Wish(weights=weights, base=base))
+        checkpoint = open_source(source, Wish(weights=weights))
     except UnsupportedModelError as error:
         unsupported.emit(source, error, output)
         return
@@ -61,6 +60,7 @@ def inspect(
 
 def _facts(checkpoint: Checkpoint, with_tensors: bool) -> dict[str, Any]:
     """The JSON object: sizes in bytes, counts, names."""
+    from gemmaq.checkpoint.weight_sets import PICKLED
     from gemmaq.models.config import global_layers
     from gemmaq.models.families import size_label
     from gemmaq.planning.survey import detect_grids
@@ -78,7 +78,7 @@ def _facts(checkpoint: Checkpoint, with_tensors: bool) -> dict[str, Any]:
     facts: dict[str, Any] = {
         "name": checkpoint.name,
         "location": checkpoint.location,
-        "format": checkpoint.format,
+        "format": "pytorch" if checkpoint.files[0].suffix in PICKLED else checkpoint.format,
         "files": len(checkpoint.files),
         "architecture": _architecture(checkpoint.family.name, towers),
         "size": size_label(checkpoint.family, config),

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from gemmaq.files.span import FileSpan
+from gemmaq.files.strided import Strided
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +20,7 @@ class Run:
         offset: Offset of its first byte.
         span: Its file, None where that is known otherwise.
         zeros: Whether the rows are all zeros and lie in no file.
+        strided: How the numbers of the tensor lie from `offset` on; None if one behind the other.
     """
 
     first: int
@@ -26,6 +28,7 @@ class Run:
     offset: int
     span: FileSpan | None = None
     zeros: bool = False
+    strided: Strided | None = None
 
 
 def within(runs: Sequence[Run], first: int, count: int) -> Iterator[tuple[Run, int, int]]:

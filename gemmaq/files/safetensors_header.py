@@ -23,13 +23,24 @@ _MAX_DIMENSIONS = 16
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A tensor in the header; `offset` is the position of its data in the file, in bytes."""
+    """A tensor in the header of a weight file.
+
+    Attributes:
+        name: Name of the tensor in the file.
+        dtype: Its dtype, as safetensors spells it.
+        shape: Its shape, rows first.
+        offset: Position of its data in the file, in bytes.
+        nbytes: Bytes of its data.
+        strides: Bytes from a number to the next along each axis, of a view in a file of torch.save; None if the numbers
+            lie one behind the other.
+    """
 
     name: str
     dtype: str
     shape: tuple[int, ...]
     offset: int
     nbytes: int
+    strides: tuple[int, ...] | None = None
 
 
 def parse(span: FileSpan) -> list[Entry]:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gemmaq.errors import InputError
+from gemmaq.files import lfs
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
 """Types of pieces, the same numbers in SentencePiece and GGUF."""
@@ -39,6 +40,7 @@ def read(data: bytes, name: str) -> Pieces:
     from gemmaq.files.protobuf import scan_pieces
     from gemmaq.files.strings import decode
 
+    lfs.refuse(data, name)
     array = np.frombuffer(data, np.uint8)
     room = len(data) // 4  # the shortest piece: tag, length, and two bytes for an empty text
     starts, ends = np.empty(room, np.int64), np.empty(room, np.int64)

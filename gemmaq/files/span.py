@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Self
 
 from gemmaq.errors import InputError, NotFoundError
+from gemmaq.files import lfs
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,10 @@ class FileSpan:
         for path in paths:
             starts.append(size)
             try:
-                size += path.stat().st_size
+                own = path.stat().st_size
+                size += own
+                if own <= lfs.MAX_BYTES and path.is_file():
+                    lfs.refuse(path.read_bytes(), path)
             except FileNotFoundError as error:
                 raise NotFoundError("does not exist", path=path) from error
             except OSError as error:

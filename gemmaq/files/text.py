@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from gemmaq.errors import InputError, NotFoundError
+from gemmaq.files import lfs
 
 _MAX_BYTES = 1 << 28
 _ABOUT_FILES = ("tags", "pipeline_tag", "library_name")
@@ -23,7 +24,9 @@ def read_text(path: Path) -> str:
     try:
         if path.stat().st_size > _MAX_BYTES:
             raise InputError("is too large to be a text file", path=path)
-        return path.read_text("utf-8")
+        text = path.read_text("utf-8")
+        lfs.refuse(text[: lfs.MAX_BYTES].encode("utf-8", "replace"), path)
+        return text
     except FileNotFoundError as error:
         raise NotFoundError("does not exist", path=path) from error
     except OSError as error:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gemmaq.errors import InputError, NotFoundError, UsageError
+from gemmaq.files import lfs
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -156,11 +157,13 @@ def by_kind(text: Text) -> dict[str, tuple[Document, ...]]:
 
 def _content(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        content = path.read_bytes()
     except FileNotFoundError as error:
         raise NotFoundError("does not exist", path=path) from error
     except OSError as error:
         raise InputError(f"cannot be read: {error.strerror}", path=path) from error
+    lfs.refuse(content, path)
+    return content
 
 
 def _lines(path: Path, text: str) -> Iterable[Document]:

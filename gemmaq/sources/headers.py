@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import cache as cache_calls
 from pathlib import Path
 
+from gemmaq.checkpoint.weight_sets import PICKLED
 from gemmaq.errors import InputError
 from gemmaq.files import gguf_reader
 from gemmaq.files.names import base, is_first, is_mmproj
@@ -16,6 +17,8 @@ _HEADER = 1 << 18
 _VOCABULARY_HEADER = 1 << 23
 """Bytes to read first: most headers fit, and in the second number a GGUF header with a vocabulary (first shard)."""
 _MAX_HEADER = 1 << 27
+_PICKLED_END = 1 << 20
+"""Bytes at each end of a file of torch.save: the first describe the tensors, the last have the directory."""
 
 
 def opener(listing: Listing, folder: Path) -> Callable[[RemoteFile], FileSpan]:
@@ -44,6 +47,12 @@ def sparse(listing: Listing, file: RemoteFile, folder: Path) -> Path:
             size = end
             if _has_header(path, size):
                 break
+        return path
+    if path.suffix in PICKLED:
+        _write_at(path, 0, client.read(listing, file, start=0, end=min(file.size, _PICKLED_END)))
+        end = max(_PICKLED_END, file.size - _PICKLED_END)
+        if end < file.size:
+            _write_at(path, end, client.read(listing, file, start=end, end=file.size))
         return path
     header = client.read(listing, file, start=0, end=min(file.size, _HEADER))
     _write_at(path, 0, header)

@@ -24,7 +24,11 @@ from gemmaq.sources.listed_weights import ListedShelf
 
 _PARALLEL = 4
 """Files that are downloaded at the same time."""
-_PARSERS = {".safetensors": "gemmaq.files.safetensors_header", ".gguf": "gemmaq.files.gguf_reader"}
+_PARSERS = {
+    ".safetensors": "gemmaq.files.safetensors_header",
+    ".gguf": "gemmaq.files.gguf_reader",
+    ".bin": "gemmaq.files.torch_file",
+}
 """Ending of a weight file -> module whose `parse` reads its header."""
 
 
@@ -122,7 +126,7 @@ def plan_cached(ref: Ref, wish: Wish, *, include: Sequence[str] = (), exclude: S
         else:
             refuse(wish, ref)
             files, notes = _needed(listed_weights.cached(listing, folder, exclude), wish)
-            config = select.ADAPTER if select.is_adapter(listing) else "config.json"
+            config = "config.json"
             if not (select.matches(config, exclude) or listing.find(config)):
                 raise NotFoundError(f"{config} is missing")
         if not files:
@@ -134,9 +138,6 @@ def plan_cached(ref: Ref, wish: Wish, *, include: Sequence[str] = (), exclude: S
 
 def _needed(shelf: ListedShelf, wish: Wish) -> tuple[list[RemoteFile], tuple[str, ...]]:
     """Files of a folder that a conversion needs, less excluded ones, and notes on their choice."""
-    if select.is_adapter(shelf.listing):
-        found = [*select.small(shelf.listing), *select.adapter_weights(shelf.listing)]
-        return select.filtered(found, (), shelf.exclude), ()
     choice = listed_weights.chosen(shelf, wish.weights)
     found = [*select.small(shelf.listing), *listed_weights.files(shelf, choice)]
     return select.filtered(found, (), shelf.exclude), choice.notes

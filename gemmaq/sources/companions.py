@@ -190,7 +190,9 @@ def choose(kind: Kind, keys: Mapping[str, Any], host: Host | None, beside: Besid
         misfit = kind.misfit(file, host) if host is not None else None
         return Content(_titles(file.keys), misfit)
 
-    model = pairing.Model(beside.model, beside.models, _titles(keys))
+    bases = (keys.get(f"general.base_model.{at}.name") for at in range(keys.get("general.base_model.count", 0)))
+    named = tuple(base for base in bases if isinstance(base, str))
+    model = pairing.Model(beside.model, beside.models, _titles(keys), named)
     same_type = kind is DRAFTER
     return pairing.choose(kind.what, model, beside.files, look, option=kind.option, same_type=same_type)
 

@@ -60,11 +60,13 @@ class Model:
         file: Its file, the first of several shards.
         around: Files of all models that lie there, this one too.
         titles: Its names in its header.
+        bases: Names of the models that it was made from, in its header.
     """
 
     file: str
     around: tuple[str, ...]
     titles: tuple[str, ...] = ()
+    bases: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -129,6 +131,11 @@ def choose(
         while files and (misfit := look(files[0]).misfit) is not None:
             damaged += files[:1] if look(files[0]).damaged else []
             notes.append(_passed(files.pop(0), misfit))
+        unnamed = match is Match.OPEN and not any(_words(model_in(file)[0]) for file in files)
+        for file in [*files] if unnamed else ():
+            if (other := _stranger(look(file).titles, (*model.titles, *model.bases))) is not None:
+                files.remove(file)
+                notes.append(_passed(file, f"its header names {other}, another model ({option} takes it anyway)"))
         if files:
             fitting.append((match, files))
     best = max((match for match, _ in fitting), default=Match.NONE)
@@ -180,14 +187,30 @@ def _match(model: Model, file: str, look: Callable[[str], Content]) -> tuple[Mat
     return Match.NONE, "by its name it is for another model"
 
 
+def _stranger(titles: Sequence[str], own: Sequence[str]) -> str | None:
+    """The name in the header of a file if it is another than those in the header of a model, be it in part."""
+    known = [words for words in map(_words, own) if words]
+    named = [title for title in titles if _words(title)]
+    if not known or not named:
+        return None
+    fits = (_within(_words(title), words) or _within(words, _words(title)) for title in named for words in known)
+    return None if any(fits) or _alike(titles, own) else named[0]
+
+
+def _within(words: Sequence[str], others: Sequence[str]) -> bool:
+    """Whether words come among others in the same order."""
+    rest = iter(others)
+    return all(word in rest for word in words)
+
+
 def _likeness(name: str, model: str) -> Match:
     """How the model's name in a file's name fits a model's own."""
     if name and name.lower() == model.lower():
         return Match.SAME
     if _alike((name,), (model,)):
         return Match.ALIKE
-    words, rest = _words(name), iter(_words(model))
-    return Match.OPEN if words and all(word in rest for word in words) else Match.NONE
+    words = _words(name)
+    return Match.OPEN if words and _within(words, _words(model)) else Match.NONE
 
 
 def _alike(names: Sequence[str], others: Sequence[str]) -> bool:

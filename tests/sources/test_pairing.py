@@ -106,6 +106,26 @@ def test_headers_say_what_names_do_not() -> None:
     assert chosen("mine.gguf", ["mmproj-yours.gguf"], titles=("Gemma 3 4b It",)).taken is None
 
 
+def test_a_header_that_names_another_model_is_believed() -> None:
+    """A file without a name beside one model is not taken for that reason alone."""
+    model, file = "medgemma-4b-it-Q4_0.gguf", "mmproj-F16.gguf"
+
+    def of(title: str, *own: str) -> Choice:
+        return chosen(model, [file], titles=own, contents={file: Content((title,))})
+
+    strange = of("Gemma 3 4b It", "Medgemma 4b It")
+    assert strange.taken is None and "its header names Gemma 3 4b It, another model (--take" in strange.notes[0]
+    for title in ("Medgemma 4b", "google/medgemma-4b-it", "Medgemma 4b It Qat", "Model"):
+        assert of(title, "Medgemma 4b It").taken == file, title
+    assert of("Gemma 3 4b It").taken == file, "the model's header says nothing"
+    known = Model(model, (model,), ("Mine",), ("Gemma 3 4b It",))
+    choice = choose("projector", known, [file], lambda _: Content(("Gemma 3 4b It",)), option="--take")
+    assert choice.taken == file, "that of its base"
+    both = gguf("mmproj-BF16", "mmproj-F16")
+    contents = {both[0]: Content(("Medgemma 4b It",)), both[1]: Content(("Gemma 3 4b It",))}
+    assert chosen(model, both, titles=("Medgemma 4b It",), contents=contents).taken == both[0]
+
+
 def test_several_types_are_one_file_and_f16_is_taken() -> None:
     files = gguf("mmproj-F32", "mmproj-BF16", "mmproj-Q8_0", "mmproj-F16")
     found = chosen(f"{BASE}-Q4_0.gguf", files)

@@ -66,8 +66,11 @@ class ConfigKeys:
         for key, values in self.fixed.items():
             value = text.get(key)
             if value is not None and not any(value == usual and _alike(value, usual) for usual in values):
-                usual = f"runtimes compute {title} with {values[0]!r}" if values[0] is not None else f"{title} has none"
-                raise InputError(f"config.json: {key} is {value!r:.60}, which changes what the model computes", usual)
+                with_ = f"with {values[0]!r}" if values[0] is not None else "without it"
+                raise InputError(
+                    f"config.json: {key} is {value!r:.60}, which changes what the model computes",
+                    f"use a checkpoint that was trained {with_}: runtimes compute {title} in no other way",
+                )
 
     def unread(self, document: Mapping[str, Any]) -> tuple[str, ...]:
         """A sentence on keys that neither the family's class in transformers nor gemmaq reads, if there are any."""

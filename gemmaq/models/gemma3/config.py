@@ -206,7 +206,11 @@ def _rope(config: Mapping[str, Any]) -> dict[str, Any]:
         if values["rope_factor"] is None:
             raise InputError("config.json: rope scaling is linear and has no factor")
     elif kind != "default":
-        raise InputError(f"config.json: rope type {kind!r} is not supported", "Gemma 3 uses default or linear")
+        where = "rope_parameters" if old is None else "rope_scaling"
+        raise InputError(
+            f"config.json: {where} has rope type {kind!r:.60}, which changes what the model computes",
+            "use a checkpoint with default or linear: runtimes compute Gemma 3 in no other way",
+        )
     return values
 
 

@@ -11,9 +11,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from gemmaq.checkpoint.part import GAPS as GAPS
+from gemmaq.checkpoint.part import Part as Part
 from gemmaq.encodings import Encoding
 from gemmaq.errors import InputError
-from gemmaq.files.runs import Run, within
+from gemmaq.files.runs import Run
 from gemmaq.files.span import FileSpan, Reader
 from gemmaq.files.strided import Strided
 from gemmaq.models.arrangements import Arrangement
@@ -25,59 +27,6 @@ from gemmaq.models.towers_config import TowersConfig
 if TYPE_CHECKING:
     from gemmaq.checkpoint.tokenizer import Tokenizer, TokenizerFiles
     from gemmaq.encodings import Values
-
-
-GAPS = ("is a view whose numbers do not lie one behind the other", "save the model anew, best as safetensors")
-"""Problem and hint where such an array cannot be read: all but matrices of floats."""
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """One array of a tensor on disk.
-
-    Attributes:
-        span: The file.
-        offset: Offset of the first byte.
-        row_bytes: Bytes of a row.
-        dtype: safetensors dtype of its numbers, where the layout leaves that open.
-        scattered: Places of the rows where they do not lie one behind the other; `span` and `offset` are those of the
-            first row.
-    """
-
-    span: FileSpan
-    offset: int
-    row_bytes: int
-    dtype: str = "U8"
-    scattered: tuple[Run, ...] = ()
-
-    @property
-    def spans(self) -> tuple[FileSpan, ...]:
-        """Its files."""
-        return tuple(dict.fromkeys(run.span or self.span for run in self.scattered)) or (self.span,)
-
-    @property
-    def is_strided(self) -> bool:
-        """Whether its numbers do not lie one behind the other."""
-        return any(run.strided is not None for run in self.scattered)
-
-    def read(self, reader: Reader, first: int, count: int, target: memoryview) -> None:
-        """Fill `target` with rows `first` to `first + count`.
-
-        Raises:
-            InputError: The file ends early or cannot be read.
-        """
-        if not self.scattered:
-            reader.into(self.span, self.offset + first * self.row_bytes, target)
-        done = 0
-        for run, skipped, taken in within(self.scattered, first, count) if self.scattered else ():
-            size, span = taken * self.row_bytes, run.span or self.span
-            if run.zeros:
-                target[done : done + size] = bytes(size)
-            elif run.strided is not None:
-                target[done : done + size] = run.strided.read(reader, span, run.offset, (skipped, taken)).data.cast("B")
-            else:
-                reader.into(span, run.offset + skipped * self.row_bytes, target[done : done + size])
-            done += size
 
 
 class Decoder(Protocol):
@@ -217,6 +166,27 @@ class Embedder:
     files: Mapping[str, Path] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Adapter:
+    """An adapter that is merged into a model while the model is read.
+
+    Attributes:
+        kind: What it is, for people: `LoRA` or `DoRA`.
+        rank: Largest rank of its matrices, 0 if it has none.
+        changed: Number of the model's tensors that it changes.
+        weights: Its own tensors, as its file names them.
+        config: Its adapter_config.json.
+        base: The model without it.
+    """
+
+    kind: str
+    rank: int
+    changed: int
+    weights: tuple[Tensor, ...]
+    config: Path
+    base: Checkpoint
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """A model on disk, whatever its family and the format it is stored in.
@@ -241,6 +211,8 @@ class Checkpoint:
         notes: Oddities found on opening, one sentence each.
         losses: What gemmaq leaves out of such a model whatever the user asks for, one sentence each.
         weights_here: Whether the weights can be read; False if only the headers of a repository were fetched.
+        untied: Whether config.json says that the head is no copy of the embedding, even where both are equal.
+        adapter: The adapter that is merged while weights are read, None for none.
     """
 
     name: str
@@ -262,6 +234,8 @@ class Checkpoint:
     notes: tuple[str, ...] = ()
     losses: tuple[str, ...] = ()
     weights_here: bool = True
+    untied: bool = False
+    adapter: Adapter | None = None
 
     @property
     def remarks(self) -> tuple[str, ...]:

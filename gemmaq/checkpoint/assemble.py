@@ -61,7 +61,7 @@ def text_tensors(
     head = rest.pop(names.HEAD, None)
     if head is not None:
         head = _fitted(head, shapes[names.EMBEDDING], origin)
-        if _same(head, result[names.EMBEDDING]):
+        if same(head, result[names.EMBEDDING]):
             notes.append(f"{names.HEAD} repeats the embedding and is dropped")
         else:
             notes.append(f"{names.HEAD} differs from the embedding and is kept")
@@ -120,9 +120,9 @@ def _fitted(tensor: Tensor, shape: tuple[int, ...], origin: str) -> Tensor:
     return tensor
 
 
-def _same(a: Tensor, b: Tensor) -> bool:
+def same(a: Tensor, b: Tensor) -> bool:
     """Whether two matrices hold the same weights; memory holds a slab of each."""
-    if a.parts == b.parts:
+    if a.parts == b.parts and a.decoder == b.decoder:
         return True
     step = max(1, _SLAB // a.columns)
     with Reader() as reader:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from gemmaq.checkpoint import GAPS, Checkpoint, Tensor, embedder, plain
+from gemmaq.checkpoint import GAPS, Checkpoint, Part, Tensor, embedder, plain, presence
 from gemmaq.checkpoint.assemble import idle_tensors, surplus, text_tensors
 from gemmaq.checkpoint.schemes import settings
 from gemmaq.checkpoint.schemes.scheme import Scheme, split
@@ -66,10 +66,15 @@ def open_folder(folder: Path, name: str, location: str, weights: str | None = No
     if "vocab_size" not in hf_values.text_side(document):
         rows = [tensor.shape[0] for tensor in tensors if tensor.name == names.EMBEDDING and tensor.shape]
         config = family.configs.with_vocabulary(config, rows[0]) if rows else config
+    losses: tuple[str, ...] = ()
+    for tensor in tensors:
+        if tensor.name == names.EMBEDDING and tensor.shape:
+            losses += presence.tokens_cut(folder, config.vocab_size, tensor.shape[0])
     ordered, notes = text_tensors(tensors, family, config, origin=str(folder))
     notes += family.configs.KEYS.unread(document)
     notes = (*stored.notes, *notes)
-    losses: tuple[str, ...] = ()
+    described, absent = presence.towers_present(document, tower_arrays, family)
+    losses += absent
     towers: dict[str, Tensor] = {}
     towers_config, towers_error = None, None
     if tower_arrays and family.towers is None:
@@ -81,7 +86,7 @@ def open_folder(folder: Path, name: str, location: str, weights: str | None = No
             losses += (family.outside or usual,)
     elif tower_arrays and family.towers is not None:
         try:
-            towers_config = family.towers.from_hf(document, _processor(folder))
+            towers_config = family.towers.from_hf(described, _processor(folder))
             expected = dict(family.towers.shapes(towers_config, config.hidden_size))
             found = _towers(tower_arrays, scheme, family.towers, expected)
         except InputError as error:
@@ -90,6 +95,9 @@ def open_folder(folder: Path, name: str, location: str, weights: str | None = No
         else:
             losses += surplus([name for name in found if name not in expected])
             towers = {name: tensor for name, tensor in found.items() if name in expected}
+            if (gap := presence.incomplete(towers, expected, family.towers)) is not None:
+                towers, towers_config, towers_error = {}, None, gap
+                notes += (gap.message,)
     if (remark := family.remark(document)) is not None:
         losses += (remark,)
     tokenizer_files = files_of(folder, family)
@@ -113,6 +121,7 @@ def open_folder(folder: Path, name: str, location: str, weights: str | None = No
         tokenizer_files=tokenizer_files,
         notes=(*notes, *((scheme.note,) if scheme.note else ())),
         losses=losses,
+        untied=hf_values.text_side(document).get("tie_word_embeddings") is False,
     )
 
 
@@ -176,6 +185,8 @@ def _tensor(name: str, scheme: Scheme, arrays: Arrays, shape: tuple[int, ...] | 
     for span, entry in arrays.values():
         if min(entry.shape, default=1) < 1:
             raise InputError(f"has the shape {list(entry.shape)}", path=span, tensor=entry.name)
+    if shape is None and len(arrays) > 1:  # no part of the model by its config, so that its width is not known
+        return Tensor(name, entry.shape, _ENCODINGS["BF16"], (Part(span, entry.offset, 0),))
     tensor = scheme.tensor(name, arrays, shape)
     if tensor is not None:
         if any(each.strides is not None for _, each in arrays.values()):

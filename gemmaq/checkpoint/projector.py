@@ -9,6 +9,7 @@ from typing import Any
 from gemmaq.checkpoint import Checkpoint, plain
 from gemmaq.checkpoint.assemble import surplus
 from gemmaq.checkpoint.gguf_checkpoint import encoding_of
+from gemmaq.checkpoint.presence import incomplete
 from gemmaq.errors import InputError
 from gemmaq.files.gguf_reader import GgufFile
 from gemmaq.models.config import TextConfig
@@ -84,6 +85,10 @@ def with_towers(model: Checkpoint, projector: GgufFile, keys: Mapping[str, Any])
         tensor = plain(name, shape, encoding, span=projector.span, offset=info.offset, shift=shift, place=place)
         tensors[name] = replace(tensor, arrangement=arrangement)
     losses = (*model.losses, *surplus(sorted(others)))
+    gap = incomplete(tensors, dict(towers.shapes(towers_config, model.config.hidden_size)), towers)
+    if gap is not None:
+        told = (*model.notes, gap.message)
+        return replace(model, towers_error=gap.at(path=projector.span), losses=losses, notes=told)
     return replace(model, towers=tensors, towers_config=towers_config, losses=losses)
 
 

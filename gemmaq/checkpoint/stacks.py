@@ -4,13 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from gemmaq.checkpoint import GAPS, Part, Tensor
+from gemmaq.checkpoint.rows import read_rows, values_of
+from gemmaq.encodings import Quantized
 from gemmaq.errors import InputError
-from gemmaq.files.runs import Run
+from gemmaq.files.runs import Run, within
+from gemmaq.files.span import Reader
 from gemmaq.models.config import TextConfig
 from gemmaq.models.family import Family
 from gemmaq.models.slices import Slice
+
+if TYPE_CHECKING:
+    from gemmaq.encodings import Values
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +75,14 @@ def joined(stack: Stack, tensors: Mapping[str, Tensor]) -> Tensor:
                 path=tensor.span,
                 tensor=tensor.name,
             )
+    if first.decoder is not None:
+        runs = []
+        for number, (piece, _) in enumerate(slices):
+            row = 0
+            for start, count in piece.runs:
+                runs.append((Run(start, count, row), number))
+                row += count
+        return replace(_decoded([tensor for _, tensor in slices], runs), name=stack.name, shape=stack.shape)
     parts = tuple(_scattered(slices, number) for number in range(len(first.parts)))
     return replace(first, name=stack.name, shape=stack.shape, parts=parts)
 
@@ -89,6 +106,9 @@ def padded(tensor: Tensor, rows: int) -> Tensor:
     missing = rows - tensor.rows
     if missing <= 0:
         return tensor
+    if tensor.decoder is not None:
+        runs = [(Run(0, tensor.rows, 0), 0), (Run(tensor.rows, missing, 0, zeros=True), 0)]
+        return replace(_decoded([tensor], runs), shape=(rows, *tensor.shape[1:]))
     parts = tuple(
         replace(
             part,
@@ -100,3 +120,58 @@ def padded(tensor: Tensor, rows: int) -> Tensor:
         for part in tensor.parts
     )
     return replace(tensor, shape=(rows, *tensor.shape[1:]), parts=parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Pieces:
+    """Decoder of a tensor whose rows other decoders read.
+
+    Attributes:
+        tensors: The tensors with these decoders, stored alike.
+        runs: Rows of the whole, in order; offsets count rows of their tensors.
+        numbers: Which tensor each run is of.
+    """
+
+    tensors: tuple[Tensor, ...]
+    runs: tuple[Run, ...]
+    numbers: tuple[int, ...]
+
+    def values(self, reader: Reader, first: int, count: int) -> Values:
+        """Rows of the whole; see `checkpoint.Decoder`."""
+        parts = []
+        for run, skipped, taken in within(self.runs, first, count):
+            tensor = self.tensors[self.numbers[self.runs.index(run)]]
+            start = 0 if run.zeros else run.offset + skipped
+            amount = 1 if run.zeros else taken
+            values = values_of(tensor, read_rows(tensor, start, amount, reader, bytearray()))
+            parts.append(_zeros(values, taken) if run.zeros else values)
+        if not isinstance(parts[0], Quantized):
+            return np.concatenate(parts)
+        minima = None if parts[0].minima is None else np.concatenate([part.minima for part in parts])
+        codes, scales = (np.concatenate([getattr(part, name) for part in parts]) for name in ("codes", "scales"))
+        return Quantized(codes, scales, minima)
+
+
+def _zeros(values: Values, count: int) -> Values:
+    """So many rows of zeros, in the form that a row has."""
+    if not isinstance(values, Quantized):
+        return np.zeros((count, values.shape[1]), np.float32)
+    empty = [
+        None if array is None else np.zeros((count, array.shape[1]), array.dtype)
+        for array in (values.codes, values.scales, values.minima)
+    ]
+    codes, scales, minima = empty
+    assert codes is not None and scales is not None
+    return Quantized(codes, scales, minima)
+
+
+def _decoded(tensors: list[Tensor], runs: list[tuple[Run, int]]) -> Tensor:
+    """A tensor whose rows are runs of others, each with the number of its tensor; the first's name and shape."""
+    ordered = sorted(runs, key=lambda item: item[0].first)
+    decoder = Pieces(tuple(tensors), tuple(run for run, _ in ordered), tuple(number for _, number in ordered))
+    rows = max(1, sum(run.count for run, _ in ordered))
+    parts = [
+        replace(part, row_bytes=part.row_bytes * tensor.rows // rows) for tensor in tensors for part in tensor.parts
+    ]
+    nbytes = sum(tensor.nbytes for tensor in tensors)
+    return replace(tensors[0], parts=tuple(parts), decoder=decoder, stored_bytes=nbytes)

@@ -12,6 +12,7 @@ import typer
 from gemmaq.cli import budget, budgeted, calibration, choices, console
 from gemmaq.cli.console import Output
 from gemmaq.cli.options import (
+    Base,
     Device,
     Json,
     MmprojFile,
@@ -52,8 +53,8 @@ def convert(
         str,
         typer.Argument(
             metavar="SOURCE",
-            help="A folder (Hugging Face, MLX or compressed-tensors), a .gguf file, a repository org/name, or "
-            f"{SAMPLE.source}.",
+            help="A folder (Hugging Face, MLX, compressed-tensors, or a LoRA adapter of PEFT), a .gguf file, a "
+            f"repository org/name, or {SAMPLE.source}.",
         ),
     ],
     to: Annotated[
@@ -191,6 +192,7 @@ def convert(
         ),
     ] = "f16",
     mmproj_file: MmprojFile = None,
+    base: Base = None,
     draft: Annotated[
         str | None,
         typer.Option(
@@ -258,7 +260,7 @@ def convert(
     if mmproj_file is not None and kept is None:
         raise UsageError("--mmproj none leaves out what --mmproj-file names", "give one of them")
     projector = Need.NONE if kept is None else Need.DECIDED
-    wish = Wish(mmproj_file, projector, Need.DECIDED if draft is None else Need.NONE, weights)
+    wish = Wish(mmproj_file, projector, Need.DECIDED if draft is None else Need.NONE, weights, base)
     checkpoint = drafted(opened(source, dry_run, shown.silent, wish), draft, dry_run=dry_run, quiet=shown.silent)
     checkpoint = choices.compared(taken, checkpoint)
     methods, measuring = {method for one in chosen for method in one.methods}, basis

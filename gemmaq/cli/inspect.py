@@ -10,7 +10,7 @@ import typer
 
 from gemmaq.cli import console
 from gemmaq.cli.console import Output
-from gemmaq.cli.options import Json, WeightFile, quiet_option
+from gemmaq.cli.options import Base, Json, WeightFile, quiet_option
 from gemmaq.cli.views import grids
 from gemmaq.models.samples import SAMPLE
 
@@ -27,10 +27,11 @@ def inspect(
         str,
         typer.Argument(
             metavar="SOURCE",
-            help="A folder (Hugging Face, MLX, compressed-tensors), a .gguf file, a repository on the Hub (org/name, "
-            f"only headers are read), or {SAMPLE.source}.",
+            help="A folder (Hugging Face, MLX, compressed-tensors, or a LoRA adapter of PEFT), a .gguf file, a "
+            f"repository on the Hub (org/name, only headers are read), or {SAMPLE.source}.",
         ),
     ],
+    base: Base = None,
     tensors: Annotated[bool, typer.Option("--tensors", help="List every tensor.")] = False,
     weights: WeightFile = None,
     as_json: Json = False,
@@ -47,7 +48,7 @@ def inspect(
 
     output = Output("inspect", as_json, quiet)
     try:
-        checkpoint = open_source(source, Wish(weights=weights))
+        checkpoint = open_source(source, Wish(weights=weights, base=base))
     except UnsupportedModelError as error:
         unsupported.emit(source, error, output)
         return

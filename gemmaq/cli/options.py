@@ -129,6 +129,14 @@ WeightFile = Annotated[
         "holds the same numbers; else an error asks for this option.",
     ),
 ]
+Base = Annotated[
+    str | None,
+    typer.Option(
+        "--base",
+        metavar="SOURCE",
+        help="For an adapter: the base model that it is merged into. Default: the one that its config names.",
+    ),
+]
 
 
 def opened(

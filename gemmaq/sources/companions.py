@@ -93,19 +93,21 @@ class Need(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What the user wants of the files of a source.
+    """What the user wants of the files of a source, and of the base of an adapter.
 
     Attributes:
         mmproj: The mmproj file to take, None for the one that belongs to the model.
         projector: What to do about mmproj files where none is named.
         drafter: What to do about drafters.
         weights: Name of the weight file to take of a folder that has several sets, None for no choice.
+        base: Base model of an adapter, as the user typed it; None for the one that its config names.
     """
 
     mmproj: Path | None = None
     projector: Need = Need.IF_CERTAIN
     drafter: Need = Need.NONE
     weights: str | None = None
+    base: str | None = None
 
     @property
     def needs(self) -> dict[Kind, Need]:

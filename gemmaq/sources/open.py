@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from gemmaq.errors import InputError, NotFoundError
 from gemmaq.files.gguf_reader import is_gguf
 from gemmaq.files.span import FileSpan
 from gemmaq.hub import Ref, RemoteFile
+from gemmaq.sources import adapters
 from gemmaq.sources.companions import ANY, Wish, refuse, refuse_weights
 from gemmaq.sources.local import open_gguf_file, open_gguf_folder, open_sample
 from gemmaq.sources.names import name_of_folder, repository, snapshot_in
@@ -38,7 +40,16 @@ def open_source(source: str, wish: Wish = ANY, *, tokenizer: bool = False) -> Ch
         AuthError: The repository is gated or private.
         NetworkError: The Hub cannot be reached.
     """
+
+    def open_base(base: str) -> Checkpoint:
+        return open_source(base, replace(wish, base=None), tokenizer=tokenizer)
+
     path = Path(os.path.expanduser(source))
+    if os.path.isdir(path) and adapters.is_adapter(path):
+        return adapters.open_adapter(path, name_of_folder(path.resolve()), source, wish, open_base)
+    ref = repository(source)
+    if ref is None:
+        adapters.refuse(wish, source)
     if os.path.isdir(path):
         path = snapshot_in(path)
         if not (path / "config.json").is_file():
@@ -60,16 +71,15 @@ def open_source(source: str, wish: Wish = ANY, *, tokenizer: bool = False) -> Ch
         refuse(wish, source)
         refuse_weights(wish, source)
         return open_sample(source)
-    ref = repository(source)
     if ref is None:
         raise NotFoundError("does not exist", path=source)
     from gemmaq.hub import client
 
     if client.is_offline():
-        return open_cached(ref, wish)
+        return open_cached(ref, wish, open_base)
     from gemmaq.sources.remote import open_repository
 
-    return open_repository(ref, wish, tokenizer=tokenizer)
+    return open_repository(ref, wish, open_base, tokenizer=tokenizer)
 
 
 def _name_in(folder: Path, weights: str | None) -> str | None:
@@ -93,6 +103,13 @@ def open_with_weights(
     Raises:
         GemmaqError: See `open_source` and `pull.fetch`.
     """
+
+    def open_base(base: str) -> Checkpoint:
+        return open_with_weights(base, show, replace(wish, base=None))
+
+    path = Path(os.path.expanduser(source))
+    if os.path.isdir(path) and adapters.is_adapter(path):
+        return adapters.open_adapter(path, name_of_folder(path.resolve()), source, wish, open_base)
     ref = repository(source)
     if ref is None:
         return open_source(source, wish)
@@ -101,11 +118,11 @@ def open_with_weights(
 
     if not client.is_offline():
         pull.fetch(ref, show, wish)
-    return open_cached(ref, wish)
+    return open_cached(ref, wish, open_base)
 
 
-def open_cached(ref: Ref, wish: Wish) -> Checkpoint:
-    """Open a repository's snapshot in the cache.
+def open_cached(ref: Ref, wish: Wish, open_base: adapters.OpenBase) -> Checkpoint:
+    """Open a repository's snapshot in the cache; `open_base` opens the base model of an adapter.
 
     Raises:
         NetworkError: The cache lacks the snapshot, or a file of it.
@@ -115,6 +132,9 @@ def open_cached(ref: Ref, wish: Wish) -> Checkpoint:
 
     listing = pull.plan_cached(ref, wish).listing
     folder = pull.cached(ref)
+    if select.is_adapter(listing):
+        return adapters.open_adapter(folder, name_of_folder(folder), str(ref), wish, open_base)
+    adapters.refuse(wish, ref)
     if not select.is_gguf(listing):
         return open_folder(folder, name_of_folder(folder), str(ref), wish.weights)
     refuse_weights(wish, ref)

@@ -126,7 +126,7 @@ def plan_cached(ref: Ref, wish: Wish, *, include: Sequence[str] = (), exclude: S
         else:
             refuse(wish, ref)
             files, notes = _needed(listed_weights.cached(listing, folder, exclude), wish)
-            config = "config.json"
+            config = select.ADAPTER if select.is_adapter(listing) else "config.json"
             if not (select.matches(config, exclude) or listing.find(config)):
                 raise NotFoundError(f"{config} is missing")
         if not files:
@@ -138,6 +138,9 @@ def plan_cached(ref: Ref, wish: Wish, *, include: Sequence[str] = (), exclude: S
 
 def _needed(shelf: ListedShelf, wish: Wish) -> tuple[list[RemoteFile], tuple[str, ...]]:
     """Files of a folder that a conversion needs, less excluded ones, and notes on their choice."""
+    if select.is_adapter(shelf.listing):
+        found = [*select.small(shelf.listing), *select.adapter_weights(shelf.listing)]
+        return select.filtered(found, (), shelf.exclude), ()
     choice = listed_weights.chosen(shelf, wish.weights)
     found = [*select.small(shelf.listing), *listed_weights.files(shelf, choice)]
     return select.filtered(found, (), shelf.exclude), choice.notes

@@ -6,23 +6,27 @@ from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
 
 from gemmaq.checkpoint import chat_templates
+from gemmaq.checkpoint.schemes import settings
 from gemmaq.checkpoint.weight_sets import INDEXES
 from gemmaq.errors import InputError, NotFoundError
 from gemmaq.files import names
 from gemmaq.hub import Listing, RemoteFile
 from gemmaq.models import sentence_transformers as modules
 
+ADAPTER = "adapter_config.json"
+_ADAPTER_WEIGHTS = "adapter_model.safetensors"
 _SMALL = (
     "config.json", "generation_config.json", "tokenizer.json", "tokenizer.model", "tokenizer_config.json",
     "special_tokens_map.json", "added_tokens.json", "chat_template.json", "chat_template.jinja",
     "preprocessor_config.json", "processor_config.json", "README.md", "LICENSE", *INDEXES, *modules.FILES,
+    *settings.FILES,
 )  # fmt: skip
 
 
 def small(listing: Listing) -> list[RemoteFile]:
     """Config, tokenizer, index, image processor, card, and modules of a model that embeds."""
-    named = f"{chat_templates.FOLDER}/*.jinja"
-    return [f for f in listing.files if f.path in _SMALL or modules.is_module(f.path) or matches(f.path, (named,))]
+    names, templates = (*_SMALL, ADAPTER) if is_adapter(listing) else _SMALL, f"{chat_templates.FOLDER}/*.jinja"
+    return [f for f in listing.files if f.path in names or modules.is_module(f.path) or matches(f.path, (templates,))]
 
 
 def _complete(files: list[RemoteFile], listing: Listing, exclude: Sequence[str]) -> list[RemoteFile]:
@@ -33,6 +37,19 @@ def _complete(files: list[RemoteFile], listing: Listing, exclude: Sequence[str])
             if listing.find(name) is None and not matches(name, exclude):
                 raise NotFoundError(f"has no file {name}", path=listing.ref)
     return files
+
+
+def is_adapter(listing: Listing) -> bool:
+    """Whether a repository holds an adapter and no model."""
+    has_model = listing.find("config.json") and any(
+        file.path.startswith("model") and file.path.endswith(".safetensors") for file in listing.files
+    )
+    return listing.find(ADAPTER) is not None and not has_model and not listing.ref.part
+
+
+def adapter_weights(listing: Listing) -> list[RemoteFile]:
+    """The file with the weights of an adapter, as far as it is there."""
+    return [file for file in listing.files if file.path == _ADAPTER_WEIGHTS]
 
 
 def is_gguf(listing: Listing) -> bool:

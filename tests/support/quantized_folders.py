@@ -384,3 +384,21 @@ def weights_of(source: Path, name: str) -> np.ndarray:
 def kinds(*starts: str) -> list[str]:
     """The kinds whose names begin so."""
     return [kind for kind in KINDS if kind.startswith(starts)]
+
+
+def fp8_alone(random: np.random.Generator, shape: tuple[int, int]) -> tuple[Stored, np.ndarray]:
+    """Matrices of FP8 numbers without scales, as a cast makes them."""
+    arrays, weights = fp8("tensor")(random, shape)
+    scale = next(array for suffix, (_, array) in arrays.items() if suffix != "weight")
+    return {"weight": arrays["weight"]}, weights / np.float32(scale)
+
+
+def as_torch(dtype: str, array: np.ndarray) -> Any:
+    """A stored array as a tensor of torch."""
+    import torch
+
+    array = np.ascontiguousarray(array)
+    if dtype == "BF16":
+        return torch.from_numpy(array.view(np.int16).copy()).view(torch.bfloat16)
+    tensor = torch.from_numpy(array.copy())
+    return tensor.view(torch.float8_e4m3fn) if dtype == "F8_E4M3" else tensor

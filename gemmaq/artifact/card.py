@@ -99,7 +99,7 @@ def _front_matter(models: Sequence[Model], official: str | None) -> dict[str, An
     if front["license"] == usual.name:
         front["license_link"] = usual.link
     front |= {key: first.card[key] for key in ("license_name", "license_link", "language") if key in first.card}
-    source = [first.repo] if first.repo else []
+    source = [repo] if (repo := (first.adapter or {}).get("repo") or first.repo) else []
     bases = source or first.card.get("base_model") or ([official] if official else [])
     if bases:
         front["base_model"] = bases if isinstance(bases, str) else list(bases)

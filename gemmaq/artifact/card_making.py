@@ -12,10 +12,18 @@ from gemmaq.planning.request import Calibration
 
 def source(model: Model) -> str:
     """A sentence about the source; empty if it is not known."""
-    if model.repo is None:
-        return ""
-    commit = f", commit `{model.revision[:12]}`" if model.revision else ""
-    return f"The source is [{model.repo}](https://huggingface.co/{model.repo}){commit}."
+    if model.adapter is not None:
+        own, rank = model.adapter, f" of rank {model.adapter['rank']}" if model.adapter["rank"] else ""
+        adapter = _named(own["name"], own["repo"], own["revision"])
+        base = _named(own["base"], model.repo, model.revision)
+        return f"The {own['kind']} adapter {adapter}{rank} was merged into {base} in float32."
+    return f"The source is {_named(model.repo, model.repo, model.revision)}." if model.repo is not None else ""
+
+
+def _named(name: str, repo: str | None, revision: str | None) -> str:
+    """A repository with its commit, or a name where it is not known."""
+    commit = f", commit `{revision[:12]}`" if revision else ""
+    return f"[{repo}](https://huggingface.co/{repo}){commit}" if repo else name
 
 
 def table_of_tensors(models: Sequence[Model]) -> tuple[list[str], list[list[str]]]:

@@ -46,6 +46,7 @@ class Model:
         methods: Names of the methods that chose its codes; none if they are the source's, or not known.
         calibration: What it was calibrated on, None if it was not.
         quality: How it predicts texts, None if that was not measured.
+        adapter: What gemmaq.json says of the adapter that was merged into the source, None for none.
     """
 
     name: str
@@ -68,6 +69,7 @@ class Model:
     methods: tuple[str, ...] = ()
     calibration: Calibration | None = None
     quality: Quality | None = None
+    adapter: Mapping[str, Any] | None = None
 
     @property
     def label(self) -> str:
@@ -211,6 +213,7 @@ def of_record(record: Provenance, like: Model, files: Sequence[str]) -> Model:
         methods=tuple(record.entry.get("method", ())),
         calibration=record.request.calibration,
         quality=record.quality,
+        adapter=record.adapter,
     )
 
 

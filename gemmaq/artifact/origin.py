@@ -74,19 +74,37 @@ class Origin:
 
 
 def of(checkpoint: Checkpoint, tensors: Sequence[Tensor]) -> Origin:
-    """The origin of a checkpoint of which these tensors are read."""
-    weights = list(paths_of(tensors))
+    """The origin of a checkpoint of which these tensors are read; where an adapter is merged, that of its base."""
+    adapter = checkpoint.adapter
+    others = set() if adapter is None else {path.parent for path in (adapter.config, *paths_of(adapter.weights))}
+    weights = [path for path in paths_of(tensors) if path.parent not in others]
     small: list[Path] = []
     if checkpoint.format != "gguf":
         describing = [weights[0].parent / name for name in _DESCRIBING]
         small = [*describing, *checkpoint.tokenizer_files.verbatim.values(), *checkpoint.processor_files]
+    existing = [path for path in dict.fromkeys(small) if path.is_file() and path.parent not in others]
+    return _origin(checkpoint.name, checkpoint.format, weights, existing)
+
+
+def of_adapter(checkpoint: Checkpoint) -> Origin | None:
+    """The origin of the adapter that is merged into a checkpoint, None if there is none."""
+    adapter = checkpoint.adapter
+    if adapter is None:
+        return None
+    folder = adapter.config.parent
+    own = [path for path in checkpoint.tokenizer_files.verbatim.values() if folder in path.parents]
+    small = [adapter.config, folder / "README.md", *own]
     existing = [path for path in dict.fromkeys(small) if path.is_file()]
-    files = tuple(_file(path) for path in (*weights, *existing))
+    return _origin(checkpoint.name, "peft", list(paths_of(adapter.weights)), existing)
+
+
+def _origin(name: str, format: str, weights: Sequence[Path], small: Sequence[Path]) -> Origin:
+    files = tuple(_file(path) for path in (*weights, *small))
     records = [file.record for file in files[: len(weights)]]
     commits = {(record.repo, record.commit) if record else (None, None) for record in records}
     repo, commit = commits.pop() if len(commits) == 1 else (None, None)
     folders = {str(path.parent) for path in weights} | {str(file.path.parent) for file in files}
-    return Origin(checkpoint.name, repo, commit, checkpoint.format, files, frozenset(folders))
+    return Origin(name, repo, commit, format, files, frozenset(folders))
 
 
 def _file(path: Path) -> File:

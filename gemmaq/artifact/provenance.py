@@ -81,6 +81,8 @@ class Provenance:
         drafter: name of the drafter beside the model, None for none.
         entry: all that is on record.
         quality: how it predicts texts, None if that was not measured.
+        adapter: name, repository, revision, kind, rank and base of the adapter that was merged into the source, None
+            for none.
     """
 
     version: str
@@ -93,6 +95,7 @@ class Provenance:
     drafter: str | None
     entry: Mapping[str, Any]
     quality: Quality | None = None
+    adapter: Mapping[str, Any] | None = None
 
     @property
     def label(self) -> str:
@@ -179,6 +182,7 @@ def _provenance(value: Mapping[str, Any], container: str) -> Provenance:
         drafter=_text(value["drafter"]["name"]) if "drafter" in value else None,
         entry=value,
         quality=_quality(value.get("quality")),
+        adapter=_adapter(value.get("adapter")),
     )
 
 
@@ -243,6 +247,13 @@ def _quality(value: Any) -> Quality | None:
     texts = tuple(_text(name) for name in value["texts"])
     measured = (float(value[name]) for name in ("kl", "top1", "perplexity"))
     return Quality(_text(value["reference"]), texts, _count(value["tokens"]), _count(value["context"]), *measured)
+
+
+def _adapter(value: Any) -> Mapping[str, Any] | None:
+    if value is None:
+        return None
+    texts = {key: _text(value[key]) for key in ("name", "kind", "base")}
+    return {**texts, "rank": _count(value["rank"]), **{key: _maybe_text(value[key]) for key in ("repo", "revision")}}
 
 
 def _text(value: Any) -> str:

@@ -12,6 +12,7 @@ from gemmaq import __version__
 from gemmaq.artifact.origin import Origin
 from gemmaq.artifact.outcomes import Outcome, OutcomeCounter
 from gemmaq.artifact.provenance import SCHEMA, Listed
+from gemmaq.checkpoint import Checkpoint
 from gemmaq.encodings import Encoding
 from gemmaq.planning.format import Constant
 from gemmaq.planning.plan import Plan, PlannedTensor
@@ -38,6 +39,28 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
+class MergedAdapter:
+    """The adapter that is merged into a source: its origin, what it is (`LoRA`), its rank, and its base's name."""
+
+    source: Source
+    kind: str
+    rank: int
+    base: str
+
+    def document(self) -> dict[str, Any]:
+        """The adapter as an entry of gemmaq.json."""
+        return {**self.source.document(), "kind": self.kind, "rank": self.rank, "base": self.base}
+
+
+def merged(source: Source | None, checkpoint: Checkpoint) -> MergedAdapter | None:
+    """The adapter of a checkpoint; None if there is none."""
+    adapter = checkpoint.adapter
+    if source is None or adapter is None:
+        return None
+    return MergedAdapter(source, adapter.kind, adapter.rank, adapter.base.name)
+
+
+@dataclass(frozen=True, slots=True)
 class Record:
     """Everything that gemmaq.json tells about a model in one type.
 
@@ -48,6 +71,7 @@ class Record:
         outcomes: outcome of each tensor.
         weights: files that hold tensors.
         size: bytes and numbers that the model card is made of, see `description.size`.
+        adapter: the adapter that is merged into the source, None for none.
     """
 
     source: Source
@@ -56,11 +80,13 @@ class Record:
     outcomes: OutcomeCounter
     weights: Sequence[Listed]
     size: Mapping[str, Any]
+    adapter: MergedAdapter | None = None
 
 
 def entry(record: Record) -> dict[str, Any]:
     """The entry of a model, for `text`."""
-    plan, origins = record.plan, [source.origin for source in (record.source, record.drafter) if source is not None]
+    sources = [record.source, record.drafter, record.adapter.source if record.adapter is not None else None]
+    plan, origins = record.plan, [source.origin for source in sources if source is not None]
     generated = [_generated(array) for array in plan.constants]
     tensors = [_tensor(record.outcomes.outcome(plan.key, planned), planned) for planned in plan.everything]
     methods = dict.fromkeys(tensor["method"] for tensor in tensors if tensor["method"])
@@ -68,6 +94,7 @@ def entry(record: Record) -> dict[str, Any]:
         "type": plan.label,
         "gemmaq": __version__,
         "source": record.source.document(),
+        **({"adapter": record.adapter.document()} if record.adapter is not None else {}),
         **({"drafter": record.drafter.document()} if record.drafter is not None else {}),
         "recipe": _recipe(plan.request),
         "method": list(methods),

@@ -10,7 +10,7 @@ import typer
 from gemmaq import vram
 from gemmaq.cli import calibration, console, estimated, tasks
 from gemmaq.cli.console import Output
-from gemmaq.cli.options import Json, WeightFile, every_gguf, listed_values, quiet_option
+from gemmaq.cli.options import Base, Json, WeightFile, every_gguf, listed_values, quiet_option
 from gemmaq.errors import UnsupportedModelError, UsageError
 from gemmaq.models.families import TODAY, sizes
 
@@ -124,6 +124,7 @@ def estimate_vram(
         Path | None, typer.Option(metavar="FILE", help="Draw memory against context into an .svg or .png file.")
     ] = None,
     weights: WeightFile = None,
+    base: Base = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing plot.")] = False,
     as_json: Json = False,
     quiet: Annotated[bool, quiet_option("the totals in bytes, one per line")] = False,
@@ -142,6 +143,8 @@ def estimate_vram(
         return
     if every and models:
         raise UsageError("--all means every published size", "leave it out, or the models")
+    if base is not None and len(models or ()) != 1:
+        raise UsageError("--base is for one MODEL, an adapter", "name that adapter alone")
     if weights is not None and len(models or ()) != 1:
         raise UsageError("--weights is for one MODEL, a folder or repository", "name that model alone")
     output = Output("estimate-vram", as_json, quiet)
@@ -202,6 +205,7 @@ def estimate_vram(
         groups=groups if ranks or not together else [],
         all_sizes=not models,
         weights=weights,
+        base=base,
     )
     try:
         results = [result for name in names for result in estimated.results(name, request)]

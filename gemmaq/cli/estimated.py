@@ -44,6 +44,7 @@ class Request:
     groups: list[list[Card]]
     all_sizes: bool
     weights: str | None = None
+    base: str | None = None
 
 
 def groups(names: list[str]) -> list[list[Card]]:
@@ -75,7 +76,9 @@ def results(name: str, request: Request) -> Iterator[Result]:
     from gemmaq import containers
     from gemmaq.vram.weights import builds
 
-    checkpoint = _with_drafter(open_model(name, drafts=request.seeks_drafter, weights=request.weights), request)
+    checkpoint = _with_drafter(
+        open_model(name, drafts=request.seeks_drafter, weights=request.weights, base=request.base), request
+    )
     for note in checkpoint.remarks:
         console.note(note)
     target = containers.writer(request.engine.container).FORMAT
@@ -160,7 +163,12 @@ def drafter(name: str, engine: Engine) -> Checkpoint:
 
 
 def open_model(
-    model: str, published: Sequence[Size] = (), *, drafts: bool = False, weights: str | None = None
+    model: str,
+    published: Sequence[Size] = (),
+    *,
+    drafts: bool = False,
+    weights: str | None = None,
+    base: str | None = None,
 ) -> Checkpoint:
     """Open a source, or a published size.
 
@@ -169,7 +177,9 @@ def open_model(
         published: Sizes to tell where there is no such size, all models if not given.
         drafts: Whether to take the drafter beside a model.
         weights: Weight file that the user chose, None for no choice.
+        base: Base model of an adapter, None for the one that its config names.
     """
+    from gemmaq.checkpoint.lora.model import as_stored
     from gemmaq.models.families import namesakes, require_size, size_by_name
     from gemmaq.sources.companions import Need, Wish
     from gemmaq.sources.open import open_source
@@ -182,5 +192,6 @@ def open_model(
             console.say(f"{model} means {size.name}; {' and '.join(others)} goes by its whole name.")
         return checkpoint_of(size)
     if any(mark in model for mark in "/.:\\") or Path(model).exists():
-        return open_source(model, Wish(drafter=Need.DECIDED if drafts else Need.NONE, weights=weights))
+        wish = Wish(drafter=Need.DECIDED if drafts else Need.NONE, weights=weights, base=base)
+        return as_stored(open_source(model, wish))
     return checkpoint_of(require_size(model, published))

@@ -15,7 +15,7 @@ from gemmaq.cli.views import grids
 from gemmaq.models.samples import SAMPLE
 
 if TYPE_CHECKING:
-    from gemmaq.checkpoint import Checkpoint
+    from gemmaq.checkpoint import Adapter, Checkpoint
 
 _SENSES = {"vision": "images", "audio": "sound"}
 """Kind of a tower's tensors -> what goes through it."""
@@ -61,6 +61,7 @@ def inspect(
 
 def _facts(checkpoint: Checkpoint, with_tensors: bool) -> dict[str, Any]:
     """The JSON object: sizes in bytes, counts, names."""
+    from gemmaq.checkpoint.lora.model import as_stored
     from gemmaq.checkpoint.weight_sets import PICKLED
     from gemmaq.models.config import global_layers
     from gemmaq.models.families import size_label
@@ -68,9 +69,10 @@ def _facts(checkpoint: Checkpoint, with_tensors: bool) -> dict[str, Any]:
 
     config = checkpoint.config
     fits = detect_grids(checkpoint) if checkpoint.weights_here else {}
-    counts = Counter(t.encoding.name for t in checkpoint.tensors.values())
+    stored = as_stored(checkpoint)
+    counts = Counter(t.encoding.name for t in stored.tensors.values())
     sizes: Counter[str] = Counter()
-    for tensor in checkpoint.tensors.values():
+    for tensor in stored.tensors.values():
         sizes[tensor.encoding.name] += tensor.nbytes
     total = sum(sizes.values())
     towers: Counter[str] = Counter()
@@ -105,6 +107,8 @@ def _facts(checkpoint: Checkpoint, with_tensors: bool) -> dict[str, Any]:
         "grid": grids.facts(checkpoint, fits),
         "notes": list(checkpoint.remarks),
     }
+    if checkpoint.adapter is not None:
+        facts["adapter"] = _adapter(checkpoint.adapter)
     if with_tensors:
         facts["tensors"] = [
             {"name": t.name, "shape": list(t.shape), "type": t.encoding.name, "bytes": t.nbytes}
@@ -112,6 +116,17 @@ def _facts(checkpoint: Checkpoint, with_tensors: bool) -> dict[str, Any]:
             for t in checkpoint.tensors.values()
         ]
     return facts
+
+
+def _adapter(adapter: Adapter) -> dict[str, Any]:
+    """An adapter and its base model: what they are, and the bytes of the adapter."""
+    return {
+        "kind": adapter.kind,
+        "rank": adapter.rank,
+        "changed": adapter.changed,
+        "tensor_bytes": sum(tensor.nbytes for tensor in adapter.weights),
+        "base": {"name": adapter.base.name, "location": adapter.base.location, "format": adapter.base.format},
+    }
 
 
 def _architecture(family: str, towers: Mapping[str, int]) -> str:
@@ -136,6 +151,19 @@ def _tokenizer(checkpoint: Checkpoint) -> dict[str, Any]:
     }
 
 
+def _adapter_rows(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Rows about an adapter and its base model, if there is one."""
+    if "adapter" not in facts:
+        return []
+    adapter = facts["adapter"]
+    rank = f" of rank {adapter['rank']}" if adapter["rank"] else ""
+    size = console.size(adapter["tensor_bytes"])
+    return [
+        ("adapter", f"{adapter['kind']}{rank}, {size}, changes {adapter['changed']} tensors"),
+        ("base", f"{adapter['base']['name']}  ({adapter['base']['location']})"),
+    ]
+
+
 def _show(checkpoint: Checkpoint, with_tensors: bool) -> None:
     facts = _facts(checkpoint, with_tensors)
     rope, tokenizer = facts["rope"], facts["tokenizer"]
@@ -151,6 +179,7 @@ def _show(checkpoint: Checkpoint, with_tensors: bool) -> None:
     rows = [
         ("model", f"{facts['name']}  ({facts['architecture']}, {facts['size']})"),
         ("stored as", f"{facts['format']}, {facts['files']} file{'s' if facts['files'] > 1 else ''}"),
+        *_adapter_rows(facts),
         ("parameters", f"{facts['parameters']:,}"),
         ("tensors", f"{console.size(facts['tensor_bytes'])}, {facts['bits_per_weight']:.2f} bits per weight: {types}"),
         ("layers", f"{facts['layers']}, of which {facts['global_layers']} global; window {facts['sliding_window']}"),

@@ -140,18 +140,25 @@ Base = Annotated[
 
 
 def opened(
-    source: str, dry_run: bool, quiet: bool, wish: Wish | None = None, *, weights: str | None = None
+    source: str,
+    dry_run: bool,
+    quiet: bool,
+    wish: Wish | None = None,
+    *,
+    weights: str | None = None,
+    base: str | None = None,
 ) -> Checkpoint:
     """Open a source; a repository is downloaded first, or for a dry run only the headers of its files are.
 
     `wish` is what the user wants of the files of a source; by default those beside a GGUF model may leave a choice.
-    `weights` is the weight file that the user chose of a folder.
+    `weights` is the weight file that the user chose of a folder, `base` the base model of an adapter.
     """
     from gemmaq.sources.companions import Wish
     from gemmaq.sources.open import open_source, open_with_weights
 
     wish = wish or Wish()
     wish = wish if weights is None else replace(wish, weights=weights)
+    wish = wish if base is None else replace(wish, base=base)
     if dry_run:
         return open_source(source, wish, tokenizer=True)
     return open_with_weights(source, lambda files: download_bar(files, quiet=quiet), wish)

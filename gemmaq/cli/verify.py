@@ -12,6 +12,7 @@ import typer
 from gemmaq.cli import calibration, console
 from gemmaq.cli.console import Output
 from gemmaq.cli.options import (
+    Base,
     Device,
     Json,
     MmprojFile,
@@ -72,6 +73,7 @@ def verify(
     ] = None,
     mmproj_file: MmprojFile = None,
     weights: WeightFile = None,
+    base: Base = None,
     run: Annotated[
         bool,
         typer.Option(
@@ -114,6 +116,7 @@ def verify(
     from gemmaq.verify.examine import examine
 
     flags = {"--text": text, "--imatrix": imatrix, "--draft": draft, "--mmproj-file": mmproj_file, "--weights": weights}
+    flags |= {"--base": base}
     given = [flag for flag, value in flags.items() if value]
     if against is None and given:
         raise UsageError(f"{given[0]} needs --against SOURCE")
@@ -132,7 +135,7 @@ def verify(
         drafts = any(report.has_drafter for report in reports)
         if draft is not None and not drafts:
             raise UsageError(f"{artifact} has no drafter beside the model", "leave out --draft")
-        beside = Wish(mmproj_file, Need.DECIDED, Need.DECIDED if drafts and draft is None else Need.NONE, weights)
+        beside = Wish(mmproj_file, Need.DECIDED, Need.DECIDED if drafts and draft is None else Need.NONE, weights, base)
         source = drafted(opened(against, False, shown.silent, beside), draft, dry_run=False, quiet=shown.silent)
         options = Options(threads or cores(), device)
         for number, report in enumerate(reports):

@@ -35,6 +35,7 @@ class Written:
         checkpoint: the source.
         source: origin and digests of the source.
         drafter: the same of the drafter that is written beside the model, None for none.
+        adapter: the same of the adapter that is merged into the source, None for none.
         artifact: plans and layout.
         outcomes: outcome of each tensor.
         files: files of the artifact so far, with their digests.
@@ -43,6 +44,7 @@ class Written:
     checkpoint: Checkpoint
     source: Source
     drafter: Source | None
+    adapter: Source | None
     artifact: Artifact
     outcomes: OutcomeCounter
     files: tuple[Listed, ...]
@@ -104,7 +106,17 @@ def _entries(written: Written) -> list[dict[str, Any]]:
         drafter = written.drafter if variant.plan.drafter is not None else None
         figures, weights = size(written.description(variant)), written.weights(variant)
         entries.append(
-            record.entry(record.Record(written.source, drafter, variant.plan, written.outcomes, weights, figures))
+            record.entry(
+                record.Record(
+                    written.source,
+                    drafter,
+                    variant.plan,
+                    written.outcomes,
+                    weights,
+                    figures,
+                    record.merged(written.adapter, written.checkpoint),
+                )
+            )
         )
     return entries
 
@@ -168,6 +180,7 @@ def finisher(
     of_model = origin.of(checkpoint, [planned.source for plan in plans for planned in plan.own])
     read = [planned.source for plan in plans if plan.drafter is not None for planned in plan.drafter.own]
     of_drafter = origin.of(checkpoint.drafter, read) if checkpoint.drafter is not None and read else None
+    of_adapter = origin.of_adapter(checkpoint)
     with BackgroundHasher() as hasher:
 
         def started(of: origin.Origin) -> list[str | Future[str]]:
@@ -175,13 +188,15 @@ def finisher(
 
         pending = started(of_model)
         beside = started(of_drafter) if of_drafter is not None else []
+        merged = started(of_adapter) if of_adapter is not None else []
 
         def finish(artifact: Artifact, folder: Path, outcomes: OutcomeCounter) -> None:
             source = Source(of_model, _results(pending))
             drafter = Source(of_drafter, _results(beside)) if of_drafter is not None else None
+            adapter = Source(of_adapter, _results(merged)) if of_adapter is not None else None
             files = tuple(Listed(f.name, f.size, hasher.written(folder / f.name)) for f in artifact.files)
             for name, make in MAKERS:
-                content = make(Written(checkpoint, source, drafter, artifact, outcomes, files))
+                content = make(Written(checkpoint, source, drafter, adapter, artifact, outcomes, files))
                 if content is not None:
                     files = (*files, _write(folder, name, content))
             files = (*files, *(_write(folder, name, content) for name, content in extra_files().items()))

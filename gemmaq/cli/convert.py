@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gemmaq.cli import budget, budgeted, calibration, choices, console
+from gemmaq.cli import budget, budgeted, calibration, choices, console, lora
 from gemmaq.cli.console import Output
 from gemmaq.cli.options import (
     Base,
@@ -63,7 +63,7 @@ def convert(
             "--to",
             metavar="CONTAINER",
             help=f"Container, or several with commas between or the option repeated: {' '.join(CONTAINERS)}. "
-            "Default: gguf.",
+            f"{lora.NAME}: a LoRA adapter alone, as llama.cpp reads it. Default: gguf.",
         ),
     ] = None,
     quant: Annotated[
@@ -234,6 +234,18 @@ def convert(
     from gemmaq.sources.companions import Need, Wish
 
     started, shown = time.monotonic(), Output("convert", as_json, quiet)
+    if lora.is_asked(to):
+        unused: dict[str, Any] = {
+            "--method": method,
+            "--recipe": recipe,
+            "--embedding": embedding,
+            "--tensor-type": tensor_type,
+        }
+        unused |= {"--like": like, "--fit": fit, "--target-size": target_size, "--target-bpw": target_bpw}
+        unused |= {"--imatrix": imatrix, "--text": text, "--refine": refine, "--mmproj-file": mmproj_file}
+        unused |= {"--draft": draft, "--max-shard-size": max_shard_size, "--portable": portable, "--weights": weights}
+        lora.convert(source, base, quant, output, others=unused, force=force, dry_run=dry_run, shown=shown)
+        return
     limit = byte_count("--max-shard-size", max_shard_size) if max_shard_size is not None else None
     if scales.lower() not in _SCALES:
         raise UsageError(f"unknown type of scales {scales!r}", f"known: {', '.join(_SCALES)}")

@@ -34,10 +34,11 @@ def refuse(wish: Wish, source: object) -> None:
     """Refuse a base model for a source that is no adapter.
 
     Raises:
-        UsageError: The user named one.
+        UsageError: The user named one, or wants the adapter alone.
     """
-    if wish.base is not None:
-        raise UsageError(f"--base is for adapters, and {source} is none", "leave it out")
+    if wish.base is not None or wish.alone:
+        flag = "--base" if wish.base is not None else "--to gguf-lora"
+        raise UsageError(f"{flag} is for adapters, and {source} is none", "leave it out")
 
 
 def open_adapter(folder: Path, name: str, source: str, wish: Wish, open_base: OpenBase) -> Checkpoint:
@@ -56,7 +57,7 @@ def open_adapter(folder: Path, name: str, source: str, wish: Wish, open_base: Op
     """
     config = lora_config.read(folder / lora_config.NAME)
     weights = lora_weights.read(folder)
-    if config.invocation:
+    if config.invocation and not wish.alone:
         raise InputError(
             "says alora_invocation_tokens: the adapter is active behind certain tokens only, so it cannot be merged",
             "--to gguf-lora writes it alone",

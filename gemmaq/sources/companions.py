@@ -101,6 +101,7 @@ class Wish:
         drafter: What to do about drafters.
         weights: Name of the weight file to take of a folder that has several sets, None for no choice.
         base: Base model of an adapter, as the user typed it; None for the one that its config names.
+        alone: Whether the adapter is read without the weights of its base model.
     """
 
     mmproj: Path | None = None
@@ -108,6 +109,7 @@ class Wish:
     drafter: Need = Need.NONE
     weights: str | None = None
     base: str | None = None
+    alone: bool = False
 
     @property
     def needs(self) -> dict[Kind, Need]:

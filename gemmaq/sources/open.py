@@ -42,7 +42,7 @@ def open_source(source: str, wish: Wish = ANY, *, tokenizer: bool = False) -> Ch
     """
 
     def open_base(base: str) -> Checkpoint:
-        return open_source(base, replace(wish, base=None), tokenizer=tokenizer)
+        return open_source(base, replace(wish, base=None, alone=False), tokenizer=tokenizer)
 
     path = Path(os.path.expanduser(source))
     if os.path.isdir(path) and adapters.is_adapter(path):
@@ -105,7 +105,9 @@ def open_with_weights(
     """
 
     def open_base(base: str) -> Checkpoint:
-        return open_with_weights(base, show, replace(wish, base=None))
+        if wish.alone:
+            return open_source(base, replace(wish, base=None, alone=False))
+        return open_with_weights(base, show, replace(wish, base=None, alone=False))
 
     path = Path(os.path.expanduser(source))
     if os.path.isdir(path) and adapters.is_adapter(path):

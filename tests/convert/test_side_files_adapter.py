@@ -64,7 +64,7 @@ def test_inspect_tells_both(adapter: Path, tiny: Path) -> None:
 
 def test_memory_is_that_of_the_base(adapter: Path, tiny: Path) -> None:
     def weights(source: Path) -> list[int]:
-        found = json.loads(run("estimate-vram", source, "--json").stdout)["results"]
-        return [row["weights"] for row in found]
+        found = json.loads(run("estimate-vram", source, "--json").stdout)["estimates"]
+        return [row["bytes"]["weights"] for row in found]
 
     assert weights(adapter) == weights(tiny)

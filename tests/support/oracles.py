@@ -246,6 +246,12 @@ class Llama:
         self._library, self._model = library, model
         self._vocab = library.llama_model_get_vocab(model)
         self.vocab_size: int = library.llama_vocab_n_tokens(self._vocab)
+        self._adapter: int | None = None
+
+    def add_adapter(self, path: Path) -> None:
+        """Have logits computed with a LoRA adapter."""
+        self._adapter = self._library.llama_adapter_lora_init(self._model, str(path).encode())
+        assert self._adapter, f"llama.cpp cannot load {path}"
 
     def tokenize(self, text: str, *, special: bool) -> list[int]:
         """Ids of a text without BOS; with `special`, texts of control tokens become these tokens."""
@@ -279,6 +285,9 @@ class Llama:
             numbers[13], (numbers[26], numbers[27]) = (1, kv) if kv else (0, (0, 0))
         context = library.llama_init_from_model(self._model, params)
         assert context
+        if self._adapter is not None:
+            adapters, scales = (ctypes.c_void_p * 1)(self._adapter), (ctypes.c_float * 1)(1.0)
+            assert library.llama_set_adapters_lora(context, adapters, 1, scales) == 0
         batch = library.llama_batch_init(chunk, 0, 1)
         try:
             for start in range(0, len(ids), chunk):
@@ -326,6 +335,11 @@ def llama() -> ctypes.CDLL:
         "batch_init": (_Batch, [number, number, number]),
         "batch_free": (None, [_Batch]),
         "decode": (number, [pointer, _Batch]),
+        "adapter_lora_init": (pointer, [pointer, ctypes.c_char_p]),
+        "set_adapters_lora": (
+            number,
+            [pointer, ctypes.POINTER(pointer), ctypes.c_size_t, ctypes.POINTER(ctypes.c_float)],
+        ),
         "get_logits": (ctypes.POINTER(ctypes.c_float), [pointer]),
     }
     for name, (result, arguments) in signatures.items():

@@ -156,6 +156,17 @@ def _merges(path: Path, document: Mapping[str, Any]) -> list[str]:
     return merges
 
 
+def _remedy(vocabulary: Any, family: Family) -> str:
+    """What to do about a tokenizer.json with another vocabulary: one that was trimmed is not that of the base model."""
+    known = sum(text in vocabulary for text in family.vocabulary.CONTROLS) if isinstance(vocabulary, Mapping) else 0
+    if known < len(_FIRST_ROLES) or len(vocabulary) >= family.sizes[0].config.vocab_size:
+        return "copy the tokenizer files of the base model"
+    return f"it was trimmed to {len(vocabulary):,} tokens: put the tokenizer.model that it was trimmed to beside it"
+
+
+_FIRST_ROLES = ("pad", "eos", "bos")
+
+
 def base_scores(vocabulary: Vocabulary, ids: Mapping[str, int], merges: Sequence[str]) -> dict[str, float]:
     """Scores of base pieces: the family's, or those that follow from the merges of a vocabulary that was cut.
 
@@ -187,9 +198,7 @@ def _pieces_of_json(path: Path, document: dict[str, Any], family: Family) -> sen
     vocabulary = model.get("vocab") if isinstance(model, dict) else None
     ours = isinstance(vocabulary, dict) and family.vocabulary.is_ours(vocabulary)
     if not isinstance(vocabulary, dict) or not (ours or family.vocabulary.is_trimmed(vocabulary)):
-        raise InputError(
-            f"does not hold {family.title}'s vocabulary", "copy the tokenizer files of the base model", path=path
-        )
+        raise InputError(f"does not hold {family.title}'s vocabulary", _remedy(vocabulary, family), path=path)
     count = max(vocabulary.values()) + 1
     if count > 2 * len(vocabulary):
         raise InputError("has a vocabulary full of holes", path=path)

@@ -14,7 +14,7 @@ import pytest
 import gemma4
 import gemma4_tokenizer
 import small
-from damage import edit_gguf_keys, text
+from damage import edit_gguf_keys, edit_json, text
 from gemmaq.files.gguf_reader import ARRAY, STRING
 from gemmaq.files.sentencepiece import BYTE, BYTES, CONTROL, NORMAL, USER_DEFINED
 from gemmaq.sources.open import open_source
@@ -250,6 +250,18 @@ def test_a_folder_without_tokenizer_says_where_it_is(tmp_path: Path) -> None:
     folder = write_checkpoint(tmp_path / "checkpoint-500", TINY)
     said = run("convert", folder, "-o", tmp_path / "out", code=5).stderr
     assert "tokenizer.json does not exist" in said and "copy the tokenizer files of the base model" in said
+
+
+def test_a_trimmed_vocabulary_that_lost_its_bytes_is_told_from_another(tmp_path: Path) -> None:
+    folder = trimmed(tmp_path / "gemma-3-trimmed")
+
+    def without_bytes(document: dict) -> None:
+        for piece in BYTES:
+            del document["model"]["vocab"][piece]
+
+    edit_json(folder / "tokenizer.json", without_bytes)
+    said = run("convert", folder, "-o", tmp_path / "out", code=3).stderr
+    assert "it was trimmed to 1,792 tokens: put the tokenizer.model" in said and "base model" not in said
 
 
 def test_a_vocabulary_of_another_family_is_refused(tmp_path: Path) -> None:

@@ -67,6 +67,12 @@ def test_a_gguf_must_be_the_only_one() -> None:
         select.gguf(listing("a-Q4_0.gguf", part="Q6_K"))
 
 
+def test_further_chat_templates_are_small_files() -> None:
+    named = "additional_chat_templates/tool_use.jinja"
+    files = listing("chat_template.jinja", named, "other/tool_use.jinja", "additional_chat_templates/x.txt")
+    assert paths(select.small(files)) == ["chat_template.jinja", named]
+
+
 def test_small_files_and_patterns() -> None:
     files = listing("config.json", "tokenizer.json", "model.safetensors", "notes.txt")
     assert paths(select.small(files)) == ["config.json", "tokenizer.json"]

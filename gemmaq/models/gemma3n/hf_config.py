@@ -37,7 +37,9 @@ KEYS = ConfigKeys(
         "rope_scaling": (None, {}),
         "use_bidirectional_attention": (False,),
     },
-    harmless=frozenset(("query_pre_attn_scalar", "sliding_window_pattern", "_sliding_window_pattern")),
+    harmless=frozenset(
+        ("altup_lr_multiplier", "query_pre_attn_scalar", "sliding_window_pattern", "_sliding_window_pattern")
+    ),
 )
 """Keys of Gemma3nTextConfig; it reads `layer_types` and no period, and scales no queries."""
 _SPARSE_LAYERS, _SPARSITY = 10, 0.95

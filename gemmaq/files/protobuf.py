@@ -34,9 +34,10 @@ def scan_pieces(data: Any, starts: Any, ends: Any, scores: Any, kinds: Any) -> i
     Fills in, for each piece, start and end of its text (i64), the bits of its score (u32) and its type (i32).
 
     Returns:
-        Number of pieces, -1 if the file is not well-formed.
+        Number of pieces, -1 if the file is not well-formed or has more pieces than there is room for.
     """
     at, end, count = 0, data.size, 0
+    room = min(starts.size, ends.size, scores.size, kinds.size)
     while at < end:
         tag, at = _varint(data, at, end)
         length, at = _varint(data, at, end) if at >= 0 else (_BROKEN, _BROKEN)
@@ -44,6 +45,8 @@ def scan_pieces(data: Any, starts: Any, ends: Any, scores: Any, kinds: Any) -> i
             return _BROKEN
         stop = at + length
         if tag == _TEXT:  # pieces are field 1 of the model
+            if count == room:
+                return _BROKEN
             starts[count] = ends[count] = at
             while at < stop:
                 field = data[at]

@@ -42,7 +42,7 @@ def read(data: bytes, name: str) -> Pieces:
 
     lfs.refuse(data, name)
     array = np.frombuffer(data, np.uint8)
-    room = len(data) // 4  # the shortest piece: tag, length, and two bytes for an empty text
+    room = len(data) // 2  # the shortest piece: a tag, and a length of 0
     starts, ends = np.empty(room, np.int64), np.empty(room, np.int64)
     scores, kinds = np.zeros(room, np.uint32), np.full(room, NORMAL, np.int32)
     count = scan_pieces(array, starts, ends, scores, kinds)

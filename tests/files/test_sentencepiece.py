@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gemmaq.errors import InputError
+from gemmaq.files.protobuf import scan_pieces
 from gemmaq.files.sentencepiece import BYTE, NORMAL, UNUSED, read, write
 
 PIECES = st.lists(
@@ -52,3 +54,18 @@ def test_a_cut_model_is_refused() -> None:
     data = write([("a piece of text", 0.0, NORMAL)], 1)
     with pytest.raises(InputError, match="not a SentencePiece model"):
         read(data[:10], "tokenizer.model")
+
+
+@pytest.mark.parametrize("piece", [b"\n\x00", b"\n\x02\n\x00", b"\n\x05\x15\x00\x00\x00\x00", b"\n\x02\x18\x01"])
+def test_as_many_empty_pieces_as_a_file_can_hold_are_read(piece: bytes) -> None:
+    texts, scores, kinds = read(piece * 5000, "tokenizer.model")
+    assert texts == [""] * 5000 and len(scores) == len(kinds) == 5000
+
+
+@pytest.mark.parametrize("short", range(4))
+def test_arrays_that_are_too_short_are_not_overrun(short: int) -> None:
+    columns = [np.full(8, 7, kind) for kind in (np.int64, np.int64, np.uint32, np.int32)]
+    given = [column[:3] if at == short else column for at, column in enumerate(columns)]
+    data = np.frombuffer(b"\n\x00" * 4, np.uint8)
+    assert scan_pieces(data, *given) == -1
+    assert (columns[short][3:] == 7).all()

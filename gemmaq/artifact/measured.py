@@ -9,10 +9,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from gemmaq.artifact import card, description, pictures, provenance, record, sums
+from gemmaq.artifact import card, description, pictures, provenance, record
 from gemmaq.artifact.footprint import Memory
 from gemmaq.artifact.provenance import Provenance, Quality
 from gemmaq.errors import InputError, OutputError
+from gemmaq.files import sums
 from gemmaq.files.atomic import write_files
 from gemmaq.files.names import parts
 from gemmaq.files.text import read_json

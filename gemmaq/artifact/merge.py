@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from gemmaq.artifact import card, modelfile, pictures, provenance, record, sums
+from gemmaq.artifact import card, modelfile, pictures, provenance, record
 from gemmaq.artifact.description import Model, of_records
 from gemmaq.artifact.folder import is_left_behind
 from gemmaq.artifact.footprint import Memory
@@ -13,6 +13,7 @@ from gemmaq.artifact.provenance import Provenance
 from gemmaq.artifact.publish import Entry, Local, Room, changed, of_data, settings
 from gemmaq.artifact.repository import Repository
 from gemmaq.errors import InputError, OutputError
+from gemmaq.files import sums
 from gemmaq.files.names import parts
 from gemmaq.planning.containers import CONTAINERS
 

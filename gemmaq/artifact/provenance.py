@@ -9,13 +9,14 @@ from typing import Any
 
 from gemmaq.encodings import ENCODINGS, Encoding
 from gemmaq.errors import InputError, UsageError
+from gemmaq.files.replacing import RECORD
 from gemmaq.files.text import read_json
 from gemmaq.planning import containers, recipe
 from gemmaq.planning.plan import MMPROJ
 from gemmaq.planning.request import Budget, Calibration, Matrix, Refinement, Request
 from gemmaq.planning.rules import Rule, regex
 
-NAME = "gemmaq.json"
+NAME = RECORD
 SCHEMA = "gemmaq.artifact/2"
 _FIRST_SCHEMA = "gemmaq.artifact/1"
 """Of artifacts with one model, whose entry was the whole document."""

@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gemmaq.artifact import card, modelfile, provenance, sums
+from gemmaq.artifact import card, modelfile, provenance
 from gemmaq.artifact.description import Model, of_checkpoint, of_records
 from gemmaq.artifact.digests import feed
 from gemmaq.artifact.folder import is_hidden, models_in
 from gemmaq.artifact.provenance import Provenance
 from gemmaq.checkpoint import Checkpoint
 from gemmaq.errors import InputError, NotFoundError, VerificationError
+from gemmaq.files import sums
 from gemmaq.files.names import parts
 from gemmaq.planning.containers import of_checkpoint_format
 from gemmaq.progress import Progress, ProgressCallback

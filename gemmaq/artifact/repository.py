@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from gemmaq.artifact import provenance, sums
+from gemmaq.artifact import provenance
 from gemmaq.artifact.provenance import Provenance
 from gemmaq.errors import GemmaqError, InputError
+from gemmaq.files import sums
 from gemmaq.hub import Listing, RemoteFile, client
 
 _SMALL = 1 << 26

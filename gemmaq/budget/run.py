@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,8 +22,8 @@ from gemmaq.convert.memory_table import MEMORY
 from gemmaq.convert.run import Conversion, Options, artifacts
 from gemmaq.convert.side_files import finisher
 from gemmaq.convert.write import write
-from gemmaq.errors import OutputError
 from gemmaq.files.atomic import check_output, staging
+from gemmaq.files.workplace import claimed, folder_beside
 from gemmaq.planning.plan import Plan
 from gemmaq.planning.request import Budget
 from gemmaq.progress import ProgressCallback, ignore
@@ -141,19 +140,14 @@ def carry_out(decision: Decision, work: Work, progress: ProgressCallback = ignor
     inputs = (*checkpoint.files, *work.inputs)
     for folder in folders:
         check_output(folder, 0, inputs=inputs, force=work.options.force)
-    parent = folders[0].absolute().parent
-    try:
-        parent.mkdir(parents=True, exist_ok=True)
-        base = Path(tempfile.mkdtemp(prefix=f"{folders[0].name}.", suffix=".partial", dir=parent))
-    except OSError as error:
-        raise OutputError(f"cannot be written: {error.strerror}", path=parent) from error
-    try:
+    with ExitStack() as stack:
+        for folder in dict.fromkeys(folders):
+            stack.enter_context(claimed(folder))
+        base = stack.enter_context(folder_beside(folders[0]))
         written, outcomes = _write(decision.source, candidates, base / "candidates", work=work, progress=progress)
         if len(written) == 1 and work.check is None:
             return Done(_moved(written[0], folders[0], work.options.force), outcomes, candidates[0])
         return _better(decision.source, candidates, written, work=work, outcomes=outcomes, progress=progress)
-    finally:
-        shutil.rmtree(base, ignore_errors=True)
 
 
 def _write(

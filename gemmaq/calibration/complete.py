@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -17,6 +16,7 @@ from gemmaq.calibration.imatrix import Imatrix
 from gemmaq.calibration.store import Problem, Store
 from gemmaq.checkpoint import Checkpoint
 from gemmaq.errors import InputError, OutputError, UsageError
+from gemmaq.files.workplace import folder_beside
 from gemmaq.inference.documents import Text
 from gemmaq.methods import METHODS, Importance, Needs, calibrated
 from gemmaq.models.family import Family
@@ -152,15 +152,15 @@ def complete(
             "an importance matrix is not enough: --text FILE",
         )
     wanted = [_problems(plan) for plan in plans]
-    parent = next(p for p in near.absolute().parents if p.exists())
     with ExitStack() as stack:
         try:
-            folder = tempfile.TemporaryDirectory(prefix=f"{near.name}.", suffix=".partial", dir=parent)
-            store = Store(Path(stack.enter_context(folder)))
+            store = Store(stack.enter_context(folder_beside(near)))
             problems = [problem for of_plan in wanted for problem in of_plan]
             solved = _solve(problems, checkpoint, basis, resources=resources, store=store, progress=progress)
         except OSError as error:
-            raise OutputError(f"calibrated codes cannot be kept in {parent}: {error.strerror}") from error
+            raise OutputError(
+                f"calibrated codes cannot be kept in {near.absolute().parent}: {error.strerror}"
+            ) from error
         yield [
             _warned(
                 _changed(plan, Needs.HESSIAN, lambda p: replace(p, solved=solved.tensors[Problem.of(p)])),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -17,6 +16,7 @@ from gemmaq.checkpoint import Checkpoint, Part, Tensor, spans_of
 from gemmaq.encodings import ENCODINGS
 from gemmaq.errors import InputError, OutputError, UsageError
 from gemmaq.files.span import FileSpan, Reader
+from gemmaq.files.workplace import folder_beside
 from gemmaq.planning import written
 from gemmaq.planning.plan import Plan
 from gemmaq.planning.request import Refinement
@@ -91,7 +91,6 @@ def refined(
     if not first or basis is None or basis.text is None:
         yield list(plans)
         return
-    parent = next(p for p in near.absolute().parents if p.exists())
     with ExitStack() as stack:
         made: dict[str, tuple[Refinement, dict[str, Tensor]]] = {}
         for label, plan in first.items():
@@ -100,11 +99,12 @@ def refined(
             if not norms:
                 continue
             try:
-                folder = tempfile.TemporaryDirectory(prefix=f"{near.name}.", suffix=".partial", dir=parent)
-                path = Path(stack.enter_context(folder)) / "norms.f32"
+                path = stack.enter_context(folder_beside(near)) / "norms.f32"
                 made[label] = refinement, _stored(norms, checkpoint, path)
             except OSError as error:
-                raise OutputError(f"tuned norms cannot be kept in {parent}: {error.strerror}") from error
+                raise OutputError(
+                    f"tuned norms cannot be kept in {near.absolute().parent}: {error.strerror}"
+                ) from error
         yield [_completed(plan, *made[plan.label]) if plan.label in made else plan for plan in plans]
 
 

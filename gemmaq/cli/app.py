@@ -22,6 +22,7 @@ from gemmaq.errors import GemmaqError, UsageError
 INTERRUPTED = 130
 _PIPE_CLOSED = 141
 _TERMINATED = 143
+_HUNG_UP = 129
 _CommandLineError: type[Exception] = typer.BadParameter.__bases__[0]
 """What typer raises for any mistake on the command line; its module has moved, from click into typer."""
 
@@ -156,6 +157,8 @@ def main() -> None:
     """Run the command line; every way to fail has its exit code."""
     gc.disable()  # nothing here makes cycles, and collections would walk a quarter of a million tokens again and again
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(_TERMINATED))
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:  # not under nohup
+        signal.signal(signal.SIGHUP, lambda *_: sys.exit(_HUNG_UP))
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that cannot show a character shows ?

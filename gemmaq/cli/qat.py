@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from gemmaq.qat.data import TokenDataset
     from gemmaq.qat.job import Outcome, TrainingJob
 
-_EXITS = {signal.SIGINT: 130, signal.SIGTERM: 143}
+_EXITS = {signal.SIGHUP: 129, signal.SIGINT: 130, signal.SIGTERM: 143}
 """Signals that stop a training after the current step -> exit code."""
 
 
@@ -296,7 +296,7 @@ def _warn_of_noise(lattices: dict[str, str]) -> None:
 
 @contextmanager
 def _signals() -> Iterator[Callable[[], int]]:
-    """Let Ctrl-C and SIGTERM ask for a stop after the current step; a second signal ends at once."""
+    """Let Ctrl-C, SIGTERM and SIGHUP ask for a stop after the current step; a second signal ends at once."""
     received: list[int] = []
 
     def handle(number: int, frame: Any) -> None:
@@ -305,7 +305,8 @@ def _signals() -> Iterator[Callable[[], int]]:
         received.append(number)
         console.say("stopping after this step; press again to stop at once")
 
-    handlers = {number: signal.signal(number, handle) for number in _EXITS}
+    numbers = [number for number in _EXITS if signal.getsignal(number) != signal.SIG_IGN]  # as nohup has it
+    handlers = {number: signal.signal(number, handle) for number in numbers}
     try:
         yield lambda: received[0] if received else 0
     finally:

@@ -17,6 +17,7 @@ from gemmaq.convert.side_files import finisher, no_extra_files
 from gemmaq.convert.write import write
 from gemmaq.errors import UsageError
 from gemmaq.files.atomic import check_output, free_space
+from gemmaq.files.workplace import claim, claimed
 from gemmaq.methods.lattice import GridFit
 from gemmaq.planning.plan import Plan
 from gemmaq.planning.request import Request
@@ -103,6 +104,7 @@ def prepare(conversion: Conversion, *, force: bool = False, dry_run: bool = Fals
     check_output(folder, 0, inputs=inputs, force=force)
     size = sum(tensor.nbytes for plan in _plans(conversion, {}) for tensor in plan.everything)
     if not dry_run:
+        claim(folder)
         check_output(folder, size, inputs=inputs, force=force)
     fits = fits_for(checkpoint, requests)
     plans = _plans(conversion, fits)
@@ -155,6 +157,7 @@ def run(conversion: Conversion, plans: Sequence[Plan], options: Options, progres
         OutputError: the folder exists, does not fit, or cannot be written.
     """
     with (
+        claimed(conversion.folder),
         artifacts(conversion, plans, options, progress) as ready,
         finisher(conversion.checkpoint, ready, options.extra_files) as finishing,
     ):

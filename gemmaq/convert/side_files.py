@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gemmaq.artifact import card, modelfile, origin, provenance, record, sums
+from gemmaq.artifact import card, modelfile, origin, provenance, record
 from gemmaq.artifact.description import Model, of_plan, of_record, size
 from gemmaq.artifact.outcomes import OutcomeCounter
 from gemmaq.artifact.provenance import Listed
@@ -23,6 +23,7 @@ from gemmaq.convert.layout import Artifact, Variant
 from gemmaq.convert.memory_table import MEMORY
 from gemmaq.convert.outputs import Watch
 from gemmaq.convert.write import Finish
+from gemmaq.files import sums
 from gemmaq.files.names import parts
 from gemmaq.planning.containers import CONTAINERS
 

@@ -5,17 +5,13 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-import tempfile
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from gemmaq.errors import OutputError
-
-_OURS = {".gguf", ".safetensors", ".json", ".jinja", ".model", ".md", ".metadata", ".svg"}
-"""Endings of the files of artifacts."""
-_WITHOUT_ENDING = {"LICENSE", "Modelfile", "SHA256SUMS", "params"}
-"""Files of artifacts without an ending."""
+from gemmaq.files import replacing
+from gemmaq.files.workplace import claim, file_beside, folder_beside, umask
 
 
 def check_output(folder: Path, size: int, *, inputs: Iterable[Path], force: bool) -> None:
@@ -28,15 +24,13 @@ def check_output(folder: Path, size: int, *, inputs: Iterable[Path], force: bool
         force: Whether an earlier artifact may be replaced.
 
     Raises:
-        OutputError: It exists, holds an input, or does not fit on the disk.
+        OutputError: It exists and is no artifact that may be replaced, holds an input, or does not fit on the disk.
     """
     if os.path.lexists(folder):
         if not force:
             raise OutputError("exists", "choose another -o, or replace it with --force", path=folder)
-        _check_replaceable(folder)
-    name = next((path.name for path in inputs if folder.resolve() in path.resolve().parents), None)
-    if name is not None:
-        raise OutputError(f"holds {name}, which is read", "choose another -o", path=folder)
+        replacing.check_apart(folder, inputs)
+        replacing.check(folder)
     parent, free = free_space(folder)
     if size > free:
         raise OutputError(f"has {free:,} bytes free, {size:,} are needed", path=parent)
@@ -48,19 +42,6 @@ def free_space(folder: Path) -> tuple[Path, int]:
     return parent, shutil.disk_usage(parent).free
 
 
-def _check_replaceable(folder: Path) -> None:
-    """Let --force replace an artifact, but no folder with other files in it."""
-    if folder.is_symlink() or not folder.is_dir():
-        raise OutputError("is not a folder", "choose another -o", path=folder)
-    if folder.resolve() in (Path.cwd(), *Path.cwd().parents):
-        raise OutputError("is the folder you are in", "choose another -o", path=folder)
-    for path in folder.rglob("*"):
-        if path.is_file() and path.suffix not in _OURS and path.name not in _WITHOUT_ENDING:
-            raise OutputError(
-                f"holds {path.relative_to(folder)}, which gemmaq did not write", "choose another -o", path=folder
-            )
-
-
 def write_file(path: Path, data: bytes, force: bool) -> None:
     """Write a file completely or not at all.
 
@@ -69,15 +50,13 @@ def write_file(path: Path, data: bytes, force: bool) -> None:
     """
     if os.path.lexists(path) and not force:
         raise OutputError("exists", "choose another name, or replace it with --force", path=path)
-    part = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    claim(path)
     try:
-        part.write_bytes(data)
-        part.replace(path)
+        with file_beside(path) as part:
+            part.write_bytes(data)
+            part.replace(path)
     except OSError as error:
         raise _output_error(error, path) from error
-    finally:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
 
 
 def write_files(folder: Path, contents: Mapping[str, bytes]) -> None:
@@ -86,73 +65,72 @@ def write_files(folder: Path, contents: Mapping[str, bytes]) -> None:
     Raises:
         OutputError: One cannot be written.
     """
-    parts = {name: folder / f".{name}.{os.getpid()}.partial" for name in contents}
+    for name in contents:
+        claim(folder / name)
     try:
-        for name, part in parts.items():
-            with part.open("wb") as file:
-                file.write(contents[name])
-                file.flush()
-                os.fsync(file.fileno())
-        for name, part in parts.items():
-            part.replace(folder / name)
+        with ExitStack() as stack:
+            parts = {name: stack.enter_context(file_beside(folder / name)) for name in contents}
+            for name, part in parts.items():
+                with part.open("wb") as file:
+                    file.write(contents[name])
+                    file.flush()
+                    os.fsync(file.fileno())
+            for name, part in parts.items():
+                part.replace(folder / name)
         _sync_folder(folder)
     except OSError as error:
         raise _output_error(error, folder) from error
-    finally:
-        for part in parts.values():
-            with suppress(OSError):
-                part.unlink(missing_ok=True)
 
 
 @contextmanager
-def staging(folder: Path, force: bool) -> Iterator[Path]:
-    """A folder to write into, renamed to `folder` at the end or removed on any failure."""
-    folder, stage = Path(os.path.abspath(folder)), None
+def staging(folder: Path, force: bool, check: Callable[[Path], None] = replacing.check) -> Iterator[Path]:
+    """A folder to write into, renamed to `folder` at the end or removed on any failure.
+
+    Args:
+        folder: Folder to create.
+        force: Whether an earlier one may be replaced.
+        check: Refuses an earlier one that is not to be replaced after all.
+
+    Raises:
+        OutputError: Another process is writing it, it is no artifact that may be replaced, or it cannot be written.
+    """
+    folder = Path(os.path.abspath(folder))
+    claim(folder)
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        stage = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", suffix=".partial", dir=folder.parent))
-        yield stage
-        stage.chmod(0o777 & ~_umask())
-        if force and folder.exists():
-            _swap(stage, folder)
-        else:
-            stage.rename(folder)
-        stage = None
-        _sync_folder(folder.parent)
+        with folder_beside(folder) as stage:
+            yield stage
+            stage.chmod(0o777 & ~umask())
+            if force and os.path.lexists(folder):
+                check(folder)
+                _swap(stage, folder)
+            else:
+                stage.rename(folder)
     except OSError as error:
         raise _output_error(error, folder) from error
-    finally:
-        if stage is not None:
-            shutil.rmtree(stage, ignore_errors=True)
+    _sync_folder(folder.parent)
 
 
 def _swap(stage: Path, folder: Path) -> None:
-    """Replace a folder by the new one. Whatever happens meanwhile, one of the two is there."""
-    old = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", suffix=".old", dir=folder.parent))
-    backup = old / folder.name
-    try:
-        folder.rename(backup)
-        stage.rename(folder)
-    except BaseException:
-        if backup.exists() and not folder.exists():
-            backup.rename(folder)
-        old.rmdir()
-        raise
-    shutil.rmtree(old)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+    """Replace a folder by the new one. If the process dies between the renames, the next run puts the old one back."""
+    with folder_beside(folder, "old") as old:
+        backup = old / folder.name
+        try:
+            folder.rename(backup)
+            stage.rename(folder)
+        except BaseException:
+            if backup.exists() and not folder.exists():
+                backup.rename(folder)
+            raise
 
 
 def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    """Have the names in a folder outlast a power cut, as far as its file system can."""
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def _output_error(error: OSError, folder: Path) -> OutputError:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +13,7 @@ from gemmaq.encodings import ENCODINGS
 from gemmaq.errors import OutputError
 from gemmaq.files.atomic import check_output
 from gemmaq.files.span import FileSpan
+from gemmaq.files.workplace import claimed, folder_beside
 
 if TYPE_CHECKING:
     from gemmaq.encodings import F32
@@ -82,8 +82,7 @@ def write_folder(
 
     check_output(out, 0, inputs=checkpoint.files, force=force)
     request = Request(recipe.of("bf16", embedding=None, method="nearest", rules=()), ("safetensors",))
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", suffix=".partial", dir=out.parent) as room:
-        changed = spilled(checkpoint, weights, Path(room) / _SOURCE)
+    with claimed(out), folder_beside(out) as room:
+        changed = spilled(checkpoint, weights, room / _SOURCE)
         options = Options(threads, force=force, extra_files=lambda: side_files or {})
         run(Conversion(changed, (request,), out), make_plans(changed, request, {}), options)

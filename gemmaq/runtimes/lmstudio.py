@@ -49,6 +49,7 @@ class _Folder:
         files: Files to put into it.
         yaml: Text of the model's model.yaml, None for none.
         entry: Folder of the model.yaml in LM Studio's catalog, None where it is put beside the files.
+        names: Files that may be replaced.
     """
 
     path: Path
@@ -56,6 +57,7 @@ class _Folder:
     files: tuple[Path, ...]
     yaml: str | None
     entry: Path | None
+    names: Set[str]
 
     @property
     def yaml_path(self) -> Path:
@@ -92,7 +94,8 @@ def _plan(options: Options, artifact: Artifact) -> Installation:
     for place, expected in ((path, names), (entry, {model_yaml.FILE})):
         if place is not None and _is_there(place):
             _check_replaceable(place, expected, options.force)
-    folder = _Folder(path, replaces, files, model_yaml.text(artifact, name) if options.model_yaml else None, entry)
+    yaml = model_yaml.text(artifact, name) if options.model_yaml else None
+    folder = _Folder(path, replaces, files, yaml, entry, names)
     sizes = {file.name: file.stat().st_size for file in files}
     report = {"name": name, "path": str(path), "replaces": replaces, "files": _listing(sizes, {})}
     if folder.yaml is not None:
@@ -144,7 +147,11 @@ def _install(folder: _Folder, progress: ProgressCallback) -> dict[str, str]:
         OutputError: It cannot be written.
     """
     how: dict[str, str] = {}
-    with staging(folder.path, folder.replaces) as stage:
+
+    def check(place: Path) -> None:
+        _check_replaceable(place, folder.names, force=True)
+
+    with staging(folder.path, folder.replaces, check) as stage:
         for path in folder.files:
             how[path.name] = _link_or_copy(path.resolve(), stage / f"{path.name}.partial", progress)
         for path in folder.files:
@@ -152,7 +159,7 @@ def _install(folder: _Folder, progress: ProgressCallback) -> dict[str, str]:
         if folder.yaml is not None and folder.entry is None:
             (stage / model_yaml.FILE).write_text(folder.yaml, encoding="utf-8")
     if folder.yaml is not None and folder.entry is not None:
-        with staging(folder.entry, folder.entry.exists()) as stage:
+        with staging(folder.entry, folder.entry.exists(), check) as stage:
             (stage / model_yaml.FILE).write_text(folder.yaml, encoding="utf-8")
     return how
 

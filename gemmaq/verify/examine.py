@@ -9,12 +9,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
-from gemmaq.artifact import provenance, sums
+from gemmaq.artifact import provenance
 from gemmaq.artifact.digests import of_files
 from gemmaq.artifact.folder import has_model, is_left_behind, parts_of
 from gemmaq.artifact.provenance import Provenance
 from gemmaq.checkpoint import Checkpoint
 from gemmaq.errors import GemmaqError, NotFoundError
+from gemmaq.files import sums
 from gemmaq.files.names import is_imatrix, parts
 from gemmaq.progress import Progress, ProgressCallback
 from gemmaq.verify import structure

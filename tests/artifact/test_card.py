@@ -12,8 +12,9 @@ import pytest
 import yaml
 
 import node
-from gemmaq.artifact import card, description, sums
+from gemmaq.artifact import card, description
 from gemmaq.artifact.footprint import UNKNOWN
+from gemmaq.files import sums
 from gemmaq.models.towers_config import Encoder
 from gemmaq.sources.open import open_source
 from inprocess import run

@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 
 from damage import tree
-from gemmaq.artifact import card, measured, provenance, sums
+from gemmaq.artifact import card, measured, provenance
 from gemmaq.artifact.footprint import UNKNOWN
 from gemmaq.artifact.provenance import Quality
 from gemmaq.errors import InputError, OutputError
+from gemmaq.files import sums
 from inprocess import run
 from oracles import need
 

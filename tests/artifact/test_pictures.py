@@ -10,9 +10,10 @@ from xml.etree import ElementTree
 import pytest
 
 from fake_hub import FakeHub
-from gemmaq.artifact import measured, pictures, provenance, sums
+from gemmaq.artifact import measured, pictures, provenance
 from gemmaq.artifact.footprint import UNKNOWN
 from gemmaq.artifact.provenance import Quality
+from gemmaq.files import sums
 from gemmaq.planning.containers import CONTAINERS
 from home import Settle
 from inprocess import run

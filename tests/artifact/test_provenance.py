@@ -14,11 +14,12 @@ import pytest
 
 from damage import contained, edit_json
 from gemmaq import __version__
-from gemmaq.artifact import provenance, sums
+from gemmaq.artifact import provenance
 from gemmaq.convert.run import Conversion, Options, prepare
 from gemmaq.convert.run import run as convert
 from gemmaq.encodings import ENCODINGS
 from gemmaq.errors import InputError
+from gemmaq.files import sums
 from gemmaq.planning.recipe import of
 from gemmaq.planning.request import Budget, Calibration, Matrix, Refinement, Request
 from gemmaq.planning.rules import Rule, regex

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from gemmaq.artifact import card, modelfile, sums
+from gemmaq.artifact import card, modelfile
 from gemmaq.artifact.description import Model
 from gemmaq.artifact.footprint import Footprint, Memory
 from gemmaq.artifact.merge import merge
 from gemmaq.artifact.publish import Entry, changed, read
 from gemmaq.errors import InputError, NotFoundError, VerificationError
+from gemmaq.files import sums
 from gemmaq.progress import Progress, ProgressCallback, ignore
 from kinds import folders
 

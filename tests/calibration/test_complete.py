@@ -35,7 +35,7 @@ def test_plans_are_completed_in_every_place(checkpoint, text, tmp_path):
     plans = planned(checkpoint, rules=rules)
     assert needed(plans) == ("importance", "gptq") and needed(planned(checkpoint, "nearest")) == ()
     with settled(checkpoint, plans, text, tmp_path / "deep/er/out") as ready:
-        assert next(tmp_path.iterdir()).name.startswith("out.")
+        assert next((tmp_path / "deep/er").iterdir()).name.startswith("out.")
         for plan in ready:
             (artifact,) = lay_out(checkpoint, [plan], tmp_path / "out")
             placed = [at.tensor for f in artifact.files for at in f.placements]

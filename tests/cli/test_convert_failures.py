@@ -17,6 +17,8 @@ import pytest
 
 import inprocess
 from damage import add_tensor, contained, edit_header, edit_json, mounted, poison, small_model, stored, tree
+from gemmaq.errors import OutputError
+from gemmaq.files.workplace import claim
 from gemmaq.models.gemma3.names import EMBEDDING, FINAL_NORM
 from inprocess import Done, run
 
@@ -263,22 +265,47 @@ main()
 
 
 @pytest.mark.parametrize("options", [(), ("--force", "--threads", "4")])
-def test_an_interrupt_leaves_nothing_half_written(options: tuple[str, ...], model: Path, out: Path) -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGHUP, 129), (signal.SIGTERM, 143)])
+def test_an_interrupt_leaves_nothing_half_written(
+    number: signal.Signals, code: int, options: tuple[str, ...], model: Path, out: Path
+) -> None:
     if options:
         run("convert", model, "-o", out, "--quant", "q8_0")
     before = tree(out.parent)
+    process = writing(model, out, options)
+    run("convert", model, "-o", out, "--force", code=7)
+    with pytest.raises(OutputError, match="is being written by another gemmaq"):
+        claim(out)
+    process.send_signal(number)
+    stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert "Traceback" not in stderr and stdout == ""
+    assert ("interrupted" in stderr) == (number == signal.SIGINT)
+    assert tree(out.parent) == before
+
+
+@pytest.mark.parametrize("options", [(), ("--force", "--threads", "4")])
+def test_what_a_killed_run_left_goes_with_the_next(options: tuple[str, ...], model: Path, out: Path) -> None:
+    if options:
+        run("convert", model, "-o", out, "--quant", "q8_0")
+    before = {path.name for path in out.parent.iterdir()}
+    process = writing(model, out, options)
+    process.kill()
+    process.communicate(timeout=60)
+    assert {path.name for path in out.parent.iterdir()} > before
+    run("convert", model, "-o", out, *options)
+    assert {path.name for path in out.parent.iterdir()} == before | {out.name}
+
+
+def writing(model: Path, out: Path, options: tuple[str, ...]) -> subprocess.Popen[str]:
+    """A process that has begun to write."""
     command = [sys.executable, "-c", SLOW, "convert", str(model), "-o", str(out), *options]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     limit = time.monotonic() + 60
     while not list(out.parent.glob("*.partial/*")):
         assert process.poll() is None and time.monotonic() < limit
         time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
-    stdout, stderr = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert "Traceback" not in stderr and stdout == ""
-    assert "interrupted" in stderr
-    assert tree(out.parent) == before
+    return process
 
 
 @pytest.mark.parametrize("options", [("--tensors",), ("--json", "--tensors"), ()])

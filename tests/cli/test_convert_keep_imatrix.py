@@ -15,8 +15,8 @@ import gemma4
 import gemma4_tokenizer
 from damage import contained
 from fake_hub import FakeHub
-from gemmaq.artifact import sums
 from gemmaq.calibration import imatrix
+from gemmaq.files import sums
 from gemmaq.sources.open import open_source
 from home import Settle
 from inprocess import refused, run

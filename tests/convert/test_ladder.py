@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from gemmaq.artifact import provenance, sums
+from gemmaq.artifact import provenance
 from gemmaq.convert import ladder
 from gemmaq.errors import UsageError
+from gemmaq.files import sums
 from gemmaq.planning.recipe import of
 from gemmaq.planning.request import Request
 from inprocess import run

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from damage import tree
-from gemmaq.artifact import sums
 from gemmaq.checkpoint import Checkpoint
 from gemmaq.convert.run import Conversion, Options, artifacts, prepare, run
 from gemmaq.errors import InputError, OutputError, UsageError
+from gemmaq.files import sums
 from gemmaq.planning.recipe import of
 from gemmaq.planning.request import Request
 from gemmaq.progress import Progress

@@ -9,7 +9,16 @@ from pathlib import Path
 import pytest
 
 from gemmaq.errors import OutputError
+from gemmaq.files import sums
 from gemmaq.files.atomic import check_output, free_space, staging, write_file, write_files
+
+
+def recorded(folder: Path, *files: str) -> None:
+    """A folder whose record lists these files, which are made if they are not there."""
+    folder.mkdir(exist_ok=True)
+    for name in (*files, "gemmaq.json"):
+        (folder / name).touch()
+    (folder / "SHA256SUMS").write_bytes(sums.text(dict.fromkeys((*files, "gemmaq.json"), "0" * 64)))
 
 
 def names(folder: Path) -> list[str]:
@@ -36,8 +45,8 @@ def test_a_failure_leaves_nothing(tmp_path: Path, failure: type[BaseException]) 
 
 @pytest.mark.parametrize("failed", [False, True])
 def test_an_earlier_folder_is_replaced_at_the_end(tmp_path: Path, failed: bool) -> None:
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out/old.gguf").touch()
+    recorded(tmp_path / "out", "old.gguf")
+    before = names(tmp_path / "out")
     try:
         with staging(tmp_path / "out", True) as stage:
             (stage / "new.gguf").touch()
@@ -46,7 +55,35 @@ def test_an_earlier_folder_is_replaced_at_the_end(tmp_path: Path, failed: bool) 
     except KeyboardInterrupt:
         pass
     assert names(tmp_path) == ["out"]
-    assert names(tmp_path / "out") == (["old.gguf"] if failed else ["new.gguf"])
+    assert names(tmp_path / "out") == (before if failed else ["new.gguf"])
+
+
+def test_what_came_meanwhile_is_not_replaced(tmp_path: Path) -> None:
+    recorded(tmp_path / "out", "old.gguf")
+    with (
+        pytest.raises(OutputError, match=r"holds thesis\.md, which gemmaq did not write"),
+        staging(tmp_path / "out", True) as stage,
+    ):
+        (stage / "new.gguf").touch()
+        (tmp_path / "out/thesis.md").touch()
+    assert names(tmp_path) == ["out"] and "thesis.md" in names(tmp_path / "out")
+
+
+def test_an_old_folder_that_cannot_be_removed_does_not_undo_the_new_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next run removes it."""
+    recorded(tmp_path / "out", "old.gguf")
+    with monkeypatch.context() as patched:
+        with staging(tmp_path / "out", True) as stage:
+            (stage / "new.gguf").touch()
+            patched.setattr("shutil.rmtree", lambda path, **_: None)
+        left = names(tmp_path)
+    assert names(tmp_path / "out") == ["new.gguf"] and len(left) == 2 and left[1].endswith(".old")
+    recorded(tmp_path / "out", "new.gguf")
+    with staging(tmp_path / "out", True):
+        pass
+    assert names(tmp_path) == ["out"]
 
 
 def test_errors_of_the_disk(tmp_path: Path) -> None:
@@ -57,27 +94,21 @@ def test_errors_of_the_disk(tmp_path: Path) -> None:
         raise OSError(errno.EACCES, "denied")
 
 
-def test_what_may_be_written_is_checked_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_may_be_written_is_checked_before(tmp_path: Path) -> None:
     source = tmp_path / "source/model.safetensors"
     source.parent.mkdir()
     source.touch()
     check_output(tmp_path / "new/out", 1, inputs=[source], force=False)
     with pytest.raises(OutputError, match="exists"):
         check_output(source.parent, 1, inputs=[], force=False)
+    with pytest.raises(OutputError, match=r"model\.safetensors, which gemmaq did not write"):
+        check_output(source.parent, 1, inputs=[], force=True)
+    recorded(source.parent, "model.safetensors")
     with pytest.raises(OutputError, match="which is read"):
         check_output(source.parent, 1, inputs=[source], force=True)
     check_output(source.parent, 1, inputs=[], force=True)
     with pytest.raises(OutputError, match="bytes free"):
         check_output(tmp_path / "out", 1 << 60, inputs=[], force=False)
-    with pytest.raises(OutputError, match="not a folder"):
-        check_output(source, 1, inputs=[], force=True)
-    monkeypatch.chdir(source.parent)
-    with pytest.raises(OutputError, match="the folder you are in"):
-        check_output(source.parent, 1, inputs=[], force=True)
-    monkeypatch.chdir(tmp_path)
-    (source.parent / "thesis.doc").touch()
-    with pytest.raises(OutputError, match=r"thesis\.doc, which gemmaq did not write"):
-        check_output(source.parent, 1, inputs=[], force=True)
     assert free_space(tmp_path / "a/b/c")[0] == tmp_path
 
 

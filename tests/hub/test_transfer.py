@@ -423,7 +423,7 @@ def test_killed_at_random_moments(tmp_path: Path) -> None:
     assert sum(kills for kills, _ in done) >= 20
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGHUP, 129), (signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_asked_to_stop(hub: FakeHub, tmp_path: Path, number: signal.Signals, code: int) -> None:
     """Even from a server so slow that a megabyte takes minutes; nothing that came is lost."""
     files = one(2_000_000)

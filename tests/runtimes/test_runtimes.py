@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from gemmaq.artifact import sums
 from gemmaq.errors import UsageError
+from gemmaq.files import sums
 from gemmaq.runtimes import RUNTIMES, Options, Runtime, find, prepare
 from inprocess import run
 

@@ -19,10 +19,9 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from gemmaq.artifact import sums
 from gemmaq.artifact.digests import of_file, of_files
 from gemmaq.errors import InputError
-from gemmaq.files import sentencepiece
+from gemmaq.files import sentencepiece, sums
 from gemmaq.files.sentencepiece import BYTE, CONTROL, NORMAL
 from gemmaq.files.span import FileSpan
 from gemmaq.models.gemma3.config import TextConfig, pattern

@@ -71,8 +71,8 @@ def test_a_changed_code_is_seen_though_everything_else_fits(
     source: Path, made: dict[str, Path], tmp_path: Path
 ) -> None:
     """A list and a gemmaq.json of the changed file: nothing but the source tells."""
-    from gemmaq.artifact import sums
     from gemmaq.artifact.digests import of_file, of_files
+    from gemmaq.files import sums
 
     artifact = Path(shutil.copytree(made["mlx"], tmp_path / "copy"))
     path = artifact / "model.safetensors"
@@ -115,8 +115,8 @@ def test_what_is_beside_the_tensors_is_compared_too(
 def test_what_another_version_wrote_beside_the_tensors_is_a_note(
     source: Path, made: dict[str, Path], tmp_path: Path
 ) -> None:
-    from gemmaq.artifact import sums
     from gemmaq.artifact.digests import of_files
+    from gemmaq.files import sums
 
     artifact = Path(shutil.copytree(made["mlx"], tmp_path / "copy"))
     edit_json(artifact / "config.json", lambda config: config.update(comment="of old"))

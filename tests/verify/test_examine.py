@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from damage import edit_header, edit_json
-from gemmaq.artifact import sums
 from gemmaq.errors import NotFoundError
+from gemmaq.files import sums
 from gemmaq.verify.examine import check, examine
 from inprocess import run
 from kinds import KINDS, folders

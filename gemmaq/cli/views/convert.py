@@ -66,7 +66,7 @@ def report(
 
 def _entry(artifact: Artifact, variant: Variant, counter: OutcomeCounter | None) -> dict[str, Any]:
     """The entry of a model in one type in the JSON object."""
-    from gemmaq.artifact import sums
+    from gemmaq.files import sums
 
     plan = variant.plan
     listed: list[dict[str, Any]] = [{"path": file.name, "bytes": file.size} for file in variant.files]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from gemmaq.artifact import sums
+from gemmaq.files import sums
 from inprocess import run
 from kinds import KINDS, folders
 

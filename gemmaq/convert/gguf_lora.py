@@ -13,13 +13,13 @@ from pathlib import Path
 
 import numpy as np
 
-from gemmaq.artifact import sums
 from gemmaq.checkpoint import Checkpoint, Tensor
 from gemmaq.checkpoint.lora import config as lora_config
 from gemmaq.checkpoint.lora.merged import LowRank, Merged
 from gemmaq.checkpoint.rows import weights
 from gemmaq.encodings import ENCODINGS, Encoding, codec
 from gemmaq.errors import InputError
+from gemmaq.files import sums
 from gemmaq.files.atomic import check_output, staging
 from gemmaq.files.gguf_writer import F32, U32, Info, Keys, aligned, header
 from gemmaq.files.span import Reader

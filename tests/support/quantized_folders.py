@@ -216,11 +216,13 @@ def compressed(
     order: bool = False,
     packed: bool = True,
     loose: bool = False,
+    points: bool = False,
     dtype: str = "BF16",
 ) -> Make:
     """Matrices of compressed-tensors.
 
-    `group` is 0 for one a row and -1 for one a matrix, `loose` makes words as earlier versions did.
+    `group` is 0 for one a row and -1 for one a matrix, `loose` makes words as earlier versions did, `points` stores
+    zero points though all are in the middle.
     """
 
     def make(random: np.random.Generator, shape: tuple[int, int]) -> tuple[Stored, np.ndarray]:
@@ -240,7 +242,7 @@ def compressed(
             arrays |= {"weight_packed": ("I32", words), "weight_shape": ("I64", np.array(shape))}
         else:
             arrays["weight"] = ("I8", (codes - (1 << bits - 1)).astype(np.int8))
-        if not sym:
+        if not sym or points:
             arrays["weight_zero_point"] = (
                 ("I32", stream(zeros.T, bits).T) if packed else ("I8", (zeros - (1 << bits - 1)).astype(np.int8))
             )
@@ -347,6 +349,11 @@ KINDS: dict[str, tuple[Any, Make, str]] = {
     "int8 bytes of matrices": (
         CT(8, 0, strategy="tensor", form="int-quantized"),
         compressed(8, -1, packed=False),
+        "int8-channel",
+    ),
+    "int8 bytes with idle zero points": (
+        CT(8, 0, sym=False, strategy="channel", form="int-quantized"),
+        compressed(8, 0, packed=False, points=True),
         "int8-channel",
     ),
     "int8 bytes asymmetric": (

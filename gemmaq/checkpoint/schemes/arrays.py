@@ -31,6 +31,10 @@ FLOATS = ("BF16", "F16", "F32", *_BYTES)
 """Dtypes that `numbers` turns into f32."""
 
 
+_SHORT, _TOGETHER = 1 << 15, 1 << 20
+"""Bytes of a row up to which reading it whole takes less time than a read for a part of it, and of such a read."""
+
+
 @dataclass(frozen=True, slots=True)
 class Array:
     """An array in a file, seen as rows of numbers.
@@ -76,11 +80,25 @@ class Array:
         if count == self.columns:
             return self.read(reader)
         width, pitch = count * self.size, self.columns * self.size
+        if pitch <= _SHORT:
+            return self._cut(reader, first, count)
         raw = bytearray(self.rows * width)
         view = memoryview(raw)
         for row in range(self.rows):
             reader.into(self.span, self.offset + row * pitch + first * self.size, view[row * width : (row + 1) * width])
         return numbers(self.dtype, raw).reshape(self.rows, count)
+
+    def _cut(self, reader: Reader, first: int, count: int) -> NDArray[Any]:
+        """The same as `strip`, cut from whole rows that are read together."""
+        step, width = max(1, _TOGETHER // (self.columns * self.size)), self.size
+        found = np.empty((self.rows, count * width), np.uint8)
+        for row in range(0, self.rows, step):
+            rows = min(step, self.rows - row)
+            pitch = self.columns * width
+            raw = reader.bytes(self.span, self.offset + row * pitch, rows * pitch)
+            part = np.frombuffer(raw, np.uint8).reshape(rows, pitch)
+            found[row : row + rows] = part[:, first * width : (first + count) * width]
+        return numbers(self.dtype, found.tobytes()).reshape(self.rows, count)
 
 
 def numbers(dtype: str, raw: bytes | bytearray) -> NDArray[Any]:

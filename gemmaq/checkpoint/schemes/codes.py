@@ -45,6 +45,17 @@ class Codes:
         """
         return LAYOUTS[self.layout](self, reader, first, count)
 
+    def are(self, code: int, rows: int, *, added: int = 0) -> bool:
+        """Whether all codes of so many rows are this one, once a number is added within their bits.
+
+        Raises:
+            InputError: The file ends early or cannot be read.
+        """
+        with Reader() as reader:
+            stored = self.read(reader, 0, rows)
+        mask = np.uint8((1 << self.bits) - 1)
+        return bool((((stored + np.uint8(added)) & mask) == code).all())
+
 
 def _unpacked(words: NDArray[Any], bits: int, count: int) -> U8:
     """Codes of a stream in words, lowest bit first: [rows, words] of 32 bits -> u8 [rows, count]."""
@@ -97,11 +108,13 @@ def _outputs_first(codes: Codes, reader: Reader, first: int, count: int) -> U8:
 def _awq(codes: Codes, reader: Reader, first: int, count: int) -> U8:
     """Eight rows of the matrix in each word, in AWQ's order; row i of the array has column i of the matrix."""
     start, stop = first // 8, -(-(first + count) // 8)
-    words = codes.array.strip(reader, start, stop - start).view(np.uint32)
-    shifts = np.array(_AWQ_ORDER, np.uint32) * np.uint32(4)
-    single = (words[:, :, None] >> shifts) & np.uint32(15)
-    found = single.reshape(len(words), -1)[:, first - 8 * start :][:, :count]
-    return np.ascontiguousarray(found.T.astype(np.uint8))
+    words = np.ascontiguousarray(codes.array.strip(reader, start, stop - start))
+    pairs = words.view(np.uint8).reshape(len(words), stop - start, 4).transpose(1, 2, 0)
+    found = np.empty((stop - start, 8, len(words)), np.uint8)
+    for row, place in enumerate(_AWQ_ORDER):
+        byte = pairs[:, place // 2]
+        found[:, row] = byte >> 4 if place % 2 else byte & np.uint8(15)
+    return found.reshape(-1, len(words))[first - 8 * start :][:count]
 
 
 def _words(bits: int, first: int, count: int) -> tuple[int, int]:

@@ -56,8 +56,12 @@ def compressed_tensor(
     order = _order(name, arrays, columns, columns // groups)
     kind, zeros = Kind.LINEAR, None
     if "weight_zero_point" in arrays:
-        kind, zeros = Kind.MINIMA, _zeros(name, arrays, codes, rows=rows, groups=groups)
+        zeros = _zeros(name, arrays, codes, rows=rows, groups=groups)
     middle = 1 << codes.bits - 1
+    if zeros is not None and zeros.are(middle, rows):
+        zeros = None
+    elif zeros is not None:
+        kind = Kind.MINIMA
     kind = Kind.OPAQUE if order is not None else kind
     points = zeros if zeros is not None else middle
     decoder = Grouped(codes, scales, points, columns // groups, kind, order)

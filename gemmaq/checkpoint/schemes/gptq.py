@@ -48,7 +48,7 @@ def gptq_tensor(name: str, arrays: Arrays, shape: tuple[int, ...] | None, settin
     group = _group(scales.rows, columns, settings)
     if not group and "g_idx" not in arrays:
         raise misfit(name, arrays, columns)
-    order = _order(name, arrays, columns, group)
+    order = _order(name, arrays, columns, group, by_activation=bool(settings.get("desc_act")) and scales.rows > 1)
     added = 1 if is_first_version(settings) else 0
     points = Codes(zeros, bits, "outputs", scales.rows)
     middle = _is_middle(points, rows, added, is_symmetric=settings.get("sym") is True)
@@ -101,8 +101,11 @@ def _group(groups: int, columns: int, settings: Mapping[str, Any]) -> int:
     return columns // groups if columns % groups == 0 else 0
 
 
-def _order(name: str, arrays: Arrays, columns: int, group: int) -> Array | None:
-    """The group of every column if columns are not in the order of groups; zeros alone say nothing."""
+def _order(name: str, arrays: Arrays, columns: int, group: int, *, by_activation: bool) -> Array | None:
+    """The group of every column if columns are not in the order of groups.
+
+    Of a file whose header alone is here there are only zeros: then the settings say it.
+    """
     if "g_idx" not in arrays:
         return None
     order = rows_of(arrays, "g_idx")
@@ -110,7 +113,9 @@ def _order(name: str, arrays: Arrays, columns: int, group: int) -> Array | None:
         raise misfit(name, arrays, columns)
     with Reader() as reader:
         found = order.read(reader).reshape(-1)
-    if group and (not found.any() or np.array_equal(found, np.arange(columns) // group)):
+    if not found.any():
+        return order if by_activation else None
+    if group and np.array_equal(found, np.arange(columns) // group):
         return None
     return order
 
@@ -127,6 +132,4 @@ def _is_middle(points: Codes, rows: int, added: int, *, is_symmetric: bool) -> b
     with Reader() as reader:
         if not points.array.read(reader).any():
             return is_symmetric
-        stored = points.read(reader, 0, rows)
-    mask = np.uint8((1 << points.bits) - 1)
-    return bool((((stored + np.uint8(added)) & mask) == 1 << points.bits - 1).all())
+    return points.are(1 << points.bits - 1, rows, added=added)

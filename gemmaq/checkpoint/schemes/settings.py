@@ -42,9 +42,8 @@ def of_config(document: Mapping[str, Any], folder: Path) -> Scheme:
     if document.get("quantization"):
         return Scheme("mlx")
     text = document.get("text_config")
-    settings = document.get("quantization_config") or (text if isinstance(text, Mapping) else {}).get(
-        "quantization_config"
-    )
+    nested = text.get("quantization_config") if isinstance(text, Mapping) else None
+    settings = document.get("quantization_config") or document.get("compression_config") or nested
     method = settings.get("quant_method") if isinstance(settings, Mapping) else None
     if not settings:
         for name, usual in FILES.items():

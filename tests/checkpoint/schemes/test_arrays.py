@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gemmaq.checkpoint.schemes import arrays as arrays_module
 from gemmaq.checkpoint.schemes.arrays import Array, matrix, misfit, need, numbers, rows_of, weight_settings
 from gemmaq.errors import InputError
 from gemmaq.files.safetensors_header import Entry
@@ -26,7 +28,9 @@ def test_rows_and_strips_are_parts_of_the_whole(
     first = data.draw(st.integers(0, columns - 1))
     count = data.draw(st.integers(1, columns - first))
     row = data.draw(st.integers(0, rows - 1))
-    with Reader() as reader:
+    together = data.draw(st.integers(1, 99))
+    longest = data.draw(st.sampled_from([0, 1 << 15]))
+    with Reader() as reader, patch.multiple(arrays_module, _SHORT=longest, _TOGETHER=together):
         assert np.array_equal(array.read(reader), whole)
         assert np.array_equal(array.read(reader, row, 1), whole[row : row + 1])
         assert np.array_equal(array.strip(reader, first, count), whole[:, first : first + count])

@@ -19,6 +19,7 @@ from gemmaq.files.span import Reader
 from gemmaq.sources.open import open_source
 from inprocess import run
 from quantized_folders import GPTQ, KINDS
+from small import tokenizer
 
 
 @pytest.mark.parametrize("kind", ["gptq", "gptq of 32", "gptq a row", "awq symmetric", "int4 of 128 in f16"])
@@ -151,3 +152,60 @@ def test_damaged_arrays_are_refused_or_read(
         assert error.exit_code == 3
     finally:
         path.write_bytes(before)
+
+
+def test_the_order_of_columns_is_told_by_the_settings_where_only_the_header_is_here(tmp_path: Path) -> None:
+    """So that an estimate counts what cannot be kept."""
+    folders.write(tmp_path / "model", *KINDS["gptq in order"][:2])
+    path = tmp_path / "model/model.safetensors"
+    data = header_of(path)[1]
+    path.write_bytes(path.read_bytes()[: -len(data)] + bytes(len(data)))
+    types = json.loads(run("inspect", tmp_path / "model", "--json").stdout)["types"]
+    assert "gptq4-g32" in types
+
+
+def test_a_quantized_head_and_arrays_of_activations(tmp_path: Path) -> None:
+    """lm_head has codes of its own beside an embedding in BF16; scales of a cache and of inputs change nothing."""
+    expected = folders.write(tmp_path / "model", GPTQ, folders.gptq())
+    path = tmp_path / "model/model.safetensors"
+    header, data = header_of(path)
+    head, wanted = folders.gptq()(np.random.default_rng(1), (320, 128))
+    stored: dict = {
+        name: (entry["dtype"], np.frombuffer(data[slice(*entry["data_offsets"])], np.uint8))
+        for name, entry in header.items()
+    }
+    shapes = {name: entry["shape"] for name, entry in header.items()}
+    for suffix, (dtype, array) in head.items():
+        stored[f"lm_head.{suffix}"], shapes[f"lm_head.{suffix}"] = (dtype, array), list(array.shape)
+    for name in ("self_attn.k_scale", "self_attn.q_proj.input_scale"):
+        stored[f"model.layers.0.{name}"], shapes[f"model.layers.0.{name}"] = ("F32", np.ones(1, np.float32)), [1]
+    folders.save(path, stored)
+    edit_header(path, lambda found: [entry.update(shape=shapes[name]) for name, entry in found.items()])
+    np.testing.assert_array_equal(folders.weights_of(tmp_path / "model", "lm_head.weight"), wanted.astype(np.float32))
+    name = next(iter(expected))
+    np.testing.assert_array_equal(folders.weights_of(tmp_path / "model", name), expected[name])
+    run("convert", tmp_path / "model", "--quant", "q4_0", "-q", "-o", tmp_path / "out")
+
+
+@pytest.mark.slow
+def test_evaluate_takes_such_a_folder(tmp_path: Path) -> None:
+    """Its distance from its own weights in f32 is zero."""
+    folders.write(tmp_path / "model", *KINDS["nf4 nested"][:2])
+    for name, content in tokenizer(folders.CONFIG.vocab_size).items():
+        (tmp_path / "model" / name).write_bytes(content)
+    run("convert", tmp_path / "model", "--to", "safetensors", "--quant", "f32", "-q", "-o", tmp_path / "f32")
+    (tmp_path / "text.txt").write_text("\n\n".join(f"The cat {n} sat on {7 * n} mats." for n in range(30)))
+    options = (
+        "--reference",
+        tmp_path / "f32",
+        "--text",
+        tmp_path / "text.txt",
+        "--context",
+        64,
+        "--chunks",
+        1,
+        "--json",
+    )
+    done = run("evaluate", tmp_path / "model", *options)
+    assert "quantized by bitsandbytes: NF4" in done.stderr
+    assert [model["kl"]["mean"] for model in json.loads(done.stdout)["models"]] == [0]

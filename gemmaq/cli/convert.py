@@ -53,7 +53,7 @@ def convert(
         str,
         typer.Argument(
             metavar="SOURCE",
-            help="A folder (Hugging Face, MLX, compressed-tensors, or a LoRA adapter of PEFT), a .gguf file, a "
+            help="A folder (Hugging Face, MLX, AWQ and others, or a LoRA adapter of PEFT), a .gguf file, a "
             f"repository org/name, or {SAMPLE.source}.",
         ),
     ],

@@ -32,7 +32,7 @@ def evaluate(
         list[str],
         typer.Argument(
             metavar="MODEL",
-            help="Folders (Hugging Face, MLX, compressed-tensors, or of .gguf files: all of them), .gguf files or "
+            help="Folders (Hugging Face, MLX, AWQ and others, or of .gguf files: all of them), .gguf files or "
             "repositories.",
         ),
     ],

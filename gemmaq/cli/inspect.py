@@ -27,7 +27,7 @@ def inspect(
         str,
         typer.Argument(
             metavar="SOURCE",
-            help="A folder (Hugging Face, MLX, compressed-tensors, or a LoRA adapter of PEFT), a .gguf file, a "
+            help="A folder (Hugging Face, MLX, AWQ and others, or a LoRA adapter of PEFT), a .gguf file, a "
             f"repository on the Hub (org/name, only headers are read), or {SAMPLE.source}.",
         ),
     ],

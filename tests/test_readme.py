@@ -10,6 +10,7 @@ import pytest
 
 import gemma4_drafter
 import gemma4_towers
+import lora_files
 from damage import SMALL, small_model
 from fake_hub import FakeHub
 from fake_ollama import FakeOllama
@@ -74,6 +75,8 @@ def test_every_command_shown_works(gemmaq, tiny, tmp_path):
         hub.add(SEES, gemma4_towers.write(tmp_path / "sees", gemma4_towers.KINDS["unified"]))
         drafter = gemma4_drafter.write(tmp_path / "drafts", gemma4_drafter.DRAFTERS["unified"])
         hub.add(f"{SEES}-assistant", drafter)
+        settings, pair = lora_files.config(), lora_files.pair(64, 64)
+        hub.add("my-org/my-lora", lora_files.write(tmp_path / "lora", settings, pair, base=QAT))
         hub.tokens["hf_write"]["orgs"] = ["my-org"]
         env = {
             "GEMMAQ_CACHE": str(tmp_path / "cache"),

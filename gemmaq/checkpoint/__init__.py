@@ -58,6 +58,7 @@ class Tensor:
         divisor: What stored scales of one byte are divided by.
         decoder: Reads rows of other programs' layouts; the parts then only say which files, and about how many bytes.
         stored_bytes: Bytes on disk where there is a decoder.
+        stored_name: Name in the file, of the first of its arrays; empty for a tensor that was put together.
     """
 
     name: str
@@ -71,6 +72,12 @@ class Tensor:
     divisor: float = 1.0
     decoder: Decoder | None = None
     stored_bytes: int = 0
+    stored_name: str = field(default="", compare=False)
+
+    @property
+    def spelled(self) -> str:
+        """Its name in messages: as it is in the file."""
+        return self.stored_name or self.name
 
     @property
     def span(self) -> FileSpan:

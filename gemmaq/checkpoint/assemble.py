@@ -46,14 +46,12 @@ def text_tensors(
     missing = [name for name in shapes if name not in rest]
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise InputError(
-            f"lacks tensor {missing[0]}{more}", "is this a whole model, with all shards and no adapter?", path=origin
-        )
+        hint = "is this a whole model, with all shards and no adapter?"
+        raise InputError(f"lacks tensor {_as_stored(missing[0], rest, family)}{more}", hint, path=origin)
     for name in names.idle(config):
         rest.pop(name, None)
-    unused = [name for name in rest if name not in shapes and names.is_surplus(name, config)]
-    for name in unused:
-        del rest[name]
+    passed_over = [name for name in rest if name not in shapes and names.is_surplus(name, config)]
+    unused = [rest.pop(name).spelled for name in passed_over]
     if unused:
         notes.append(f"left out, no runtime reads them: {_some(unused)}")
     for name, shape in shapes.items():
@@ -66,7 +64,19 @@ def text_tensors(
         else:
             notes.append(f"{names.HEAD} differs from the embedding and is kept")
             result[names.HEAD] = head
-    return result, (*notes, *strangers(rest, family))
+    return result, (*notes, *strangers([tensor.spelled for tensor in rest.values()], family))
+
+
+def _as_stored(name: str, tensors: Mapping[str, Tensor], family: Family) -> str:
+    """A canonical name with the prefix that the names of these tensors have in their file, or as GGUF spells it."""
+    for other, tensor in tensors.items():
+        inner = other.removeprefix("model.")
+        prefix = tensor.stored_name.removesuffix(inner)
+        if inner != other and prefix + inner == tensor.stored_name and (not prefix or prefix.endswith(".")):
+            return prefix + name.removeprefix("model.")
+        if tensor.place.layer is not None and tensor.stored_name == family.names.to_gguf(other):
+            return family.names.to_gguf(name)
+    return name
 
 
 def strangers(names: Collection[str], family: Family) -> tuple[str, ...]:
@@ -115,7 +125,7 @@ def _fitted(tensor: Tensor, shape: tuple[int, ...], origin: str) -> Tensor:
         return replace(tensor, shape=shape)
     if tensor.shape != shape:
         raise InputError(
-            f"has shape {list(tensor.shape)}, the config asks for {list(shape)}", path=origin, tensor=tensor.name
+            f"has shape {list(tensor.shape)}, the config asks for {list(shape)}", path=origin, tensor=tensor.spelled
         )
     return tensor
 

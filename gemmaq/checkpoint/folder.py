@@ -191,9 +191,10 @@ def _tensor(name: str, scheme: Scheme, arrays: Arrays, shape: tuple[int, ...] | 
     if tensor is not None:
         if any(each.strides is not None for _, each in arrays.values()):
             raise InputError(*GAPS, path=span, tensor=entry.name)
-        return tensor
+        return replace(tensor, stored_name=next(iter(arrays.values()))[1].name)
     if entry.dtype not in _ENCODINGS:
         raise InputError(
             f"has dtype {entry.dtype}", f"supported: {', '.join(_ENCODINGS)}", path=span, tensor=entry.name
         )
-    return plain(name, entry.shape, _ENCODINGS[entry.dtype], span=span, offset=entry.offset, strides=entry.strides)
+    tensor = plain(name, entry.shape, _ENCODINGS[entry.dtype], span=span, offset=entry.offset, strides=entry.strides)
+    return replace(tensor, stored_name=entry.name)

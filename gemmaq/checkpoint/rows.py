@@ -97,7 +97,7 @@ def _mlx(tensor: Tensor, arrays: Sequence[U8]) -> Values:
             f"is on the grid of {tensor.encoding.label} only in part",
             "convert the checkpoint that it was made of",
             path=tensor.span,
-            tensor=tensor.name,
+            tensor=tensor.spelled,
         )
     return Quantized(codes, scales)
 

@@ -67,13 +67,13 @@ def joined(stack: Stack, tensors: Mapping[str, Tensor]) -> Tensor:
     for piece, tensor in slices:
         same = (tensor.encoding, tensor.layout, len(tensor.parts)) == (first.encoding, first.layout, len(first.parts))
         if any(part.is_strided for part in tensor.parts):
-            raise InputError(*GAPS, path=tensor.span, tensor=tensor.name)
+            raise InputError(*GAPS, path=tensor.span, tensor=tensor.spelled)
         if not same or tensor.shape != piece.shape:
             raise InputError(
                 f"is {tensor.encoding.label} {list(tensor.shape)}, but {first.name} is {first.encoding.label} "
                 f"{list(first.shape)}: matrices of one stack must be stored alike",
                 path=tensor.span,
-                tensor=tensor.name,
+                tensor=tensor.spelled,
             )
     if first.decoder is not None:
         runs = []
@@ -84,7 +84,7 @@ def joined(stack: Stack, tensors: Mapping[str, Tensor]) -> Tensor:
                 row += count
         return replace(_decoded([tensor for _, tensor in slices], runs), name=stack.name, shape=stack.shape)
     parts = tuple(_scattered(slices, number) for number in range(len(first.parts)))
-    return replace(first, name=stack.name, shape=stack.shape, parts=parts)
+    return replace(first, name=stack.name, stored_name="", shape=stack.shape, parts=parts)
 
 
 def _scattered(slices: list[tuple[Slice, Tensor]], number: int) -> Part:

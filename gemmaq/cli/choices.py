@@ -154,7 +154,7 @@ def applied(recipes: Sequence[Recipe], tensor_types: Sequence[str] | None, taken
     for tensor in _free(taken.model) if taken else ():
         if tensor.encoding.name not in ENCODINGS:
             raise InputError(
-                f"is {tensor.encoding.label}, which gemmaq does not write", path=tensor.span, tensor=tensor.name
+                f"is {tensor.encoding.label}, which gemmaq does not write", path=tensor.span, tensor=tensor.spelled
             )
         like[tensor.name] = tensor.encoding
     return [replace(recipe, rules=(*by_hand, *recipe.rules), like=like) for recipe in recipes]

@@ -195,7 +195,7 @@ def _check_finite(source: Tensor, stored: U8, weights: F32) -> bool:
     if np.isinf(largest) and not source.shape:
         return False
     if not np.isfinite(largest):
-        raise InputError("holds NaN or infinite weights", path=source.span, tensor=source.name)
+        raise InputError("holds NaN or infinite weights", path=source.span, tensor=source.spelled)
     return bool(largest >= np.finfo(np.float16).max)
 
 
@@ -211,5 +211,5 @@ def _check_range(planned: PlannedTensor, values: Values) -> None:
     if not np.isfinite(dequantize(planned.encoding, loops.read(loops.pack(values)))).all():
         holds = "--mmproj bf16" if planned.source.place.role is Role.TOWER else "bf16"
         raise InputError(
-            f"has weights too large for {planned.encoding.label}", f"{holds} holds them", tensor=planned.source.name
+            f"has weights too large for {planned.encoding.label}", f"{holds} holds them", tensor=planned.source.spelled
         )

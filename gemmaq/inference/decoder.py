@@ -153,7 +153,7 @@ class Decoder:
         for first, count in slabs(tensor, _SLAB):
             rows = self.weights(tensor, first, count, self.reader)
             if not np.isfinite(rows).all():
-                raise InputError("holds NaN or infinite weights", path=tensor.span, tensor=tensor.name)
+                raise InputError("holds NaN or infinite weights", path=tensor.span, tensor=tensor.spelled)
             yield first, rows + np.float32(tensor.shift) if tensor.shift else rows
 
     def read_to_device(self, tensor: Tensor) -> torch.Tensor:

@@ -34,7 +34,7 @@ def chosen(planned: PlannedTensor, values: Values, weights: F32, first: int) -> 
     try:
         return methods.quantize(_ordered(shifted, planned), planned.encoding, choice)
     except InputError as error:
-        raise error.at(tensor=error.tensor or source.name) from error
+        raise error.at(tensor=error.tensor or source.spelled) from error
 
 
 def _repeated(values: Values, planned: PlannedTensor) -> Values:

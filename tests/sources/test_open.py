@@ -34,7 +34,7 @@ def test_what_is_no_model(tmp_path: Path) -> None:
         open_source(str(tmp_path))
     assert caught.value.hint == f"name a folder in it, {tmp_path / 'mlx'} for example"
     (tmp_path / "notes.txt").touch()
-    with pytest.raises(InputError, match=r"is neither a model folder nor a \.gguf file"):
+    with pytest.raises(InputError, match=r"is neither a model folder nor a GGUF file"):
         open_source(str(tmp_path / "notes.txt"))
 
 

@@ -95,7 +95,11 @@ def choose(shelf: Shelf, wanted: str | None = None) -> Choice:
     before = usual[: usual.index(first)]
     for stale in before:
         _check_stale(shelf, stale, first)
-    notes = [f"{each.name} counts on {_some(each.missing)}, which is missing: {first.name} is read" for each in before]
+    notes = [
+        f"{each.name} counts on {_some(each.missing)}, which {'is' if len(each.missing) == 1 else 'are'} missing: "
+        f"{first.name} is read"
+        for each in before
+    ]
     error = shelf.lacks(before[0]) if before else None
     rest = [each for each in usual if each is not first and each not in before]
     conventional = first.is_indexed or first.name in WHOLE.values()

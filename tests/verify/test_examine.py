@@ -331,7 +331,7 @@ def test_where_there_is_no_artifact_nothing_is_found(kind: str, tmp_path: Path) 
         run("verify", path, code=5)
     elif kind == "another file":
         path.write_text("text")
-        assert "it is neither a model folder nor a .gguf file" in run("verify", path, code=8).stderr
+        assert "it is neither a model folder nor a GGUF file" in run("verify", path, code=8).stderr
         return
     else:
         run("verify", path, code=5)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import threading
 import time
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Characters that control a terminal, and halves of surrogate pairs, which cannot be written."""
 _NOTE_SECONDS = 15.0
 """Between two lines about a task with a note."""
 
@@ -74,8 +77,26 @@ class Output:
             show()
 
 
+def printable(text: str) -> str:
+    """Text for a terminal: characters that control it are spelled out, apart from line breaks and tabs.
+
+    Names and texts of files may hold any character. Some hide or overwrite what stands before them, change the
+    direction of writing, or give commands to the terminal.
+    """
+    return _CONTROLS.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+
+
+def _line(text: str) -> str:
+    """The same on one line, so that no text from outside looks like a line of ours."""
+    return printable(text).replace("\n", "\\n")
+
+
 def out(text: str) -> None:
     """Print a line of the result, on stdout."""
+    _write(printable(text))
+
+
+def _write(text: str) -> None:
     with _stdout_checked():
         sys.stdout.write(text + "\n")
 
@@ -109,29 +130,34 @@ def discard_stdout() -> None:
 def emit_json(command: str, value: Mapping[str, Any]) -> None:
     """Print the one JSON object of a command, with its schema; escaped where stdout does not take all of Unicode."""
     escaped = (sys.stdout.encoding or "utf-8").lower().replace("-", "") != "utf8"
-    out(json.dumps({"schema": f"gemmaq.{command}/1", **value}, ensure_ascii=escaped))
+    text = json.dumps({"schema": f"gemmaq.{command}/1", **value}, ensure_ascii=escaped)
+    _write(_CONTROLS.sub(lambda match: f"\\u{ord(match[0]):04x}", text))
 
 
 def say(text: str) -> None:
     """Print a line for the person watching, on stderr."""
-    sys.stderr.write(text + "\n")
+    sys.stderr.write(printable(text) + "\n")
+
+
+def _say_styled(word: str, color: str, text: str) -> None:
+    sys.stderr.write(f"{_styled(word, color)} {_line(text)}\n")
 
 
 def warn(text: str) -> None:
     """Print something that costs the user something, on stderr."""
-    say(_styled("warning:", "33") + " " + text)
+    _say_styled("warning:", "33", text)
 
 
 def note(text: str) -> None:
     """Print what was taken, left out or chosen otherwise, and costs nothing, on stderr."""
-    say(_styled("note:", "36") + " " + text)
+    _say_styled("note:", "36", text)
 
 
 def error(problem: GemmaqError) -> None:
     """Print what is wrong and what to do next, on stderr."""
-    say(_styled("error:", "31") + " " + problem.message)
+    _say_styled("error:", "31", problem.message)
     if problem.hint:
-        say(_styled("  try:", "36") + " " + problem.hint)
+        _say_styled("  try:", "36", problem.hint)
 
 
 def _styled(text: str, color: str) -> str:
@@ -175,18 +201,20 @@ def table(
     """
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
+    from rich.text import Text
 
-    grid: Table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False)
+    head = None if title is None else Text(_line(title))
+    grid: Table = Table(title=head, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False)
     for number, column in enumerate(columns):
         breaks = fold and number < left
         grid.add_column(
-            column,
+            Text(_line(column)),
             justify="left" if number < left else "right",
             no_wrap=not breaks,
             overflow="fold" if breaks else "ellipsis",
         )
     for row in rows:
-        grid.add_row(*row)
+        grid.add_row(*(Text(_line(cell)) for cell in row))
     with _stdout_checked():
         _console(stderr=False).print(grid)
 
@@ -250,10 +278,9 @@ def _bars(title: str | None, total: int | None) -> Iterator[ProgressCallback]:
             return Text("" if latest is None else _figures(latest, task.speed, task.time_remaining))
 
     lock = threading.Lock()
-    with Bars(
-        TextColumn("{task.description}"), BarColumn(), Figures(), console=_console(stderr=True), transient=True
-    ) as bars:
-        whole = None if title is None else bars.add_task(title, total=total, latest=None)
+    columns = TextColumn("{task.description}", markup=False), BarColumn(), Figures()
+    with Bars(*columns, console=_console(stderr=True), transient=True) as bars:
+        whole = None if title is None else bars.add_task(_line(title), total=total, latest=None)
         tasks: dict[tuple[str, str | None], TaskID] = {}
         counts: dict[str, int] = {}
 
@@ -264,7 +291,7 @@ def _bars(title: str | None, total: int | None) -> Iterator[ProgressCallback]:
                     tasks[key] = whole
                 if key not in tasks:
                     name = progress.task[-60:] if progress.item is None else f"  {progress.item[-40:]}"
-                    tasks[key] = bars.add_task(name, total=progress.total, latest=progress)
+                    tasks[key] = bars.add_task(_line(name), total=progress.total, latest=progress)
                 if progress.item is not None and whole is not None:
                     counts[progress.item] = progress.done
                     done = sum(counts.values())

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import io
+import json
 import os
 import pty
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gemmaq.cli import console
+from gemmaq.errors import InputError
 from gemmaq.progress import Progress
 
 
@@ -132,3 +138,32 @@ def _on_a_terminal(code: str, **environment: str) -> str:
         assert process.wait() == 0, shown.decode()
     os.close(ours)
     return shown.decode()
+
+
+HOSTILE = st.text(st.sampled_from("a [/]{}\x1b\x07\x08\r\n\t\x7f\x9b\u202e\u2028\ud800é"), max_size=12)
+
+
+@given(text=HOSTILE)
+def test_no_text_controls_the_terminal(text):
+    """Whatever the way it is printed, and whatever looks like markup."""
+    stdout, stderr = io.StringIO(), io.StringIO()
+    with redirect_stdout(stdout), redirect_stderr(stderr):
+        console.error(InputError(text, text))
+        console.warn(text)
+        console.note(text)
+    assert len(stderr.getvalue().splitlines()) == (4 if text else 3)
+    with redirect_stdout(stdout), redirect_stderr(stderr):
+        console.say(text)
+        console.out(text)
+        console.table(text, [text, "number"], [[text, "1"]])
+        console.emit_json("test", {"text": text, text: 1})
+    shown = stdout.getvalue() + stderr.getvalue()
+    assert all(letter in "\n\t" or letter.isprintable() for letter in shown)
+    assert json.loads(stdout.getvalue().splitlines()[-1])["text"] == text
+
+
+def test_markup_of_rich_is_text(capsys):
+    console.table("[bold]title[/]", ["[red]head"], [["[/nothing] [link=x]y"]])
+    shown = capsys.readouterr().out
+    assert "[bold]title[/]" in shown and "[red]head" in shown and "[/nothing] [link=x]y" in shown
+    assert "[/x] {y}" in _on_a_terminal(_BARS.replace("training", "[/x] {y}"))

@@ -203,18 +203,18 @@ def table(
     from rich.table import Table
     from rich.text import Text
 
-    head = None if title is None else Text(_line(title))
+    head = None if title is None else Text(printable(title))
     grid: Table = Table(title=head, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False)
     for number, column in enumerate(columns):
         breaks = fold and number < left
         grid.add_column(
-            Text(_line(column)),
+            Text(printable(column)),
             justify="left" if number < left else "right",
             no_wrap=not breaks,
             overflow="fold" if breaks else "ellipsis",
         )
     for row in rows:
-        grid.add_row(*(Text(_line(cell)) for cell in row))
+        grid.add_row(*(Text(printable(cell)) for cell in row))
     with _stdout_checked():
         _console(stderr=False).print(grid)
 

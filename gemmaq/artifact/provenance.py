@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gemmaq.encodings import ENCODINGS, Encoding
-from gemmaq.errors import InputError, UsageError
+from gemmaq.errors import InputError, NotFoundError, UsageError
 from gemmaq.files.replacing import RECORD
 from gemmaq.files.text import read_json
 from gemmaq.planning import containers, recipe
@@ -18,6 +18,7 @@ from gemmaq.planning.rules import Rule, regex
 
 NAME = RECORD
 SCHEMA = "gemmaq.artifact/2"
+ADAPTER_SCHEMA = "gemmaq.adapter/1"
 _FIRST_SCHEMA = "gemmaq.artifact/1"
 """Of artifacts with one model, whose entry was the whole document."""
 
@@ -114,8 +115,16 @@ def read(folder: Path) -> tuple[Provenance, ...]:
     return parse(read_json(path), path) if path.is_file() else ()
 
 
+def is_of_adapter(folder: Path) -> bool:
+    """Whether the gemmaq.json of a folder tells of an adapter alone."""
+    try:
+        return read_json(folder / NAME).get("schema") == ADAPTER_SCHEMA
+    except (InputError, NotFoundError):
+        return False
+
+
 def parse(value: Mapping[str, Any], path: object) -> tuple[Provenance, ...]:
-    """The records of a gemmaq.json.
+    """The records of a gemmaq.json, none in that of an adapter alone.
 
     Args:
         value: its content.
@@ -124,6 +133,8 @@ def parse(value: Mapping[str, Any], path: object) -> tuple[Provenance, ...]:
     Raises:
         InputError: it was not written by gemmaq, or was changed.
     """
+    if value.get("schema") == ADAPTER_SCHEMA:
+        return ()
     if value.get("schema") not in (SCHEMA, _FIRST_SCHEMA):
         raise InputError(f"has the schema {value.get('schema')!r:.60}", f"this gemmaq reads {SCHEMA}", path=path)
     try:

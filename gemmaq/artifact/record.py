@@ -11,7 +11,7 @@ from typing import Any
 from gemmaq import __version__
 from gemmaq.artifact.origin import Origin
 from gemmaq.artifact.outcomes import Outcome, OutcomeCounter
-from gemmaq.artifact.provenance import SCHEMA, Listed
+from gemmaq.artifact.provenance import ADAPTER_SCHEMA, SCHEMA, Listed
 from gemmaq.checkpoint import Checkpoint
 from gemmaq.encodings import Encoding
 from gemmaq.planning.format import Constant
@@ -116,6 +116,18 @@ def text(container: str, entries: Sequence[Mapping[str, Any]]) -> bytes:
     head = "".join(f"  {json.dumps(key)}: {json.dumps(value)},\n" for key, value in about.items())
     models = ",\n".join(map(_spelled, entries))
     return f'{{\n{head}  "models": [\n{models}\n  ]\n}}\n'.encode()
+
+
+def adapter_text(adapter: MergedAdapter, kind: str, file: Listed) -> bytes:
+    """Content of the gemmaq.json of an adapter alone.
+
+    Args:
+        adapter: the adapter, which is not merged here.
+        kind: type of its file.
+        file: its file.
+    """
+    about = {"schema": ADAPTER_SCHEMA, "gemmaq": __version__, "type": kind, "adapter": adapter.document()}
+    return f"{json.dumps({**about, 'files': [file.document()]}, indent=2)}\n".encode()
 
 
 def _tensor(outcome: Outcome, planned: PlannedTensor) -> dict[str, Any]:

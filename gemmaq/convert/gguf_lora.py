@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from gemmaq.artifact import digests, origin, provenance, record
 from gemmaq.checkpoint import Checkpoint, Tensor
 from gemmaq.checkpoint.lora import config as lora_config
 from gemmaq.checkpoint.lora.merged import LowRank, Merged
@@ -134,7 +135,7 @@ def _unheld(checkpoint: Checkpoint, problem: str) -> InputError:
 
 
 def write(checkpoint: Checkpoint, adapted: Adapted, folder: Path, *, force: bool) -> None:
-    """Write the file with its checksum into a new folder, one matrix at a time in memory.
+    """Write the file with its record and checksums into a new folder, one matrix at a time in memory.
 
     Raises:
         InputError: The adapter cannot be read, or holds weights that are not finite in the type.
@@ -147,7 +148,20 @@ def write(checkpoint: Checkpoint, adapted: Adapted, folder: Path, *, force: bool
             for data in (adapted.head, *_data(adapted, reader)):
                 file.write(data)
                 digest.update(data)
-        (stage / sums.NAME).write_bytes(sums.text({adapted.name: digest.hexdigest()}))
+        listed = provenance.Listed(adapted.name, adapted.size, digest.hexdigest())
+        about = record.adapter_text(_source(checkpoint), adapted.encoding.label, listed)
+        (stage / provenance.NAME).write_bytes(about)
+        of_record = hashlib.sha256(about).hexdigest()
+        (stage / sums.NAME).write_bytes(sums.text({adapted.name: listed.sha256, provenance.NAME: of_record}))
+
+
+def _source(checkpoint: Checkpoint) -> record.MergedAdapter:
+    """The adapter with the digests of its files."""
+    found = origin.of_adapter(checkpoint)
+    assert found is not None
+    made = record.merged(record.Source(found, [digests.of_file(file.path) for file in found.files]), checkpoint)
+    assert made is not None
+    return made
 
 
 def _data(adapted: Adapted, reader: Reader) -> Iterator[bytes]:

@@ -14,7 +14,7 @@ from gemmaq.hub import Listing, RemoteFile
 from gemmaq.models import sentence_transformers as modules
 
 ADAPTER = "adapter_config.json"
-_ADAPTER_WEIGHTS = "adapter_model.safetensors"
+_ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 _SMALL = (
     "config.json", "generation_config.json", "tokenizer.json", "tokenizer.model", "tokenizer_config.json",
     "special_tokens_map.json", "added_tokens.json", "chat_template.json", "chat_template.jinja",
@@ -49,7 +49,8 @@ def is_adapter(listing: Listing) -> bool:
 
 def adapter_weights(listing: Listing) -> list[RemoteFile]:
     """The file with the weights of an adapter, as far as it is there."""
-    return [file for file in listing.files if file.path == _ADAPTER_WEIGHTS]
+    found = {file.path: file for file in listing.files}
+    return [found[name] for name in _ADAPTER_WEIGHTS if name in found][:1]
 
 
 def is_gguf(listing: Listing) -> bool:

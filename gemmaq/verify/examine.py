@@ -164,7 +164,8 @@ def _report(
 ) -> Report:
     """Report on one model; `path` is its folder or file, `files` the digests of its files."""
     is_missing = path != folder.path and path.name not in folder.files  # a problem already
-    model, inner = (None, []) if is_missing else structure.open_model(path, folder.path)
+    is_closed = is_missing or provenance.is_of_adapter(folder.path)
+    model, inner = (None, []) if is_closed else structure.open_model(path, folder.path)
     if record is not None and all(file.path in folder.files for file in record.files):
         try:
             inner += structure.header_problems(record, structure.arrays(folder.path, record))

@@ -13,7 +13,7 @@ import pytest
 
 import lora_files
 import oracles
-from gemmaq.files import gguf_reader
+from gemmaq.files import gguf_reader, sums
 from gemmaq.files.span import FileSpan, Reader
 from inprocess import run
 from small import SMALL, tokenizer
@@ -94,8 +94,26 @@ def test_the_file_has_the_keys_and_tensors_of_llama_cpps_converter(base: Path, t
         info = tensors["blk.1.attn_q.weight.lora_b"]
         stored = np.frombuffer(reader.bytes(file.span, info.offset, info.nbytes), "<f4").reshape(info.shape)
     assert np.array_equal(stored, every_pair()[f"{PREFIX}layers.1.self_attn.q_proj.lora_B.weight"])
-    digest, _, name = (tmp_path / "out" / "SHA256SUMS").read_text().strip().partition("  ")
-    assert (digest, name) == (hashlib.sha256(path.read_bytes()).hexdigest(), path.name)
+
+
+def test_it_is_on_record_and_can_be_replaced_and_verified(base: Path, tmp_path: Path) -> None:
+    folder, out = adapter(tmp_path / "my-adapter", base), tmp_path / "out"
+    run("convert", folder, "--to", "gguf-lora", "-o", out)
+    path = out / "my-adapter-F32-LoRA.gguf"
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert sums.read(out) == {
+        path.name: digest,
+        "gemmaq.json": hashlib.sha256((out / "gemmaq.json").read_bytes()).hexdigest(),
+    }
+    said = json.loads((out / "gemmaq.json").read_text())
+    assert said["files"] == [{"path": path.name, "bytes": path.stat().st_size, "sha256": digest}]
+    assert (said["type"], said["adapter"]["kind"], said["adapter"]["base"]) == ("F32", "LoRA", "gemma-3-small")
+    assert {file["path"] for file in said["adapter"]["files"]} >= {"adapter_model.safetensors", "adapter_config.json"}
+    assert "2 files are what SHA256SUMS says; the weights of an adapter alone" in run("verify", out).stdout
+    run("convert", folder, "--to", "gguf-lora", "-o", out, code=7)
+    run("convert", folder, "--to", "gguf-lora", "-o", out, "--force")
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    run("verify", out, code=8)
 
 
 def test_the_forecast_is_right_to_the_byte_and_types_can_be_chosen(base: Path, tmp_path: Path) -> None:

@@ -11,13 +11,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gemmaq.checkpoint import Tensor, plain
+from gemmaq.checkpoint.stored import header
 from gemmaq.encodings import ENCODINGS
 from gemmaq.errors import InputError, NotFoundError
 from gemmaq.files import safetensors_header
 from gemmaq.files.span import FileSpan
 
 NAME = "adapter_model.safetensors"
-_OTHER_NAMES = ("adapter_model.bin", "adapter_model.pt")
+PICKLED = "adapter_model.bin"
 _ENCODINGS = {"BF16": ENCODINGS["bf16"], "F16": ENCODINGS["f16"], "F32": ENCODINGS["f32"]}
 _PREFIX = "base_model.model."
 _WRAPPERS = re.compile(r"(?:^|(?<=\.))(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
@@ -62,20 +63,16 @@ def read(folder: Path) -> AdapterWeights:
     """Read the header of an adapter's file.
 
     Raises:
-        NotFoundError: There is none.
+        NotFoundError: There is none, or it is a file of torch.save and torch is not installed.
         InputError: It cannot be read, or holds tensors of other types than F32, F16 and BF16, or one twice.
     """
-    path = folder / NAME
-    if not path.is_file():
-        others = [name for name in _OTHER_NAMES if (folder / name).is_file()]
-        if others:
-            hint = f"save it as {NAME}: load it with PEFT, and save_pretrained(..., safe_serialization=True)"
-            raise InputError(f"is {others[0]}, which is not read", hint, path=folder / others[0])
+    path = next((folder / name for name in (NAME, PICKLED) if (folder / name).is_file()), None)
+    if path is None:
         raise NotFoundError(f"has no {NAME}", "download the whole adapter", path=folder)
     span = FileSpan.of(path)
     parts: dict[str, dict[str, Tensor]] = {}
     others_: dict[str, dict[str, Tensor]] = {"saved": {}, "bases": {}, "loose": {}}
-    for entry in safetensors_header.parse(span):
+    for entry in header(span):
         tensor = _tensor(span, entry)
         name = _WRAPPERS.sub("", entry.name).removeprefix("module.").removeprefix(_PREFIX)
         match = _PART.fullmatch(name)
@@ -105,4 +102,6 @@ def _tensor(span: FileSpan, entry: safetensors_header.Entry) -> Tensor:
             path=span,
             tensor=entry.name,
         )
-    return plain(entry.name, entry.shape, _ENCODINGS[entry.dtype], span=span, offset=entry.offset)
+    return plain(
+        entry.name, entry.shape, _ENCODINGS[entry.dtype], span=span, offset=entry.offset, strides=entry.strides
+    )

@@ -94,6 +94,8 @@ def _summary(report: Report, comparison: Comparison | None) -> str:
     text = f"{_listed(['headers', 'tokenizer', *_beside(report)])} are good"
     if report.listed is not None:
         files = f"{report.listed} files are" if report.listed != 1 else "the file is"
+        if report.model is None:
+            return f"{files} what SHA256SUMS says; the weights of an adapter alone are not looked at"
         text = f"{files} what SHA256SUMS says, {text}"
     if report.record is None:
         if report.listed is None:

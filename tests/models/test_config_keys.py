@@ -111,7 +111,7 @@ def tables() -> Iterator[tuple[str, ConfigKeys]]:
 
 
 @pytest.mark.oracle
-@pytest.mark.parametrize(("name", "keys"), [*tables()], ids=lambda value: str(value)[:30])
+@pytest.mark.parametrize(("name", "keys"), [*tables()], ids=[name for name, _ in tables()])
 def test_no_key_of_transformers_is_undecided(name: str, keys: ConfigKeys, require) -> None:
     need(require, "transformers")
     from importlib import import_module

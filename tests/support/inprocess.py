@@ -24,11 +24,8 @@ class Done:
     stderr: str
 
 
-def run(*arguments: object, code: int = 0) -> Done:
-    """Run a command; asserts its exit code and, where that is not 0, exactly one error and no result.
-
-    What is wrong with an artifact is a result.
-    """
+def run_any(*arguments: object) -> Done:
+    """Run a command, whatever comes of it."""
     out, err = io.StringIO(), io.StringIO()
     with patch.object(sys, "argv", ["gemmaq", *map(str, arguments)]), redirect_stdout(out), redirect_stderr(err):
         try:
@@ -36,7 +33,15 @@ def run(*arguments: object, code: int = 0) -> Done:
             returned: object = 0
         except SystemExit as ended:
             returned = ended.code or 0
-    done = Done(int(str(returned)), out.getvalue(), err.getvalue())
+    return Done(int(str(returned)), out.getvalue(), err.getvalue())
+
+
+def run(*arguments: object, code: int = 0) -> Done:
+    """Run a command; asserts its exit code and, where that is not 0, exactly one error and no result.
+
+    What is wrong with an artifact is a result.
+    """
+    done = run_any(*arguments)
     assert done.code == code, f"{arguments}: exit code {done.code}, not {code}\n{done.stdout}\n{done.stderr}"
     assert "Traceback" not in done.stderr
     if code:

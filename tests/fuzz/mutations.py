@@ -1,0 +1,124 @@
+"""Damage to files, decided by a seed: bytes, JSON values at any depth, and numbers where a format expects lengths."""
+
+from __future__ import annotations
+
+import json
+import random
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+Random = random.Random
+
+DEEP = 3000
+_NUMBERS = (-1, 0, 1, 2**31 - 1, 2**31, 2**32, 2**63 - 1, 2**63, 2**64, -(2**63), 10**30, 0.5, -0.0, 1e308)
+_WORDS = ("", " ", "a" * 5000, "\x1b[2J", "a\nb", "../../x", "{}", "%s", "é", "\ud800", "\0", "[/bold]", "[1]")
+_RAW = ("NaN", "Infinity", "-Infinity", "1e999", "[" * DEEP + "]" * DEEP, '{"a":' * DEEP + "1" + "}" * DEEP)
+_MARK = "@raw@"
+
+
+def _value(random: Random) -> Any:
+    """A value that most keys do not expect."""
+    return random.choice(
+        [
+            lambda: random.choice(_NUMBERS),
+            lambda: random.choice(_WORDS),
+            lambda: f"{_MARK}{random.randrange(len(_RAW))}{_MARK}",
+            lambda: random.choice([None, True, False]),
+            lambda: random.choice([[], {}, [[]], [None], {"": 1}, [1, "a", None], {"a": {"b": {}}}]),
+        ]
+    )()
+
+
+def _places(value: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Keys and indices of the values within a value, some of each long list."""
+    if isinstance(value, dict):
+        items: Any = value.items()
+    elif isinstance(value, list):
+        items = [
+            (index, value[index]) for index in {*range(min(8, len(value))), *range(max(0, len(value) - 4), len(value))}
+        ]
+    else:
+        return
+    for key, inner in items:
+        yield (*at, key)
+        yield from _places(inner, (*at, key))
+
+
+def in_json(content: bytes, random: Random) -> bytes:
+    """A JSON document with one to three values replaced, dropped, swapped or doubled."""
+    document = json.loads(content)
+    for _ in range(random.choice((1, 1, 1, 2, 3))):
+        places = list(_places(document))
+        if not places:
+            break
+        *above, last = random.choice(places)
+        holder = document
+        for key in above:
+            holder = holder[key]
+        what = random.random()
+        if what < 0.15:
+            del holder[last]
+        elif what < 0.25:
+            other = random.choice(places)
+            source = document
+            for key in other:
+                source = source[key] if _has(source, key) else None
+            holder[last] = source
+        elif what < 0.35 and isinstance(holder, dict):
+            holder[random.choice(_WORDS)] = holder[last]
+        elif what < 0.5 and isinstance(holder[last], int):
+            holder[last] += random.choice((-1, 1, 1 << 16))
+        else:
+            holder[last] = _value(random)
+        if what < 0.25:
+            document = json.loads(json.dumps(document))
+    text = json.dumps(document)
+    for number, raw in enumerate(_RAW):
+        text = text.replace(json.dumps(f"{_MARK}{number}{_MARK}"), raw)
+    return text.encode()
+
+
+def _has(holder: Any, key: Any) -> bool:
+    return key in holder if isinstance(holder, dict) else isinstance(holder, list) and key < len(holder)
+
+
+def in_bytes(content: bytes, random: Random, *, head: int = 4096) -> bytes:
+    """Bytes that were flipped, overwritten, cut or put in, more often near the beginning."""
+    data = bytearray(content)
+    for _ in range(random.choice((1, 1, 2, 4, 16))):
+        end = min(len(data), head) if random.random() < 0.8 else len(data)
+        at = random.randrange(end + 1)
+        what = random.randrange(6)
+        if what == 0 and at < len(data):
+            data[at] ^= 1 << random.randrange(8)
+        elif what == 1:
+            data[at : at + 8] = struct.pack(
+                "<Q", random.choice([n for n in _NUMBERS if isinstance(n, int) and 0 <= n < 2**64])
+            )
+        elif what == 2:
+            data[at : at + 4] = struct.pack("<I", random.choice((0, 1, 255, 2**31, 2**32 - 1)))
+        elif what == 3:
+            del data[at:]
+        elif what == 4:
+            data[at:at] = bytes(random.randrange(256) for _ in range(random.randrange(1, 9)))
+        else:
+            data[at : at + random.randrange(1, 64)] = b"\0" * random.randrange(64)
+    return bytes(data)
+
+
+def in_safetensors(content: bytes, random: Random) -> bytes:
+    """A safetensors file with another header, whose length is right."""
+    length = int.from_bytes(content[:8], "little")
+    header = in_json(content[8 : 8 + length], random)
+    return struct.pack("<Q", len(header)) + header + content[8 + length :]
+
+
+def of_file(path: Path, random: Random) -> bytes:
+    """Damage of the kind that suits a file."""
+    content = path.read_bytes()
+    structured = {".json": in_json, ".safetensors": in_safetensors}.get(path.suffix)
+    if structured is not None and random.random() < 0.8:
+        return structured(content, random)
+    return in_bytes(content, random)

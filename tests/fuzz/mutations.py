@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import random
 import struct
@@ -65,15 +66,13 @@ def in_json(content: bytes, random: Random) -> bytes:
             source = document
             for key in other:
                 source = source[key] if _has(source, key) else None
-            holder[last] = source
+            holder[last] = copy.deepcopy(source)
         elif what < 0.35 and isinstance(holder, dict):
             holder[random.choice(_WORDS)] = holder[last]
         elif what < 0.5 and isinstance(holder[last], int):
             holder[last] += random.choice((-1, 1, 1 << 16))
         else:
             holder[last] = _value(random)
-        if what < 0.25:
-            document = json.loads(json.dumps(document))
     text = json.dumps(document)
     for number, raw in enumerate(_RAW):
         text = text.replace(json.dumps(f"{_MARK}{number}{_MARK}"), raw)

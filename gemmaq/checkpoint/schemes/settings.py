@@ -92,7 +92,8 @@ def _gptq(settings: Mapping[str, Any]) -> Scheme | None:
 
 
 def _awq(settings: Mapping[str, Any]) -> Scheme | None:
-    form = (settings.get("version") or _form(settings) or _AWQ[0]).lower()
+    version = settings.get("version") or _form({**settings, "version": None}) or _AWQ[0]
+    form = version.lower() if isinstance(version, str) else None
     bits = settings.get("bits", settings.get("w_bit", 4))
     if form not in _AWQ or bits != 4:
         return None

@@ -195,17 +195,7 @@ def test_evaluate_takes_such_a_folder(tmp_path: Path) -> None:
         (tmp_path / "model" / name).write_bytes(content)
     run("convert", tmp_path / "model", "--to", "safetensors", "--quant", "f32", "-q", "-o", tmp_path / "f32")
     (tmp_path / "text.txt").write_text("\n\n".join(f"The cat {n} sat on {7 * n} mats." for n in range(30)))
-    options = (
-        "--reference",
-        tmp_path / "f32",
-        "--text",
-        tmp_path / "text.txt",
-        "--context",
-        64,
-        "--chunks",
-        1,
-        "--json",
-    )
-    done = run("evaluate", tmp_path / "model", *options)
+    options = ("--reference", tmp_path / "f32", "--text", tmp_path / "text.txt", "--context", 64, "--tokens", 31)
+    done = run("evaluate", tmp_path / "model", *options, "--json")
     assert "quantized by bitsandbytes: NF4" in done.stderr
     assert [model["kl"]["mean"] for model in json.loads(done.stdout)["models"]] == [0]

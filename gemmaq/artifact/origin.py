@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gemmaq.checkpoint import Checkpoint, Tensor, paths_of
+from gemmaq.files.replacing import DOWNLOADS
 from gemmaq.hub import parse
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_RECORDS = Path(".cache/huggingface/download")
+_RECORDS = Path(DOWNLOADS)
 _DESCRIBING = ("config.json", "generation_config.json", "model.safetensors.index.json", "README.md")
 """Small files of a folder that a conversion reads, apart from those of tokenizer and image processor."""
 _SLACK = 1.0

@@ -40,6 +40,7 @@ def pull(
     Only files that a conversion needs are downloaded. Their digests are checked, and an interrupted download continues.
     """
     from gemmaq.files.atomic import check_output, staging
+    from gemmaq.files.replacing import check_download
     from gemmaq.hub import client, parse
     from gemmaq.sources import pull
     from gemmaq.sources.companions import ALL
@@ -54,14 +55,14 @@ def pull(
     for note in files.notes:
         console.note(note)
     if output is not None:
-        check_output(output, 0, inputs=(), force=force)
+        check_output(output, 0, inputs=(), force=force, check=check_download)
     if dry_run:
         shown.emit(lambda: _document(files), essential=tuple, show=lambda: _show_plan(files))
         return
     with download_bar(files, quiet=shown.silent) as progress:
         folder, received = pull.download(files, progress)
     if output is not None:
-        with staging(output, force) as stage:
+        with staging(output, force, check_download) as stage:
             pull.copy(folder, files, stage)
         folder = output
 

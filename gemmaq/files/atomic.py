@@ -13,8 +13,13 @@ from gemmaq.errors import OutputError
 from gemmaq.files import replacing
 from gemmaq.files.workplace import claim, file_beside, folder_beside, umask
 
+Check = Callable[[Path], None]
+"""Refuses a folder that is not to be replaced."""
 
-def check_output(folder: Path, size: int, *, inputs: Iterable[Path], force: bool) -> None:
+
+def check_output(
+    folder: Path, size: int, *, inputs: Iterable[Path], force: bool, check: Check = replacing.check
+) -> None:
     """Check an output folder before any work is done for it.
 
     Args:
@@ -22,6 +27,7 @@ def check_output(folder: Path, size: int, *, inputs: Iterable[Path], force: bool
         size: Bytes that it will take.
         inputs: Files that will be read.
         force: Whether an earlier artifact may be replaced.
+        check: Says which may.
 
     Raises:
         OutputError: It exists and is no artifact that may be replaced, holds an input, or does not fit on the disk.
@@ -30,7 +36,7 @@ def check_output(folder: Path, size: int, *, inputs: Iterable[Path], force: bool
         if not force:
             raise OutputError("exists", "choose another -o, or replace it with --force", path=folder)
         replacing.check_apart(folder, inputs)
-        replacing.check(folder)
+        check(folder)
     parent, free = free_space(folder)
     if size > free:
         raise OutputError(f"has {free:,} bytes free, {size:,} are needed", path=parent)
@@ -83,7 +89,7 @@ def write_files(folder: Path, contents: Mapping[str, bytes]) -> None:
 
 
 @contextmanager
-def staging(folder: Path, force: bool, check: Callable[[Path], None] = replacing.check) -> Iterator[Path]:
+def staging(folder: Path, force: bool, check: Check = replacing.check) -> Iterator[Path]:
     """A folder to write into, renamed to `folder` at the end or removed on any failure.
 
     Args:

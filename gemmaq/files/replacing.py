@@ -13,8 +13,39 @@ RECORD = "gemmaq.json"
 """Name of the record in the folder of an artifact."""
 
 
-def check(folder: Path) -> None:
+DOWNLOADS = ".cache/huggingface/download"
+"""Where a folder that `pull` made has a record for each file, as the Hub's own tools have."""
+
+
+def check_download(folder: Path) -> None:
+    """Let a folder be replaced only if `pull` made it, or if it is an artifact.
+
+    Raises:
+        OutputError: It holds a file of which neither has a record, or is something else.
+    """
+    check(folder, _downloaded(folder))
+
+
+def _downloaded(folder: Path) -> set[Path]:
+    """Files with a record of `pull`, which names the repository in a fourth line, and these records."""
+    records = folder / DOWNLOADS
+    found: set[Path] = set()
+    for path in records.rglob("*.metadata"):
+        try:
+            is_ours = len(path.read_bytes().splitlines()) == 4
+        except OSError:
+            continue
+        if is_ours:
+            found |= {path, folder / path.relative_to(records).with_suffix("")}
+    return found
+
+
+def check(folder: Path, known: Set[Path] = frozenset()) -> None:
     """Let a folder be replaced only if it is an artifact, or a folder of artifacts.
+
+    Args:
+        folder: The folder.
+        known: Files in it that may be replaced besides.
 
     Raises:
         OutputError: It holds a file that no record of gemmaq lists, or is something else.
@@ -23,7 +54,7 @@ def check(folder: Path) -> None:
         raise OutputError("is not a folder", "choose another -o", path=folder)
     if folder.resolve() in _here():
         raise OutputError("is the folder you are in", "choose another -o", path=folder)
-    other = next(_foreign(folder), None)
+    other = next((path for path in _foreign(folder) if path not in known), None)
     if other is not None:
         raise OutputError(
             f"holds {other.relative_to(folder)}, which gemmaq did not write",

@@ -15,6 +15,7 @@ from importlib import import_module
 from pathlib import Path
 
 from gemmaq.errors import InputError, NetworkError, NotFoundError, OutputError
+from gemmaq.files.replacing import DOWNLOADS
 from gemmaq.files.span import FileSpan
 from gemmaq.hub import Listing, Ref, RemoteFile, cache, client, transfer
 from gemmaq.progress import ProgressCallback
@@ -285,6 +286,6 @@ def copy(snapshot: Path, files: Download, folder: Path) -> None:
             os.link(source, target)
         except OSError:
             shutil.copyfile(source, target)
-        record = folder / ".cache/huggingface/download" / f"{file.path}.metadata"
+        record = folder / DOWNLOADS / f"{file.path}.metadata"
         record.parent.mkdir(parents=True, exist_ok=True)
         record.write_text(f"{files.listing.commit}\n{file.etag}\n{time.time()}\n{files.listing.ref.repo}\n")

@@ -137,3 +137,21 @@ def test_inputs_are_found_by_every_path(tmp_path: Path) -> None:
                 replacing.check_apart(tmp_path / folder, [tmp_path / path])
         replacing.check_apart(tmp_path / "other", [tmp_path / path])
         replacing.check_apart(tmp_path / "snapshot/gguf", [tmp_path / path])
+
+
+def test_what_was_pulled_is_replaced_by_what_is_pulled_alone(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    for name, lines in {"config.json": 4, "sub/model.safetensors": 4, "theirs.json": 3}.items():
+        record = folder / replacing.DOWNLOADS / f"{name}.metadata"
+        for path in (folder / name, record):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+        record.write_text("line\n" * lines)
+    with pytest.raises(OutputError, match=r"holds theirs\.json"):
+        replacing.check_download(folder)
+    (folder / "theirs.json").unlink()
+    (folder / replacing.DOWNLOADS / "theirs.json.metadata").unlink()
+    replacing.check_download(folder)
+    replacing.check_download(recorded(tmp_path / "artifact", "model.gguf"))
+    with pytest.raises(OutputError, match=r"which gemmaq did not write"):
+        replacing.check(folder)

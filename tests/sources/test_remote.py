@@ -21,6 +21,8 @@ from huggingface_hub import constants
 import inprocess
 from artifacts import give_image_tokens
 from fake_hub import FakeHub, Fault
+from gemmaq.models.gemma3 import towers
+from gemmaq.models.gemma3.vision_config import VisionConfig
 from home import Here, Settle
 from repos import REPO, shards, tree
 from synthetic import TINY, full_size, write_checkpoint
@@ -117,7 +119,10 @@ def mmproj(path: Path, width: int) -> int:
     for name, number in {**numbers, "feed_forward_length": 96, "block_count": 1, "attention.head_count": 2}.items():
         writer.add_uint32(f"clip.vision.{name}", number)
     writer.add_float32("clip.vision.attention.layer_norm_epsilon", 1e-6)
-    arrays = {"mm.input_projection.weight": (64, width), "v.blk.0.attn_q.weight": (64, 64), "v.post_ln.bias": (64,)}
+    config = VisionConfig(
+        hidden_size=64, intermediate_size=96, num_hidden_layers=1, num_attention_heads=2, image_size=56, patch_size=14
+    )
+    arrays = {towers.to_gguf(name): shape for name, shape in towers.shapes(config, width)}
     for name, shape in arrays.items():
         writer.add_tensor(name, np.ones(shape, np.float32))
     writer.write_header_to_file()
@@ -171,7 +176,7 @@ def test_one_model_of_several(hub: FakeHub, here: Here, quants: Path, tmp_path: 
             shutil.copy(projector, tmp_path / "model")
         local = tmp_path / "model" / local.name
     of_repo, of_file = facts(here, source), facts(here, local)
-    assert of_repo["vision_bytes"] == 4 * (64 * TINY.hidden_size + 64 * 64 + 64)
+    assert of_repo["vision_bytes"] == mmproj(tmp_path / "mmproj.gguf", TINY.hidden_size)
     assert {**of_repo, "name": ""} == {**of_file, "name": ""} and of_repo["name"] == "gemma-3-tiny"
     assert sizes(here, source) == sizes(here, local)
     hub.reset()

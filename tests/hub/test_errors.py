@@ -87,8 +87,8 @@ def test_missing_shard(hub: FakeHub, here: Here, command: list[object]) -> None:
 
 
 def test_neither_safetensors_nor_gguf(hub: FakeHub, here: Here, command: list[object]) -> None:
-    hub.add(REPO, {"config.json": "{}", "pytorch_model.bin": b"\0" * (65 << 20)})
-    fails(here, command, REPO, 5, "neither safetensors nor GGUF", ".bin")
+    hub.add(REPO, {"config.json": "{}", "tf_model.h5": b"\0" * 1000})
+    fails(here, command, REPO, 5, "neither safetensors nor GGUF")
 
 
 def ggufs() -> dict[str, bytes]:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 from small import tokenizer
@@ -24,6 +25,10 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # Workers of pytest-xdist share the cores: threads that wait for one another take twice the time there.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Kernels are compiled at the first call, and a machine may be busy.
+hypothesis.settings.register_profile("without a deadline", deadline=None)
+hypothesis.settings.load_profile("without a deadline")
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 

@@ -145,6 +145,7 @@ def plain(
     shift: float = 0.0,
     place: Place = NOWHERE,
     strides: tuple[int, ...] | None = None,
+    stored_name: str = "",
 ) -> Tensor:
     """A tensor that is stored in one array of the encoding's own blocks.
 
@@ -155,7 +156,7 @@ def plain(
     if strides is not None:
         whole = Run(0, math.prod(shape[:-1]), offset, span, strided=Strided(shape, strides, row_bytes // shape[-1]))
         part = Part(span, offset, row_bytes, scattered=(whole,))
-    return Tensor(name, shape, encoding, (part,), shift=shift, place=place)
+    return Tensor(name, shape, encoding, (part,), shift=shift, place=place, stored_name=stored_name)
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,5 +59,6 @@ def of_gguf(keys: Mapping[str, Any], tensors: Iterable[Tensor], family: Family) 
     """The modules in the keys and among the tensors of a GGUF file; the tensors have their canonical names."""
     number = keys.get(f"{family.gguf.ARCHITECTURE}.pooling_type")
     pooling = next((name for name, at in modules.POOLING.items() if at == number), None)
-    placed = (replace(tensor, place=family.names.place(tensor.name)) for tensor in tensors)
-    return Embedder(pooling, {tensor.name: tensor for tensor in placed if tensor.place.role is Role.DENSE})
+    placed = ((tensor, family.names.place(tensor.name)) for tensor in tensors)
+    heads = {tensor.name: replace(tensor, place=place) for tensor, place in placed if place.role is Role.DENSE}
+    return Embedder(pooling, heads)

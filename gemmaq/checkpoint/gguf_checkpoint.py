@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -93,8 +92,8 @@ def open_gguf(files: Sequence[GgufFile], name: str, location: str) -> Checkpoint
 
 def _tensor(file: GgufFile, info: gguf_reader.TensorInfo, name: str, family: Family) -> Tensor:
     shift = -family.gguf.NORM_SHIFT if family.names.place(name).role == Role.NORM else 0.0
-    tensor = plain(name, info.shape, encoding_of(file, info), span=file.span, offset=info.offset, shift=shift)
-    return replace(tensor, stored_name=info.name)
+    kind, span = encoding_of(file, info), file.span
+    return plain(name, info.shape, kind, span=span, offset=info.offset, shift=shift, stored_name=info.name)
 
 
 def encoding_of(file: GgufFile, info: gguf_reader.TensorInfo) -> Encoding:

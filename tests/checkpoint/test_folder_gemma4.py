@@ -65,7 +65,9 @@ def test_a_release_is_read_like_a_text_model(sources: dict[str, Path], tmp_path:
     (folder / "config.json").write_text(json.dumps(released(config, unified=kind == "unified")))
     found = open_source(str(folder))
     assert same(found, open_source(str(sources[kind])))
-    surplus = ["left out, no runtime reads them: model.layers.5.self_attn.k_proj.weight and 14 more tensors"]
+    surplus = [
+        "left out, no runtime reads them: model.language_model.layers.5.self_attn.k_proj.weight and 14 more tensors"
+    ]
     assert list(found.notes) == (surplus if kind == "effective" else [])
 
 

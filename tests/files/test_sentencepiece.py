@@ -45,7 +45,7 @@ def test_any_bytes_are_read_or_refused(data: bytes) -> None:
     try:
         texts, scores, kinds = read(data, "tokenizer.model")
     except InputError as error:
-        assert "tokenizer.model is not a SentencePiece model" in error.message
+        assert "tokenizer.model is not a SentencePiece model" in error.message or data.startswith(b"version https://")
     else:
         assert len(texts) == len(scores) == len(kinds)
 

@@ -141,7 +141,6 @@ def test_the_sample() -> None:
         ("nowhere", 2, "gemma-3-27b"),
         ("sample:nothing", 5, "sample:gemma-3-270m"),
         ("{folder}/config.json", 3, "config.json"),
-        ("{folder}/model.safetensors", 3, "model.safetensors"),
         ("{empty}", 5, "config.json"),
     ),
 )
@@ -178,10 +177,8 @@ def projector(path: Path, width: int = SMALL.hidden_size, architecture: str = "c
     for name in ("image_mean", "image_std"):
         writer.add_array(f"clip.vision.{name}", [0.5, 0.5, 0.5])
     arrays = {
-        "mm.input_projection.weight": np.ones((EYES.hidden_size, width), np.float16),
-        "mm.soft_emb_norm.weight": np.ones(EYES.hidden_size, np.float32),
-        "v.blk.0.attn_q.weight": np.ones((EYES.hidden_size, EYES.hidden_size), np.float16),
-        "v.post_ln.bias": np.ones(EYES.hidden_size, np.float32),
+        towers.to_gguf(name): np.ones(shape, np.float16 if len(shape) > 1 else np.float32)
+        for name, shape in towers.shapes(EYES, width)
     }
     for name, array in arrays.items():
         writer.add_tensor(name, array)

@@ -91,10 +91,12 @@ def show(report: Report, comparison: Comparison | None, outcome: Outcome | None 
 
 def _summary(report: Report, comparison: Comparison | None) -> str:
     """One line about the checks of a good artifact."""
+    from gemmaq.artifact.provenance import is_of_adapter
+
     text = f"{_listed(['headers', 'tokenizer', *_beside(report)])} are good"
     if report.listed is not None:
         files = f"{report.listed} files are" if report.listed != 1 else "the file is"
-        if report.model is None:
+        if is_of_adapter(report.path):
             return f"{files} what SHA256SUMS says; the weights of an adapter alone are not looked at"
         text = f"{files} what SHA256SUMS says, {text}"
     if report.record is None:

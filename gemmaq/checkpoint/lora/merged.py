@@ -39,15 +39,8 @@ class Step(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class LowRank:
-    """A matrix of low rank that is added.
-
-    Attributes:
-        a: A, [rank, columns].
-        b: B, [rows, rank].
-        scaling: Factor of their product.
-        magnitude: Norms of the rows after the addition (DoRA), [rows]; None to leave them.
-    """
+class _Product:
+    """A and B of a matrix of low rank, the factor of their product, and norms after the addition (DoRA), if any."""
 
     a: Tensor
     b: Tensor
@@ -58,6 +51,18 @@ class LowRank:
     def read(self) -> tuple[Tensor, ...]:
         """A, B, and the norms if there are any."""
         return (self.a, self.b, *((self.magnitude,) if self.magnitude is not None else ()))
+
+
+@dataclass(frozen=True, slots=True)
+class LowRank(_Product):
+    """A matrix of low rank that is added.
+
+    Attributes:
+        a: A, [rank, columns].
+        b: B, [rows, rank].
+        scaling: Factor of their product.
+        magnitude: Norms of the rows after the addition (DoRA), [rows]; None to leave them.
+    """
 
     def apply(self, rows: F32, first: int, reader: Reader, before: Merged) -> None:
         """Add the product's rows; see `Step`."""
@@ -109,7 +114,7 @@ class LowRankStack:
 
 
 @dataclass(frozen=True, slots=True)
-class LowRankTable:
+class LowRankTable(_Product):
     """A matrix of low rank that is added to a table with a row for each token.
 
     Attributes:
@@ -118,16 +123,6 @@ class LowRankTable:
         scaling: Factor of their product, which is added transposed.
         magnitude: Norms of the columns after the addition (DoRA), [columns]; None to leave them.
     """
-
-    a: Tensor
-    b: Tensor
-    scaling: float
-    magnitude: Tensor | None = None
-
-    @property
-    def read(self) -> tuple[Tensor, ...]:
-        """A, B, and the norms if there are any."""
-        return (self.a, self.b, *((self.magnitude,) if self.magnitude is not None else ()))
 
     def apply(self, rows: F32, first: int, reader: Reader, before: Merged) -> None:
         """Add the product's rows; see `Step`."""

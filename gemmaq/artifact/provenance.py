@@ -142,7 +142,7 @@ def parse(value: Mapping[str, Any], path: object) -> tuple[Provenance, ...]:
         records = tuple(_provenance(entry, _text(value["container"])) for entry in models)
         if not records:
             raise ValueError("no models")
-    except (KeyError, TypeError, ValueError, AttributeError, UsageError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, UsageError) as error:
         what = f"{error} is missing or unknown" if isinstance(error, KeyError) else str(error)
         raise InputError(
             f"is not what gemmaq writes: {what}", "convert again, or download it again", path=path

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +11,7 @@ from gemmaq.artifact import provenance
 from gemmaq.artifact.provenance import Provenance
 from gemmaq.errors import GemmaqError, InputError
 from gemmaq.files import sums
+from gemmaq.files.malformed import parse_json
 from gemmaq.hub import Listing, RemoteFile, client
 
 _SMALL = 1 << 26
@@ -61,7 +61,7 @@ class Repository:
             return ()
         place = self._place(prefix + provenance.NAME)
         try:
-            value: Any = json.loads(data)
+            value: Any = parse_json(data)
         except ValueError as error:
             raise InputError("is not JSON", path=place) from error
         if not isinstance(value, dict):

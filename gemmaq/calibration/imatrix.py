@@ -20,6 +20,7 @@ from gemmaq.checkpoint import Checkpoint
 from gemmaq.errors import InputError
 from gemmaq.files import gguf_reader
 from gemmaq.files.gguf_writer import U32, Info, Keys, aligned, header
+from gemmaq.files.malformed import refused
 from gemmaq.files.span import FileSpan, Reader
 
 if TYPE_CHECKING:
@@ -122,7 +123,7 @@ def read(path: Path) -> Imatrix:
         InputError: it is no importance matrix, or damaged.
     """
     span = FileSpan.of(path)
-    with Reader() as reader:
+    with refused(span), Reader() as reader:
         magic = bytes(reader.bytes(span, 0, min(4, span.size)))
         return _read_gguf(span, reader) if magic == gguf_reader.MAGIC else _read_older(span, reader)
 

@@ -257,7 +257,7 @@ class Checkpoint:
         Raises:
             InputError: It is missing or belongs to another family.
         """
-        return self.tokenizer_files.load(self.config)
+        return self.tokenizer_files.read(self.config, self.location)
 
     @property
     def embedding(self) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,8 @@ from gemmaq.checkpoint import chat_templates
 from gemmaq.checkpoint.chat_templates import Templates
 from gemmaq.errors import InputError, NotFoundError
 from gemmaq.files import sentencepiece
-from gemmaq.files.sentencepiece import BYTE, BYTES, NORMAL, UNUSED
+from gemmaq.files.malformed import refused
+from gemmaq.files.sentencepiece import BYTE, BYTES, NORMAL, UNDEFINED, UNUSED
 from gemmaq.files.text import read_json
 from gemmaq.models.config import TextConfig
 from gemmaq.models.family import Family, Vocabulary
@@ -69,12 +70,45 @@ class TokenizerFiles:
     verbatim: Mapping[str, Path] = field(default_factory=dict)
     templates: Templates | None = None
 
+    def read(self, config: TextConfig, where: str) -> Tokenizer:
+        """The tokenizer for a model of the given config; `where` is the model in errors.
+
+        Raises:
+            InputError: It is missing, broken, or belongs to another family.
+        """
+        with refused(where):
+            found = self.load(config)
+            problem = _problem(found)
+        if problem is not None:
+            raise InputError(f"has a tokenizer {problem}", "copy the tokenizer files of the base model", path=where)
+        return found
+
     def contents(self) -> dict[str, bytes]:
         """Content of the files to be copied, in which one chat template counts: path within the folder -> content."""
         files = {name: path.read_bytes() for name, path in self.verbatim.items()}
         if self.templates is not None and self.templates.stale:
             return chat_templates.unambiguous(files, self.templates)
         return files
+
+
+def _problem(tokenizer: Tokenizer) -> str | None:
+    """What is wrong with a tokenizer from whatever file, as the end of a clause; None if it can be used and written."""
+    pieces, scores, types = tokenizer.pieces, tokenizer.scores, tokenizer.types
+    templates = {"": tokenizer.chat_template or "", **(tokenizer.named_templates or {})}
+    if not len(pieces) == len(scores) == len(types):
+        return "with other numbers of texts, scores and types"
+    if not np.isfinite(scores).all():
+        return f"whose token {int(np.flatnonzero(~np.isfinite(scores))[0])} has no finite score"
+    if not ((types >= UNDEFINED) & (types <= BYTE)).all():
+        at = int(np.flatnonzero((types < UNDEFINED) | (types > BYTE))[0])
+        return f"whose token {at} has the unknown type {types[at]}"
+    if (types == UNUSED).all():
+        return "without a token that is in use"
+    if not all(type(at) is int and 0 <= at < len(pieces) for at in tokenizer.special.values()):
+        return f"whose special tokens are not among its {len(pieces):,}"
+    if not all(isinstance(text, str) for text in (*pieces, *templates.values(), *(tokenizer.merges or ()))):
+        return "with a text that is none"
+    return None
 
 
 def files_of(folder: Path, family: Family) -> TokenizerFiles:
@@ -103,7 +137,7 @@ def from_folder(folder: Path, family: Family, config: TextConfig) -> Tokenizer:
     scores = np.full(size, _PAD_SCORE, np.float32)
     types = np.full(size, UNUSED, np.int32)
     model = folder / "tokenizer.model"
-    added = _added(settings.get("added_tokens_decoder"))
+    added = _added(settings.get("added_tokens_decoder"), folder / "tokenizer_config.json")
     document: dict[str, Any] = {}
     if model.is_file() and not vocabulary.MERGES:
         base = sentencepiece.read(model.read_bytes(), str(model))
@@ -119,7 +153,7 @@ def from_folder(folder: Path, family: Family, config: TextConfig) -> Tokenizer:
     if not added:  # transformers 5 keeps them in tokenizer.json only
         document = document or read_json(folder / "tokenizer.json", {})
         listed = document.get("added_tokens")
-        added = _added({str(t.get("id")): t for t in listed} if isinstance(listed, list) else None)
+        added = _added(listed, folder / "tokenizer.json")
     base_size = min(size, len(base[0]))
     pieces[base_size:] = [f"[PAD{at}]" for at in range(base_size, size)]
     pieces[:base_size], scores[:base_size], types[:base_size] = (column[:base_size] for column in base)
@@ -196,6 +230,8 @@ def _pieces_of_json(path: Path, document: dict[str, Any], family: Family) -> sen
     """The base vocabulary of a tokenizer.json, with the family's scores."""
     model = document.get("model")
     vocabulary = model.get("vocab") if isinstance(model, dict) else None
+    if isinstance(vocabulary, dict):
+        _check_ids(vocabulary.items(), path)
     ours = isinstance(vocabulary, dict) and family.vocabulary.is_ours(vocabulary)
     if not isinstance(vocabulary, dict) or not (ours or family.vocabulary.is_trimmed(vocabulary)):
         raise InputError(f"does not hold {family.title}'s vocabulary", _remedy(vocabulary, family), path=path)
@@ -215,19 +251,54 @@ def _pieces_of_json(path: Path, document: dict[str, Any], family: Family) -> sen
     return texts, scores, types
 
 
-def _added(entries: Any) -> dict[int, tuple[str, bool]]:
-    """Tokens of an added_tokens_decoder: id -> (text, whether it is special)."""
-    result: dict[int, tuple[str, bool]] = {}
-    for key, entry in entries.items() if isinstance(entries, dict) else ():
-        if not key.isdecimal() or not isinstance(entry, dict) or not isinstance(entry.get("content"), str):
-            raise InputError(f"the tokenizer's added token {key!r} is malformed")
-        result[int(key)] = (entry["content"], bool(entry.get("special")))
-    return result
+_MOST_IDS = 1 << 24
+"""Number of tokens beyond which a vocabulary is taken for broken."""
+
+
+def _check_ids(pairs: Iterable[tuple[Any, Any]], path: Path) -> None:
+    """Refuse texts and ids that are none.
+
+    Args:
+        pairs: Text and id of every token.
+        path: File that they are from.
+
+    Raises:
+        InputError: There is one.
+    """
+    for text, at in pairs:
+        if not isinstance(text, str):
+            raise InputError(f"has the token {text!r:.60}, which is no text", path=path)
+        if type(at) is not int or not 0 <= at < _MOST_IDS:
+            raise InputError(f"has the token {text!r:.60} with the id {at!r:.40}, which is none", path=path)
+
+
+def _added(entries: Any, path: Path) -> dict[int, tuple[str, bool]]:
+    """Tokens that were added by hand: id -> (text, whether it is special).
+
+    Args:
+        entries: An added_tokens_decoder, or a list of objects with `id`; anything else has none.
+        path: File that they are from.
+
+    Raises:
+        InputError: An entry is no object with a text and an id.
+    """
+    listed: list[tuple[Any, Any]] = []
+    if isinstance(entries, dict):
+        listed = [(int(key) if key.isdecimal() and len(key) < 10 else key, entry) for key, entry in entries.items()]
+    elif isinstance(entries, list):
+        listed = [(entry.get("id") if isinstance(entry, dict) else None, entry) for entry in entries]
+    for at, entry in listed:
+        if not isinstance(entry, dict):
+            raise InputError(f"has the added token {entry!r:.60}, which is no object", path=path)
+        _check_ids([(entry.get("content"), at)], path)
+    return {at: (entry["content"], bool(entry.get("special"))) for at, entry in listed}
 
 
 def _named_added(folder: Path) -> dict[int, tuple[str, bool]]:
     """Tokens of added_tokens.json: id -> (text, False)."""
-    return {at: (text, False) for text, at in read_json(folder / "added_tokens.json", {}).items()}
+    named = read_json(folder / "added_tokens.json", {})
+    _check_ids(named.items(), folder / "added_tokens.json")
+    return {at: (text, False) for text, at in named.items()}
 
 
 def _special_ids(

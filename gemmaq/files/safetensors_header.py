@@ -5,11 +5,11 @@ Source of the layout: the format section of the safetensors README.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import Any
 
 from gemmaq.errors import InputError
+from gemmaq.files.malformed import parse_json
 from gemmaq.files.span import FileSpan, Reader
 
 ITEM_BYTES = {
@@ -59,8 +59,8 @@ def parse(span: FileSpan) -> list[Entry]:
             raise InputError(f"is not a safetensors file: no header of {length} bytes begins at byte 8", path=span)
         text = reader.bytes(span, 8, length)
     try:
-        header = json.loads(text.decode(), object_pairs_hook=_no_duplicates)
-    except (ValueError, RecursionError) as error:
+        header = parse_json(text.decode(), _no_duplicates)
+    except ValueError as error:
         raise InputError(f"has a broken header: {error}", path=span) from error
     header.pop("__metadata__", None)
     entries = [_entry(span, name, value, 8 + length) for name, value in header.items()]

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from gemmaq.errors import InputError
 from gemmaq.files import lfs
 
-NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
-"""Types of pieces, the same numbers in SentencePiece and GGUF."""
+UNDEFINED, NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(7)
+"""Types of pieces, the same numbers in SentencePiece and GGUF; the first is none that SentencePiece writes."""
 
 SPACE = "\u2581"
 """Character in place of a space in pieces."""

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from gemmaq.errors import InputError, NotFoundError
 from gemmaq.files import lfs
+from gemmaq.files.malformed import parse_json, refused
 
 _MAX_BYTES = 1 << 28
+_MAX_FRONT, _MOST_TEXTS, _LONGEST = 1 << 16, 1000, 1000
+"""Characters of a card's front matter, entries of a list in it, and characters of a text in it."""
 _ABOUT_FILES = ("tags", "pipeline_tag", "library_name")
 """Metadata that describes the files of a repository rather than the model."""
 
@@ -44,18 +46,18 @@ def read_json(path: Path, default: dict[str, Any] | None = None) -> dict[str, An
     """
     if default is not None and not path.exists():
         return default
-    text = read_text(path)
-    try:
-        value = json.loads(text)
-        if (
-            "\\ud" in text or "\\uD" in text
-        ):  # escapes may spell half a surrogate pair, which no file can be written with
-            json.dumps(value, ensure_ascii=False).encode()
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"is not valid JSON: {error}", path=path) from error
+    value = _parsed(path)
     if not isinstance(value, dict):
         raise InputError("does not hold a JSON object", path=path)
     return value
+
+
+def _parsed(path: Path) -> Any:
+    text = read_text(path)
+    try:
+        return parse_json(text)
+    except ValueError as error:
+        raise InputError(f"is not valid JSON: {error}", path=path) from error
 
 
 def read_list(path: Path) -> list[dict[str, Any]]:
@@ -66,17 +68,14 @@ def read_list(path: Path) -> list[dict[str, Any]]:
     """
     if not path.exists():
         return []
-    try:
-        value = json.loads(read_text(path))
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"is not valid JSON: {error}", path=path) from error
+    value = _parsed(path)
     if not isinstance(value, list) or not all(isinstance(entry, dict) for entry in value):
         raise InputError("does not hold a list of JSON objects", path=path)
     return value
 
 
 def read_card(path: Path) -> dict[str, Any]:
-    """The YAML front matter of a model card; empty if there is none or it is not YAML.
+    """The texts and lists of texts in the YAML front matter of a model card; empty if there is none or it is not YAML.
 
     From a card that gemmaq wrote, only metadata of the model are taken, not those of its files.
     """
@@ -87,11 +86,28 @@ def read_card(path: Path) -> dict[str, Any]:
         return {}
     import yaml
 
+    front = text[: _MAX_FRONT + 6].split("---", 2)
+    if len(front) < 3:
+        return {}
     try:
-        value = yaml.safe_load(text.split("---", 2)[1])
-    except (yaml.YAMLError, ValueError, IndexError, RecursionError):  # ValueError: a date of month 13
+        with refused(path):  # a date of month 13, say
+            value = yaml.safe_load(front[1])
+    except (yaml.YAMLError, InputError):
         return {}
     if not isinstance(value, dict):
         return {}
     ours = value.get("quantized_by") == "gemmaq"
-    return {key: part for key, part in value.items() if not (ours and key in _ABOUT_FILES)}
+    kept = {key: _said(part) for key, part in value.items() if not (ours and key in _ABOUT_FILES)}
+    return {key: part for key, part in kept.items() if part is not None}
+
+
+def _said(value: Any) -> str | list[str] | None:
+    """A text, or the texts of a list; None for anything else."""
+    if isinstance(value, list):
+        return [text for text in value[:_MOST_TEXTS] if _is_text(text)]
+    return value if _is_text(value) else None
+
+
+def _is_text(value: Any) -> bool:
+    """Whether a value is a text that can be written; YAML spells halves of surrogate pairs, too."""
+    return isinstance(value, str) and len(value) < _LONGEST and value.isprintable()

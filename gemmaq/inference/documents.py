@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
@@ -13,6 +12,7 @@ import numpy as np
 
 from gemmaq.errors import InputError, NotFoundError, UsageError
 from gemmaq.files import lfs
+from gemmaq.files.malformed import parse_json
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -171,8 +171,8 @@ def _lines(path: Path, text: str) -> Iterable[Document]:
         if not line.strip():
             continue
         try:
-            entry = json.loads(line)
-        except (ValueError, RecursionError) as error:  # of numbers with thousands of digits no JSONDecodeError
+            entry = parse_json(line)
+        except ValueError as error:
             raise InputError(f"is not JSON: {error}", path=f"{path}, line {number}") from error
         yield _document(path.name, entry if isinstance(entry, dict) else {"messages": entry}, f"{path}, line {number}")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,7 @@ from gemmaq.checkpoint import Checkpoint
 from gemmaq.checkpoint.tokenizer import Tokenizer
 from gemmaq.checkpoint.tokenizer_files import to_files
 from gemmaq.errors import InputError
+from gemmaq.inference import chat
 from gemmaq.inference.documents import Document, Text, by_kind, windows
 
 if TYPE_CHECKING:
@@ -65,21 +65,10 @@ class Encoder:
 
     def _rendered(self, messages: Sequence[dict[str, str]], *, answer: bool = False) -> str:
         """A conversation in the chat template; with `answer`, the model's turn has begun."""
-        from transformers.utils.chat_template_utils import render_jinja_template
-
-        special: dict[str, Any] = {
-            f"{role}_token": self.tokenizer.pieces[at] for role, at in self.tokenizer.special.items()
-        }
-        try:
-            rendered: Any = render_jinja_template(
-                [list(messages)],
-                chat_template=self.tokenizer.chat_template,
-                add_generation_prompt=answer,
-                **special,
-            )
-        except Exception as error:  # a template is a program
-            raise InputError(f"the chat template refuses a conversation: {error}") from error
-        return str(rendered[0][0])
+        template = self.tokenizer.chat_template
+        assert template is not None
+        special = {f"{role}_token": self.tokenizer.pieces[at] for role, at in self.tokenizer.special.items()}
+        return chat.render(template, messages, special, answer=answer)
 
 
 def load_encoder(checkpoint: Checkpoint) -> Encoder:
@@ -164,8 +153,12 @@ def _spread(
     """Sequences of several kinds of text; arguments and errors as in `calibration`."""
     found: dict[str, Tokens] = {}
     for kind, documents in groups.items():
-        with suppress(InputError):  # of one kind there may be too little
+        try:
             found[kind] = calibration(replace(text, documents=documents), encoder, length=length, limit=1 << 60)
+        except chat.Exhausted:
+            raise
+        except InputError:  # of one kind there may be too little
+            continue
     if not found:
         raise InputError(
             f"{', '.join(text.names)}: fewer than {length} tokens of each", "give more text, or use shorter sequences"

@@ -46,7 +46,9 @@ def read(
                     raise InputError(f"GGUF key {architecture}.{key} is missing")
                 continue
             is_number = isinstance(value, (int, kind)) and not isinstance(value, bool)
-            if not is_number or not (0 < value < 1e12 or (value == 0 and key in from_zero)):
+            if not is_number or not (
+                0 < value < (1 << 31 if kind is int else 1e12) or (value == 0 and key in from_zero)
+            ):
                 raise InputError(f"GGUF key {architecture}.{key} is {value!r:.60}")
             values[name] = value if kind is int else float(f"{value:.7g}")
     if values["num_hidden_layers"] > MOST_LAYERS:
@@ -61,11 +63,13 @@ def per_layer(keys: Mapping[str, Any], key: str, layers: int) -> list[Any]:
         InputError: It is missing or of the wrong kind.
     """
     value = keys.get(key)
-    if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+    if isinstance(value, int) and not isinstance(value, bool) and 0 < value < 1 << 31:
         return [value] * layers
     numbers = list(value) if value is not None and hasattr(value, "__len__") else []
     if isinstance(value, str) or len(numbers) != layers:
         raise InputError(f"GGUF key {key} does not fit {layers} layers")
+    if not all(isinstance(number, (int, float, np.number, np.bool_)) and abs(number) < 1 << 31 for number in numbers):
+        raise InputError(f"GGUF key {key} holds what is no number of a layer")
     return [number.item() if hasattr(number, "item") else number for number in numbers]
 
 

@@ -13,6 +13,8 @@ from gemmaq import methods
 from gemmaq.checkpoint import Checkpoint, Tensor
 from gemmaq.encodings import ENCODINGS, Encoding, find, listed
 from gemmaq.errors import InputError, NotFoundError, UsageError
+from gemmaq.files.malformed import check_depth, refused
+from gemmaq.files.text import read_text
 from gemmaq.methods import METHODS, Needs
 from gemmaq.models.roles import Role
 from gemmaq.planning.mixtures import MIXTURES, Mixture, Spot
@@ -255,9 +257,18 @@ def load(name: str) -> RecipeFile:
         near = difflib.get_close_matches(name, known, 1) or known
         raise NotFoundError(f"there is no recipe {name}", f"recipes: {', '.join(near)}")
     try:
-        document = tomllib.loads(path.read_text("utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        document = tomllib.loads(read_text(path))
+        check_depth(document)
+    except InputError as error:
+        raise UsageError(error.problem, path=path) from error
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"is not valid TOML: {error}", path=path) from error
+    with refused(path, UsageError):
+        return _parsed(document, path)
+
+
+def _parsed(document: dict[str, Any], path: Path) -> RecipeFile:
+    """The recipe in a document; errors as in `load`."""
     _check_keys(document, tuple(field.name for field in fields(RecipeFile)), str(path))
     entries = document.get("rules", [])
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):

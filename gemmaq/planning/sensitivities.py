@@ -17,6 +17,7 @@ from typing import Any
 from gemmaq import __version__
 from gemmaq.checkpoint import Checkpoint, spans_of
 from gemmaq.errors import InputError
+from gemmaq.files.malformed import refused
 from gemmaq.files.span import Reader
 from gemmaq.files.text import read_json
 
@@ -190,10 +191,10 @@ def read(path: Path) -> Sensitivities:
             path=path,
         )
     try:
-        return _parsed(value)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        what = f"{error} is missing" if isinstance(error, KeyError) else str(error)
-        raise InputError(f"is damaged: {what}", _HINT, path=path) from error
+        with refused(path):
+            return _parsed(value)
+    except InputError as error:
+        raise InputError(error.problem, _HINT, path=path) from error
 
 
 def _parsed(value: Mapping[str, Any]) -> Sensitivities:

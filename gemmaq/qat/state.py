@@ -182,7 +182,7 @@ def load(folder: Path) -> State:
             [list(map(int, change)) for change in value["changes"]],
             int(value.get("layer", 0)),
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
         raise InputError(f"is not a state that this gemmaq can continue: {error}", path=folder) from error
 
 

@@ -14,6 +14,7 @@ from gemmaq.checkpoint.folder import open_folder
 from gemmaq.checkpoint.weight_sets import is_weight_file
 from gemmaq.errors import InputError, NotFoundError
 from gemmaq.files.gguf_reader import is_gguf
+from gemmaq.files.malformed import refused
 from gemmaq.files.span import FileSpan
 from gemmaq.hub import Ref, RemoteFile
 from gemmaq.sources import adapters
@@ -40,6 +41,12 @@ def open_source(source: str, wish: Wish = ANY, *, tokenizer: bool = False) -> Ch
         AuthError: The repository is gated or private.
         NetworkError: The Hub cannot be reached.
     """
+    with refused(source):
+        return _opened(source, wish, tokenizer)
+
+
+def _opened(source: str, wish: Wish, tokenizer: bool) -> Checkpoint:
+    """The same without the guard."""
 
     def open_base(base: str) -> Checkpoint:
         return open_source(base, replace(wish, base=None, alone=False), tokenizer=tokenizer)
@@ -103,6 +110,14 @@ def open_with_weights(
     Raises:
         GemmaqError: See `open_source` and `pull.fetch`.
     """
+    with refused(source):
+        return _opened_with_weights(source, show, wish)
+
+
+def _opened_with_weights(
+    source: str, show: Callable[[Download], AbstractContextManager[ProgressCallback]], wish: Wish
+) -> Checkpoint:
+    """The same without the guard."""
 
     def open_base(base: str) -> Checkpoint:
         if wish.alone:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from gemmaq.errors import InputError
+from gemmaq.files.malformed import refused
 from gemmaq.files.text import read_json
 
 NAME = "adapter_config.json"
@@ -142,11 +143,9 @@ def read(path: Path) -> LoraConfig:
         InputError: It is not that of a LoRA adapter which adds to weights, or is malformed.
     """
     document = read_json(path)
-    _check_kind(document, path)
-    try:
+    with refused(path):
+        _check_kind(document, path)
         return _config(document, path)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"is malformed: {error}", path=path) from error
 
 
 def _check_kind(document: Mapping[str, Any], path: Path) -> None:

@@ -17,6 +17,7 @@ from gemmaq.checkpoint import Tensor
 from gemmaq.checkpoint.schemes.arrays import Array, Arrays, matrix, need, rows_of
 from gemmaq.checkpoint.schemes.grouped import opaque
 from gemmaq.errors import InputError
+from gemmaq.files.malformed import parse_json
 from gemmaq.files.safetensors_header import ITEM_BYTES
 from gemmaq.files.span import Reader
 
@@ -216,7 +217,7 @@ def _state(name: str, arrays: Arrays, key: str) -> dict[str, Any] | None:
     if raw.count(0) == len(raw):
         return None
     try:
-        state = json.loads(raw)
+        state = parse_json(raw)
     except ValueError as error:
         raise InputError(f"has {key} that is no JSON: {error}", path=span, tensor=name) from error
     if not isinstance(state, dict):

@@ -12,6 +12,7 @@ from gemmaq.artifact.card_models import Row, recommended, remarks, rows, size_te
 from gemmaq.artifact.description import Model
 from gemmaq.artifact.footprint import Memory
 from gemmaq.artifact.modelfile import FILE as MODELFILE
+from gemmaq.files import quoting
 from gemmaq.files.names import stem
 from gemmaq.models.identity import identify
 from gemmaq.models.towers_config import senses
@@ -47,7 +48,7 @@ def text(repo: str | None, models: Sequence[Model], files: Sequence[File], *, me
     for model in models:
         by_title.setdefault(model.container.title, []).append(model)
     sections = [
-        f"# {identity.title}",
+        f"# {quoting.markdown(identity.title)}",
         f"{models[0].family.title}, quantized by gemmaq for {runtimes}.",
         *(part for own in by_title.values() for part in _section(repo, rows(own, sizes, memory), memory, sizes)),
         "## How it was made",
@@ -71,7 +72,7 @@ def _license(model: Model) -> str:
     if usual.name in (name, card.get("license")):
         return f"{usual.notice}."
     link = card.get("license_link")
-    return f"The source is licensed under {name}{f': {link}' if link else ''}."
+    return f"The source is licensed under {quoting.markdown(name)}{f': {quoting.url(link)}' if link else ''}."
 
 
 def is_ours(card: str) -> bool:
@@ -166,7 +167,7 @@ def _modelfile(first: Model) -> str:
 
 
 def _row(path: str, size: int, sha256: str) -> tuple[str, str, str]:
-    return f"`{path}`", size_text(size), sha256[:16]
+    return quoting.code(path), size_text(size), sha256[:16]
 
 
 def _suits(command: Command, model: Model) -> bool:
@@ -192,11 +193,11 @@ def _local(model: Model, *, several: bool) -> dict[str, str]:
     """What command lines name of a model in the current folder."""
     files = model.parts
     return {
-        "weights": files.model[0],
-        "stem": stem(files.model[0]).lower(),
-        "artifact": files.model[0] if several else ".",
-        "projector": f" --mmproj {files.projector}" if files.projector else "",
-        "drafter": f"{_DRAFTS} --model-draft {files.drafter}" if files.drafter else "",
+        "weights": quoting.shell(files.model[0]),
+        "stem": quoting.name(stem(files.model[0]).lower()),
+        "artifact": quoting.shell(files.model[0]) if several else ".",
+        "projector": f" --mmproj {quoting.shell(files.projector)}" if files.projector else "",
+        "drafter": f"{_DRAFTS} --model-draft {quoting.shell(files.drafter)}" if files.drafter else "",
     }
 
 
@@ -206,6 +207,6 @@ def _published(model: Model, repo: str) -> dict[str, str]:
     return {
         "repo": repo,
         "type": model.label,
-        "tag": files.model[0] if files.drafter and len(files.model) == 1 else model.label,
+        "tag": quoting.shell(files.model[0]) if files.drafter and len(files.model) == 1 else model.label,
         "drafter": _DRAFTS if files.drafter else "",
     }

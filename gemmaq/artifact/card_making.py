@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from gemmaq.artifact.description import Model
+from gemmaq.files import quoting
 from gemmaq.methods import METHODS, Needs
 from gemmaq.planning.request import Calibration
 
@@ -16,14 +17,14 @@ def source(model: Model) -> str:
         own, rank = model.adapter, f" of rank {model.adapter['rank']}" if model.adapter["rank"] else ""
         adapter = _named(own["name"], own["repo"], own["revision"])
         base = _named(own["base"], model.repo, model.revision)
-        return f"The {own['kind']} adapter {adapter}{rank} was merged into {base} in float32."
+        return f"The {quoting.markdown(own['kind'])} adapter {adapter}{rank} was merged into {base} in float32."
     return f"The source is {_named(model.repo, model.repo, model.revision)}." if model.repo is not None else ""
 
 
 def _named(name: str, repo: str | None, revision: str | None) -> str:
     """A repository with its commit, or a name where it is not known."""
-    commit = f", commit `{revision[:12]}`" if revision else ""
-    return f"[{repo}](https://huggingface.co/{repo}){commit}" if repo else name
+    commit = f", commit {quoting.code(revision[:12])}" if revision else ""
+    return f"[{repo}](https://huggingface.co/{repo}){commit}" if repo else quoting.markdown(name)
 
 
 def table_of_tensors(models: Sequence[Model]) -> tuple[list[str], list[list[str]]]:
@@ -31,7 +32,7 @@ def table_of_tensors(models: Sequence[Model]) -> tuple[list[str], list[list[str]
     columns, lines = ["type", "tensors", "method"], []
     for model in models:
         kinds = ", ".join(f"{count} {name.upper()}" for name, count in Counter(model.kinds).most_common())
-        lines.append([model.label, kinds, ", ".join(f"`{name}`" for name in model.methods)])
+        lines.append([model.label, kinds, ", ".join(map(quoting.code, model.methods))])
     return columns, lines
 
 
@@ -57,21 +58,25 @@ def _calibration(calibration: Calibration, names: Sequence[str]) -> list[str]:
     said = []
     matrix = calibration.matrix
     if matrix is not None and Needs.IMPORTANCE in needs:
-        texts = f" of {' and '.join(matrix.datasets)}" if matrix.datasets else ""
+        texts = f" of {_texts(matrix.datasets)}" if matrix.datasets else ""
         chunks = f", {matrix.chunks:,} sequences{texts}" if matrix.chunks else texts.replace(" of ", ", from ", 1)
-        said.append(f"Importance matrix: `{matrix.file}`{chunks}{_used(calibration)}")
+        said.append(f"Importance matrix: {quoting.code(matrix.file)}{chunks}{_used(calibration)}")
     elif Needs.IMPORTANCE in needs and not calibration.texts:
         said.append("Calibrated by an importance matrix")
     if calibration.texts and (Needs.HESSIAN in needs or matrix is None) and needs - {Needs.NOTHING}:
         count = f"{calibration.used:,}" if calibration.used else f"up to {calibration.tokens:,}"
         said.append(
-            f"Calibrated on {' and '.join(calibration.texts)}: {count} tokens, in sequences of {calibration.context:,}"
+            f"Calibrated on {_texts(calibration.texts)}: {count} tokens, in sequences of {calibration.context:,}"
         )
     refine = calibration.refine
     if refine is not None and refine.kept:
         gain = f"KL divergence from {refine.before:.4f} to {refine.after:.4f} nats on text held out"
-        said.append(f"Norms tuned to the codes on {' and '.join(calibration.texts)}, {refine.kept:,} steps: {gain}")
+        said.append(f"Norms tuned to the codes on {_texts(calibration.texts)}, {refine.kept:,} steps: {gain}")
     return said
+
+
+def _texts(names: Sequence[str]) -> str:
+    return " and ".join(map(quoting.markdown, names))
 
 
 def _used(calibration: Calibration) -> str:

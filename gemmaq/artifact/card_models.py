@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from urllib.parse import quote
 
 from gemmaq.artifact.description import Model
 from gemmaq.artifact.footprint import Footprint, Memory
 from gemmaq.artifact.provenance import Quality
+from gemmaq.files import quoting
 from gemmaq.models.towers_config import senses
 from gemmaq.planning import uses
 
@@ -133,7 +133,7 @@ def _by_size(rows: Sequence[Row]) -> list[Row]:
 
 def _links(paths: Sequence[str]) -> str:
     """A link to a file, or to the first of several shards."""
-    link = f"[`{paths[0]}`]({quote(paths[0])})"
+    link = f"[{quoting.code(paths[0])}]({quoting.path(paths[0])})"
     return f"{link} and {len(paths) - 1} more" if len(paths) > 1 else link
 
 
@@ -154,4 +154,5 @@ def _measured(quality: Quality | None) -> tuple[str, str]:
 def _measurement(quality: Quality | None) -> str:
     if quality is None:
         return ""
-    return f"on {quality.tokens:,} tokens of {' and '.join(quality.texts)} against {quality.reference}"
+    texts = " and ".join(map(quoting.markdown, quality.texts))
+    return f"on {quality.tokens:,} tokens of {texts} against {quoting.markdown(quality.reference)}"

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gemmaq.checkpoint import Checkpoint
+from gemmaq.files import quoting
 from gemmaq.files.names import Parts
 from gemmaq.models.family import Chat, Turns
 
@@ -132,11 +133,11 @@ def text(checkpoint: Checkpoint, files: Parts) -> str:
     """
     chosen = settings(checkpoint, files)
     lines = [f"# {chosen.remark}"] if chosen.remark is not None else []
-    lines += [f"FROM ./{name}" for name in (*files.model, files.projector) if name is not None]
+    lines += [f"FROM {quoting.modelfile(f'./{name}')}" for name in (*files.model, files.projector) if name is not None]
     if files.drafter is not None:
-        lines.append(f"DRAFT ./{files.drafter}")
+        lines.append(f"DRAFT {quoting.modelfile(f'./{files.drafter}')}")
     if chosen.turns.template is not None:
-        lines.append(f'TEMPLATE """{chosen.turns.template}"""')
+        lines.append(f"TEMPLATE {quoting.modelfile(chosen.turns.template, several=True)}")
     for command, name in (("RENDERER", chosen.turns.renderer), ("PARSER", chosen.turns.parser)):
         if name is not None:
             lines.append(f"{command} {name}")
@@ -145,7 +146,7 @@ def text(checkpoint: Checkpoint, files: Parts) -> str:
         lines += [f"PARAMETER {name} {json.dumps(one, ensure_ascii=False)}" for one in values]
     if chosen.requires is not None:
         lines.append(f"REQUIRES {chosen.requires}")
-    lines.append(f'LICENSE """{chosen.license}"""')
+    lines.append(f"LICENSE {quoting.modelfile(chosen.license, several=True)}")
     return "\n".join(lines) + "\n"
 
 

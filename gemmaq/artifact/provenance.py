@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from gemmaq.encodings import ENCODINGS, Encoding
 from gemmaq.errors import InputError, NotFoundError, UsageError
 from gemmaq.files.replacing import RECORD
 from gemmaq.files.text import read_json
+from gemmaq.hub import is_repository
 from gemmaq.planning import containers, recipe
 from gemmaq.planning.plan import MMPROJ
 from gemmaq.planning.request import Budget, Calibration, Matrix, Refinement, Request
@@ -178,6 +180,7 @@ def _provenance(value: Mapping[str, Any], container: str) -> Provenance:
         calibration=_calibration(choices.get("calibration")),
         budget=_budget(choices.get("budget")),
     )
+    _label(value.get("type")), [_text(name) for name in value.get("method", ())]
     files = tuple(Listed(_path(f["path"]), _count(f["bytes"]), _text(f["sha256"])) for f in value["files"])
     tensors = tuple(
         Made(_text(t["name"]), tuple(_count(n) for n in t["shape"]), ENCODINGS[_text(t["type"])].name)
@@ -186,7 +189,7 @@ def _provenance(value: Mapping[str, Any], container: str) -> Provenance:
     return Provenance(
         version=_text(value["gemmaq"]),
         name=_text(source["name"]),
-        repo=_maybe_text(source["repo"]),
+        repo=_repo(source["repo"]),
         container=containers.check(container),
         request=request,
         files=files,
@@ -265,7 +268,12 @@ def _adapter(value: Any) -> Mapping[str, Any] | None:
     if value is None:
         return None
     texts = {key: _text(value[key]) for key in ("name", "kind", "base")}
-    return {**texts, "rank": _count(value["rank"]), **{key: _maybe_text(value[key]) for key in ("repo", "revision")}}
+    return {
+        **texts,
+        "rank": _count(value["rank"]),
+        "repo": _repo(value["repo"]),
+        "revision": _maybe_text(value["revision"]),
+    }
 
 
 def _text(value: Any) -> str:
@@ -284,6 +292,20 @@ def _path(value: Any) -> str:
 
 def _maybe_text(value: Any) -> str | None:
     return None if value is None else _text(value)
+
+
+def _repo(value: Any) -> str | None:
+    """A repository with a name that the Hub allows."""
+    if value is not None and not is_repository(_text(value)):
+        raise ValueError(f"{value!r:.60} is no repository")
+    return _maybe_text(value)
+
+
+def _label(value: Any) -> str | None:
+    """A type as file names show it."""
+    if value is not None and not re.fullmatch(r"[A-Za-z0-9_.]{1,40}", _text(value)):
+        raise ValueError(f"{value!r:.60} is no type")
+    return _maybe_text(value)
 
 
 def _count(value: Any) -> int:

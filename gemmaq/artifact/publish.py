@@ -16,6 +16,7 @@ from gemmaq.checkpoint import Checkpoint
 from gemmaq.errors import InputError, NotFoundError, VerificationError
 from gemmaq.files import sums
 from gemmaq.files.names import parts
+from gemmaq.files.quoting import shell
 from gemmaq.planning.containers import of_checkpoint_format
 from gemmaq.progress import Progress, ProgressCallback
 from gemmaq.sources.companions import ALL
@@ -158,7 +159,9 @@ def _check(folder: Path, files: Sequence[Entry]) -> None:
                 problem = f"does not match its entry in {sums.NAME}"
                 if subfolder + name not in digests:
                     problem = f"is missing, but {sums.NAME} lists it"
-                raise VerificationError(problem, f"see gemmaq verify {folder}", path=folder / subfolder / name)
+                raise VerificationError(
+                    problem, f"see gemmaq verify {shell(str(folder))}", path=folder / subfolder / name
+                )
 
 
 def _of_file(path: Path, name: str, progress: ProgressCallback) -> Entry:

@@ -12,6 +12,7 @@ from gemmaq.cli import console
 from gemmaq.cli.budget import Wanted
 from gemmaq.cli.console import Output
 from gemmaq.errors import InputError, UsageError
+from gemmaq.files.quoting import shell
 
 if TYPE_CHECKING:
     from gemmaq.calibration.complete import Basis
@@ -143,7 +144,7 @@ def _sensitivities(asked: Wanted, job: Job, shown: Output) -> Sensitivities:
     if not checkpoint.weights_here:
         raise InputError(
             f"the sensitivities of {checkpoint.name} are measured on its weights, and --dry-run downloads none",
-            f"give them with --sensitivity FILE, or run gemmaq pull {job.source} first",
+            f"give them with --sensitivity FILE, or run gemmaq pull {shell(str(job.source))} first",
         )
     if job.measuring is None or job.measuring.text is None:
         raise UsageError(

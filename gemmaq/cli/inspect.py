@@ -12,6 +12,7 @@ from gemmaq.cli import console
 from gemmaq.cli.console import Output
 from gemmaq.cli.options import Base, Json, WeightFile, quiet_option
 from gemmaq.cli.views import grids
+from gemmaq.files.quoting import shell
 from gemmaq.models.samples import SAMPLE
 
 if TYPE_CHECKING:
@@ -192,7 +193,9 @@ def _show(checkpoint: Checkpoint, with_tensors: bool) -> None:
         if facts[f"{sense}_bytes"]
     ]
     if checkpoint.family.drafts:
-        rows.append(("use", f"drafter: gemmaq convert MODEL --draft {checkpoint.location} writes it beside its model"))
+        rows.append(
+            ("use", f"drafter: gemmaq convert MODEL --draft {shell(checkpoint.location)} writes it beside its model")
+        )
     rows += grids.rows(facts["grid"], facts["qat_name"])
     if not checkpoint.weights_here:
         rows.append(("read", "headers only, nothing of the weights"))

@@ -12,6 +12,7 @@ from gemmaq.cli import console
 from gemmaq.cli.console import Output
 from gemmaq.cli.options import Json, quiet_option
 from gemmaq.errors import InputError, VerificationError
+from gemmaq.files.quoting import shell
 from gemmaq.runtimes import RUNTIMES, Options, find, prepare
 
 
@@ -105,6 +106,6 @@ def _verify(artifact: Path, quiet: bool) -> Mapping[str, str]:
     if problems:
         more = f", and {len(problems) - 1} more" if len(problems) > 1 else ""
         raise VerificationError(
-            f"failed verification: {problems[0]}{more}", f"see gemmaq verify {artifact}", path=artifact
+            f"failed verification: {problems[0]}{more}", f"see gemmaq verify {shell(str(artifact))}", path=artifact
         )
     return {name: digest for report in reports for name, digest in report.files.items()}

@@ -14,6 +14,7 @@ from gemmaq.errors import InputError
 _REF = re.compile(
     r"(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(@(?P<revision>[\w./-]+))?(:(?P<part>[\w./-]+))?", re.ASCII
 )
+_MOST_NAME = 96
 _UNSAFE = re.compile(r'[\\\x00-\x1f<>:"|?*]|^/|(^|/)\.{0,2}(/|$)')
 
 
@@ -47,6 +48,12 @@ def parse(text: str) -> Ref | None:
     ):
         return None
     return Ref(match["repo"], match["revision"], match["part"])
+
+
+def is_repository(name: str) -> bool:
+    """Whether the Hub allows a name for a repository, `org/name`."""
+    ref = parse(name)
+    return ref is not None and ref.repo == name and all(len(part) <= _MOST_NAME for part in name.split("/"))
 
 
 @dataclass(frozen=True, slots=True)

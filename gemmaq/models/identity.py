@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from gemmaq.files import quoting
 from gemmaq.files.names import split_type, without_marks
 from gemmaq.models.families import official_organization
 
@@ -38,10 +39,10 @@ class Identity:
 
 
 def identify(name: str) -> Identity:
-    """Take a model name apart, without the word `unquantized`, a trailing type such as `q4_0`, and marks of files."""
+    """Take a model name apart, as the Hub allows it, without the word `unquantized`, a trailing type such as `q4_0`, and marks of files."""
     organization = official_organization(name)
     official = f"{organization}/{name}" if organization else None
-    name = without_marks(name)
+    name = without_marks(quoting.name(name))
     target = name[: -len(DRAFTER)] if name.lower().endswith(DRAFTER) else name
     words = [word for word in target.split("-") if word.lower() != "unquantized"]
     target_stem = split_type("-".join(words), floats=False)[0] or target

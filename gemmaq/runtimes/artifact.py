@@ -10,6 +10,7 @@ from gemmaq.artifact.folder import has_model, parts_of
 from gemmaq.checkpoint import Checkpoint, paths_of
 from gemmaq.errors import InputError, NotFoundError
 from gemmaq.files.names import Parts, models_among, shards_of, split_type, stem
+from gemmaq.files.quoting import shell
 from gemmaq.files.text import read_json
 from gemmaq.planning.containers import CONTAINERS, of_checkpoint_format
 from gemmaq.sources.companions import ALL
@@ -61,7 +62,7 @@ class Artifact:
     def conversion(self, container: str) -> str:
         """Command that converts the artifact to another container; quantized codes stay as they are."""
         quant = "" if self.checkpoint.body.is_float else " --quant auto"
-        return f"gemmaq convert {self.folder} --to {container}{quant}"
+        return f"gemmaq convert {shell(str(self.folder))} --to {container}{quant}"
 
 
 def split_label(name: str) -> str | None:

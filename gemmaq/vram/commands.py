@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from gemmaq.files.quoting import shell
 from gemmaq.vram import Engine, Load
 from gemmaq.vram.placement import Placement
 
@@ -29,7 +30,7 @@ def file_of(engine: Engine, model: str, quant: str) -> str:
 
 def _llama_server(file: str, load: Load, placement: Placement | None, cards: int) -> str:
     ngl = 999 if placement is None or placement.ngl == placement.depth else placement.ngl
-    words = ["llama-server -m", file, f"-c {load.context}", f"-ngl {ngl}"]
+    words = ["llama-server -m", shell(file), f"-c {load.context}", f"-ngl {ngl}"]
     words.append(f"-fa {'on' if load.flash_attention else 'off'}")
     if load.kv_types != ("f16", "f16"):
         words.append("-ctk {} -ctv {}".format(*load.kv_types))
@@ -49,17 +50,17 @@ def _ollama(file: str, load: Load, placement: Placement | None, cards: int) -> s
 
 
 def _lmstudio(file: str, load: Load, placement: Placement | None, cards: int) -> str:
-    return f"lms load {file.removesuffix('.gguf')} --context-length {load.context} --gpu max"
+    return f"lms load {shell(file.removesuffix('.gguf'))} --context-length {load.context} --gpu max"
 
 
 def _mlx(file: str, load: Load, placement: Placement | None, cards: int) -> str:
-    return f"mlx_lm.server --model {file}"
+    return f"mlx_lm.server --model {shell(file)}"
 
 
 def _vllm(file: str, load: Load, placement: Placement | None, cards: int) -> str:
     cache = f" --kv-cache-dtype {load.kv_types[0]}" if "fp8" in load.kv_types[0] else ""
     several = f" --pipeline-parallel-size {cards}" if cards > 1 else ""
-    return f"vllm serve {file} --max-model-len {load.context} --max-num-seqs {load.parallel}{cache}{several}"
+    return f"vllm serve {shell(file)} --max-model-len {load.context} --max-num-seqs {load.parallel}{cache}{several}"
 
 
 _COMMANDS: dict[str, Callable[[str, Load, Placement | None, int], str]] = {

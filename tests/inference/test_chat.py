@@ -43,7 +43,7 @@ def test_templates_are_rendered_as_transformers_does(template: str, answer: bool
 
 HOSTILE = {
     "an endless loop": "{% for a in range(90000) %}{% for b in range(90000) %}{% endfor %}{% endfor %}",
-    "nested ranges that write": "{% for a in range(90000) %}{% for b in range(90000) %}xxxxxxxx{% endfor %}{% endfor %}",
+    "nested ranges that write": "{% for a in range(90000) %}{% for b in range(90000) %}xxxx{% endfor %}{% endfor %}",
     "a long text": "{{ 'a' * 10**10 }}",
     "a text that doubles": (
         "{% set ns = namespace(s='a') %}{% for _ in range(99) %}{% set ns.s = ns.s + ns.s %}{% endfor %}{{ ns.s }}"
@@ -54,7 +54,9 @@ HOSTILE = {
     "a large power that is hidden": "{% set n = 9 %}{{ n ** (n ** n) }}",
     "a large product": "{% set x = namespace(v=3) %}{% for _ in range(60) %}{% set x.v = x.v * x.v %}{% endfor %}",
     "a macro that calls itself": "{% macro m(n) %}{{ m(n + 1) }}{{ m(n + 2) }}{% endmacro %}{{ m(0) }}",
-    "two macros that call each other": "{% macro a() %}{{ b() }}{% endmacro %}{% macro b() %}{{ a() }}{% endmacro %}{{ a() }}",
+    "two macros that call each other": (
+        "{% macro a() %}{{ b() }}{% endmacro %}{% macro b() %}{{ a() }}{% endmacro %}{{ a() }}"
+    ),
     "a loop that calls itself": "{% for x in [[1]] recursive %}{{ loop([x]) }}{% endfor %}",
     "a wide format": "{{ '%9999999999d' % 1 }}",
     "another wide format": "{{ '{:>9999999999}'.format(1) }}",

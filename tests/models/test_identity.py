@@ -56,3 +56,21 @@ def test_repositories_of_the_publisher() -> None:
 
 def test_a_name_of_dropped_words_alone_is_kept() -> None:
     assert identify("unquantized").stem == "unquantized"
+
+
+@pytest.mark.parametrize(
+    ("name", "stem"),
+    [
+        ('my "model"', "my-model"),
+        ("a\nb", "a-b"),
+        ("$(touch x)", "touch-x"),
+        ("模型 4b", "4b"),
+        ("../x", "x"),
+        ("--help", "help"),
+        ("{{ x }}", "x"),
+        ("|`[", "model"),
+        ("x" * 300, "x" * 96),
+    ],
+)
+def test_files_have_names_that_the_hub_allows(name: str, stem: str) -> None:
+    assert identify(name).stem == stem

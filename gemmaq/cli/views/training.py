@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from gemmaq.cli import console
 from gemmaq.cli.console import Output
+from gemmaq.files.quoting import shell
 from gemmaq.progress import Progress
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def report(job: TrainingJob, outcome: Outcome, output: Output) -> None:
             console.say(f"  {name:<7}perplexity {perplexity:.2f}, KL {divergence:.4f}, top-1 {top1:.1%}")
         if not can_draw():
             console.say("no loss.svg: drawing needs matplotlib, pip install 'gemmaq[plot]'")
-        console.say(f"next: gemmaq convert {job.out} --to gguf")
+        console.say(f"next: gemmaq convert {shell(str(job.out))} --to gguf")
 
     output.emit(
         lambda: {"path": str(job.out), "steps": outcome.steps, "evaluation": {"before": before, "after": after}},

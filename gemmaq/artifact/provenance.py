@@ -268,12 +268,8 @@ def _adapter(value: Any) -> Mapping[str, Any] | None:
     if value is None:
         return None
     texts = {key: _text(value[key]) for key in ("name", "kind", "base")}
-    return {
-        **texts,
-        "rank": _count(value["rank"]),
-        "repo": _repo(value["repo"]),
-        "revision": _maybe_text(value["revision"]),
-    }
+    origin = {"repo": _repo(value["repo"]), "revision": _maybe_text(value["revision"])}
+    return {**texts, "rank": _count(value["rank"]), **origin}
 
 
 def _text(value: Any) -> str:

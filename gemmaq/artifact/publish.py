@@ -159,9 +159,8 @@ def _check(folder: Path, files: Sequence[Entry]) -> None:
                 problem = f"does not match its entry in {sums.NAME}"
                 if subfolder + name not in digests:
                     problem = f"is missing, but {sums.NAME} lists it"
-                raise VerificationError(
-                    problem, f"see gemmaq verify {shell(str(folder))}", path=folder / subfolder / name
-                )
+                hint = f"see gemmaq verify {shell(str(folder))}"
+                raise VerificationError(problem, hint, path=folder / subfolder / name)
 
 
 def _of_file(path: Path, name: str, progress: ProgressCallback) -> Entry:

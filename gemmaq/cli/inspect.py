@@ -193,9 +193,8 @@ def _show(checkpoint: Checkpoint, with_tensors: bool) -> None:
         if facts[f"{sense}_bytes"]
     ]
     if checkpoint.family.drafts:
-        rows.append(
-            ("use", f"drafter: gemmaq convert MODEL --draft {shell(checkpoint.location)} writes it beside its model")
-        )
+        option = f"--draft {shell(checkpoint.location)}"
+        rows.append(("use", f"drafter: gemmaq convert MODEL {option} writes it beside its model"))
     rows += grids.rows(facts["grid"], facts["qat_name"])
     if not checkpoint.weights_here:
         rows.append(("read", "headers only, nothing of the weights"))

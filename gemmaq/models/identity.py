@@ -39,7 +39,10 @@ class Identity:
 
 
 def identify(name: str) -> Identity:
-    """Take a model name apart, as the Hub allows it, without the word `unquantized`, a trailing type such as `q4_0`, and marks of files."""
+    """Take a model name apart, as the Hub allows it.
+
+    Without the word `unquantized`, a trailing type such as `q4_0`, and marks of files.
+    """
     organization = official_organization(name)
     official = f"{organization}/{name}" if organization else None
     name = without_marks(quoting.name(name))

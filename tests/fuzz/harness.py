@@ -34,7 +34,8 @@ import mutations  # noqa: E402
 from sources import KINDS, Kind, Model  # noqa: E402
 
 SECONDS, MEMORY = 20, 1 << 30
-"""What a command may take for one input of a few hundred kilobytes; memory beyond what it takes for a sound one."""
+"""What a command may take for one input of a few hundred kilobytes: processor time, on machines with more to do, too;
+memory beyond what it takes for a sound one."""
 BATCH = 100
 
 

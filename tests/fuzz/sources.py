@@ -7,10 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import gemma4
+import gemma4_drafter
+import gemma4_towers
 import lora_files
+import made_up
 import quantized_folders
 from damage import small_model
+from gemmaq.calibration import imatrix
+from gemmaq.planning.sensitivities import document
+from gemmaq.sources.open import open_source
 from inprocess import run
 
 Command = Callable[[Path, Path], tuple[Any, ...]]
@@ -83,6 +91,38 @@ def _with_recipe(folder: Path) -> None:
     )
 
 
+def _with_imatrix(folder: Path) -> None:
+    small_model(folder)
+    model = open_source(str(folder))
+    names = {model.family.names.to_gguf(tensor.name): tensor.columns for tensor in model.matrices.values()}
+    entries = {
+        name: imatrix.Entry(np.arange(1, columns + 1, dtype=np.float32), np.full(1, 7, np.float32))
+        for name, columns in names.items()
+    }
+    (folder / "mine.gguf").write_bytes(imatrix.document(imatrix.Imatrix(entries, ("a.txt",), 7, 512)))
+
+
+def _with_sensitivities(folder: Path) -> None:
+    small_model(folder)
+    (folder / "mine.json").write_bytes(document(made_up.sensitivities(open_source(str(folder)), real=True)))
+
+
+def _with_added_tokens(folder: Path) -> None:
+    small_model(folder)
+    for name in ("tokenizer.model", "tokenizer_config.json"):
+        (folder / name).unlink(missing_ok=True)
+    (folder / "added_tokens.json").write_text('{"<mine>": 7, "<yours>": 8}')
+
+
+def _drafter(folder: Path) -> None:
+    gemma4_drafter.write(folder / "drafter", gemma4_drafter.DRAFTERS["unified"])
+
+
+def _seeing(folder: Path) -> None:
+    source = gemma4_towers.write(folder.with_name(f"{folder.name}-source"), gemma4_towers.KINDS["dense"])
+    run("convert", source, "-q", "-o", folder)
+
+
 INSPECT: Command = lambda model, out: ("inspect", model)  # noqa: E731
 TENSORS: Command = lambda model, out: ("inspect", model, "--tensors", "--json")  # noqa: E731
 TO_GGUF: Command = lambda model, out: ("convert", model, "--method", "nearest", "-o", out)  # noqa: E731
@@ -90,6 +130,13 @@ TO_MLX: Command = lambda model, out: ("convert", model, "--to", "mlx", "--method
 MEMORY: Command = lambda model, out: ("estimate-vram", model, "--json")  # noqa: E731
 VERIFY: Command = lambda model, out: ("verify", model)  # noqa: E731
 RECIPE: Command = lambda model, out: ("convert", model, "--recipe", model / "mine.toml", "-o", out)  # noqa: E731
+
+_MATRIX = ("--quant", "q4_k_m", "--imatrix")
+_BUDGET = ("--target-bpw", "7", "--no-check", "--dry-run", "--sensitivity")
+IMATRIX: Command = lambda model, out: ("convert", model, *_MATRIX, model / "mine.gguf", "-o", out)  # noqa: E731
+SHOWN: Command = lambda model, out: ("imatrix", "--show-statistics", model / "mine.gguf")  # noqa: E731
+MERGED: Command = lambda model, out: ("imatrix", model, "--merge", model / "mine.gguf", "-o", out)  # noqa: E731
+BUDGET: Command = lambda model, out: ("convert", model, *_BUDGET, model / "mine.json")  # noqa: E731
 
 QUANTIZED: dict[str, tuple[quantized_folders.Make, dict[str, Any]]] = {
     "gptq": (
@@ -134,5 +181,10 @@ KINDS = {
         )
         for name, (make, settings) in QUANTIZED.items()
     },
+    "imatrix": Kind(_once(_with_imatrix), ("mine.gguf",), (IMATRIX, SHOWN, MERGED)),
+    "sensitivity": Kind(_once(_with_sensitivities), ("mine.json",), (BUDGET,)),
+    "added": Kind(_once(_with_added_tokens), ("tokenizer.json", "added_tokens.json"), (INSPECT, TO_GGUF, TO_MLX)),
+    "mmproj": Kind(_once(_seeing, "[!m]*.gguf"), (".gguf",), (INSPECT, TENSORS, TO_GGUF, MEMORY)),
+    "drafter": Kind(_once(_drafter, "drafter"), ("config.json", ".safetensors"), (INSPECT, TO_GGUF, MEMORY)),
     "recipe": Kind(_once(_with_recipe), (".toml",), (RECIPE,)),
 }

@@ -14,6 +14,7 @@ from gemmaq.artifact.footprint import Memory
 from gemmaq.artifact.modelfile import FILE as MODELFILE
 from gemmaq.files import quoting
 from gemmaq.files.names import stem
+from gemmaq.hub import is_repository
 from gemmaq.models.identity import identify
 from gemmaq.models.towers_config import senses
 from gemmaq.planning.containers import Command, for_drafters
@@ -68,11 +69,17 @@ def text(repo: str | None, models: Sequence[Model], files: Sequence[File], *, me
 def _license(model: Model) -> str:
     """Sentence about the license: that of the source's card, where it is another than usual in the family."""
     usual, card = model.family.license, model.card
-    name = card.get("license_name") or card.get("license") or usual.name
-    if usual.name in (name, card.get("license")):
+    named, license, link = (_text(card.get(key)) for key in ("license_name", "license", "license_link"))
+    name = named or license or usual.name
+    if usual.name in (name, license):
         return f"{usual.notice}."
-    link = card.get("license_link")
     return f"The source is licensed under {quoting.markdown(name)}{f': {quoting.url(link)}' if link else ''}."
+
+
+def _text(value: Any) -> str | None:
+    """A text, or the texts of a list in a row; None for anything else."""
+    texts = [text for text in (value if isinstance(value, list) else [value]) if isinstance(text, str)]
+    return ", ".join(texts) or None
 
 
 def is_ours(card: str) -> bool:
@@ -101,9 +108,12 @@ def _front_matter(models: Sequence[Model], official: str | None) -> dict[str, An
         front["license_link"] = usual.link
     front |= {key: first.card[key] for key in ("license_name", "license_link", "language") if key in first.card}
     source = [repo] if (repo := (first.adapter or {}).get("repo") or first.repo) else []
-    bases = source or first.card.get("base_model") or ([official] if official else [])
+    said = first.card.get("base_model")
+    listed = [name for name in (said if isinstance(said, list) else [said]) if isinstance(name, str)]
+    listed = [name for name in listed if is_repository(name)]
+    bases = source or listed or ([official] if official else [])
     if bases:
-        front["base_model"] = bases if isinstance(bases, str) else list(bases)
+        front["base_model"] = said if not source and isinstance(said, str) and listed else bases
         front["base_model_relation"] = "quantized"
     libraries = [model.container.library for model in models]
     front["library_name"] = libraries[0]

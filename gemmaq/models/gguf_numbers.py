@@ -68,7 +68,9 @@ def per_layer(keys: Mapping[str, Any], key: str, layers: int) -> list[Any]:
     numbers = list(value) if value is not None and hasattr(value, "__len__") else []
     if isinstance(value, str) or len(numbers) != layers:
         raise InputError(f"GGUF key {key} does not fit {layers} layers")
-    if not all(isinstance(number, (int, float, np.number, np.bool_)) and abs(number) < 1 << 31 for number in numbers):
+    if not all(
+        isinstance(number, (int, float, np.number, np.bool_)) and abs(float(number)) < 1 << 31 for number in numbers
+    ):
         raise InputError(f"GGUF key {key} holds what is no number of a layer")
     return [number.item() if hasattr(number, "item") else number for number in numbers]
 

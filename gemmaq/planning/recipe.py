@@ -260,7 +260,7 @@ def load(name: str) -> RecipeFile:
         document = tomllib.loads(read_text(path))
         check_depth(document)
     except InputError as error:
-        raise UsageError(error.problem, path=path) from error
+        raise UsageError(f"is not valid TOML: it {error.problem}", path=path) from error
     except (ValueError, RecursionError) as error:
         raise UsageError(f"is not valid TOML: {error}", path=path) from error
     with refused(path, UsageError):

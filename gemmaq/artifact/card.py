@@ -76,8 +76,15 @@ def _license(model: Model) -> str:
     return f"The source is licensed under {quoting.markdown(name)}{f': {quoting.url(link)}' if link else ''}."
 
 
+def _repositories(value: Any) -> str | list[str]:
+    """A repository or those of a list; empty where there is none."""
+    if isinstance(value, list):
+        return [name for name in value if isinstance(name, str) and is_repository(name)]
+    return value if isinstance(value, str) and is_repository(value) else []
+
+
 def _text(value: Any) -> str | None:
-    """A text, or the texts of a list in a row; None for anything else."""
+    """A text, or the texts of a list, joined by commas; None where there is none."""
     texts = [text for text in (value if isinstance(value, list) else [value]) if isinstance(text, str)]
     return ", ".join(texts) or None
 
@@ -108,12 +115,9 @@ def _front_matter(models: Sequence[Model], official: str | None) -> dict[str, An
         front["license_link"] = usual.link
     front |= {key: first.card[key] for key in ("license_name", "license_link", "language") if key in first.card}
     source = [repo] if (repo := (first.adapter or {}).get("repo") or first.repo) else []
-    said = first.card.get("base_model")
-    listed = [name for name in (said if isinstance(said, list) else [said]) if isinstance(name, str)]
-    listed = [name for name in listed if is_repository(name)]
-    bases = source or listed or ([official] if official else [])
+    bases = source or _repositories(first.card.get("base_model")) or ([official] if official else [])
     if bases:
-        front["base_model"] = said if not source and isinstance(said, str) and listed else bases
+        front["base_model"] = bases
         front["base_model_relation"] = "quantized"
     libraries = [model.container.library for model in models]
     front["library_name"] = libraries[0]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from gemmaq.checkpoint import Checkpoint, Tensor, paths_of
 from gemmaq.files.replacing import DOWNLOADS
-from gemmaq.hub import parse
+from gemmaq.hub import is_repository, parse
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -128,7 +128,7 @@ def _record_in_cache(root: Path, path: Path) -> Record | None:
     blob = Path(os.path.realpath(path))
     is_digest = blob.parent == root.parents[1] / "blobs" and _SHA256.fullmatch(blob.name)
     repo = repository.removeprefix("models--").replace("--", "/", 1)
-    return Record(repo, root.name, blob.name if is_digest else None)
+    return Record(repo if is_repository(repo) else None, root.name, blob.name if is_digest else None)
 
 
 def _record_of_pull(root: Path, name: str, path: Path) -> Record | None:

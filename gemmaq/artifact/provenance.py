@@ -180,7 +180,7 @@ def _provenance(value: Mapping[str, Any], container: str) -> Provenance:
         calibration=_calibration(choices.get("calibration")),
         budget=_budget(choices.get("budget")),
     )
-    _label(value.get("type")), [_text(name) for name in value.get("method", ())]
+    _check_shown(value)
     files = tuple(Listed(_path(f["path"]), _count(f["bytes"]), _text(f["sha256"])) for f in value["files"])
     tensors = tuple(
         Made(_text(t["name"]), tuple(_count(n) for n in t["shape"]), ENCODINGS[_text(t["type"])].name)
@@ -297,11 +297,13 @@ def _repo(value: Any) -> str | None:
     return _maybe_text(value)
 
 
-def _label(value: Any) -> str | None:
-    """A type as file names show it."""
-    if value is not None and not re.fullmatch(r"[A-Za-z0-9_.]{1,40}", _text(value)):
-        raise ValueError(f"{value!r:.60} is no type")
-    return _maybe_text(value)
+def _check_shown(value: Mapping[str, Any]) -> None:
+    """Refuse a type or methods that are read from the entry later, and are not what they should be."""
+    label = _maybe_text(value.get("type"))
+    if label and not re.fullmatch(r"[A-Za-z0-9_.]{1,40}", label):
+        raise ValueError(f"{label!r:.60} is no type")
+    for name in value.get("method", ()):
+        _text(name)
 
 
 def _count(value: Any) -> int:

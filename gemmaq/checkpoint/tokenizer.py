@@ -96,7 +96,7 @@ def _problem(tokenizer: Tokenizer) -> str | None:
     pieces, scores, types = tokenizer.pieces, tokenizer.scores, tokenizer.types
     templates = {"": tokenizer.chat_template or "", **(tokenizer.named_templates or {})}
     if not len(pieces) == len(scores) == len(types):
-        return "with other numbers of texts, scores and types"
+        return "whose numbers of tokens, scores and types differ"
     if not np.isfinite(scores).all():
         return f"whose token {int(np.flatnonzero(~np.isfinite(scores))[0])} has no finite score"
     if not ((types >= UNDEFINED) & (types <= BYTE)).all():
@@ -107,7 +107,7 @@ def _problem(tokenizer: Tokenizer) -> str | None:
     if not all(type(at) is int and 0 <= at < len(pieces) for at in tokenizer.special.values()):
         return f"whose special tokens are not among its {len(pieces):,}"
     if not all(isinstance(text, str) for text in (*pieces, *templates.values(), *(tokenizer.merges or ()))):
-        return "with a text that is none"
+        return "with a token, a merge or a chat template that is not text"
     return None
 
 
@@ -256,7 +256,7 @@ _MOST_IDS = 1 << 24
 
 
 def _check_ids(pairs: Iterable[tuple[Any, Any]], path: Path) -> None:
-    """Refuse texts and ids that are none.
+    """Refuse tokens that are not text, and ids that no vocabulary has.
 
     Args:
         pairs: Text and id of every token.
@@ -267,9 +267,9 @@ def _check_ids(pairs: Iterable[tuple[Any, Any]], path: Path) -> None:
     """
     for text, at in pairs:
         if not isinstance(text, str):
-            raise InputError(f"has the token {text!r:.60}, which is no text", path=path)
+            raise InputError(f"has the token {text!r:.60}, which is not text", path=path)
         if type(at) is not int or not 0 <= at < _MOST_IDS:
-            raise InputError(f"has the token {text!r:.60} with the id {at!r:.40}, which is none", path=path)
+            raise InputError(f"has the token {text!r:.60} with {at!r:.40} for an id", path=path)
 
 
 def _added(entries: Any, path: Path) -> dict[int, tuple[str, bool]]:

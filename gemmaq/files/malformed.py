@@ -27,15 +27,17 @@ _SLIPS = (
 MOST_LEVELS = 100
 """Objects and lists within each other; files of models have five, and Python's own functions fail at a thousand."""
 _SHOWN = 200
+"""Characters of what Python says that are shown."""
 
 
 @contextmanager
-def refused(path: object, kind: type[GemmaqError] = InputError) -> Iterator[None]:
+def refused(path: object, kind: type[GemmaqError] = InputError, hint: str | None = None) -> Iterator[None]:
     """Turn what fails within into an error about a file.
 
     Args:
         path: File, folder or repository that is read.
         kind: Class of the error.
+        hint: What to do next.
 
     Raises:
         GemmaqError: Of this class; one that the reader raised itself passes unchanged.
@@ -45,10 +47,10 @@ def refused(path: object, kind: type[GemmaqError] = InputError) -> Iterator[None
     except GemmaqError:
         raise
     except MemoryError as error:
-        raise kind("is malformed, or too large for the memory of this machine", path=path) from error
+        raise kind("is malformed, or too large for the memory of this machine", hint, path=path) from error
     except _SLIPS as error:
         said = f"{error} is missing" if isinstance(error, KeyError) else str(error) or "it contradicts itself"
-        raise kind(f"is malformed: {said:.{_SHOWN}}", path=path) from error
+        raise kind(f"is malformed: {said:.{_SHOWN}}", hint, path=path) from error
 
 
 def parse_json(text: str | bytes, pairs: Callable[[list[tuple[str, Any]]], dict[str, Any]] | None = None) -> Any:

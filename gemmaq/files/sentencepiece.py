@@ -15,7 +15,7 @@ from gemmaq.errors import InputError
 from gemmaq.files import lfs
 
 UNDEFINED, NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(7)
-"""Types of pieces, the same numbers in SentencePiece and GGUF; the first is none that SentencePiece writes."""
+"""Types of pieces, the same numbers in SentencePiece and GGUF; only GGUF has the first."""
 
 SPACE = "\u2581"
 """Character in place of a space in pieces."""

@@ -10,8 +10,8 @@ from gemmaq.files import lfs
 from gemmaq.files.malformed import parse_json, refused
 
 _MAX_BYTES = 1 << 28
-_MAX_FRONT, _MOST_TEXTS, _LONGEST = 1 << 16, 1000, 1000
-"""Characters of a card's front matter, entries of a list in it, and characters of a text in it."""
+_MAX_FRONT, _MOST_TEXTS, _LONGEST = 1 << 18, 1000, 1000
+"""Characters of a card's front matter (its YAML takes seconds to read), texts of a list and characters of a text."""
 _ABOUT_FILES = ("tags", "pipeline_tag", "library_name")
 """Metadata that describes the files of a repository rather than the model."""
 

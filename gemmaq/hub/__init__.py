@@ -52,7 +52,7 @@ def parse(text: str) -> Ref | None:
 
 def is_repository(name: str) -> bool:
     """Whether the Hub allows a name for a repository, `org/name`."""
-    ref = parse(name)
+    ref = parse(f"{name}@main")  # without a revision, one that ends with .gguf is a file's path
     return ref is not None and ref.repo == name and all(len(part) <= _MOST_NAME for part in name.split("/"))
 
 

@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from gemmaq.errors import InputError
@@ -65,7 +65,6 @@ class _Renderer:
 
     process: subprocess.Popen[bytes] | None = None
     owner: int = 0
-    rest: bytearray = field(default_factory=bytearray)
 
     def ask(self, line: bytes) -> dict[str, str]:
         """Send a request and wait for the answer; errors as in `render`."""
@@ -93,29 +92,28 @@ class _Renderer:
                 name: value for name, value in os.environ.items() if not any(word in name.upper() for word in _SECRETS)
             }
             self.process = subprocess.Popen(
-                [sys.executable, "-P", str(_SCRIPT)],
+                [sys.executable, "-B", "-P", str(_SCRIPT)],  # it imports nothing of its folder, and writes nothing
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
                 env=kept,
                 start_new_session=True,  # Ctrl-C is for the run, which ends it
             )
-            self.owner, self.rest = os.getpid(), bytearray()
+            self.owner = os.getpid()
         return self.process
 
     def _line(self, process: subprocess.Popen[bytes], most: int) -> bytes | None:
         """The next line of the process; None if it ends, takes too long, or says far too much."""
         assert process.stdout is not None
-        until = time.monotonic() + PATIENCE
-        self.rest.clear()
-        while (end := self.rest.find(b"\n", max(len(self.rest) - (1 << 16), 0))) < 0:
+        until, line = time.monotonic() + PATIENCE, bytearray()
+        while not line.endswith(b"\n"):
             wait = until - time.monotonic()
             ready = select.select([process.stdout], [], [], wait)[0] if wait > 0 else []
             block = os.read(process.stdout.fileno(), 1 << 16) if ready else b""
-            if not block or len(self.rest) > most:
+            if not block or len(line) > most:
                 return None
-            self.rest += block
-        return bytes(self.rest[:end])
+            line += block
+        return bytes(line)
 
     def _fate(self) -> str:
         """How the process ended."""
@@ -125,7 +123,9 @@ class _Renderer:
             process.wait(1.0)
         code = process.poll()
         self.end()
-        if code is None or code == -signal.SIGPROF:
+        if code is None:
+            return f"has no conversation ready after {PATIENCE:g} seconds"
+        if code == -signal.SIGPROF:
             return f"takes more than {SECONDS:g} seconds for a conversation"
         how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
         return f"brought the process that renders it to an end ({how})"

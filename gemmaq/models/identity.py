@@ -39,9 +39,9 @@ class Identity:
 
 
 def identify(name: str) -> Identity:
-    """Take a model name apart, as the Hub allows it.
+    """Take a model name apart, without the word `unquantized`, a trailing type such as `q4_0`, and marks of files.
 
-    Without the word `unquantized`, a trailing type such as `q4_0`, and marks of files.
+    What the Hub does not allow in names of repositories becomes `-`, since files are named by the parts.
     """
     organization = official_organization(name)
     official = f"{organization}/{name}" if organization else None

@@ -190,11 +190,8 @@ def read(path: Path) -> Sensitivities:
             _HINT,
             path=path,
         )
-    try:
-        with refused(path):
-            return _parsed(value)
-    except InputError as error:
-        raise InputError(error.problem, _HINT, path=path) from error
+    with refused(path, hint=_HINT):
+        return _parsed(value)
 
 
 def _parsed(value: Mapping[str, Any]) -> Sensitivities:

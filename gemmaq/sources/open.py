@@ -46,7 +46,7 @@ def open_source(source: str, wish: Wish = ANY, *, tokenizer: bool = False) -> Ch
 
 
 def _opened(source: str, wish: Wish, tokenizer: bool) -> Checkpoint:
-    """The same without the guard."""
+    """What `open_source` opens, without the guard."""
 
     def open_base(base: str) -> Checkpoint:
         return open_source(base, replace(wish, base=None, alone=False), tokenizer=tokenizer)
@@ -117,7 +117,7 @@ def open_with_weights(
 def _opened_with_weights(
     source: str, show: Callable[[Download], AbstractContextManager[ProgressCallback]], wish: Wish
 ) -> Checkpoint:
-    """The same without the guard."""
+    """What `open_with_weights` opens, without the guard."""
 
     def open_base(base: str) -> Checkpoint:
         if wish.alone:

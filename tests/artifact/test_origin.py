@@ -154,3 +154,12 @@ def test_a_pushed_artifact_is_still_good(hub: FakeHub, settle: Settle, model: Pa
         inner = next(pulled.rglob("*.gguf"))
         inner.write_bytes(inner.read_bytes()[:-1] + b"x")
         assert inner.name in here.run("push", pulled, f"acme/{kind}", code=8).stderr
+
+
+def test_a_name_without_an_organization_is_no_repository(here: Here, model: Path, tmp_path: Path) -> None:
+    snapshot = tmp_path / "models--tiny" / "snapshots" / ("a" * 40)
+    snapshot.parent.mkdir(parents=True)
+    model.rename(snapshot)
+    here.run("convert", snapshot, "-q", "-o", tmp_path / "out")
+    assert source_of(tmp_path / "out")["repo"] is None
+    here.run("verify", tmp_path / "out", "-q")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gemmaq.errors import InputError
-from gemmaq.hub import Listing, Ref, RemoteFile, check_name, parse
+from gemmaq.hub import Listing, Ref, RemoteFile, check_name, is_repository, parse
 
 
 @pytest.mark.parametrize(
@@ -21,6 +21,28 @@ from gemmaq.hub import Listing, Ref, RemoteFile, check_name, parse
 def test_references(text: str, ref: Ref) -> None:
     assert parse(text) == ref
     assert str(ref) == text
+
+
+@pytest.mark.parametrize(
+    ("name", "allowed"),
+    [
+        ("google/gemma-3-4b-it", True),
+        ("a/x.gguf", True),
+        (f"a/{'x' * 96}", True),
+        (f"a/{'x' * 97}", False),
+        ("gpt2", False),
+        ("a/b/c", False),
+        ("a/b@main", False),
+        ("a/b:x", False),
+        ("a/b--c", False),
+        ("a/..", False),
+        ("a/b\n", False),
+        ("a/模型", False),
+        ("", False),
+    ],
+)
+def test_names_of_repositories(name: str, allowed: bool) -> None:
+    assert is_repository(name) is allowed
 
 
 @pytest.mark.parametrize(

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import resource
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
 from damage import small_model
 from gemmaq.errors import InputError
-from gemmaq.inference import chat
+from gemmaq.inference import chat, render_chat
 from inprocess import refused
 
 pytest.importorskip("jinja2")
@@ -82,9 +85,29 @@ HARMLESS = ("deep lists", "deep conditions", "a large product")
 """Templates that may also come to an end, by the version of jinja2."""
 
 
+def limit_of_memory() -> int:
+    """Bytes of address space that the process may take; 0 where no limit is known."""
+    assert chat._RENDERER.process is not None
+    if not hasattr(resource, "prlimit"):
+        return 0
+    limit = resource.prlimit(chat._RENDERER.process.pid, resource.RLIMIT_AS)[0]
+    assert limit > render_chat.MEMORY  # RLIM_INFINITY is negative
+    return limit
+
+
+def peak() -> int:
+    """Bytes of memory that the process has taken at most, 0 where it has ended or nobody knows."""
+    process = chat._RENDERER.process
+    status = Path(f"/proc/{process.pid}/status") if process is not None else Path()
+    if not status.is_file():
+        return 0
+    return next(int(line.split()[1]) << 10 for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+
+
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_hostile_template_ends_within_its_limits(name: str) -> None:
     chat.render("", [USER], SPECIAL)  # the process is there
+    assert limit_of_memory() < 600 << 20
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     started = resource.getrusage(resource.RUSAGE_CHILDREN)
     try:
@@ -95,7 +118,7 @@ def test_a_hostile_template_ends_within_its_limits(name: str) -> None:
         assert name in HARMLESS and len(text) < 10_000
     ended = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert ended.ru_utime + ended.ru_stime - started.ru_utime - started.ru_stime < chat.SECONDS + 3
-    assert ended.ru_maxrss < 300 << 10 or ended.ru_maxrss == started.ru_maxrss
+    assert peak() < 300 << 20
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50 << 10
     assert chat.render("{{ bos_token }}!", [USER], SPECIAL) == "<bos>!"  # the next one is not harmed
 
@@ -147,16 +170,36 @@ def test_a_process_that_does_not_answer_is_ended(monkeypatch: pytest.MonkeyPatch
     assert chat.render("a", [USER], {}) == "a"
 
 
-def test_rendering_costs_no_user_half_a_second() -> None:
-    template = USUAL[0]
-    chat.render(template, [USER], SPECIAL)
+def test_two_hundred_conversations_take_less_than_half_a_second() -> None:
+    chat.render(USUAL[0], [USER], SPECIAL)
     started = time.process_time()
     for _ in range(200):
-        chat.render(template, [USER, ANSWER], SPECIAL)
+        chat.render(USUAL[0], [USER, ANSWER], SPECIAL)
     assert time.process_time() - started < 0.5
 
 
-def test_a_command_tells_of_a_hostile_template(tmp_path) -> None:
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_the_process_ends_with_its_parent() -> None:
+    run = """
+from gemmaq.inference import chat
+chat.render("a", [], {})
+print(chat._RENDERER.process.pid, flush=True)
+input()
+"""
+    command = [sys.executable, "-c", run]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        child = Path(f"/proc/{int(parent.stdout.readline())}")
+        assert child.exists()
+        parent.kill()
+        parent.wait()
+        until = time.monotonic() + 20
+        while child.exists() and "\nState:\tZ" not in (child / "status").read_text():
+            assert time.monotonic() < until, "it outlives its parent"
+            time.sleep(0.02)
+
+
+def test_a_command_tells_of_a_hostile_template(tmp_path: Path) -> None:
     pytest.importorskip("torch")
     model = small_model(tmp_path / "model")
     (model / "chat_template.jinja").write_text("{{ 'a' * 10**10 }}")

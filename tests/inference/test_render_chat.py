@@ -13,8 +13,8 @@ from gemmaq.inference.render_chat import answer, serve
 pytest.importorskip("jinja2")
 
 
-def request(template: str, **others: object) -> str:
-    return json.dumps({"template": template, "messages": [], "answer": False, "special": {}, **others})
+def request(template: str, **others: object) -> bytes:
+    return json.dumps({"template": template, "messages": [], "answer": False, "special": {}, **others}).encode()
 
 
 def test_each_line_has_an_answer() -> None:
@@ -23,9 +23,9 @@ def test_each_line_has_an_answer() -> None:
         request("a\u00e9"),
         request("{{ x"),
         request("{{ answer }}{{ bos_token }}", special={"bos_token": "<b>"}),
-        "{",
+        b"{",
     ]
-    serve([line.encode() for line in lines], written.append)
+    serve(lines, written.append)
     replies = [json.loads(line) for line in written]
     assert replies[0] == {"text": "aé"} and replies[2] == {"text": "<b>"}
     assert set(replies[1]) == set(replies[3]) == {"problem"}

@@ -23,6 +23,11 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Model]:
     return {name: kind.make(place / name) for name, kind in KINDS.items()}
 
 
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    return KINDS["recipe"].make(tmp_path_factory.mktemp("recipe") / "model")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_damaged_inputs_are_read_or_refused(
@@ -72,11 +77,11 @@ def never_ends(*_: object) -> Done:
     ],
 )
 def test_what_is_bad_is_found(
-    command: Any, what: str | None, models: dict[str, Model], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    command: Any, what: str | None, recipe: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("inprocess.run_any", command)
     monkeypatch.setattr(harness, "SECONDS", 1)
     number = next(n for n in range(sorted(KINDS).index("recipe"), 10**6, len(KINDS)))
-    findings = try_input(number, models, tmp_path, KINDS)
+    findings = try_input(number, {"recipe": recipe}, tmp_path, KINDS)
     assert len(findings) == (what is not None) and (what is None or what in findings[0].what)
     assert list(tmp_path.iterdir()) == []

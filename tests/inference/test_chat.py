@@ -80,6 +80,12 @@ HOSTILE = {
     "a function's insides": "{{ raise_exception.__globals__['os'].system('true') }}",
     "a name of the namespace": "{% set ns = namespace() %}{% set ns.__class__ = 1 %}",
     "a file": "{% include '/etc/passwd' %}",
+    "macros of a file": "{% import '/etc/passwd' as x %}{{ x }}",
+    "a parent": "{% extends '/etc/passwd' %}",
+    "a range of a trillion": "{% for x in range(10**12) %}x{% endfor %}",
+    "a cycler of all": "{% set c = cycler(*range(99999)) %}{% for _ in range(99999) %}{{ c.next() }}{% endfor %}" * 20,
+    "an error of its own": "{{ raise_exception('no system') }}",
+    "a name that is not there": "{{ nothing.at.all }}",
 }
 HARMLESS = ("deep lists", "deep conditions", "a large product")
 """Templates that may also come to an end, by the version of jinja2."""
@@ -121,6 +127,25 @@ def test_a_hostile_template_ends_within_its_limits(name: str) -> None:
     assert peak() < 300 << 20
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50 << 10
     assert chat.render("{{ bos_token }}!", [USER], SPECIAL) == "<bos>!"  # the next one is not harmed
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ lipsum.__globals__['os'].system(command) }}",
+        "{{ cycler.__init__.__globals__.os.system(command) }}",
+        "{{ (lipsum | attr('__globals__'))['os'].system(command) }}",
+        "{{ namespace.__init__.__globals__['sys'].modules['os'].system(command) }}",
+        "{{ raise_exception.__builtins__['__import__']('os').system(command) }}",
+        "{{ '{0.__globals__[os]}'.format(lipsum).system(command) }}",
+        "{{ dict.__call__.__globals__['os'].system(command) }}",
+        "{% set f = ''.__class__.__base__.__subclasses__ %}{% for x in f() %}{{ x(command, shell=true) }}{% endfor %}",
+    ],
+)
+def test_a_template_runs_nothing(template: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="the chat template refuses"):
+        chat.render(template, [USER], {"command": f"touch {tmp_path}/run"})
+    assert not list(tmp_path.iterdir())
 
 
 def test_time_is_counted_over_all_conversations() -> None:

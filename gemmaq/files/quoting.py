@@ -14,6 +14,7 @@ from gemmaq.errors import InputError
 _UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 """Characters that control a terminal or the direction of writing, end a line, or cannot be written."""
 _MARKS = re.compile(r"([\\`*{}\[\]()<>#|!~&$]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9]))")
+_MARKS_IN_HTML = re.compile(r"[\\`*_{}\[\]()#|!~$]")
 _URL = re.compile(r"https?://[A-Za-z0-9.-]+(:\d+)?(/[A-Za-z0-9._~%/?&=+,;@:-]*)?(#[A-Za-z0-9._~%/-]*)?")
 _NAME = re.compile(r"[^A-Za-z0-9._-]+")
 _MOST_NAME = 96
@@ -66,9 +67,6 @@ def code(text: str) -> str:
     fence = "`" * (max((len(run) for run in re.findall("`+", text)), default=0) + 1)
     space = " " if not text.strip() or text[0] in "` " or text[-1] in "` " else ""
     return f"{fence}{space}{text}{space}{fence}"
-
-
-_MARKS_IN_HTML = re.compile(r"[\\`*_{}\[\]()#|!~$]")
 
 
 def path(target: str) -> str:

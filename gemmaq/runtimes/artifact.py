@@ -12,6 +12,7 @@ from gemmaq.errors import InputError, NotFoundError
 from gemmaq.files.names import Parts, models_among, shards_of, split_type, stem
 from gemmaq.files.quoting import shell
 from gemmaq.files.text import read_json
+from gemmaq.hub import is_repository
 from gemmaq.planning.containers import CONTAINERS, of_checkpoint_format
 from gemmaq.sources.companions import ALL
 from gemmaq.sources.open import open_source
@@ -139,4 +140,4 @@ def _source(path: Path) -> tuple[str | None, str | None]:
     source = first.get("source") if isinstance(first, dict) else None
     values = [source.get(key) if isinstance(source, dict) else None for key in ("name", "repo")]
     name, repo = (value if isinstance(value, str) else None for value in values)
-    return name, repo if repo and repo.count("/") == 1 else None
+    return name, repo if repo and is_repository(repo) else None

@@ -69,7 +69,10 @@ def parse_json(text: str | bytes, pairs: Callable[[list[tuple[str, Any]]], dict[
         raise ValueError(f"it is nested more than {MOST_LEVELS} levels deep") from error
     check_depth(value)
     if (b"\\ud" in text or b"\\uD" in text) if isinstance(text, bytes) else ("\\ud" in text or "\\uD" in text):
-        json.dumps(value, ensure_ascii=False).encode()  # nothing can be written with half a surrogate pair
+        try:
+            json.dumps(value, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:  # nothing can be written with it
+            raise ValueError("it spells half a surrogate pair") from error
     return value
 
 

@@ -68,7 +68,7 @@ def test_scalars_and_empty_tensors_are_read(path: Path) -> None:
         (safetensors_bytes(b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}"), "broken header"),
         (safetensors_bytes(b'{"a": ' + b"9" * 5000 + b"}"), "broken header"),
         (safetensors_bytes(b'{"a": {}, "a": {}}'), "twice"),
-        (safetensors_bytes({"a\ud800": A}, DATA), "not a valid tensor name"),
+        (safetensors_bytes({"a\ud800": A}, DATA), "half a surrogate pair"),
         (safetensors_bytes({"a\x1b[2J\n": A}, DATA), "not a valid tensor name"),
         (safetensors_bytes({"a" * 10_000: A}, DATA), "not a valid tensor name"),
     ],

@@ -1,7 +1,7 @@
 """Renders conversations in chat templates, in a process of its own: a template of a model is a program of a stranger.
 
-One process serves all templates of a run. It starts with the first conversation, takes a tenth of a second for it and
-about as long as the template itself for each one after that.
+One process serves all conversations of a run. It starts with the first one, which takes about 0.2 s; each one after
+that takes about 0.2 ms more than it would in this process.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -91,7 +91,7 @@ def read(folder: Path, progress: ProgressCallback) -> Local:
     Raises:
         NotFoundError: The folder holds no model.
         InputError: A model cannot be read, or a link leads out of the folder.
-        VerificationError: A file differs from SHA256SUMS.
+        VerificationError: A file differs from SHA256SUMS, or an artifact has no such list.
     """
     paths = _files(folder)
     model_folders = models_in(folder)
@@ -148,9 +148,11 @@ def _check(folder: Path, files: Sequence[Entry]) -> None:
     """Compare the files with all lists of checksums in the folder; only a card may have changed.
 
     Raises:
-        VerificationError: A file differs from its entry, or is missing.
+        VerificationError: A file differs from its entry, or is missing; or an artifact has no list of its files.
     """
-    digests = {entry.path: entry.sha256 for entry in files}
+    digests, hint = {entry.path: entry.sha256 for entry in files}, f"see gemmaq verify {shell(str(folder))}"
+    for path in [name for name in digests if name.rpartition("/")[2] == provenance.NAME]:
+        _check_finished(folder, path.removesuffix(provenance.NAME), digests, hint)
     for path in [name for name in digests if name.rpartition("/")[2] == sums.NAME]:
         subfolder = path.removesuffix(sums.NAME)
         listed = sums.read(folder / subfolder) or {}
@@ -159,8 +161,31 @@ def _check(folder: Path, files: Sequence[Entry]) -> None:
                 problem = f"does not match its entry in {sums.NAME}"
                 if subfolder + name not in digests:
                     problem = f"is missing, but {sums.NAME} lists it"
-                hint = f"see gemmaq verify {shell(str(folder))}"
                 raise VerificationError(problem, hint, path=folder / subfolder / name)
+
+
+def _check_finished(folder: Path, subfolder: str, digests: Mapping[str, str], hint: str) -> None:
+    """Check that an artifact on record has a list of checksums with its record and its weights, as on record.
+
+    Args:
+        folder: Folder that is published.
+        subfolder: Place of the artifact in it, with a slash at its end unless it is empty.
+        digests: Path in the folder -> SHA-256 of every file.
+        hint: What to do next.
+
+    Raises:
+        VerificationError: It has not.
+    """
+    place = folder / subfolder
+    if subfolder + sums.NAME not in digests:
+        raise VerificationError("is missing: the artifact was not finished", hint, path=place / sums.NAME)
+    listed = sums.read(place) or {}
+    weights = {file.path: file.sha256 for record in provenance.read(place) for file in record.files}
+    for name in (provenance.NAME, *weights):
+        if name not in listed:
+            raise VerificationError(f"is not in {sums.NAME}", hint, path=place / name)
+        if name in weights and listed[name] != weights[name]:
+            raise VerificationError(f"is not what {provenance.NAME} says", hint, path=place / name)
 
 
 def _of_file(path: Path, name: str, progress: ProgressCallback) -> Entry:

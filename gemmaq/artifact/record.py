@@ -96,7 +96,7 @@ def entry(record: Record) -> dict[str, Any]:
         "source": record.source.document(),
         **({"adapter": record.adapter.document()} if record.adapter is not None else {}),
         **({"drafter": record.drafter.document()} if record.drafter is not None else {}),
-        "recipe": _recipe(plan.request),
+        "recipe": recipe(plan.request),
         "method": list(methods),
         "size": dict(record.size),
         "files": [file.document() for file in record.weights],
@@ -173,7 +173,8 @@ def _by_type(like: Mapping[str, Encoding]) -> dict[str, list[str]]:
     return found
 
 
-def _recipe(request: Request) -> dict[str, Any]:
+def recipe(request: Request) -> dict[str, Any]:
+    """A request as an entry of gemmaq.json."""
     recipe = request.recipe
     return {
         "quant": recipe.asked_label.lower(),

@@ -143,6 +143,10 @@ def measure(
         solving = gptq.Settings(calibration.damping, act_order=calibration.order == "importance")
         run = _Run(net, text, groups(checkpoint, coarse=coarse), types, solving, Work(folder, device), coarse)
         done = run.work.begin(job, resume)
+        if done > net.layers:
+            raise InputError(
+                f"is after layer {done}, the model has {net.layers}", "begin again with --force", path=folder
+            )
         run.read(done)
         for index in range(done, net.layers):
             progress(Progress(_TASK, index, net.layers, "layers"))

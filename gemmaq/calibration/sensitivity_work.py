@@ -1,4 +1,8 @@
-"""The state of a measurement on disk: activations of every variant of the model after a layer, so that it can go on."""
+"""The state of a measurement on disk: activations of every variant of the model after a layer, so that it can go on.
+
+The last two layers are kept, with the digests of their files: if those of the last one are damaged, the measurement
+goes on from the one before. No more than two are ever on disk.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +17,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gemmaq.errors import InputError, OutputError
+from gemmaq.files import sealed
+from gemmaq.files.text import read_json
 from gemmaq.inference.batch import Batch
 
 if TYPE_CHECKING:
     from gemmaq.inference.device import Device
 
 _JOB, _FOUND, _HIDDEN = "job.json", "found.json", "hidden"
+_LAYER = "layer-"
+_ANEW = "begin again with --force"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +87,7 @@ class Work:
             Number of layers that are done.
 
         Raises:
-            InputError: the earlier run measured something else.
+            InputError: the earlier run measured something else, or what it left is damaged.
             OutputError: the folder exists and is not to be used, or cannot be made.
         """
         path = self.folder / _JOB
@@ -90,7 +98,7 @@ class Work:
                     "go on with --resume, or begin again with --force",
                     path=self.folder,
                 )
-            if json.loads(path.read_text("utf-8")) != json.loads(json.dumps(job)):
+            if read_json(path) != json.loads(json.dumps(job)):
                 raise InputError(
                     "is of a measurement of another model, with other text or other flags",
                     "give the same ones, or begin again with --force",
@@ -99,40 +107,53 @@ class Work:
             return self._done()
         try:
             self.folder.mkdir(exist_ok=True)
+            others = sorted({file.name for file in self.folder.iterdir()} - {path.with_suffix(".tmp").name})
+            if others:
+                raise OutputError(f"holds {others[0]}, but no {path.name}", "move it away", path=self.folder)
             _write(path, job)
         except OSError as error:
             raise OutputError(f"cannot be made: {error.strerror}", path=self.folder) from error
         return 0
 
     def _done(self) -> int:
-        return max((int(folder.name[6:]) for folder in self.folder.glob("layer-????")), default=0)
+        """Layers that are done, by the last folder that is intact."""
+        folder = sealed.last(self._layers(), _ANEW).folder
+        return int(folder.name[len(_LAYER) :]) if folder is not None else 0
+
+    def _layers(self) -> list[Path]:
+        return sealed.numbered(self.folder.glob(f"{_LAYER}????"))
 
     def before(self, index: int) -> Layer:
         """Activations before a layer that is next."""
         return Layer(self._path(index), self.device)
 
     def found(self, index: int) -> dict[str, Any]:
-        """What was found in the layers before one, as JSON values."""
-        path = self._path(index) / _FOUND
-        found: dict[str, Any] = json.loads(path.read_text("utf-8")) if index else {}
-        return found
+        """What was found in the layers before one, as JSON values.
+
+        Raises:
+            InputError: it is damaged.
+        """
+        return read_json(self._path(index) / _FOUND) if index else {}
 
     def opened(self, index: int) -> Layer:
-        """An empty folder for the activations before a layer."""
+        """An empty folder for the activations before a layer; of the others only that of the layer before stays."""
+        for folder in self._layers():
+            if folder != self._path(index - 1):
+                shutil.rmtree(folder, ignore_errors=True)
         part = self._path(index).with_suffix(".partial")
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir()
         return Layer(part, self.device)
 
     def close(self, index: int, found: Mapping[str, Any]) -> None:
-        """Give the opened folder its name, with what was found so far, and remove the one before."""
+        """Give the opened folder its name, with what was found so far and the digests of its files."""
         path = self._path(index)
         _write(path.with_suffix(".partial") / _FOUND, found)
+        sealed.seal(path.with_suffix(".partial"))
         path.with_suffix(".partial").rename(path)
-        shutil.rmtree(self._path(index - 1), ignore_errors=True)
 
     def _path(self, index: int) -> Path:
-        return self.folder / f"layer-{index:04}"
+        return self.folder / f"{_LAYER}{index:04}"
 
 
 def _write(path: Path, value: Mapping[str, Any]) -> None:

@@ -259,6 +259,19 @@ class Checkpoint:
         """
         return self.tokenizer_files.read(self.config, self.location)
 
+    def check_tokenizer(self, *, copied: bool) -> None:
+        """Read the tokenizer.
+
+        Args:
+            copied: Whether its files are copied, so that those beside what is read have to be sound as well.
+
+        Raises:
+            InputError: It is missing, broken, or belongs to another family.
+        """
+        _ = self.tokenizer
+        if copied:
+            self.tokenizer_files.check()
+
     @property
     def embedding(self) -> Tensor:
         """The token embedding."""

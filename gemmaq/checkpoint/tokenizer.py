@@ -17,7 +17,7 @@ from gemmaq.errors import InputError, NotFoundError
 from gemmaq.files import sentencepiece
 from gemmaq.files.malformed import refused
 from gemmaq.files.sentencepiece import BYTE, BYTES, NORMAL, UNDEFINED, UNUSED
-from gemmaq.files.text import read_json
+from gemmaq.files.text import read_json, read_text
 from gemmaq.models.config import TextConfig
 from gemmaq.models.family import Family, Vocabulary
 
@@ -83,6 +83,20 @@ class TokenizerFiles:
             raise InputError(f"has a tokenizer {problem}", "copy the tokenizer files of the base model", path=where)
         return found
 
+    def check(self) -> None:
+        """Read every file that is to be copied, whether a tokenizer is read from it or not.
+
+        Raises:
+            InputError: One is not what its name says.
+        """
+        for name, path in self.verbatim.items():
+            if name.endswith(".json"):
+                read_json(path)
+            elif name.endswith(".model"):
+                sentencepiece.read(path.read_bytes(), str(path))
+            else:
+                read_text(path)
+
     def contents(self) -> dict[str, bytes]:
         """Content of the files to be copied, in which one chat template counts: path within the folder -> content."""
         files = {name: path.read_bytes() for name, path in self.verbatim.items()}
@@ -141,6 +155,8 @@ def from_folder(folder: Path, family: Family, config: TextConfig) -> Tokenizer:
     document: dict[str, Any] = {}
     if model.is_file() and not vocabulary.MERGES:
         base = sentencepiece.read(model.read_bytes(), str(model))
+        if not any(base[0]):
+            raise InputError("holds no pieces", "copy the tokenizer files of the base model", path=model)
     else:
         if not (folder / "tokenizer.json").is_file():
             raise NotFoundError(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import io
 import os
-import signal
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -16,13 +15,10 @@ import typer
 import typer.core
 
 from gemmaq import __version__
-from gemmaq.cli import console
+from gemmaq.cli import console, interrupts, library_warnings
 from gemmaq.errors import GemmaqError, UsageError
 
-INTERRUPTED = 130
 _PIPE_CLOSED = 141
-_TERMINATED = 143
-_HUNG_UP = 129
 _CommandLineError: type[Exception] = typer.BadParameter.__bases__[0]
 """What typer raises for any mistake on the command line; its module has moved, from click into typer."""
 
@@ -55,7 +51,7 @@ class _Group(typer.core.TyperGroup):
             console.flush()
         except KeyboardInterrupt:
             console.say("interrupted, nothing half-written was kept")
-            raise typer.Exit(INTERRUPTED) from None
+            raise typer.Exit(interrupts.code() or interrupts.INTERRUPTED) from None
         except BrokenPipeError:
             console.discard_stdout()
             raise typer.Exit(_PIPE_CLOSED) from None
@@ -156,26 +152,34 @@ def root(
 def main() -> None:
     """Run the command line; every way to fail has its exit code."""
     gc.disable()  # nothing here makes cycles, and collections would walk a quarter of a million tokens again and again
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(_TERMINATED))
-    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:  # not under nohup
-        signal.signal(signal.SIGHUP, lambda *_: sys.exit(_HUNG_UP))
+    interrupts.install()
+    library_warnings.leave_out()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that cannot show a character shows ?
     try:
         sys.exit(app(standalone_mode=False) or 0)
     except GemmaqError as problem:
+        _end_if_interrupted()
         console.error(problem)
         sys.exit(problem.exit_code)
     except _CommandLineError as mistake:
         console.error(_usage_error(mistake))
         sys.exit(UsageError.exit_code)
     except Exception as bug:
+        _end_if_interrupted()
         if os.environ.get("GEMMAQ_DEBUG"):
             raise
         console.say(f"error: {type(bug).__name__}: {bug}")
         console.say("this is a bug in gemmaq; GEMMAQ_DEBUG=1 shows where")
         sys.exit(1)
+
+
+def _end_if_interrupted() -> None:
+    """Take an error after a signal for the end by that signal: libraries turn an interrupt into errors of their own."""
+    if interrupts.code() is not None:
+        console.say("interrupted, nothing half-written was kept")
+        sys.exit(interrupts.code())
 
 
 def _usage_error(mistake: Any) -> UsageError:

@@ -175,7 +175,7 @@ def qat(
         recompute=checkpoint_activations,
         dither=not no_dither,
     )
-    _check(settings)
+    _check(settings, steps)
     import torch
 
     from gemmaq.inference.distributed import process_group
@@ -224,12 +224,15 @@ def _dtype(name: str) -> str:
     return name
 
 
-def _check(settings: Settings) -> None:
+def _check(settings: Settings, steps: int | None) -> None:
     from gemmaq.qat import grids
+    from gemmaq.qat.state import MOST_STEPS
 
     grids.find(settings.grid)
     if not 0 < settings.learning_rate < 1:
         raise UsageError(f"--learning-rate {settings.learning_rate} is not between 0 and 1")
+    if (steps or 0) > MOST_STEPS:
+        raise UsageError(f"--steps {steps} is more than {MOST_STEPS:,}")
     if settings.clip <= 0:
         raise UsageError(f"--clip {settings.clip} is not above 0")
 

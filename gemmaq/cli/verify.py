@@ -71,6 +71,10 @@ def verify(
             "--imatrix", metavar="FILE", help="With --against: importance matrix that the artifact was made with."
         ),
     ] = None,
+    own_card: Annotated[
+        bool,
+        typer.Option("--own-card", help="With --against: you changed the model card, so that it is not compared."),
+    ] = False,
     mmproj_file: MmprojFile = None,
     weights: WeightFile = None,
     base: Base = None,
@@ -115,8 +119,8 @@ def verify(
     """
     from gemmaq.verify.examine import examine
 
-    flags = {"--text": text, "--imatrix": imatrix, "--draft": draft, "--mmproj-file": mmproj_file, "--weights": weights}
-    flags |= {"--base": base}
+    flags: dict[str, object] = {"--text": text, "--imatrix": imatrix, "--draft": draft, "--mmproj-file": mmproj_file}
+    flags |= {"--weights": weights, "--base": base, "--own-card": own_card}
     given = [flag for flag, value in flags.items() if value]
     if against is None and given:
         raise UsageError(f"{given[0]} needs --against SOURCE")
@@ -143,7 +147,9 @@ def verify(
                 continue
             basis = _basis(report, text, imatrix)
             try:
-                comparisons[number] = _compare(report, source, basis, options=options, quiet=shown.silent)
+                comparisons[number] = _compare(
+                    report, source, basis, options=options, quiet=shown.silent, own_card=own_card
+                )
             except (InputError, NotFoundError):
                 if report.model is not None:  # else it is a problem already
                     raise
@@ -195,14 +201,19 @@ def _basis(report: Report, text: list[Path] | None, imatrix: Path | None) -> Bas
     return calibration.from_record(calibrated, text, imatrix)
 
 
-def _compare(report: Report, source: Checkpoint, basis: Basis | None, *, options: Options, quiet: bool) -> Comparison:
+def _compare(
+    report: Report, source: Checkpoint, basis: Basis | None, *, options: Options, quiet: bool, own_card: bool
+) -> Comparison:
     from gemmaq.verify.against import with_recipe, without_recipe
 
     with console.progress(f"comparing {report.path} with {source.location}", quiet) as progress:
         if report.record is None:
             assert report.model is not None
             return without_recipe(report.model, source, threads=options.threads, progress=progress)
-        return with_recipe(_folder(report), report.record, source, options=options, progress=progress, basis=basis)
+        folder = _folder(report)
+        return with_recipe(
+            folder, report.record, source, options=options, progress=progress, basis=basis, own_card=own_card
+        )
 
 
 def _wish(

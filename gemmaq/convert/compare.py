@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -66,13 +66,17 @@ class Compared:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A tensor of the source and of the artifact, with its plan and the container that packs it if they are known."""
+    """A tensor of the source and of the artifact, with its plan and the container that packs it if they are known.
+
+    `count` is called with the values of some rows as planned, from any thread.
+    """
 
     name: str
     source: Tensor
     stored: Tensor
     planned: PlannedTensor | None = None
     container: Writer | None = None
+    count: Callable[[Values], None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +179,8 @@ def _rows(slab: _Slab, reader: Reader, buffers: _Buffers) -> _Part:
             solved = values_of(planned.solved, ready) if planned.solved else None
             own = weights if planned.solved is None or solved is None else dequantize(planned.solved.encoding, solved)
             expected = chosen(planned, values if solved is None else solved, own, first)
+            if pair.count is not None:
+                pair.count(expected)
             packed = container.pack(planned, expected)
         equal = all(np.array_equal(a.reshape(-1), b.reshape(-1)) for a, b in zip(packed, stored, strict=True))
     try:

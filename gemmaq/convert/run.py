@@ -7,6 +7,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from gemmaq import containers
 from gemmaq.artifact.outcomes import OutcomeCounter
 from gemmaq.calibration import refine
 from gemmaq.calibration.complete import Basis, Resources, complete, needed
@@ -102,7 +103,9 @@ def prepare(conversion: Conversion, *, force: bool = False, dry_run: bool = Fals
     checkpoint, requests, folder = conversion.checkpoint, conversion.requests, conversion.folder
     inputs = (*checkpoint.files, *conversion.inputs)
     check_output(folder, 0, inputs=inputs, force=force)
-    size = sum(tensor.nbytes for plan in _plans(conversion, {}) for tensor in plan.everything)
+    plans = _plans(conversion, {})
+    _check_tokenizers(checkpoint, plans)
+    size = sum(tensor.nbytes for plan in plans for tensor in plan.everything)
     if not dry_run:
         claim(folder)
         check_output(folder, size, inputs=inputs, force=force)
@@ -116,6 +119,20 @@ def prepare(conversion: Conversion, *, force: bool = False, dry_run: bool = Fals
         warnings[f"{parent} has {free:,} bytes free, {size:,} are needed"] = None
     notes = dict.fromkeys([*remarks(requests), *by_type([(plan.label, plan.notes) for plan in plans])])
     return Prepared(plans, fits, tuple(warnings), tuple(notes))
+
+
+def _check_tokenizers(checkpoint: Checkpoint, plans: Sequence[Plan]) -> None:
+    """Refuse what verify would refuse of a tokenizer that is written or copied.
+
+    Raises:
+        InputError: the tokenizer of the model or of its drafter is unusable.
+    """
+    if not checkpoint.weights_here:  # files of the tokenizer are downloaded with the weights
+        return
+    copied = any(not containers.writer(plan.format).FORMAT.gguf_names for plan in plans)
+    checkpoint.check_tokenizer(copied=copied)
+    if checkpoint.drafter is not None and any(plan.drafter is not None for plan in plans):
+        checkpoint.drafter.check_tokenizer(copied=copied)
 
 
 def _plans(conversion: Conversion, fits: Mapping[str, GridFit]) -> list[Plan]:

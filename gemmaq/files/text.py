@@ -77,18 +77,21 @@ def read_list(path: Path) -> list[dict[str, Any]]:
 def read_card(path: Path) -> dict[str, Any]:
     """The texts and lists of texts in the YAML front matter of a model card; empty if there is none or it is not YAML.
 
-    From a card that gemmaq wrote, only metadata of the model are taken, not those of its files.
+    A card only describes a model, so that none makes the model unusable. Bytes that are not UTF-8 are replaced. From a
+    card that gemmaq wrote, only metadata of the model are taken, not those of its files.
     """
-    if not path.is_file():
+    try:
+        if not path.is_file():
+            return {}
+        with path.open("rb") as file:
+            text = file.read(4 * _MAX_FRONT).decode("utf-8", "replace").removeprefix("\ufeff")
+    except OSError:
         return {}
-    text = read_text(path)
-    if not text.startswith("---"):
+    front = text[: _MAX_FRONT + 6].split("---", 2)
+    if len(front) < 3 or front[0]:
         return {}
     import yaml
 
-    front = text[: _MAX_FRONT + 6].split("---", 2)
-    if len(front) < 3:
-        return {}
     try:
         with refused(path):  # a date of month 13, say
             value = yaml.safe_load(front[1])

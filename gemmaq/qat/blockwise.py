@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gemmaq.calibration import PROGRAM
+from gemmaq.files import sealed
 from gemmaq.inference.batch import Batch, held, joined
 from gemmaq.inference.distributed import assign
 from gemmaq.qat import grids, model, trainer
@@ -128,7 +129,7 @@ def _layer(session: Session, index: int, activations: _Activations, count: int) 
     parameters = model.trained(student)
     if index < state.layer:
         shapes = {name: tuple(parameter.shape) for name, parameter in parameters.items()}
-        for name, values in states.read_tensors(_file(session.work, index), shapes):
+        for name, values in states.read_tensors(states.layer_file(session.work, index), shapes):
             assign(parameters[name], values)
     else:
         session.callbacks.say(name)
@@ -142,7 +143,9 @@ def _layer(session: Session, index: int, activations: _Activations, count: int) 
             label=f"{name}: ",
         )
         _train(session, index, loop, begun)
-        _write(loop, model.scales(student), _file(session.work, index))
+        path = states.layer_file(session.work, index)
+        _write(loop, model.scales(student), path)
+        state.trained.append(sealed.digest(path))
         state.layer, state.step, state.steps = index + 1, 0, session.job.planned_steps
         states.save(session.work, state, {}, loop.fetch, True)
     with torch.no_grad():
@@ -265,9 +268,5 @@ def _evaluate(session: Session, task: str, teacher: list[Batch], student: list[B
 def _stored(session: Session) -> Weights:
     """The weights of all trained layers by canonical name."""
     for index in range(session.teacher.layers):
-        for name, values in states.read_tensors(_file(session.work, index)):
+        for name, values in states.read_tensors(states.layer_file(session.work, index)):
             yield model.canonical(f"layers.{index}.{name}", session.job.source.family), values.numpy()
-
-
-def _file(work: Path, index: int) -> Path:
-    return work / f"layer-{index:04}.safetensors"

@@ -8,7 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from gemmaq.errors import UsageError
+from gemmaq.errors import InputError, UsageError
+from gemmaq.files import sealed
 from gemmaq.inference.distributed import ProcessGroup
 from gemmaq.qat import grids, model, report, work
 from gemmaq.qat import state as states
@@ -67,7 +68,7 @@ def run(
     from gemmaq.qat import blockwise, warm_start, whole_model
 
     folder = work.folder_of(job.out)
-    state, saved = _state(job, identity(job, data, lattices), folder)
+    state, saved = _state(job, identity(job, data, lattices), folder, callbacks)
     torch.manual_seed(job.settings.seed)
     with ExitStack() as stack:
         device = Device(group.device, None)
@@ -96,13 +97,17 @@ def run(
     return outcome
 
 
-def _state(job: TrainingJob, wanted: dict[str, Any], folder: Path) -> tuple[State, Path | None]:
+def _state(job: TrainingJob, wanted: dict[str, Any], folder: Path, callbacks: Callbacks) -> tuple[State, Path | None]:
     """The state to begin with, and the folder that it was saved in, None if training begins anew.
 
     Raises:
+        InputError: all saved states are damaged, or what the last one goes on from is.
         UsageError: the saved state belongs to another training, or more steps are made than are asked for.
     """
-    saved = states.latest(folder) if job.resume else None
+    found = states.latest(folder) if job.resume else sealed.Last(None)
+    for problem in found.passed:
+        callbacks.say(f"{problem}; it is passed over")
+    saved = found.folder
     if saved is None:
         return State(wanted, job.planned_steps), None
     state = states.load(saved)
@@ -112,6 +117,9 @@ def _state(job: TrainingJob, wanted: dict[str, Any], folder: Path) -> tuple[Stat
             "repeat the command with the same options, or begin anew with --force",
             path=saved,
         )
+    if state.layer > (job.source.config.num_hidden_layers if job.block_wise else 0):
+        raise InputError(f"is of layer {state.layer}, which the model has not", "begin anew with --force", path=saved)
+    states.check_layers(folder, state)
     if job.steps is not None and job.steps != state.steps:
         if job.steps < state.step:
             raise UsageError(f"{state.step} steps are made already, --steps {job.steps} is less")

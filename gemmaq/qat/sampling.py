@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gemmaq.errors import OutputError
+from gemmaq.files import sealed, sums
 from gemmaq.inference.divergence import Head, logits
 
 if TYPE_CHECKING:
@@ -49,13 +50,20 @@ class Samples:
 
 
 def load(work: Path, data: TokenDataset, count: int, device: torch.device) -> Samples | None:
-    """Open the samples of an earlier run, None if there are none."""
-    shape = (*data.train.shape, count)
-    files = _files(work)
-    if any(not file.is_file() or file.stat().st_size != 4 * int(np.prod(shape)) for file in files):
+    """Open the samples of an earlier run, None if there are none, or if they are damaged."""
+    size = 4 * data.train.size * count
+    try:
+        if any(file.stat().st_size != size for file in _files(work)):
+            return None
+        is_intact = _list(work).read_bytes() == _digests(work)
+    except OSError:
         return None
-    ids = np.memmap(files[0], np.int32, "r", shape=shape)
-    return Samples(ids, np.memmap(files[1], np.float32, "r", shape=shape), device)
+    return _open(work, data, count, device) if is_intact else None
+
+
+def _open(work: Path, data: TokenDataset, count: int, device: torch.device) -> Samples:
+    shape, (ids, shares) = (*data.train.shape, count), _files(work)
+    return Samples(np.memmap(ids, np.int32, "r", shape=shape), np.memmap(shares, np.float32, "r", shape=shape), device)
 
 
 def draw(
@@ -89,6 +97,7 @@ def draw(
     files, total = _files(work), len(data.train)
     stages = [file.with_suffix(file.suffix + ".partial") for file in files]
     try:
+        _list(work).unlink(missing_ok=True)
         with stages[0].open("wb") as ids_file, stages[1].open("wb") as shares_file, torch.no_grad():
             for number in range(total):
                 progress(number, total)
@@ -105,19 +114,27 @@ def draw(
                 os.fsync(file.fileno())
         for stage, path in zip(stages, files, strict=True):
             stage.rename(path)
+        _list(work).write_bytes(_digests(work))
     except OSError as error:
         for stage in stages:
             stage.unlink(missing_ok=True)
         raise OutputError(f"the teacher's samples cannot be written to {work}: {error.strerror}") from error
     progress(total, total)
-    samples = load(work, data, count, device)
-    assert samples is not None
-    return samples
+    return _open(work, data, count, device)
 
 
 def _files(work: Path) -> tuple[Path, Path]:
     """Files of the token indices and of their probabilities."""
     return work / f"{_NAME}.i32", work / f"{_NAME}.f32"
+
+
+def _list(work: Path) -> Path:
+    """File with the digests of the samples."""
+    return work / f"{_NAME}.sha256"
+
+
+def _digests(work: Path) -> bytes:
+    return sums.text({file.name: sealed.digest(file) for file in _files(work)})
 
 
 def _generator(seed: int, number: int) -> torch.Generator:

@@ -243,8 +243,8 @@ def _settle_steps(trainer: Trainer, state: State, schedule: Schedule, seconds: f
 
 
 def _diverged(trainer: Trainer, state: State, work: Path) -> InputError:
-    folder = states.latest(work)
-    rest = f"; {folder.name} is intact" if folder else ""
+    name = states.intact(work)
+    rest = f"; {name} is intact" if name else ""
     return InputError(
         f"{trainer.label}the loss of step {state.step + 1} is not finite{rest}",
         f"a lower --learning-rate (it was {trainer.settings.learning_rate:g}), and --force to begin anew",

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from gemmaq import __version__
 from gemmaq.artifact import provenance
+from gemmaq.artifact.outcomes import OutcomeCounter
 from gemmaq.artifact.provenance import Provenance
 from gemmaq.calibration.complete import Basis, settled
 from gemmaq.checkpoint import Checkpoint, Part, Tensor
@@ -24,12 +26,25 @@ from gemmaq.planning.plan import PlannedTensor
 from gemmaq.planning.request import Request
 from gemmaq.planning.survey import fits_for
 from gemmaq.progress import ProgressCallback
+from gemmaq.verify import beside
 from gemmaq.verify.outside import difference
 from gemmaq.verify.structure import arrays
 
 ALIKE = 0.1
 """Share of what tuning changed by which norms that were tuned on another processor may differ."""
 _NO_DRAFTER = "the drafter beside the model is not checked: name its source with --draft SOURCE"
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """What is compared, see `with_recipe`; `read` is that of `beside.Made`."""
+
+    folder: Path
+    record: Provenance
+    source: Checkpoint
+    read: Sequence[Tensor]
+    options: Options
+    own_card: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +70,7 @@ def with_recipe(
     options: Options,
     progress: ProgressCallback,
     basis: Basis | None = None,
+    own_card: bool = False,
 ) -> Comparison:
     """Convert the source again with the recorded recipe, a slab at a time in memory, and compare.
 
@@ -65,6 +81,7 @@ def with_recipe(
         options: threads and device.
         progress: called after every slab and every layer.
         basis: text or importance matrix that codes were calibrated on; None to leave such codes unchecked.
+        own_card: the user wrote or changed the model card, so that it is not compared.
 
     A drafter beside the model is left unchecked if the source comes without one.
 
@@ -84,13 +101,16 @@ def with_recipe(
         )
         request = replace(request, calibration=basis.calibration)
     only = None if _shares_norms(request, basis) else [record.container]
-    plans = make_plans(source, request, fits_for(source, [request]), only=only)
+    everything = make_plans(source, request, fits_for(source, [request]))
+    plans = [plan for plan in everything if only is None or plan.format in only]
+    read = [planned.source for plan in everything for planned in plan.own]
+    job = _Job(folder, record, source, read, options, own_card)
     if basis is None:
         (artifact,) = lay_out(source, plans, folder)
-        return _compare(folder, record, artifact, source=source, threads=options.threads, progress=progress)
+        return _compare(job, artifact, progress)
     with artifacts(Conversion(source, (request,), folder, basis), plans, options, progress) as made:
         artifact = next(each for each in made if each.container.FORMAT.name == record.container)
-        found = _compare(folder, record, artifact, source=source, threads=options.threads, progress=progress)
+        found = _compare(job, artifact, progress)
     if basis.imatrix is None or not basis.calibration.texts:
         return found
     taken = f"the importance matrix {_matrix_name(basis)} was taken as it is: its text is checked with --text"
@@ -106,18 +126,11 @@ def _matrix_name(basis: Basis) -> str:
     return basis.calibration.matrix.file if basis.calibration.matrix is not None else ""
 
 
-def _compare(
-    folder: Path,
-    record: Provenance,
-    artifact: Artifact,
-    *,
-    source: Checkpoint,
-    threads: int,
-    progress: ProgressCallback,
-) -> Comparison:
+def _compare(job: _Job, artifact: Artifact, progress: ProgressCallback) -> Comparison:
     """Compare a model in a folder with what gemmaq makes of the source."""
-    stored, target, (plan,) = arrays(folder, record), artifact.container.FORMAT, artifact.plans
-    pairs, problems, unchecked = [], [], 0
+    folder, record, source, (plan,) = job.folder, job.record, job.source, artifact.plans
+    stored, target = arrays(folder, record), artifact.container.FORMAT
+    pairs, problems, unchecked, outcomes = [], [], set[str](), OutcomeCounter()
     constants = {array.name: stored.pop(array.name, None) for array in plan.constants}
     for planned in plan.everything:
         parts = [stored.pop(name, None) for name in planned.array_names]
@@ -129,15 +142,16 @@ def _compare(
             problems.append(f"tensor {planned.name} is not there as {planned.encoding.label} {list(planned.shape)}")
         elif not planned.is_complete:
             pairs.append(Pair(planned.name, planned.source, tensor))
-            unchecked += 1
+            unchecked.add(planned.name)
         else:
-            pairs.append(Pair(planned.name, planned.source, tensor, planned, artifact.container))
-    notes = [_unchecked(record, unchecked)] if unchecked else []
+            count = partial(outcomes.count, plan.key, planned)
+            pairs.append(Pair(planned.name, planned.source, tensor, planned, artifact.container, count))
+    notes = [_unchecked(record, len(unchecked))] if unchecked else []
     if record.drafter is not None and plan.drafter is None:
         notes.append(_NO_DRAFTER)
         stored = divided(stored)[0]
     problems += [f"tensor {name} is not made of {source.location}" for name in stored]
-    compared = compare(pairs, threads=threads, progress=progress)
+    compared = compare(pairs, threads=job.options.threads, progress=progress)
     near = [tensor for tensor in compared if tensor.equal is False and (tensor.apart or 1.0) <= ALIKE]
     if near:
         worst = max(tensor.apart or 0.0 for tensor in near)
@@ -151,10 +165,21 @@ def _compare(
                 f"tensor {tensors.name} is not what gemmaq makes of {source.location}: {_difference(tensors)}"
             )
     found = {name: array for name, array in constants.items() if array is not None}
-    is_first = record.label == next(iter(provenance.read(folder)), record).label  # Ollama's settings name that model
+    records = provenance.read(folder)
+    is_first = record.label == next(iter(records), record).label  # Ollama's settings name that model
     side = settings(source, record.container, [file.path for file in record.files]) if is_first else {}
     files = (*artifact.files, *(OutputFile(name, len(content), content) for name, content in side.items()))
     others = [text for file in files if (text := difference(folder / file.name, file, found))]
+    unsure = unchecked | {tensor.name for tensor in near}
+    made = beside.Made(folder, record, plan, source, job.read, outcomes, unsure)
+    entry, names = beside.derived(made), {file.name for file in files}
+    origins, told = beside.sources(made, entry), [beside.entry(made, entry)]
+    if is_first:
+        told.append(beside.described(made, records or (record,), names, own_card=job.own_card))
+        notes += beside.others(folder, records, names)
+    problems += origins.problems
+    others += [text for each in told for text in each.problems]
+    notes += [text for each in (origins, *told) for text in each.notes]
     if record.version == __version__:
         return Comparison(tuple(compared), (*problems, *others), tuple(notes))
     notes += (f"{other} (written by gemmaq {record.version}, this is {__version__})" for other in others)

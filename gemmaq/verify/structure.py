@@ -41,7 +41,7 @@ def open_model(path: Path, base: Path | None = None) -> tuple[Checkpoint | None,
     if model.towers_error is not None:
         problems.append(model.towers_error.relative_to(base).message)
     try:
-        _ = model.tokenizer
+        model.check_tokenizer(copied=True)
     except GemmaqError as error:
         problems.append(error.relative_to(base).message)
     return model, problems

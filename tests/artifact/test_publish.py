@@ -10,6 +10,7 @@ import pytest
 
 from gemmaq.artifact import card, modelfile
 from gemmaq.artifact.description import Model
+from gemmaq.artifact.digests import of_file
 from gemmaq.artifact.footprint import Footprint, Memory
 from gemmaq.artifact.merge import merge
 from gemmaq.artifact.publish import Entry, changed, read
@@ -70,8 +71,9 @@ def test_a_card_of_ours_names_the_repository_and_one_of_yours_stays(artifact: Pa
 def test_params_are_added_for_ollama(made: dict[str, Path], tmp_path: Path) -> None:
     (folder,) = folders(made["mmproj"])
     artifact = Path(shutil.copytree(folder, tmp_path / "chat"))
-    for name in (modelfile.PARAMS_FILE, sums.NAME):
-        (artifact / name).unlink()
+    (artifact / modelfile.PARAMS_FILE).unlink()
+    listed = {name: digest for name, digest in (sums.read(artifact) or {}).items() if name != modelfile.PARAMS_FILE}
+    (artifact / sums.NAME).write_bytes(sums.text(listed))
     files = {entry.path: entry for entry in entries(artifact)}
     assert files[modelfile.PARAMS_FILE].local is None and files[modelfile.PARAMS_FILE].data.startswith(b"{")
 
@@ -97,3 +99,21 @@ def test_only_changed_files_are_sent() -> None:
     files = [Entry("a", 1, "sha a", "oid a"), Entry("b", 1, "sha b", "oid b"), Entry("c", 1, "sha c", "")]
     assert [entry.path for entry in changed(files, {"a": "oid a", "b": "oid x", "c": "sha c"})] == ["b"]
     assert changed(files, {}) == files
+
+
+@pytest.mark.parametrize("change", ["no list", "no record in it", "no weights in it", "other weights on record"])
+def test_an_artifact_that_was_not_finished_is_refused(artifact: Path, change: str) -> None:
+    out = artifact
+    assert read(out, ignore).files
+    listed = sums.read(out) or {}
+    weights = next(name for name in listed if name.endswith(".gguf"))
+    if change == "no list":
+        (out / sums.NAME).unlink()
+    elif change == "other weights on record":
+        (out / weights).write_bytes(b"GGUF")
+        (out / sums.NAME).write_bytes(sums.text({**listed, weights: of_file(out / weights)}))
+    else:
+        left_out = "gemmaq.json" if change == "no record in it" else weights
+        (out / sums.NAME).write_bytes(sums.text({k: v for k, v in listed.items() if k != left_out}))
+    with pytest.raises(VerificationError):
+        read(out, ignore)

@@ -14,6 +14,7 @@ import yaml
 from huggingface_hub import constants
 
 import inprocess
+from damage import sealed_anew
 from fake_hub import FakeHub, Fault
 from home import Here, Settle
 from repos import tree
@@ -176,8 +177,10 @@ def test_changed_files_alone_are_sent(hub: FakeHub, here: Here, artifact: Path, 
 def test_known_bytes_under_another_name_are_not_sent(hub: FakeHub, here: Here, artifact: Path) -> None:
     push(here, artifact, REPO)
     hub.reset()
-    (artifact / "SHA256SUMS").unlink()
     (artifact / GGUF).rename(artifact / "renamed-Q4_0.gguf")
+    for name in ("gemmaq.json", "Modelfile"):
+        (artifact / name).write_text((artifact / name).read_text().replace(GGUF, "renamed-Q4_0.gguf"))
+    sealed_anew(artifact)
     assert "renamed-Q4_0.gguf" in sent(push(here, artifact, REPO)) and uploads(hub) == []
 
 

@@ -59,3 +59,28 @@ def test_metadata_of_a_card(tmp_path: Path) -> None:
     for odd in ("# Model\n", "---\n- a\n---\n", "---\na: [\n---\n", "---\ndate: 2026-13-01\n---\n", "---"):
         card.write_text(odd)
         assert read_card(card) == {}
+
+
+@pytest.mark.parametrize(
+    ("content", "card"),
+    [
+        (b"---\nlicense: gemma\nauthor: M\xfcller\n---\n", {"license": "gemma", "author": "M\ufffdller"}),
+        (b"---\nlicense: gemma\n---\n\xff\xfe\x00", {"license": "gemma"}),
+        (b"\xef\xbb\xbf---\nlicense: gemma\n---\n", {"license": "gemma"}),
+        ("---\nlicense: gemma\n---\n".encode("utf-16"), {}),
+        (b"---\nlicense: \x00\n---\n", {}),
+        (
+            b"---\nlicense: gemma\nbase_model: 5\nlanguage: {en: 1}\ntags: [a, 1]\n---\n",
+            {"license": "gemma", "tags": ["a"]},
+        ),
+        (b"---\na: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]\n---\n", {"a": ["x", "x"], "b": [], "c": []}),
+        (b"version https://git-lfs.github.com/spec/v1\n", {}),
+    ],
+)
+def test_no_card_makes_a_model_unusable(tmp_path: Path, content: bytes, card: dict[str, object]) -> None:
+    path = tmp_path / "README.md"
+    path.write_bytes(content)
+    assert read_card(path) == card
+    path.unlink()
+    path.mkdir()
+    assert read_card(path) == {}

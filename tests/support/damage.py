@@ -57,6 +57,13 @@ def _files_of_model(config: TextConfig, **options: Any) -> Mapping[str, bytes]:
     return {**files, "tokenizer.model": sentencepiece.write(pieces, len(pieces))}
 
 
+def flip(path: Path, at: float) -> None:
+    """Flip a bit of a file, at this share of its bytes."""
+    content = bytearray(path.read_bytes())
+    content[min(int(at * len(content)), len(content) - 1)] ^= 16
+    path.write_bytes(content)
+
+
 def header_of(path: Path) -> tuple[Header, bytes]:
     """The header of a safetensors file, and its data."""
     content = path.read_bytes()

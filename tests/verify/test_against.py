@@ -64,7 +64,8 @@ def test_one_weight_of_the_source_is_seen(source: Path, made: dict[str, Path], t
         (entry,) = report(made[kind], changed, 8)
         (bad,) = (t for t in entry["tensors"] if not t["equal"])
         assert bad["kind"] == "down" and 1 <= bad["differing"] <= 32
-        assert len(entry["problems"]) == 1 and bad["name"] in entry["problems"][0]
+        problem, source_file = entry["problems"]
+        assert bad["name"] in problem and source_file.endswith(": model.safetensors")
 
 
 def test_a_changed_code_is_seen_though_everything_else_fits(
@@ -124,8 +125,9 @@ def test_what_another_version_wrote_beside_the_tensors_is_a_note(
     files = {path.name: path for path in artifact.iterdir() if path.name != sums.NAME}
     (artifact / sums.NAME).write_bytes(sums.text(of_files(files)))
     (entry,) = report(artifact, source)
-    (note,) = entry["notes"]
+    note, *more = entry["notes"]
     assert note.startswith("config.json has") and "written by gemmaq 0.0.1" in note
+    assert [text.partition(" ")[0] for text in more] == ["README.md"]  # it has the digests of other files
     assert note in run("verify", artifact, "--against", source).stderr
 
 

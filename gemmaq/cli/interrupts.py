@@ -1,0 +1,129 @@
+"""Ctrl-C, SIGTERM and SIGHUP end a command with the exit code that a shell expects, and without a traceback.
+
+Whatever runs may be interrupted anywhere. Two places would not stand it: an import, whose libraries turn an interrupt
+into errors of their own or lose it, and the end of the interpreter, which prints a traceback. An interrupt waits for
+the end of an import. At the end of the interpreter it changes nothing any more: the command is through.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import signal
+import sys
+from collections.abc import Callable
+from types import FrameType
+from typing import Any, NoReturn
+
+INTERRUPTED = 130
+_EXITS = {"SIGINT": INTERRUPTED, "SIGTERM": 143, "SIGHUP": 129}
+"""Name of a signal -> exit code; Windows has no SIGHUP."""
+EXITS = {getattr(signal, name): code for name, code in _EXITS.items() if hasattr(signal, name)}
+_IMPORTER = "<frozen importlib._bootstrap"
+_AGAIN_SECONDS = 0.02
+"""Until an interrupt that came at a bad time is tried again."""
+_PATIENCE = 3
+"""Interrupts after which an import is not waited for, and nothing is cleaned up."""
+
+_received: list[int] = []
+"""Signals that came, in order."""
+
+
+def install() -> None:
+    """Handle the signals from now on, apart from those that are ignored, as under nohup."""
+    for number in EXITS:
+        if signal.getsignal(number) not in (signal.SIG_IGN, _handle):
+            signal.signal(number, _handle)
+
+
+def code() -> int | None:
+    """Exit code of the first signal that came, None if none did."""
+    return EXITS[signal.Signals(_received[0])] if _received else None
+
+
+def run(command: Callable[[], object]) -> NoReturn:
+    """Run a command as all that this process does, and end it. What it raises after a signal is taken for its end.
+
+    Args:
+        command: returns, or raises SystemExit with an exit code.
+    """
+    result: Any = 0
+    sys.unraisablehook = _unraisable
+    try:
+        try:
+            install()
+            command()
+        except SystemExit as end:
+            result = end.code
+        _settle(result)
+    except BaseException as error:
+        if not (_received or isinstance(error, KeyboardInterrupt)):
+            raise
+        result = code() or INTERRUPTED
+        _settle(result)
+        _say("interrupted, nothing half-written was kept")
+    sys.exit(result)
+
+
+def _handle(number: int, frame: FrameType | None) -> None:
+    """Interrupt what runs; later, if it is an import."""
+    if number in EXITS:
+        _received.append(number)
+    if _is_importing(frame) and _again():
+        return
+    _forget()  # else it would interrupt what is cleaned up now
+    first = _received[0]
+    if first == signal.SIGINT:
+        raise KeyboardInterrupt
+    sys.exit(EXITS[signal.Signals(first)])
+
+
+def _is_importing(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_code.co_filename.startswith(_IMPORTER):
+            return True
+        frame = frame.f_back
+    return False
+
+
+def _again() -> bool:
+    """Try the interrupt again soon; False if there is no timer for it, or the user has lost patience."""
+    if not hasattr(signal, "setitimer"):
+        return False
+    if len(_received) >= _PATIENCE:
+        os._exit(EXITS[signal.Signals(_received[0])])
+    signal.signal(signal.SIGALRM, _handle)
+    signal.setitimer(signal.ITIMER_REAL, _AGAIN_SECONDS)
+    return True
+
+
+def _forget() -> None:
+    """Do not try an interrupt again."""
+    if hasattr(signal, "setitimer"):
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def _unraisable(happened: Any) -> None:
+    """Do not lose an interrupt that came where nothing can be raised, as in the destructor of an object."""
+    if _received and issubclass(happened.exc_type, KeyboardInterrupt | SystemExit):
+        _again()
+    else:
+        sys.__unraisablehook__(happened)
+
+
+def _settle(result: Any) -> None:
+    """Let no signal change the exit code any more: first end at once by it, then ignore them."""
+    number = result if isinstance(result, int) else int(result is not None)
+    _forget()
+    handled = [one for one in EXITS if signal.getsignal(one) != signal.SIG_IGN]
+    for one in handled:
+        signal.signal(one, lambda *_: os._exit(number))
+    atexit.register(lambda: [signal.signal(one, signal.SIG_IGN) for one in handled])
+
+
+def _say(text: str) -> None:
+    """Print a line without anything that would have to be imported."""
+    try:
+        sys.stderr.write(f"{text}\n")
+    except (OSError, AttributeError, ValueError):
+        return

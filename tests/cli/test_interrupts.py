@@ -1,0 +1,103 @@
+"""Interrupts at bad times: in imports, destructors, libraries that swallow them, and at the end of the interpreter."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from gemmaq.cli import interrupts
+
+SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+
+
+def ended(code: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run Python code as the command of a process; `again` sends the signal that `sys.argv` names to this process."""
+    start = (
+        "import atexit, os, signal, sys, threading, time\n"
+        "sys.path.insert(0, os.getcwd())\n"
+        "from gemmaq.cli import interrupts\n"
+        "number = int(sys.argv[1])\n"
+    )
+    return subprocess.run(
+        [sys.executable, "-c", start + code, str(folder.name)], cwd=folder.parent, capture_output=True, text=True
+    )
+
+
+@pytest.fixture(params=SIGNALS, ids=lambda number: number.name)
+def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    return tmp_path / str(int(request.param))
+
+
+def code_of(folder: Path) -> int:
+    return interrupts.EXITS[signal.Signals(int(folder.name))]
+
+
+def check(done: subprocess.CompletedProcess[str], code: int) -> None:
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr and "ignored" not in done.stderr
+    assert done.stdout == ""
+
+
+def test_a_command_ends_with_the_code_of_the_signal(folder: Path) -> None:
+    check(ended("interrupts.run(lambda: (signal.raise_signal(number), time.sleep(9)))", folder), code_of(folder))
+
+
+def test_an_import_is_finished_first(folder: Path) -> None:
+    """Libraries catch everything around imports of theirs."""
+    module = (
+        "import signal, sys\ntry:\n    signal.raise_signal(int(sys.argv[1]))\n"
+        "    open('finished', 'w').close()\nexcept BaseException:\n    pass\n"
+    )
+    (folder.parent / "toy_library.py").write_text(module)
+    code = "def command():\n    import toy_library\n    time.sleep(9)\ninterrupts.run(command)"
+    check(ended(code, folder), code_of(folder))
+    assert (folder.parent / "finished").exists()
+
+
+def test_who_has_no_patience_ends_an_import(folder: Path) -> None:
+    (folder.parent / "toy_library.py").write_text(
+        "import signal, sys, time\nfor _ in range(3):\n    signal.raise_signal(int(sys.argv[1]))\ntime.sleep(9)\n"
+    )
+    done = ended("def command():\n    import toy_library\ninterrupts.run(command)", folder)
+    check(done, code_of(folder))
+
+
+def test_a_destructor_does_not_lose_it(folder: Path) -> None:
+    code = (
+        "class Thing:\n    def __del__(self):\n        signal.raise_signal(number)\n"
+        "interrupts.run(lambda: (Thing() and None, time.sleep(9)))"
+    )
+    check(ended(code, folder), code_of(folder))
+
+
+def test_what_is_done_stays_done(folder: Path) -> None:
+    """A signal while threads end, or in what runs at exit, changes neither the code nor what was said."""
+    code = (
+        "def late():\n    time.sleep(0.2)\n    os.kill(os.getpid(), number)\n    time.sleep(0.2)\n"
+        "atexit.register(lambda: signal.raise_signal(number))\n"
+        "interrupts.run(lambda: (threading.Thread(target=late).start(), sys.exit(3)))"
+    )
+    check(ended(code, folder), 3)
+
+
+def test_an_error_that_a_library_made_of_it_is_no_bug(folder: Path) -> None:
+    code = (
+        "from gemmaq.cli import app\n"
+        "def broken(**options):\n"
+        "    try:\n        signal.raise_signal(number)\n        time.sleep(9)\n"
+        "    except BaseException:\n        raise RuntimeError('a library failed') from None\n"
+        "app.app = broken\n"
+        "interrupts.run(app.main)"
+    )
+    done = ended(code, folder)
+    check(done, code_of(folder))
+    assert "bug" not in done.stderr
+
+
+def test_an_ignored_signal_stays_ignored(folder: Path) -> None:
+    code = "signal.signal(number, signal.SIG_IGN)\ninterrupts.run(lambda: signal.raise_signal(number))"
+    check(ended(code, folder), 0)

@@ -34,3 +34,16 @@ def test_without_a_place_for_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(numba, "njit", no_cache)
     assert jit.compiled(halves)(np.array([2.0])) == 0.5
+
+
+def test_compiling_is_refused_where_a_limit_leaves_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """LLVM would end the process."""
+    monkeypatch.setattr(jit, "room", lambda: 100 << 20)
+    with pytest.raises(MemoryError, match="leaves 100 MiB, compiling takes"):
+        numba.njit(halves)(np.array([2.0]))
+    monkeypatch.setattr(jit, "room", lambda: None)
+    assert numba.njit(halves)(np.array([2.0])) == 0.5
+
+
+def test_room_is_none_or_bytes() -> None:
+    assert jit.room() is None or jit.room() > 0

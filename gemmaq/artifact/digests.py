@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol
 
 from gemmaq.errors import InputError
+from gemmaq.files.whole import size_of
 
 BLOCK = 1 << 20
 """Bytes that are read at a time."""
@@ -31,6 +33,8 @@ def feed(path: Path, hashes: Sequence[Hash], on_read: OnRead | None = None) -> N
     Raises:
         InputError: It cannot be read.
     """
+    if os.path.exists(path):
+        size_of(path)  # refuses a pipe or a device, which may have no end
     buffer = bytearray(BLOCK)
     view = memoryview(buffer)
     try:

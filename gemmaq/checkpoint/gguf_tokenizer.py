@@ -116,7 +116,7 @@ def _retyped(keys: Mapping[str, Any], vocabulary: Vocabulary) -> list[str]:
     if not isinstance(pieces, list) or not isinstance(types, np.ndarray) or len(pieces) != len(types):
         return []
     known = vocabulary.CONTROLS
-    return [text for at, text in enumerate(pieces) if text in known and types[at] in _TEXT]
+    return list(dict.fromkeys(text for at, text in enumerate(pieces) if text in known and types[at] in _TEXT))
 
 
 def _spaced(pieces: list[str], types: NDArray[np.int32]) -> list[str]:

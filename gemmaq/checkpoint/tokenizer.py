@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gemmaq.checkpoint import chat_templates
+from gemmaq.checkpoint import chat_templates, tokenizer_limits
 from gemmaq.checkpoint.chat_templates import Templates
 from gemmaq.errors import InputError, NotFoundError
 from gemmaq.files import sentencepiece
 from gemmaq.files.malformed import refused
 from gemmaq.files.sentencepiece import BYTE, BYTES, NORMAL, UNDEFINED, UNUSED
 from gemmaq.files.text import read_json, read_text
+from gemmaq.files.whole import read_bytes
 from gemmaq.models.config import TextConfig
 from gemmaq.models.family import Family, Vocabulary
 
@@ -93,13 +94,13 @@ class TokenizerFiles:
             if name.endswith(".json"):
                 read_json(path)
             elif name.endswith(".model"):
-                sentencepiece.read(path.read_bytes(), str(path))
+                sentencepiece.read(read_bytes(path), str(path))
             else:
                 read_text(path)
 
     def contents(self) -> dict[str, bytes]:
         """Content of the files to be copied, in which one chat template counts: path within the folder -> content."""
-        files = {name: path.read_bytes() for name, path in self.verbatim.items()}
+        files = {name: read_bytes(path) for name, path in self.verbatim.items()}
         if self.templates is not None and self.templates.stale:
             return chat_templates.unambiguous(files, self.templates)
         return files
@@ -122,7 +123,7 @@ def _problem(tokenizer: Tokenizer) -> str | None:
         return f"whose special tokens are not among its {len(pieces):,}"
     if not all(isinstance(text, str) for text in (*pieces, *templates.values(), *(tokenizer.merges or ()))):
         return "with a token, a merge or a chat template that is not text"
-    return None
+    return tokenizer_limits.problem(pieces, types == UNUSED)
 
 
 def files_of(folder: Path, family: Family) -> TokenizerFiles:
@@ -154,7 +155,7 @@ def from_folder(folder: Path, family: Family, config: TextConfig) -> Tokenizer:
     added = _added(settings.get("added_tokens_decoder"), folder / "tokenizer_config.json")
     document: dict[str, Any] = {}
     if model.is_file() and not vocabulary.MERGES:
-        base = sentencepiece.read(model.read_bytes(), str(model))
+        base = sentencepiece.read(read_bytes(model), str(model))
         if not any(base[0]):
             raise InputError("holds no pieces", "copy the tokenizer files of the base model", path=model)
     else:

@@ -127,12 +127,15 @@ def merges(pieces: list[str], scores: list[float]) -> list[tuple[str, str]]:
     longer right part.
     """
     ids = {piece: at for at, piece in enumerate(pieces)}
+    lengths = sorted({len(piece) for piece in pieces if piece})  # few: a token of many letters has few cuts
     ranked: list[tuple[float, int, int, str, str]] = []
     for at, piece in enumerate(pieces):
         if len(piece) < 2:
             continue
         cuts = []
-        for k in range(1, len(piece)):
+        for k in lengths:
+            if k >= len(piece):
+                break
             left = ids.get(piece[:k])
             if left is not None:
                 right = ids.get(piece[k:])

@@ -15,7 +15,8 @@ import typer
 import typer.core
 
 from gemmaq import __version__
-from gemmaq.cli import console, interrupts, library_warnings
+from gemmaq.cli import console, interrupts, library_warnings, streams
+from gemmaq.cli.system import check_room, of_system
 from gemmaq.errors import GemmaqError, UsageError
 
 _PIPE_CLOSED = 141
@@ -53,7 +54,7 @@ class _Group(typer.core.TyperGroup):
             console.say("interrupted, nothing half-written was kept")
             raise typer.Exit(interrupts.code() or interrupts.INTERRUPTED) from None
         except BrokenPipeError:
-            console.discard_stdout()
+            streams.discard_stdout()
             raise typer.Exit(_PIPE_CLOSED) from None
         return result
 
@@ -157,7 +158,9 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that cannot show a character shows ?
+    streams.open_streams()
     try:
+        check_room()
         sys.exit(app(standalone_mode=False) or 0)
     except GemmaqError as problem:
         _end_if_interrupted()
@@ -170,6 +173,9 @@ def main() -> None:
         _end_if_interrupted()
         if os.environ.get("GEMMAQ_DEBUG"):
             raise
+        if (refusal := of_system(bug)) is not None:
+            console.error(refusal)
+            sys.exit(refusal.exit_code)
         console.say(f"error: {type(bug).__name__}: {bug}")
         console.say("this is a bug in gemmaq; GEMMAQ_DEBUG=1 shows where")
         sys.exit(1)

@@ -114,6 +114,7 @@ def convert(asked: Wanted, job: Job, shown: Output) -> None:
         lambda: views.document(job.source, decision, done, folder=job.folder, warnings=warnings, seconds=seconds),
         essential=lambda: [str(done.artifact.folder)],
         show=lambda: views.show(decision, done, folder=job.folder, seconds=seconds),
+        made=True,
     )
 
 

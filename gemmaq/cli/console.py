@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from gemmaq.cli.streams import discard_stdout, stdout_checked
 from gemmaq.errors import GemmaqError, OutputError
 from gemmaq.progress import Progress, ProgressCallback, ignore
 
@@ -58,6 +59,7 @@ class Output:
         *,
         essential: Callable[[], Iterable[str]],
         show: Callable[[], None],
+        made: bool = False,
     ) -> None:
         """Print the result.
 
@@ -65,16 +67,30 @@ class Output:
             document: Called for the JSON object.
             essential: Called for the lines that are printed if quiet.
             show: Prints the result for people.
+            made: Whether `essential` names what was made, which the error says.
+
+        Raises:
+            OutputError: Stdout cannot be written.
+            BrokenPipeError: The reader of stdout closed it, and nothing was made.
         """
         if not self.main:
             return
-        if self.as_json:
-            emit_json(self.command, document())
-        elif self.quiet:
-            for line in essential():
-                out(line)
-        else:
-            show()
+        try:
+            if self.as_json:
+                emit_json(self.command, document())
+            elif self.quiet:
+                for line in essential():
+                    out(line)
+            else:
+                show()
+            flush()
+        except (BrokenPipeError, OutputError) as error:
+            names = " ".join(essential()) if made else ""
+            if not names:
+                raise
+            discard_stdout()
+            problem = error.problem if isinstance(error, OutputError) else "standard output was closed by its reader"
+            raise OutputError(problem, f"the result is {names}") from error
 
 
 def printable(text: str) -> str:
@@ -97,7 +113,7 @@ def out(text: str) -> None:
 
 
 def _write(text: str) -> None:
-    with _stdout_checked():
+    with stdout_checked():
         sys.stdout.write(text + "\n")
 
 
@@ -107,24 +123,8 @@ def flush() -> None:
     Raises:
         OutputError: Stdout cannot be written, as on a full disk.
     """
-    with _stdout_checked():
+    with stdout_checked():
         sys.stdout.flush()
-
-
-@contextmanager
-def _stdout_checked() -> Iterator[None]:
-    try:
-        yield
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        discard_stdout()
-        raise OutputError(f"standard output cannot be written: {error.strerror}") from error
-
-
-def discard_stdout() -> None:
-    """Send the rest of the result nowhere, so that Python does not fail over it again at its end."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def emit_json(command: str, value: Mapping[str, Any]) -> None:
@@ -215,7 +215,7 @@ def table(
         )
     for row in rows:
         grid.add_row(*(Text(printable(cell)) for cell in row))
-    with _stdout_checked():
+    with stdout_checked():
         _console(stderr=False).print(grid)
 
 

@@ -334,6 +334,7 @@ def convert(
         document,
         essential=lambda: [str(artifact.folder) for artifact in artifacts],
         show=lambda: views.summarize(artifacts, prepared.fits, seconds),
+        made=not dry_run,
     )
 
 

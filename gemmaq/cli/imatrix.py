@@ -131,7 +131,7 @@ def imatrix(
         console.out(str(output))
         console.say("; ".join([*work, *(["nothing was written (dry run)"] if dry_run else [])]))
 
-    shown.emit(lambda: report, essential=lambda: [str(output)], show=show)
+    shown.emit(lambda: report, essential=lambda: [str(output)], show=show, made=not dry_run)
 
 
 def _basis(

@@ -86,6 +86,7 @@ def install(
         lambda: {"runtime": entry.name, "artifact": str(artifact), **report},
         essential=lambda: [installation.result],
         show=show,
+        made=not dry_run,
     )
 
 

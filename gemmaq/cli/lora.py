@@ -91,4 +91,4 @@ def convert(
         console.out(f"{path}  {console.size(adapted.size)} ({adapted.size:,} bytes)")
         console.say(f"{len(adapted.pairs)} pairs of matrices, {seconds:.1f} s; llama-server -m BASE.gguf --lora {path}")
 
-    shown.emit(document, essential=lambda: [str(folder)], show=show)
+    shown.emit(document, essential=lambda: [str(folder)], show=show, made=not dry_run)

@@ -74,6 +74,7 @@ def pull(
         lambda: _document(files) | {"path": str(folder), "fetched_bytes": received},
         essential=lambda: [str(folder)],
         show=show,
+        made=True,
     )
 
 

@@ -73,6 +73,7 @@ def push(
         lambda: _document(target, pushed, dry_run=dry_run),
         essential=lambda: [pushed.page] if pushed.page else [],
         show=lambda: _show(target, pushed, dry_run=dry_run),
+        made=pushed.page is not None,
     )
 
 

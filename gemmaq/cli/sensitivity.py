@@ -126,4 +126,5 @@ def sensitivity(
         lambda: views.document(output, found, coarse=settings.is_coarse(checkpoint)),
         essential=lambda: [str(output)],
         show=show,
+        made=True,
     )

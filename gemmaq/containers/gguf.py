@@ -102,7 +102,7 @@ def _model(checkpoint: Checkpoint, plan: Plan, stem: str, max_shard_bytes: int |
     if is_quantized or plan.matrix is not None:
         _credit_quantization(keys, plan)
     shards = split(tensors, max_shard_bytes)
-    file_names = shard_names(f"{stem}-{plan.label}{{}}.gguf", len(shards))
+    file_names = shard_names(f"{stem}-{plan.label}", ".gguf", len(shards))
     files = []
     for number, (name, held) in enumerate(zip(file_names, shards, strict=True)):
         section = keys if number == 0 else Keys()

@@ -14,6 +14,7 @@ from gemmaq.containers.layout import OutputFile, Piece, Placement, StoredArray, 
 from gemmaq.files import safetensors_header
 from gemmaq.files.runs import Run
 from gemmaq.files.span import FileSpan
+from gemmaq.files.whole import read_bytes
 from gemmaq.planning.format import Constant, Format
 from gemmaq.planning.plan import Plan, PlannedTensor
 
@@ -33,7 +34,7 @@ def lay_out_shards(
         always_index: whether a single file gets an index, too.
     """
     shards = split(plan.everything, limit or _SHARD_BYTES)
-    file_names = shard_names("model{}.safetensors", len(shards))
+    file_names = shard_names("model", ".safetensors", len(shards))
     files, weight_map, total = [], {}, 0
     for name, tensors in zip(file_names, shards, strict=True):
         constants = [
@@ -126,7 +127,7 @@ def side_files(checkpoint: Checkpoint, config: Mapping[str, Any], *, with_towers
     if with_towers:
         side |= _processor(checkpoint)
     if checkpoint.embedder is not None:
-        side |= {name: path.read_bytes() for name, path in checkpoint.embedder.files.items()}
+        side |= {name: read_bytes(path) for name, path in checkpoint.embedder.files.items()}
     if checkpoint.tokenizer_files.verbatim:
         return side | checkpoint.tokenizer_files.contents()
     return side | to_files(
@@ -148,7 +149,7 @@ def whole_config(checkpoint: Checkpoint, plan: Plan, dtype: str) -> dict[str, An
 def _processor(checkpoint: Checkpoint) -> dict[str, bytes]:
     """Files of the processor of images and sound, verbatim where the source has them."""
     if checkpoint.processor_files:
-        return {path.name: path.read_bytes() for path in checkpoint.processor_files}
+        return {path.name: read_bytes(path) for path in checkpoint.processor_files}
     assert checkpoint.towers_config is not None and checkpoint.family.towers is not None
     files = checkpoint.family.towers.processor_files(checkpoint.towers_config)
     template = checkpoint.tokenizer.chat_template

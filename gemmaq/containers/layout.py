@@ -89,8 +89,8 @@ def split(tensors: tuple[PlannedTensor, ...], limit: int | None) -> list[list[Pl
     return shards
 
 
-def shard_names(pattern: str, count: int) -> list[str]:
-    """File names of `count` shards; `{}` in `pattern` becomes the number, and nothing if there is one file."""
+def shard_names(stem: str, suffix: str, count: int) -> list[str]:
+    """File names of `count` shards: stem, number and suffix, without a number if there is one file."""
     if count == 1:
-        return [pattern.format("")]
-    return [pattern.format(f"-{n:05}-of-{count:05}") for n in range(1, count + 1)]
+        return [stem + suffix]
+    return [f"{stem}-{n:05}-of-{count:05}{suffix}" for n in range(1, count + 1)]

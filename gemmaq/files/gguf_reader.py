@@ -16,9 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from gemmaq.errors import InputError
+from gemmaq.errors import GemmaqError, InputError
 from gemmaq.files.ggml_types import TYPES, GgmlType
 from gemmaq.files.span import FileSpan, Reader
+from gemmaq.files.whole import read_head
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
@@ -29,7 +30,10 @@ SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "
 _MAX_NAME = 1 << 10
 _MAX_STRING = 1 << 22
 _MAX_STRINGS = 1 << 21
+"""Of all arrays together: the largest vocabulary has 262,144 tokens and twice as many merges."""
 _MAX_ENTRIES = 1 << 16
+MAX_HEADER = 1 << 26
+"""Bytes of a header as a whole: that of the largest vocabulary has 16 MB."""
 _STEP = 1 << 20
 """Bytes of the file that are read at a time."""
 
@@ -110,6 +114,7 @@ class _Cursor:
         self.buffer = bytearray()
         self.base = 0  # position of the buffer in the file
         self.at = 0  # position in the buffer
+        self.strings = 0  # in arrays so far
 
     @property
     def position(self) -> int:
@@ -128,6 +133,8 @@ class _Cursor:
         if missing <= 0:
             return
         end = self.base + len(self.buffer)
+        if self.position + count > MAX_HEADER:
+            raise self.fail(f"the header has more than {MAX_HEADER:,} bytes")
         if end + missing > self.span.size:
             raise HeaderCut(self.fail("the header is cut short").problem, path=self.span)
         del self.buffer[: self.at]
@@ -172,7 +179,8 @@ class _Cursor:
             raise self.fail(f"value type {kind} is unknown")
         inner, count = self.number("I"), self.number("Q")
         if inner == STRING:
-            if count > _MAX_STRINGS:
+            self.strings += count
+            if self.strings > _MAX_STRINGS:
                 raise self.fail(f"an array claims {count} strings")
             return [self.string() for _ in range(count)]
         if inner not in SCALARS:
@@ -186,9 +194,8 @@ class _Cursor:
 def is_gguf(path: Path) -> bool:
     """Whether a file begins as GGUF files do, whatever it is called."""
     try:
-        with path.open("rb") as file:
-            return file.read(len(MAGIC)) == MAGIC
-    except OSError:
+        return read_head(path, len(MAGIC)) == MAGIC
+    except GemmaqError:
         return False
 
 

@@ -16,7 +16,8 @@ ITEM_BYTES = {
     "F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "BF16": 2, "I16": 2, "U16": 2,
     "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1, "I8": 1, "U8": 1, "BOOL": 1,
 }  # fmt: skip
-_MAX_HEADER = 1 << 23
+MAX_HEADER = 1 << 23
+"""Bytes; a model of 60 layers has less than a tenth of it."""
 _MAX_NAME = 1 << 10
 _MAX_DIMENSIONS = 16
 
@@ -55,7 +56,7 @@ def parse(span: FileSpan) -> list[Entry]:
         length = int.from_bytes(reader.bytes(span, 0, 8), "little")
         if length > span.size - 8:
             raise InputError(f"is truncated or not safetensors: its header claims {length} bytes", path=span)
-        if length > _MAX_HEADER or reader.bytes(span, 8, 1) != b"{":
+        if length > MAX_HEADER or reader.bytes(span, 8, 1) != b"{":
             raise InputError(f"is not a safetensors file: no header of {length} bytes begins at byte 8", path=span)
         text = reader.bytes(span, 8, length)
     try:

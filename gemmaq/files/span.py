@@ -9,8 +9,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from gemmaq.errors import InputError, NotFoundError
+from gemmaq.errors import InputError
 from gemmaq.files import lfs
+from gemmaq.files.whole import read_head, reading, size_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,15 +39,10 @@ class FileSpan:
         starts, size = [], 0
         for path in paths:
             starts.append(size)
-            try:
-                own = path.stat().st_size
-                size += own
-                if own <= lfs.MAX_BYTES and path.is_file():
-                    lfs.refuse(path.read_bytes(), path)
-            except FileNotFoundError as error:
-                raise NotFoundError("does not exist", path=path) from error
-            except OSError as error:
-                raise InputError(f"cannot be read: {error.strerror}", path=path) from error
+            own = size_of(path)
+            size += own
+            if own <= lfs.MAX_BYTES:
+                lfs.refuse(read_head(path, own), path)
         return cls(paths, tuple(starts), size)
 
     def __str__(self) -> str:
@@ -89,12 +85,9 @@ class Reader:
 
     def _open(self, path: Path) -> int:
         if path not in self._descriptors:
-            try:
+            size_of(path)
+            with reading(path):
                 self._descriptors[path] = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
-            except FileNotFoundError as error:
-                raise NotFoundError("does not exist", path=path) from error
-            except OSError as error:
-                raise InputError(f"cannot be read: {error.strerror}", path=path) from error
         return self._descriptors[path]
 
     def into(self, span: FileSpan, offset: int, target: memoryview) -> None:

@@ -10,7 +10,8 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from gemmaq.errors import InputError
+from gemmaq.errors import InputError, NotFoundError
+from gemmaq.files.whole import read_bytes
 
 NAME = "SHA256SUMS"
 
@@ -67,10 +68,6 @@ def read(folder: Path) -> dict[str, str] | None:
     """
     path = folder / NAME
     try:
-        if path.stat().st_size > _MAX_BYTES:
-            raise InputError("is too large to be a list of files", path=path)
-        return parse(path.read_bytes(), str(path))
-    except FileNotFoundError:
+        return parse(read_bytes(path, _MAX_BYTES), str(path))
+    except NotFoundError:
         return None
-    except OSError as error:
-        raise InputError(f"cannot be read: {error.strerror}", path=path) from error

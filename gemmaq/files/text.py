@@ -8,8 +8,10 @@ from typing import Any
 from gemmaq.errors import InputError, NotFoundError
 from gemmaq.files import lfs
 from gemmaq.files.malformed import parse_json, refused
+from gemmaq.files.whole import read_bytes, read_head
 
-_MAX_BYTES = 1 << 28
+_MAX_VALUES = 1 << 22
+"""Values in a JSON file: each takes up to a hundred bytes of memory. The tokenizer.json of Gemma has half of it."""
 _MAX_FRONT, _MOST_TEXTS, _LONGEST = 1 << 18, 1000, 1000
 """Characters of a card's front matter (its YAML takes seconds to read), texts of a list and characters of a text."""
 _ABOUT_FILES = ("tags", "pipeline_tag", "library_name")
@@ -23,16 +25,10 @@ def read_text(path: Path) -> str:
         NotFoundError: It is missing.
         InputError: It cannot be read, is not UTF-8, or is far too large for a text.
     """
+    data = read_bytes(path)
+    lfs.refuse(data[: lfs.MAX_BYTES], path)
     try:
-        if path.stat().st_size > _MAX_BYTES:
-            raise InputError("is too large to be a text file", path=path)
-        text = path.read_text("utf-8")
-        lfs.refuse(text[: lfs.MAX_BYTES].encode("utf-8", "replace"), path)
-        return text
-    except FileNotFoundError as error:
-        raise NotFoundError("does not exist", path=path) from error
-    except OSError as error:
-        raise InputError(f"cannot be read: {error.strerror}", path=path) from error
+        return data.decode().replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as error:
         raise InputError("is not UTF-8", path=path) from error
 
@@ -53,7 +49,14 @@ def read_json(path: Path, default: dict[str, Any] | None = None) -> dict[str, An
 
 
 def _parsed(path: Path) -> Any:
+    """The value in a JSON file.
+
+    Raises:
+        InputError: It is not JSON, or has more values than any file of a model.
+    """
     text = read_text(path)
+    if text.count(",") + text.count("[") + text.count("{") > _MAX_VALUES:
+        raise InputError(f"has more than {_MAX_VALUES:,} values", path=path)
     try:
         return parse_json(text)
     except ValueError as error:
@@ -81,11 +84,8 @@ def read_card(path: Path) -> dict[str, Any]:
     card that gemmaq wrote, only metadata of the model are taken, not those of its files.
     """
     try:
-        if not path.is_file():
-            return {}
-        with path.open("rb") as file:
-            text = file.read(4 * _MAX_FRONT).decode("utf-8", "replace").removeprefix("\ufeff")
-    except OSError:
+        text = read_head(path, 4 * _MAX_FRONT).decode("utf-8", "replace").removeprefix("\ufeff")
+    except (InputError, NotFoundError):
         return {}
     front = text[: _MAX_FRONT + 6].split("---", 2)
     if len(front) < 3 or front[0]:

@@ -7,6 +7,7 @@ of its own. Source: torch.serialization, and caffe2/serialize/inline_container.h
 from __future__ import annotations
 
 import contextlib
+import io
 import mmap
 import pickle
 import re
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from gemmaq.errors import InputError, NotFoundError
 from gemmaq.files.safetensors_header import Entry
 from gemmaq.files.span import FileSpan
+from gemmaq.files.whole import size_of
 
 if TYPE_CHECKING:
     import torch
@@ -34,6 +36,8 @@ _OLD = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 """Beginning of files as torch.save wrote them before version 1.6: the pickled magic number."""
 _LOCAL_HEADER = struct.Struct("<26xHH")
 _BLOCKED = re.compile(r"GLOBAL ([\w.]+)|(?:Trying to call|instantiate|class) ([\w.]+)")
+_MOST = 1 << 26
+"""Bytes that describe the tensors or list the members: of a model's file, they are less than one in a hundred of it."""
 _STATES = ("state_dict", "model_state_dict", "model", "module")
 """Keys under which trainers keep the weights beside other things."""
 
@@ -86,6 +90,15 @@ def _load(path: Path) -> Any:
         raise InputError(f"is damaged or no PyTorch file: {reason:.200}", path=path) from error
 
 
+class _Bounded(io.FileIO):
+    """A file of which no more is read at once than any part that describes it may have."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        if size is not None and size > _MOST:
+            raise ValueError(f"a part of it claims {size:,} bytes")
+        return super().read(_MOST if size is None or size < 0 else size) or b""
+
+
 def _members(path: Path) -> dict[int, int]:
     """Places of the storages in a file: offset -> bytes.
 
@@ -94,7 +107,8 @@ def _members(path: Path) -> dict[int, int]:
     """
     found: dict[int, int] = {}
     try:
-        with path.open("rb") as file:
+        size_of(path)
+        with _Bounded(path) as file:
             if file.read(len(_OLD)) == _OLD:
                 raise InputError(
                     "is in the format of PyTorch before 1.6, which cannot be mapped into memory",
@@ -104,7 +118,14 @@ def _members(path: Path) -> dict[int, int]:
             with zipfile.ZipFile(file) as archive:
                 for member in archive.infolist():
                     folder, _, name = member.filename.rpartition("/")
-                    if name == "byteorder" and folder.count("/") == 0 and archive.read(member) == b"big":
+                    if name == "data.pkl" and max(member.file_size, member.compress_size) > _MOST:
+                        raise InputError(f"has {member.file_size:,} bytes that describe its tensors", path=path)
+                    if (
+                        name == "byteorder"
+                        and member.file_size < 16
+                        and folder.count("/") == 0
+                        and archive.read(member) == b"big"
+                    ):
                         raise InputError("was saved on a big-endian machine", "save it anew as safetensors", path=path)
                     if folder.rpartition("/")[2] != "data":
                         continue

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpcore2
 import httpx2
 import huggingface_hub
 from huggingface_hub import constants, hf_hub_url
@@ -22,18 +21,20 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]
 )
 
 from gemmaq import __version__
-from gemmaq.errors import AuthError
-from gemmaq.hub import Listing, Ref, RemoteFile, check_name
+from gemmaq.errors import AuthError, InputError, NetworkError
+from gemmaq.hub import Listing, Ref, RemoteFile, check_name, guard
+from gemmaq.hub.allowance import RefusedError
 from gemmaq.hub.errors import endpoint, has_token, not_a_hub
 from gemmaq.hub.retry import retried
 
-_LARGE = 1 << 22
-"""Bytes of a body from which reading past httpx pays off."""
-_READ = 1 << 20
-"""Bytes read at a time there."""
+_IN_MEMORY = 1 << 26
+"""Bytes that `read` gives at most: side files and headers are smaller."""
+_LARGEST = 1 << 50
+"""Bytes of a file that a listing may claim."""
+_SURPLUS = 1 << 20
+"""Bytes beyond those of a file after which its answer is cut off; the reader complains before."""
 _DIGEST = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 """Commits and digests, which become names of files."""
-_TIMEOUT = httpx2.Timeout(connect=15, read=30, write=60, pool=60)
 
 
 def is_offline() -> bool:
@@ -58,6 +59,11 @@ def lock(repo: str, etag: str) -> Any:
     return WeakFileLock(path, timeout=0.5)
 
 
+def _api() -> huggingface_hub.HfApi:
+    guard.install()
+    return huggingface_hub.HfApi(library_name="gemmaq", library_version=__version__)
+
+
 def listing(ref: Ref) -> Listing:
     """The files of a repository at a revision.
 
@@ -65,19 +71,25 @@ def listing(ref: Ref) -> Listing:
         GemmaqError: It cannot be read, see `errors.translate`.
         InputError: A file has an unsafe name.
     """
-    api = huggingface_hub.HfApi(library_name="gemmaq", library_version=__version__)
+    api = _api()
     try:
         info = retried(ref, lambda: api.model_info(ref.repo, revision=ref.revision, files_metadata=True, timeout=30))
-    except (AttributeError, KeyError, TypeError) as error:
+    except (AttributeError, KeyError, TypeError, RecursionError, OverflowError) as error:
         raise not_a_hub(error, ref, None) from error
     files = []
     for sibling in info.siblings or ():
-        check_name(sibling.rfilename, ref)
         sha256, oid = sibling.lfs.sha256 if sibling.lfs else None, sibling.blob_id or ""
-        files.append(file := RemoteFile(sibling.rfilename, sibling.size or 0, sha256, oid))
+        size = sibling.size or 0
+        texts = (sibling.rfilename, sha256 or "", oid)
+        if not all(isinstance(text, str) for text in texts) or type(size) is not int or size < 0:
+            raise not_a_hub(None, ref, None)
+        check_name(sibling.rfilename, ref)
+        files.append(file := RemoteFile(sibling.rfilename, size, sha256, oid))
         if not _DIGEST.fullmatch(file.etag):
             raise not_a_hub(None, ref, None)
-    if not _DIGEST.fullmatch(info.sha or ""):
+        if size > _LARGEST:
+            raise InputError(f"claims {size:.4g} bytes", "do not trust this repository", path=f"{ref}/{file.path}")
+    if not isinstance(info.sha, str | None) or not _DIGEST.fullmatch(info.sha or ""):
         raise not_a_hub(None, ref, None)
     return Listing(ref, str(info.sha), tuple(files))
 
@@ -91,68 +103,50 @@ def content(listing: Listing, file: RemoteFile, *, start: int, end: int | None =
     """
     url = hf_hub_url(listing.ref.repo, file.path, revision=listing.commit)
     headers = build_hf_headers(library_name="gemmaq", library_version=__version__)
-    headers["Accept-Encoding"] = "identity"
     if start or end is not None:
         headers["Range"] = f"bytes={start}-{'' if end is None else end - 1}"
-    with get_session().stream("GET", url, headers=headers, timeout=_TIMEOUT) as response:
+    guard.install()
+    extensions = guard.for_file(file.size + _SURPLUS)
+    with get_session().stream("GET", url, headers=headers, extensions=extensions) as response:
         if response.status_code >= 400:
             response.read()
         hf_raise_for_status(response)
         yield response
 
 
-def pieces(response: httpx2.Response) -> Iterator[bytes]:
-    """The body of a streamed response, piece by piece.
-
-    After its first piece, a large body is read from the connection itself: httpx and h11 copy bytes twice, 64 kB at a
-    time, which takes longer than hashing them.
-
-    Raises:
-        httpx2.TransportError: The body ends early.
-    """
-    if "Content-Encoding" in response.headers:
-        yield from response.iter_bytes()
-        return
-    raw = response.iter_raw()
-    first = next(raw, b"")
-    yield first
-    left = int(response.headers.get("Content-Length", 0)) - len(first)
-    connection = response.extensions.get("network_stream")
-    if left < _LARGE or connection is None or response.http_version != "HTTP/1.1":
-        yield from raw
-        return
-    while left > 0:
-        try:
-            piece = connection.read(min(left, _READ), timeout=_TIMEOUT.read)
-        except httpcore2.TimeoutException as error:
-            raise httpx2.ReadTimeout(str(error), request=response.request) from error
-        except httpcore2.NetworkError as error:
-            raise httpx2.ReadError(str(error), request=response.request) from error
-        if not piece:
-            raise httpx2.RemoteProtocolError("the peer closed the connection", request=response.request)
-        left -= len(piece)
-        yield piece
-
-
 def read(listing: Listing, file: RemoteFile, *, start: int, end: int) -> bytes:
     """The bytes `start` to `end` of a file, held in memory.
 
     Raises:
+        InputError: They are more than a side file or a header has.
         GemmaqError: They cannot be read, see `errors.translate`.
     """
+    if end - start > _IN_MEMORY:
+        raise InputError(
+            f"has {end - start:,} bytes, more than the {_IN_MEMORY:,} that such a file may have",
+            "do not trust this repository",
+            path=f"{listing.ref}/{file.path}",
+        )
 
     def attempt() -> bytes:
         with content(listing, file, start=start, end=end) as response:
-            if response.status_code == 200:  # the server ignores ranges
-                data = bytearray()
-                for chunk in response.iter_raw():
-                    data += chunk
-                    if len(data) >= end:
-                        break
-                return bytes(data[start:end])
-            return bytes(response.read())
+            sent = response.headers.get("Content-Range", "")
+            if response.status_code == 206 and not sent.startswith(f"bytes {start}-"):
+                raise NetworkError(f"the server sent another range of {file.path} than it was asked for")
+            if response.status_code == 200 and start > _IN_MEMORY:
+                raise RefusedError(f"the server ignores that a part of {file.path} was asked for")
+            skip = start if response.status_code == 200 else 0  # a server that ignores ranges
+            data = bytearray()
+            for piece in response.iter_raw():
+                data += piece[skip:]
+                skip = max(0, skip - len(piece))
+                if len(data) >= end - start:
+                    break
+            if len(data) < end - start:
+                raise httpx2.RemoteProtocolError("the body is too short", request=response.request)
+            return bytes(data[: end - start])
 
-    return retried(listing.ref, attempt, file.path)
+    return retried(listing.ref, attempt, file.path) if end > start else b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +182,7 @@ def create(ref: Ref, *, private: bool, create_pr: bool = False) -> None:
         raise AuthError(f"{ref.repo} cannot be written without a token", "`hf auth login`, or set HF_TOKEN")
     if create_pr:
         return
-    api = huggingface_hub.HfApi(library_name="gemmaq", library_version=__version__)
+    api = _api()
     retried(ref, lambda: api.create_repo(ref.repo, private=private or None, exist_ok=True))
     if ref.revision is not None:
         retried(ref, lambda: api.create_branch(ref.repo, branch=str(ref.revision), exist_ok=True))
@@ -212,7 +206,7 @@ def commit(ref: Ref, change: Change, *, bars: bool) -> tuple[str, str]:
     """
     if not bars:
         disable_progress_bars()
-    api = huggingface_hub.HfApi(library_name="gemmaq", library_version=__version__)
+    api = _api()
     operations = [
         huggingface_hub.CommitOperationAdd(path, str(source) if isinstance(source, Path) else source)
         for path, source in change.sources.items()

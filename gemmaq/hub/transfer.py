@@ -13,6 +13,7 @@ from typing import Any
 
 from gemmaq.errors import GemmaqError, NetworkError, OutputError, VerificationError
 from gemmaq.hub import Listing, RemoteFile, client, retry
+from gemmaq.hub.allowance import RefusedError
 from gemmaq.hub.errors import translate
 from gemmaq.progress import Progress, ProgressCallback
 
@@ -25,6 +26,8 @@ _REPEATS = 2
 """Downloads of a file whose digest is wrong."""
 _WRONG_SIZES = 3
 """Answers with a wrong size before the file counts as changed."""
+_ADVANCE = 1 << 16
+"""Bytes that an attempt has to deliver, or failures of those before it still count."""
 _SHORT_WAIT = 0.1
 """Seconds before continuing after a connection that delivered something."""
 
@@ -157,8 +160,9 @@ def _grow(task: _Task, digest: _Digest) -> int:
                     raise
             except Exception as error:
                 size = os.fstat(out).st_size
-                failures = 0 if size > before else failures
-                wait = _wait(error, failures, advanced=size > before)
+                advanced = size - before >= _ADVANCE
+                failures = 0 if advanced else failures
+                wait = _wait(error, failures, advanced=advanced)
                 failures += 1
                 if wait is None:
                     raise _resumable(translate(error, task.listing.ref, file.path), size) from error
@@ -174,6 +178,8 @@ def _grow(task: _Task, digest: _Digest) -> int:
 
 def _wait(error: Exception, failures: int, *, advanced: bool) -> float | None:
     """Seconds before the next attempt, None to give up; `advanced`: the last one delivered something."""
+    if isinstance(error, RefusedError):
+        return None
     if not isinstance(error, NetworkError):
         return retry.wait_before_retry(error, failures)
     if advanced:
@@ -207,8 +213,7 @@ def _check_size(task: _Task, response: Any, start: int) -> None:
             raise NetworkError(f"the server sent another range of {file.path} than it was asked for")
     else:
         length = response.headers.get("Content-Length", "")
-        encoded = response.headers.get("Content-Encoding", "identity") != "identity"
-        if length.isdigit() and not encoded and int(length) != file.size:
+        if length.isdigit() and int(length) != file.size:
             raise _wrong_size(task, int(length))
 
 
@@ -234,7 +239,7 @@ def _receive(task: _Task, response: Any, out: int, *, digest: _Digest, size: int
         task.report(size)
 
     try:
-        for piece in client.pieces(response):
+        for piece in response.iter_raw():
             chunk = piece
             if skip:
                 chunk, skip = piece[skip:], max(0, skip - len(piece))

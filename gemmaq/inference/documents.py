@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gemmaq.errors import InputError, NotFoundError, UsageError
+from gemmaq.errors import InputError, UsageError
 from gemmaq.files import lfs
 from gemmaq.files.malformed import parse_json
+from gemmaq.files.whole import read_bytes, reading
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -23,6 +24,8 @@ KINDS = ("prose", "code", "chat", "long", "non-latin", "tools")
 """Kinds of text that ship: texts/SOURCES.md says where they are from, and under which licences."""
 DEFAULT = KINDS
 """Kinds of text to calibrate on where nothing is asked for."""
+_LARGEST_TEXT = 1 << 32
+"""Bytes of a text of the user's own."""
 _FOLDER = Path(__file__).with_name("texts")
 _FIRST = "calibration.jsonl"
 """Conversations that calibration read before there were kinds: kept so that what was made with them can be verified."""
@@ -156,12 +159,9 @@ def by_kind(text: Text) -> dict[str, tuple[Document, ...]]:
 
 
 def _content(path: Path) -> bytes:
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError as error:
-        raise NotFoundError("does not exist", path=path) from error
-    except OSError as error:
-        raise InputError(f"cannot be read: {error.strerror}", path=path) from error
+    with reading(path):
+        is_pipe = path.is_fifo()  # <(command) of a shell, which has no size
+        content = path.read_bytes() if is_pipe else read_bytes(path, _LARGEST_TEXT)
     lfs.refuse(content, path)
     return content
 

@@ -12,6 +12,7 @@ from gemmaq.checkpoint import Checkpoint
 from gemmaq.checkpoint.tokenizer import Tokenizer
 from gemmaq.checkpoint.tokenizer_files import to_files
 from gemmaq.errors import InputError
+from gemmaq.files.whole import read_bytes
 from gemmaq.inference import chat
 from gemmaq.inference.documents import Document, Text, by_kind, windows
 
@@ -82,7 +83,7 @@ def load_encoder(checkpoint: Checkpoint) -> Encoder:
     ready = checkpoint.tokenizer_files.verbatim.get("tokenizer.json")
     vocabulary, context = checkpoint.family.vocabulary, checkpoint.config.max_position_embeddings
     files = {} if ready else to_files(checkpoint.tokenizer, vocabulary, context)
-    content = ready.read_bytes() if ready else files["tokenizer.json"]
+    content = read_bytes(ready) if ready else files["tokenizer.json"]
     try:
         backend = tokenizers.Tokenizer.from_str(content.decode())
     except Exception as error:  # the library has no class of its own for it

@@ -5,8 +5,10 @@ from __future__ import annotations
 import http.client
 import ipaddress
 import json
+import math
 import os
 import socket
+import ssl
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,12 +18,22 @@ from urllib.parse import quote
 
 from gemmaq import __version__
 from gemmaq.errors import AuthError, GemmaqError, InputError, NetworkError, OutputError, VerificationError
+from gemmaq.hub.allowance import Allowance
 from gemmaq.progress import Progress, ProgressCallback
+from gemmaq.runtimes.guarded import answer
 
 _VARIABLE = "OLLAMA_HOST"
 _BLOCK = 1 << 20
-_CONNECT, _ANSWER, _WORK = 10.0, 60.0, 1800.0
-"""Seconds to wait for a connection, for an answer, and for a sign of life while the server works on gigabytes."""
+_CONNECT, _ANSWER, _SEND = 10.0, 60.0, 300.0
+"""Seconds to wait for a connection, for an answer, and until the server has taken a block."""
+_WORK, _ALL_WORK = 1800.0, 6 * 3600.0
+"""Seconds to wait for a sign of life while the server works on gigabytes, and for the end of that work."""
+_ANSWER_BYTES, _WORK_BYTES, _LINE_BYTES = 1 << 23, 1 << 24, 1 << 16
+"""Bytes of an answer, of all statuses of some work, and of one of them.
+
+No read is without a limit: http.client reserves memory for all that an answer claims to have."""
+_WORDS = 500
+"""Characters of a server's message that are shown."""
 
 _PORTS = {"http": 80, "https": 443}
 _DEFAULT_PORT = 11434
@@ -93,9 +105,9 @@ def version(at: Address) -> str:
     status, body = _ask(at, "GET", "/api/version")
     try:
         number = json.loads(body)["version"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         number = None
-    if status != 200 or not isinstance(number, str):
+    if status != 200 or not isinstance(number, str) or len(number) > 100:
         raise NetworkError(f"the server at {at} is not Ollama ({status})", f"check {_VARIABLE}")
     return number
 
@@ -142,7 +154,7 @@ def send_blob(at: Address, digest: str, path: Path, *, progress: ProgressCallbac
         connection.putrequest("POST", at.path + f"/api/blobs/{digest}", skip_accept_encoding=True)
         for name, value in _headers("application/octet-stream", size).items():
             connection.putheader(name, value)
-        _patient(connection, _WORK)
+        _patient(connection, _SEND)
         done = 0
         try:
             connection.endheaders()
@@ -154,8 +166,8 @@ def send_blob(at: Address, digest: str, path: Path, *, progress: ProgressCallbac
                 raise InputError("was cut short while it was read", "leave the file alone and run it again", path=path)
         except (BrokenPipeError, ConnectionResetError):
             pass  # the server may have answered early
-        response = connection.getresponse()
-        body = response.read()
+        response = answer(connection, _allowance(at, _ANSWER_BYTES, _WORK))
+        body = response.read(_ANSWER_BYTES)
     if response.status not in (200, 201):
         raise refusal(at, f"sent {path.name}", _words(body), status=response.status)
 
@@ -176,15 +188,18 @@ def create(at: Address, request: Mapping[str, Any], say: Callable[[str], None]) 
     body = json.dumps({**request, "stream": True}).encode()
     with _connected(at) as connection:
         connection.request("POST", at.path + "/api/create", body, _headers("application/json", len(body)))
-        _patient(connection, _WORK)
-        response = connection.getresponse()
+        allowance = _allowance(at, _WORK_BYTES, _WORK, _ALL_WORK)
+        response = answer(connection, allowance)
         if response.status != 200:
-            raise refusal(at, f"asked to create {name}", _words(response.read()), status=response.status)
-        for line in response:
+            raise refusal(at, f"asked to create {name}", _words(response.read(_ANSWER_BYTES)), status=response.status)
+        while line := response.readline(_LINE_BYTES + 1):
+            if len(line) > _LINE_BYTES:
+                raise NetworkError(f"{at} sends a line without an end", f"check {_VARIABLE}")
+            allowance.prolong(_WORK)
             message = _message(line)
             if "error" in message:
-                raise refusal(at, f"asked to create {name}", str(message["error"]))
-            status = str(message.get("status", ""))
+                raise refusal(at, f"asked to create {name}", str(message["error"])[:_WORDS])
+            status = str(message.get("status", ""))[:_WORDS]
             if status == "success":
                 return
             say(status)
@@ -211,13 +226,21 @@ def _ask(at: Address, method: str, path: str, *, value: object = None) -> tuple[
     with _connected(at) as connection:
         headers = _headers("application/json", len(body)) if body is not None else _headers()
         connection.request(method, at.path + path, body, headers)
-        _patient(connection, _ANSWER)
-        response = connection.getresponse()
-        return response.status, response.read()
+        response = answer(connection, _allowance(at, _ANSWER_BYTES, _ANSWER))
+        return response.status, response.read(_ANSWER_BYTES)
+
+
+def _allowance(at: Address, most: int, seconds: float, longest: float = math.inf) -> Allowance:
+    """What an answer of the server may take, from now on."""
+    return Allowance(str(at), most, seconds, longest, hint=f"check {_VARIABLE}")
 
 
 def _headers(kind: str | None = None, length: int = 0) -> dict[str, str]:
-    always = {"User-Agent": f"gemmaq/{__version__}", "Accept": "application/json, application/x-ndjson"}
+    always = {
+        "User-Agent": f"gemmaq/{__version__}",
+        "Accept": "application/json, application/x-ndjson",
+        "Accept-Encoding": "identity",
+    }
     return always | ({"Content-Type": kind, "Content-Length": str(length)} if kind else {})
 
 
@@ -233,22 +256,23 @@ def _connected(at: Address) -> Iterator[http.client.HTTPConnection]:
     try:
         try:
             connection.connect()
-        except OSError as error:
+        except (OSError, UnicodeError, http.client.HTTPException) as error:
             raise _absent(at, error) from error
         yield connection
     except TimeoutError as error:
         raise NetworkError(
             f"{at} has not answered for a long time", "look at what Ollama is doing, and run it again"
         ) from error
-    except (ConnectionError, http.client.HTTPException) as error:
+    except (ConnectionError, ssl.SSLError, http.client.HTTPException) as error:
         what = str(error) or type(error).__name__
         raise NetworkError(f"the connection to {at} was lost: {what}", _RETRY) from error
     finally:
         connection.close()
 
 
-def _absent(at: Address, error: OSError) -> NetworkError:
-    reason = "unknown host name" if isinstance(error, socket.gaierror) else error.strerror or str(error)
+def _absent(at: Address, error: Exception) -> NetworkError:
+    is_unknown = isinstance(error, (socket.gaierror, UnicodeError))
+    reason = "unknown host name" if is_unknown else getattr(error, "strerror", None) or str(error)
     if os.environ.get(_VARIABLE, "").strip():
         return NetworkError(f"no Ollama at {at}, as {_VARIABLE} says: {reason}", "start it there with `ollama serve`")
     return NetworkError(f"no Ollama at {at}: {reason}", f"start it with `ollama serve`, or set {_VARIABLE} to its host")
@@ -263,7 +287,7 @@ def _message(line: bytes) -> dict[str, Any]:
     """The JSON object in a line of a stream; an empty line is an empty object."""
     try:
         message = json.loads(line) if line.strip() else {}
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise NetworkError(f"Ollama's answer is cut off: {line[:80]!r}", _RETRY) from error
     return message if isinstance(message, dict) else {}
 
@@ -271,6 +295,6 @@ def _message(line: bytes) -> dict[str, Any]:
 def _words(body: bytes) -> str:
     """The error message in an answer."""
     try:
-        return str(json.loads(body)["error"])
-    except (ValueError, KeyError, TypeError):
+        return str(json.loads(body)["error"])[:_WORDS]
+    except (ValueError, KeyError, TypeError, RecursionError):
         return body.decode("utf-8", "replace").strip()[:200]

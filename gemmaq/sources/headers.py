@@ -7,8 +7,8 @@ from functools import cache as cache_calls
 from pathlib import Path
 
 from gemmaq.checkpoint.weight_sets import PICKLED
-from gemmaq.errors import InputError
-from gemmaq.files import gguf_reader
+from gemmaq.errors import InputError, OutputError
+from gemmaq.files import gguf_reader, safetensors_header
 from gemmaq.files.names import base, is_first, is_mmproj
 from gemmaq.files.span import FileSpan
 from gemmaq.hub import Listing, RemoteFile, cache, client
@@ -16,7 +16,6 @@ from gemmaq.hub import Listing, RemoteFile, cache, client
 _HEADER = 1 << 18
 _VOCABULARY_HEADER = 1 << 23
 """Bytes to read first: most headers fit, and in the second number a GGUF header with a vocabulary (first shard)."""
-_MAX_HEADER = 1 << 27
 _PICKLED_END = 1 << 20
 """Bytes at each end of a file of torch.save: the first describe the tensors, the last have the directory."""
 
@@ -35,13 +34,20 @@ def opener(listing: Listing, folder: Path) -> Callable[[RemoteFile], FileSpan]:
 
 
 def sparse(listing: Listing, file: RemoteFile, folder: Path) -> Path:
-    """Create a file of the right size that holds only the header."""
+    """Create a file of the right size that holds only the header.
+
+    Raises:
+        OutputError: The file system holds no file of that size.
+    """
     path = folder / base(file.path)
-    with path.open("wb") as out:
-        out.truncate(file.size)
+    try:
+        with path.open("wb") as out:
+            out.truncate(file.size)
+    except OSError as error:
+        raise OutputError(f"cannot hold a file of {file.size:,} bytes: {error.strerror}", path=folder) from error
     if path.suffix == ".gguf":
         size, first = 0, _HEADER if is_mmproj(file.path) or not is_first(file.path) else _VOCABULARY_HEADER
-        while size < min(file.size, _MAX_HEADER):
+        while size < min(file.size, gguf_reader.MAX_HEADER):
             end = min(file.size, max(first, 2 * size))
             _write_at(path, size, client.read(listing, file, start=size, end=end))
             size = end
@@ -57,7 +63,7 @@ def sparse(listing: Listing, file: RemoteFile, folder: Path) -> Path:
     header = client.read(listing, file, start=0, end=min(file.size, _HEADER))
     _write_at(path, 0, header)
     end = min(8 + int.from_bytes(header[:8], "little"), file.size)
-    if len(header) < end <= _MAX_HEADER:
+    if len(header) < end <= safetensors_header.MAX_HEADER + 8:
         _write_at(path, len(header), client.read(listing, file, start=len(header), end=end))
     return path
 

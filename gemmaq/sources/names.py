@@ -10,6 +10,7 @@ from typing import Any
 
 from gemmaq.errors import InputError, NotFoundError
 from gemmaq.files.names import DRAFTER, is_drafter, split_type, stem
+from gemmaq.files.whole import read_head
 from gemmaq.hub import Ref, parse
 from gemmaq.models import identity
 
@@ -37,7 +38,7 @@ def snapshot_in(path: Path) -> Path:
     if not path.resolve().name.startswith("models--") or (path / "config.json").is_file():
         return path
     main, folder = path / "refs" / "main", path / "snapshots"
-    commit = main.read_text("utf-8", errors="replace").strip() if main.is_file() else ""
+    commit = read_head(main, 256).decode("utf-8", "replace").strip() if main.is_file() else ""
     held = sorted(entry.name for entry in folder.iterdir() if entry.is_dir()) if folder.is_dir() else []
     if commit in held:
         return folder / commit

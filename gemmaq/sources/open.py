@@ -74,6 +74,8 @@ def _opened(source: str, wish: Wish, tokenizer: bool) -> Checkpoint:
             return open_folder(path.parent, name_of_folder(path.parent.resolve()), source, path.name)
         FileSpan.of(path)  # names a pointer of Git LFS
         raise InputError("is neither a model folder nor a GGUF file", "name the folder with config.json", path=source)
+    if os.path.exists(path):
+        FileSpan.of(path)  # names what is neither a file nor a folder
     if source.startswith("sample:"):
         refuse(wish, source)
         refuse_weights(wish, source)

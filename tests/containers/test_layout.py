@@ -31,5 +31,5 @@ def test_tensors_fill_shards_in_order(tensors: list[int], limit: int | None, sha
 
 
 def test_names_of_shards() -> None:
-    assert shard_names("model{}.safetensors", 1) == ["model.safetensors"]
-    assert shard_names("a{}.gguf", 2) == ["a-00001-of-00002.gguf", "a-00002-of-00002.gguf"]
+    assert shard_names("model", ".safetensors", 1) == ["model.safetensors"]
+    assert shard_names("a{}", ".gguf", 2) == ["a{}-00001-of-00002.gguf", "a{}-00002-of-00002.gguf"]

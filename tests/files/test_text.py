@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from gemmaq.errors import InputError, NotFoundError
-from gemmaq.files import text
+from gemmaq.files import text, whole
 from gemmaq.files.text import read_card, read_json, read_text
 
 
@@ -44,10 +44,29 @@ def test_whole_surrogate_pairs_are_fine(tmp_path: Path) -> None:
 def test_folders_and_huge_files_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match="cannot be read"):
         read_text(tmp_path)
-    monkeypatch.setattr(text, "_MAX_BYTES", 3)
+    monkeypatch.setattr(whole, "_USUAL", 3)
     (tmp_path / "a.txt").write_text("four")
     with pytest.raises(InputError, match="too large"):
         read_text(tmp_path / "a.txt")
+
+
+def test_json_of_too_many_values_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Five bytes of a file become sixty of memory."""
+    monkeypatch.setattr(text, "_MAX_VALUES", 100)
+    for value in ("{}", "[]", "0", '"a"'):
+        (tmp_path / "a.json").write_text('{"a": [' + ",".join([value] * 101) + "]}")
+        with pytest.raises(InputError, match="more than 100 values"):
+            read_json(tmp_path / "a.json")
+
+
+def test_a_long_card_is_read_as_far_as_its_metadata(tmp_path: Path) -> None:
+    card = tmp_path / "README.md"
+    with card.open("wb") as file:
+        file.write(b"---\nlicense: gemma\n---\n\xff")
+        file.truncate(1 << 40)
+    assert read_card(card) == {"license": "gemma"}
+    card.write_text("---\n" + "a: 1\n" * 100_000 + "---\n")
+    assert read_card(card) == {}
 
 
 def test_metadata_of_a_card(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ import pytest
 from huggingface_hub import constants
 
 from fake_hub import FakeHub, Fault
-from gemmaq.hub import client, retry
+from gemmaq.hub import client, guard, retry
 from home import Here
 from repos import REPO, safetensors, shards, tree
 
@@ -117,7 +117,7 @@ def test_slow(hub: FakeHub, here: Here) -> None:
 
 @pytest.mark.parametrize("after_bytes", [-1, 0, 1, 700_000, 1_999_999])
 def test_stalled_connection(hub: FakeHub, here: Here, monkeypatch: pytest.MonkeyPatch, after_bytes: int) -> None:
-    monkeypatch.setattr(client, "_TIMEOUT", httpx2.Timeout(0.3))
+    monkeypatch.setattr(guard, "TIMEOUT", httpx2.Timeout(0.3))
     files = one(2_000_000)
     hub.add(REPO, files)
     hub.faults.append(Fault(ONE, "stall", after_bytes=after_bytes, host=CDN))
@@ -126,7 +126,7 @@ def test_stalled_connection(hub: FakeHub, here: Here, monkeypatch: pytest.Monkey
 
 
 def test_server_stalled_for_ever(hub: FakeHub, here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client, "_TIMEOUT", httpx2.Timeout(0.1))
+    monkeypatch.setattr(guard, "TIMEOUT", httpx2.Timeout(0.3))
     files = one(2_000_000)
     hub.add(REPO, files)
     hub.faults.append(Fault(ONE, "stall", after_bytes=1_500_000, host=CDN))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import threading
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
@@ -107,6 +109,18 @@ def test_text_that_is_none_is_told(put, tmp_path):
     with pytest.raises(InputError, match="cannot be read"):
         read([tmp_path])
     assert len(read([put("", "empty.txt"), put("text")]).documents) == 1
+
+
+def test_text_may_come_from_a_pipe(tmp_path):
+    """As from <(command) of a shell; what is neither a file nor a pipe is refused."""
+    os.mkfifo(tmp_path / "pipe")
+    writer = threading.Thread(target=lambda: (tmp_path / "pipe").write_text("from a command"))
+    writer.start()
+    assert [document.text for document in read([tmp_path / "pipe"]).documents] == ["from a command"]
+    writer.join()
+    for path in (tmp_path, Path("/dev/zero")):
+        with pytest.raises(InputError, match="cannot be read"):
+            read([path])
 
 
 def test_the_digest_is_of_contents_in_their_order(put):

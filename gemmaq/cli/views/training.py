@@ -48,6 +48,7 @@ def report(job: TrainingJob, outcome: Outcome, output: Output) -> None:
         lambda: {"path": str(job.out), "steps": outcome.steps, "evaluation": {"before": before, "after": after}},
         essential=lambda: [str(job.out)],
         show=show,
+        made=True,
     )
 
 

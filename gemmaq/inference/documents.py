@@ -183,10 +183,6 @@ def _document(name: str, entry: dict[str, Any], where: str) -> Document:
     else:
         messages = _messages(entry.get("messages", entry.get("conversations")), where)
         document = Document(name, "\n\n".join(message["content"] for message in messages), messages)
-    try:
-        document.text.encode()
-    except UnicodeEncodeError as error:
-        raise InputError(f"holds half a character: \\u{ord(document.text[error.start]):04x}", path=where) from error
     return document
 
 

@@ -48,7 +48,7 @@ def main() -> None:
         folder = Path(place)
         dithered_folder(open_source("sample:gemma-3-270m", tokenizer=True), folder / "source", 0)
         source = open_source(str(folder / "source"), tokenizer=True)
-        text = documents.read([documents.DEFAULT])
+        text = documents.shipped()
         basis = Basis(Calibration(text.names, text.digest), text, None)
         found = {}
         for name, given in (("full", asked.full), ("coarse", asked.coarse)):

@@ -1,0 +1,259 @@
+"""Kills commands that write at moments decided by a number, and looks at what is left and at what the next run makes.
+
+    python tests/fuzz/kills.py [--kills 400] [--first 0] [--commands convert,qat] [--workers 2]
+
+A kill is good if no half-written file has a final name, what was there before is whole, an interrupted command ends with
+its own exit code and no traceback, and the next run of the same command gives what it gives undisturbed, with
+nothing beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
+
+import lora_files  # noqa: E402
+import small  # noqa: E402
+from damage import small_model, tree  # noqa: E402
+from fake_hub import FakeHub  # noqa: E402
+from inprocess import run  # noqa: E402
+
+SIGNALS = {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGHUP: 129}
+"""Signals, and the exit codes that they lead to."""
+TIME = ("seconds", "created", "date")
+"""Keys of records that differ from run to run."""
+REPO = "someone/gemma-3-tiny"
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command that writes.
+
+    Attributes:
+        words: (folder with the models, folder to write into) -> arguments.
+        before: makes what is there already in the folder to write into.
+        resume: flags for the run after a kill.
+    """
+
+    words: Callable[[Path, Path], list[object]]
+    before: Callable[[Path, Path], object] = lambda models, room: None
+    resume: tuple[str, ...] = ()
+
+
+def _convert(*options: object) -> Command:
+    return Command(lambda models, room: ["convert", models / "small", "-o", room / "out", *options])
+
+
+def _calibrated(*options: object) -> Command:
+    return _convert("--calibration-tokens", 256, "--calibration-context", 64, *options)
+
+
+def _over(command: Command, *older: object) -> Command:
+    """A command that replaces an older artifact."""
+    return Command(
+        lambda models, room: [*command.words(models, room), "--force"],
+        lambda models, room: run("convert", models / "small", "-o", room / "out", "--quant", "q8_0", *older),
+    )
+
+
+COMMANDS = {
+    "convert": _convert(),
+    "containers": _convert("--to", "gguf", "--to", "mlx", "--to", "safetensors"),
+    "ladder": _convert("--quant", "q8_0,q4_0,q5_1"),
+    "force": _over(_convert("--to", "gguf", "--to", "mlx")),
+    "force-ladder": _over(_convert("--quant", "q4_0,q5_1"), "--to", "mlx"),
+    "gguf-lora": Command(
+        lambda models, room: ["convert", models / "adapter", "--to", "gguf-lora", "-o", room / "out"],
+    ),
+    "importance": _calibrated("--method", "importance"),
+    "gptq": _calibrated("--method", "gptq", "--quant", "q4_0,iq4_nl"),
+    "refine": _calibrated("--method", "nearest", "--refine", "2steps"),
+    "budget": _calibrated("--target-bpw", "6"),
+    "imatrix": Command(
+        lambda models, room: ["imatrix", models / "small", *_CHUNKS, "-o", room / "imatrix.gguf"],
+    ),
+    "sensitivity": Command(
+        lambda models, room: ["sensitivity", models / "small", "--tokens", 128, "-o", room / "sensitivity.json"],
+        resume=("--resume",),
+    ),
+    "record": Command(
+        lambda models, room: ["evaluate", room / "out", "--reference", models / "small", "--record", *_SCORED],
+        lambda models, room: run("convert", models / "small", "-o", room / "out", "--quant", "q4_0,q8_0"),
+    ),
+    "report": Command(
+        lambda models, room: ["evaluate", models / "q8_0", "--reference", models / "small", *_SCORED, *_report(room)],
+    ),
+    "qat": Command(
+        lambda models, room: list(
+            small.words(models / "small", models / "text.txt", room / "out", "--steps", 6, "--save-steps", 2)
+        ),
+        resume=("--resume",),
+    ),
+    "pull": Command(lambda models, room: ["pull", REPO, "-o", room / "out"]),
+}
+_CHUNKS = ("--calibration-tokens", 256, "--calibration-context", 64)
+_SCORED = ("--text", "/dev/stdin", "--tokens", "63", "--context", "64")
+
+
+def _report(room: Path) -> tuple[object, ...]:
+    return "--report", room / "report.html"
+
+
+@dataclass(frozen=True)
+class Sound:
+    """What a command leaves when nobody disturbs it, and how long it takes, in seconds."""
+
+    files: Mapping[str, bytes | None]
+    seconds: float
+
+
+def made(models: Path) -> Path:
+    """Sources of all commands."""
+    small.write_model(models / "small")
+    base = small_model(models / "base")
+    lora_files.write(models / "adapter", lora_files.config(), lora_files.pair(64, 64), base="../base")
+    assert base.is_dir()
+    (models / "text.txt").write_text("The quick brown fox jumps over the lazy dog. " * 200, "utf-8")
+    run("convert", models / "small", "-o", models / "q8_0", "--quant", "q8_0", "-q")
+    return models
+
+
+def started(words: list[object], models: Path, hub: FakeHub, room: Path) -> subprocess.Popen[str]:
+    """A command in a process of its own, with a cache that belongs to the room."""
+    environment = {**os.environ, **hub.env(room / "home"), "GEMMAQ_CACHE": str(room / "cache"), "OMP_NUM_THREADS": "1"}
+    with (models / "text.txt").open() as text:
+        return subprocess.Popen(
+            [sys.executable, "-m", "gemmaq", *map(str, words)],
+            stdin=text,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+
+
+def left(room: Path) -> dict[str, bytes | None]:
+    """Everything in the folder to write into, without times in records."""
+    return {name: _timeless(name, content) for name, content in tree(room / "to").items()}
+
+
+def _timeless(name: str, content: bytes | None) -> bytes | None:
+    if content is None or name.endswith((".html", "SHA256SUMS")):
+        return b"" if content is not None else None
+    if not name.endswith(".json"):
+        return content
+    return json.dumps(json.loads(content, object_hook=_without_time)).encode()
+
+
+def _without_time(record: dict[str, object]) -> dict[str, object]:
+    return {key: value for key, value in record.items() if key not in TIME and record.get("path") != "README.md"}
+
+
+def try_kill(number: int, names: list[str], sound: Mapping[str, Sound], models: Path, hub: FakeHub) -> list[str]:
+    """Kill a command, then run it again; says what is bad."""
+    chance = random.Random(number)
+    name = names[number % len(names)]
+    command = COMMANDS[name]
+    chosen = chance.choice(list(SIGNALS))
+    moment = chance.uniform(0.1, 1) * sound[name].seconds
+    with tempfile.TemporaryDirectory(dir=models.parent) as place:
+        problems = list(_killed(command, chosen, moment, sound[name], models, hub, Path(place)))
+    return [f"#{number} {name}: {chosen.name} after {moment:.2f} s: {problem}" for problem in problems]
+
+
+def _killed(
+    command: Command, chosen: signal.Signals, moment: float, sound: Sound, models: Path, hub: FakeHub, room: Path
+) -> Iterator[str]:
+    (room / "to").mkdir()
+    command.before(models, room / "to")
+    before, words = left(room), command.words(models, room / "to")
+    process = started(words, models, hub, room)
+    time.sleep(moment)
+    process.send_signal(chosen)
+    _, stderr = process.communicate(timeout=120)
+    now = left(room)
+    if process.returncode not in (0, SIGNALS[chosen]):
+        yield f"exit code {process.returncode}: {stderr.strip()[-300:]}"
+    if "Traceback" in stderr or "this is a bug" in stderr:
+        yield stderr.strip()[-500:]
+    if process.returncode == 0 and now != sound.files:
+        yield f"ended well with other files: {_difference(now, sound.files)}"
+    finals = {name: content for name, content in now.items() if name.split("/")[0] in _tops(sound.files)}
+    if finals not in ({}, before, sound.files):
+        yield f"half of it is there: {_difference(finals, sound.files)}"
+    if chosen != signal.SIGKILL and not command.resume and set(now) - set(before) - set(sound.files):
+        yield f"left {sorted(set(now) - set(before) - set(sound.files))[:3]}"
+    if now != sound.files or not finals:
+        resumed = command.resume if len(now) > len(before) else ()
+        again = started([*words, *resumed], models, hub, room)
+        _, stderr = again.communicate(timeout=120)
+        if again.returncode:
+            yield f"the next run: exit code {again.returncode}: {stderr.strip()[-300:]}"
+        elif left(room) != sound.files:
+            yield f"the next run: {_difference(left(room), sound.files)}"
+
+
+def _tops(files: Mapping[str, bytes | None]) -> set[str]:
+    return {name.split("/")[0] for name in files}
+
+
+def _difference(one: Mapping[str, bytes | None], other: Mapping[str, bytes | None]) -> str:
+    return ", ".join(sorted(name for name in {*one, *other} if one.get(name, 1) != other.get(name, 1))[:5])
+
+
+def undisturbed(name: str, models: Path, hub: FakeHub) -> Sound:
+    """Run a command to its end."""
+    with tempfile.TemporaryDirectory(dir=models.parent) as place:
+        room = Path(place)
+        (room / "to").mkdir()
+        COMMANDS[name].before(models, room / "to")
+        begun = time.monotonic()
+        process = started(COMMANDS[name].words(models, room / "to"), models, hub, room)
+        _, stderr = process.communicate()
+        assert process.returncode == 0, f"{name}: {stderr}"
+        return Sound(left(room), time.monotonic() - begun)
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    options.add_argument("--kills", type=int, default=400)
+    options.add_argument("--first", type=int, default=0)
+    options.add_argument("--commands", default=",".join(COMMANDS))
+    options.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    asked = options.parse_args()
+    names, begun = asked.commands.split(","), time.monotonic()
+    with tempfile.TemporaryDirectory() as place, FakeHub(Path(place) / "hub") as hub:
+        models = made(Path(place) / "models")
+        hub.add(REPO, models / "small")
+        for name in names:
+            undisturbed(name, models, hub)  # compiles, and fills the disk's cache
+        sound = {name: undisturbed(name, models, hub) for name in names}
+        print(json.dumps({name: round(each.seconds, 2) for name, each in sound.items()}), flush=True)
+        with ThreadPoolExecutor(asked.workers) as pool:
+            numbers = range(asked.first, asked.first + asked.kills)
+            bad = Counter[str]()
+            for problems in pool.map(lambda number: try_kill(number, names, sound, models, hub), numbers):
+                for problem in problems:
+                    print(problem, flush=True)
+                    bad[problem.split()[1]] += 1
+    print(f"{asked.kills} kills, {sum(bad.values())} bad {dict(bad) or ''} in {time.monotonic() - begun:.0f} s")
+    sys.exit(bool(bad))
+
+
+if __name__ == "__main__":
+    main()

@@ -88,6 +88,10 @@ def load_encoder(checkpoint: Checkpoint) -> Encoder:
         backend = tokenizers.Tokenizer.from_str(content.decode())
     except Exception as error:  # the library has no class of its own for it
         raise InputError(f"the tokenizer of {checkpoint.location} is unusable: {error}") from error
+    # Words are cached for each thread, and stay when the tokenizer goes. To Gemma a whole text is one word, so that the
+    # cache is of no use.
+    if resize := getattr(backend.model, "_resize_cache", None):
+        resize(0)
     backend.no_truncation()
     backend.no_padding()
     return Encoder(checkpoint.tokenizer, backend, checkpoint.tokenizer.special.get("bos"))

@@ -16,9 +16,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 
-import lora_files  # noqa: E402
-from damage import small_model  # noqa: E402
-from inprocess import VERIFICATION, run, run_any  # noqa: E402
+import lora_files
+from damage import small_model
+from inprocess import VERIFICATION, run, run_any
 
 KINDS: dict[str, tuple[object, ...]] = {
     "gguf": (),

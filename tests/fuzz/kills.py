@@ -2,9 +2,9 @@
 
     python tests/fuzz/kills.py [--kills 400] [--first 0] [--commands convert,qat] [--workers 2]
 
-A kill is good if no half-written file has a final name, what was there before is whole, an interrupted command ends with
-its own exit code and no traceback, and the next run of the same command gives what it gives undisturbed, with
-nothing beside it.
+A kill is good if no half-written file has a final name, what was there before is whole, an interrupted command ends
+with its own exit code and no traceback, and the next run of the same command gives what it gives undisturbed,
+with nothing beside it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import argparse
 import json
 import os
 import random
-import shutil
 import signal
 import subprocess
 import sys
@@ -27,11 +26,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 
-import lora_files  # noqa: E402
-import small  # noqa: E402
-from damage import small_model, tree  # noqa: E402
-from fake_hub import FakeHub  # noqa: E402
-from inprocess import run  # noqa: E402
+import lora_files
+import small
+from damage import small_model, tree
+from fake_hub import FakeHub
+from inprocess import run
 
 SIGNALS = {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGHUP: 129}
 """Signals, and the exit codes that they lead to."""

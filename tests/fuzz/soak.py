@@ -21,8 +21,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 
-import small  # noqa: E402
-from inprocess import run, run_any  # noqa: E402
+import small
+from inprocess import run, run_any
 
 GROWTH = 16 << 20
 """Bytes of memory that the second half of the runs may add: what allocators keep."""

@@ -152,9 +152,9 @@ def left(room: Path) -> dict[str, bytes | None]:
 
 
 def _timeless(name: str, content: bytes | None) -> bytes | None:
-    if content is None or name.endswith((".html", "SHA256SUMS")):
-        return b"" if content is not None else None
-    if not name.endswith(".json"):
+    if content is not None and name.endswith((".html", ".metadata", "SHA256SUMS")):
+        return b""
+    if content is None or not name.endswith(".json"):
         return content
     return json.dumps(json.loads(content, object_hook=_without_time)).encode()
 

@@ -15,7 +15,7 @@ import shutil
 import sys
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +26,8 @@ from inprocess import run, run_any
 
 GROWTH = 16 << 20
 """Bytes of memory that the second half of the runs may add: what allocators keep."""
+Turn = Callable[[Path, Path], None]
+"""(source, folder to create) -> a run."""
 TEXT = ("--calibration-tokens", "256", "--calibration-context", "64")
 
 
@@ -45,7 +47,7 @@ class Held:
         return cls(pages * os.sysconf("SC_PAGE_SIZE"), len(os.listdir("/proc/self/fd")), threading.active_count())
 
 
-def _converted(*options: str) -> Callable[[Path, Path], None]:
+def _converted(*options: str) -> Turn:
     def convert(source: Path, out: Path) -> None:
         run("convert", source, "-o", out, "-q", *options)
         run("verify", out, "-q")
@@ -77,13 +79,13 @@ TURNS = (
 )
 
 
-def soak(runs: int, place: Path) -> tuple[Held, Held, Held]:
+def soak(runs: int, place: Path, turns: Sequence[Turn] = TURNS) -> tuple[Held, Held, Held]:
     """Run; what is held after the first turns, after half of the runs, and at the end."""
     source, after = small.write_model(place / "source"), {}
     for number in range(runs):
-        TURNS[number % len(TURNS)](source, place / "out")
+        turns[number % len(turns)](source, place / "out")
         shutil.rmtree(place / "out", ignore_errors=True)
-        after[number] = Held.now() if number in (len(TURNS) - 1, runs // 2, runs - 1) else None
+        after[number] = Held.now() if number in (len(turns) - 1, runs // 2, runs - 1) else None
         if number % max(1, runs // 8) == 0:
             print(number, Held.now(), flush=True)
     assert [path.name for path in place.iterdir()] == ["source"]

@@ -17,6 +17,7 @@ from gemmaq.files import sums
 from gemmaq.files.atomic import write_files
 from gemmaq.files.names import parts
 from gemmaq.files.text import read_json
+from gemmaq.files.whole import read_bytes
 from gemmaq.sources.companions import ALL
 from gemmaq.sources.open import open_source
 
@@ -54,13 +55,13 @@ def place(source: str) -> Place:
     numbers = [number for number, known in enumerate(records) if path.is_dir() or path.name in _models(known)]
     if len(numbers) != 1:
         raise InputError(f"is no model of {folder / provenance.NAME}", _HINT, path=source)
-    changed = _digest((folder / provenance.NAME).read_bytes()) != listed.get(provenance.NAME)
+    changed = _digest(read_bytes(folder / provenance.NAME)) != listed.get(provenance.NAME)
     for file in records[numbers[0]].files:
         place = folder / file.path
         changed |= not place.is_file() or place.stat().st_size != file.size
     if changed:
         raise InputError(f"is not as {sums.NAME} and {provenance.NAME} say", _HINT, path=folder)
-    if not card.is_ours((folder / card.NAME).read_text("utf-8", errors="replace") if card.NAME in listed else ""):
+    if not card.is_ours(read_bytes(folder / card.NAME).decode("utf-8", "replace") if card.NAME in listed else ""):
         raise OutputError("was changed, so that --record would lose it", _HINT, path=folder / card.NAME)
     for parent in list(folder.resolve().parents)[:2]:
         name = (folder.resolve() / provenance.NAME).relative_to(parent).as_posix()

@@ -300,7 +300,7 @@ def _repo(value: Any) -> str | None:
 def _check_shown(value: Mapping[str, Any]) -> None:
     """Refuse a type or methods that are read from the entry later, and are not what they should be."""
     label = _maybe_text(value.get("type"))
-    if label and not re.fullmatch(r"[A-Za-z0-9_.]{1,40}", label):
+    if label and not re.fullmatch(r"[A-Za-z0-9_.-]{1,40}", label):
         raise ValueError(f"{label!r:.60} is no type")
     for name in value.get("method", ()):
         _text(name)

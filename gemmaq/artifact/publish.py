@@ -17,6 +17,7 @@ from gemmaq.errors import InputError, NotFoundError, VerificationError
 from gemmaq.files import sums
 from gemmaq.files.names import parts
 from gemmaq.files.quoting import shell
+from gemmaq.files.whole import read_bytes
 from gemmaq.planning.containers import of_checkpoint_format
 from gemmaq.progress import Progress, ProgressCallback
 from gemmaq.sources.companions import ALL
@@ -141,7 +142,7 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _is_unchanged_card(file: Entry) -> bool:
-    return file.local is not None and card.is_ours(file.local.read_text("utf-8", errors="replace"))
+    return file.local is not None and card.is_ours(read_bytes(file.local).decode("utf-8", "replace"))
 
 
 def _check(folder: Path, files: Sequence[Entry]) -> None:

@@ -23,6 +23,7 @@ from gemmaq.convert.memory_table import MEMORY
 from gemmaq.errors import GemmaqError
 from gemmaq.files import sums
 from gemmaq.files.names import parts
+from gemmaq.files.whole import read_bytes
 from gemmaq.planning.plan import Plan
 from gemmaq.sources.companions import ALL
 from gemmaq.sources.open import open_source
@@ -302,7 +303,7 @@ def _compared(made: Made, models: Sequence[Model], digests: Mapping[str, str], o
         digests: digest of each file that SHA256SUMS lists.
         own: names of files that `convert` lists in the card; `evaluate --record` and `push` list all.
     """
-    present = {path.name: path.read_bytes() for path in map(made.folder.joinpath, _BESIDE) if path.is_file()}
+    present = {path.name: read_bytes(path) for path in map(made.folder.joinpath, _BESIDE) if path.is_file()}
     sizes = {name: (made.folder / name).stat().st_size for name in digests if name != card.NAME}
     drawn = pictures.draw(models, sizes, MEMORY)
     problems = [f"{name} is not what gemmaq draws" for name in pictures.NAMES if drawn.get(name) != present.get(name)]

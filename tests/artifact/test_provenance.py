@@ -20,6 +20,7 @@ from gemmaq.convert.run import run as convert
 from gemmaq.encodings import ENCODINGS
 from gemmaq.errors import InputError
 from gemmaq.files import sums
+from gemmaq.planning.mixtures import MIXTURES
 from gemmaq.planning.recipe import of
 from gemmaq.planning.request import Budget, Calibration, Matrix, Refinement, Request
 from gemmaq.planning.rules import Rule, regex
@@ -152,6 +153,7 @@ def test_every_field_of_a_request_comes_back_from_gemmaq_json(sources: dict[str,
         (lambda said: said.update(models=[]), "no models"),
         (lambda said: said["models"][0].pop("recipe"), "'recipe' is missing or unknown"),
         (lambda said: said["models"][0]["tensors"][0].update(type="q9_9"), "'q9_9' is missing or unknown"),
+        (lambda said: said["models"][0].update(type="Q4_0 `rm`"), "is no type"),
         (lambda said: said["models"][0]["files"][0].update(bytes=-1), "-1"),
         (lambda said: said["models"][0]["files"][0].update(path="../secret.gguf"), "outside the folder"),
         (lambda said: said["models"][0]["files"][0].update(path="/etc/secret.gguf"), "outside the folder"),
@@ -165,3 +167,10 @@ def test_an_odd_record_is_refused_in_plain_words(
     with pytest.raises(InputError, match="is not what gemmaq writes") as refused:
         provenance.read(folder)
     assert words in str(refused.value) and "Error" not in str(refused.value) and refused.value.hint
+
+
+def test_every_type_has_a_name_that_a_record_may_have(made: dict[str, Path], tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(made["gguf"], tmp_path / "copy"))
+    for choice in (*ENCODINGS.values(), *MIXTURES.values()):
+        edit_json(folder / provenance.NAME, lambda said, label=choice.label: said["models"][0].update(type=label))
+        assert provenance.read(folder)[0].label == choice.label

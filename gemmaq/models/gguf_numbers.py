@@ -56,8 +56,14 @@ def read(
     return values
 
 
-def per_layer(keys: Mapping[str, Any], key: str, layers: int) -> list[Any]:
+def per_layer(keys: Mapping[str, Any], key: str, layers: int, *, endless: bool = False) -> list[Any]:
     """A key that has one number for all layers, or one for each.
+
+    Args:
+        keys: All keys of the file.
+        key: The key.
+        layers: Number of layers.
+        endless: Whether a number may be infinite.
 
     Raises:
         InputError: It is missing or of the wrong kind.
@@ -69,7 +75,9 @@ def per_layer(keys: Mapping[str, Any], key: str, layers: int) -> list[Any]:
     if isinstance(value, str) or len(numbers) != layers:
         raise InputError(f"GGUF key {key} does not fit {layers} layers")
     if not all(
-        isinstance(number, (int, float, np.number, np.bool_)) and abs(float(number)) < 1 << 31 for number in numbers
+        isinstance(number, (int, float, np.number, np.bool_))
+        and (abs(float(number)) < 1 << 31 or (endless and np.isinf(number)))
+        for number in numbers
     ):
         raise InputError(f"GGUF key {key} holds what is no number of a layer")
     return [number.item() if hasattr(number, "item") else number for number in numbers]

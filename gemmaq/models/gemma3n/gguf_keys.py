@@ -109,7 +109,7 @@ def to_config(keys: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) ->
     layers = values["num_hidden_layers"]
     if values.get("num_kv_shared_layers", 0) >= layers:
         raise InputError(f"GGUF key {ARCHITECTURE}.attention.shared_kv_layers is {values['num_kv_shared_layers']}")
-    scales = gguf_numbers.per_layer(keys, f"{ARCHITECTURE}.activation_sparsity_scale", layers)
+    scales = gguf_numbers.per_layer(keys, f"{ARCHITECTURE}.activation_sparsity_scale", layers, endless=True)
     ffn = gguf_numbers.per_layer(keys, f"{ARCHITECTURE}.feed_forward_length", layers)
     if min(ffn) < 1:
         raise InputError(f"GGUF key {ARCHITECTURE}.feed_forward_length is {ffn!r:.60}")

@@ -56,7 +56,7 @@ def test_a_pickled_model_gives_the_bytes_of_a_safetensors_one(folder: Path, tmp_
     save(other / WHOLE, OURS)
     for source in (folder, other):
         run("convert", source, "-o", tmp_path / f"out-{source.parent.name}", "-q")
-    run("verify", tmp_path / "out-safe", "--against", folder, "-q")
+    run("verify", tmp_path / f"out-{folder.parent.name}", "--against", folder, "-q")
     ours, theirs = (next((tmp_path / f"out-{s.parent.name}").glob("*.gguf")).read_bytes() for s in (folder, other))
     assert ours == theirs
 

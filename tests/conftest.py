@@ -16,8 +16,10 @@ import pytest
 from small import tokenizer
 from synthetic import TINY, write_checkpoint
 
-if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in the background of a shell; children would inherit it
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+# A shell's background and nohup ignore these signals, and processes that tests start would do so, too.
+for ignored, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(ignored) == signal.SIG_IGN:
+        signal.signal(ignored, usual)
 
 # Under this variable each of the many processes that tests start would compile torch and transformers anew.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)

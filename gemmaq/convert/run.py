@@ -103,11 +103,12 @@ def prepare(conversion: Conversion, *, force: bool = False, dry_run: bool = Fals
     checkpoint, requests, folder = conversion.checkpoint, conversion.requests, conversion.folder
     inputs = (*checkpoint.files, *conversion.inputs)
     check_output(folder, 0, inputs=inputs, force=force)
+    if not dry_run:
+        claim(folder)
     plans = _plans(conversion, {})
     _check_tokenizers(checkpoint, plans)
     size = sum(tensor.nbytes for plan in plans for tensor in plan.everything)
     if not dry_run:
-        claim(folder)
         check_output(folder, size, inputs=inputs, force=force)
     fits = fits_for(checkpoint, requests)
     plans = _plans(conversion, fits)

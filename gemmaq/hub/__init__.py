@@ -1,7 +1,7 @@
 """Models on the Hugging Face Hub: references, listings, downloads, uploads, and the cache on disk.
 
-Only this room imports huggingface_hub, in `client`, `errors`, `guard` and `retry`, which are imported where they are
-needed: the import takes long, and it reads the environment.
+Only this room imports huggingface_hub, in `client`, `errors`, `guard`, `retry` and `xet`, which are imported where they
+are needed: the import takes long, and it reads the environment.
 """
 
 from __future__ import annotations

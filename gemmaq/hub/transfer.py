@@ -7,12 +7,13 @@ import os
 import queue
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from gemmaq.errors import GemmaqError, NetworkError, OutputError, VerificationError
-from gemmaq.hub import Listing, RemoteFile, client, retry
+from gemmaq.hub import Listing, RemoteFile, client, retry, xet
 from gemmaq.hub.allowance import RefusedError
 from gemmaq.hub.errors import translate
 from gemmaq.progress import Progress, ProgressCallback
@@ -62,6 +63,8 @@ class _Task:
 def fetch(listing: Listing, file: RemoteFile, path: Path, *, progress: ProgressCallback, stop: threading.Event) -> int:
     """Download a file, or the rest of it, and check its digest.
 
+    Xet is the first choice for a file of which nothing is there yet; plain HTTP continues where Xet fails.
+
     Args:
         listing: The repository at a commit.
         file: A file of it.
@@ -80,10 +83,10 @@ def fetch(listing: Listing, file: RemoteFile, path: Path, *, progress: ProgressC
     """
     task = _Task(listing, file, path, progress, stop)
     received = 0
-    for _ in range(_REPEATS):
+    for repeat in range(_REPEATS):
         digest = _Digest(file)
         try:
-            received += _grow(task, digest)
+            received += _grow(task, digest, is_first=repeat == 0)
         finally:
             is_right = digest.matches()
         if is_right:
@@ -131,8 +134,8 @@ class _Digest:
         return self._hash.hexdigest() == self._expected
 
 
-def _grow(task: _Task, digest: _Digest) -> int:
-    """Append to the local file until it has its size; bytes received."""
+def _grow(task: _Task, digest: _Digest, *, is_first: bool) -> int:
+    """Append to the local file until it has its size; bytes received. Only the first attempt is by Xet."""
     file, path = task.file, task.path
     if path.is_file() and path.stat().st_size > file.size:
         path.unlink()
@@ -144,12 +147,15 @@ def _grow(task: _Task, digest: _Digest) -> int:
         raise OutputError(f"cannot be written: {error.strerror}", path=path) from error
     failures = wrong_sizes = 0
     try:
+        if is_first and not size:
+            size = _by_xet(task, out, digest)
         while size < file.size:
             before = size
             try:
                 with client.content(task.listing, file, start=size) as response:
                     _check_size(task, response, size)
-                    size = _receive(task, response, out, digest=digest, size=size)
+                    skip = size if response.status_code == 200 else 0  # a server without ranges sends all again
+                    size = _receive(task, response.iter_raw(), out, digest=digest, size=size, skip=skip)
                 if size < file.size:
                     raise NetworkError(f"the connection ended after {size:,} of {file.size:,} bytes of {file.path}")
             except (Stopped, OutputError):
@@ -174,6 +180,20 @@ def _grow(task: _Task, digest: _Digest) -> int:
         if is_empty and file.size:
             path.unlink()
     return size - initial
+
+
+def _by_xet(task: _Task, out: int, digest: _Digest) -> int:
+    """Receive the file by Xet; bytes of it on disk, fewer than all if Xet fails, 0 if it does not have the file."""
+    try:
+        with xet.content(task.listing, task.file) as pieces:
+            return 0 if pieces is None else _receive(task, pieces, out, digest=digest, size=0, skip=0)
+    except (Stopped, OutputError):
+        raise
+    except Exception:  # of any kind: hf_xet is another's program; if plain HTTP fails as well, its errors say why
+        size = os.fstat(out).st_size
+        if not size:
+            xet.give_up()
+        return size
 
 
 def _wait(error: Exception, failures: int, *, advanced: bool) -> float | None:
@@ -224,9 +244,11 @@ def _wrong_size(task: _Task, size: int) -> VerificationError:
     )
 
 
-def _receive(task: _Task, response: Any, out: int, *, digest: _Digest, size: int) -> int:
-    """Write what arrives, a batch at a time; `size` is that of the local file before, the result that after."""
-    skip = size if response.status_code == 200 else 0  # a server without ranges sends everything again
+def _receive(task: _Task, pieces: Iterator[bytes], out: int, *, digest: _Digest, size: int, skip: int) -> int:
+    """Write what arrives, a batch at a time, but not its first `skip` bytes.
+
+    `size` is that of the local file before, the result that after.
+    """
     batch: list[bytes] = []
     batched, due = 0, time.monotonic() + _SECONDS
 
@@ -239,7 +261,7 @@ def _receive(task: _Task, response: Any, out: int, *, digest: _Digest, size: int
         task.report(size)
 
     try:
-        for piece in response.iter_raw():
+        for piece in pieces:
             chunk = piece
             if skip:
                 chunk, skip = piece[skip:], max(0, skip - len(piece))

@@ -1,5 +1,5 @@
 """The fake Hub of each test."""
 
-from hub_fixtures import hub
+from hub_fixtures import hub, python
 
-__all__ = ["hub"]
+__all__ = ["hub", "python"]

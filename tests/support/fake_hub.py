@@ -6,7 +6,8 @@
         subprocess.run(command, env=hub.env(tmp_path / "home", token="hf_read"))
         assert hub.sent["google/gemma-3-4b-it/config.json"] == 1234
 
-What it answers is what huggingface.co answers to huggingface_hub 2.4.0 over plain HTTP, without Xet.
+What it answers is what huggingface.co answers to huggingface_hub 2.4.0 over plain HTTP, without Xet or with it
+(`hub_xet`).
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from hub_routes import ROUTES as READING
 from hub_routes import route
 from hub_store import Commit, Files, Repo, blobs, make_commit
 from hub_uploads import ROUTES as WRITING
+from hub_xet import ROUTES as XET
 
 __all__ = ["FakeHub", "Fault"]
 
@@ -54,6 +56,8 @@ class FakeHub:
         lfs_from: size in bytes from which an uploaded file goes to LFS, whatever its name.
         part_size: where it is set, larger LFS files are uploaded in parts of that many bytes.
         gzip: whether small text is sent compressed and without its length to who accepts that, as the Hub does.
+        xet: whether large files are in Xet, and processes are not told to do without it.
+        latency: seconds before each answer.
         resolve_cache: whether small files are answered by a redirect on the same host first, as the Hub does.
     """
 
@@ -66,7 +70,8 @@ class FakeHub:
         self.unknown: list[str] = []
         self.lfs_from = 1_000_000
         self.part_size: int | None = None
-        self.gzip = self.resolve_cache = False
+        self.gzip = self.resolve_cache = self.xet = False
+        self.latency = 0.0
         self.lock = threading.RLock()
         self.closing = threading.Event()
         self.numbers = itertools.count(1)
@@ -97,7 +102,7 @@ class FakeHub:
         """The environment of a process that shall use this Hub, with `home` as its home of Hugging Face."""
         ours = ("HF_", "HUGGING_FACE", "HUGGINGFACE", "TRANSFORMERS_OFFLINE", "http_proxy", "HTTP_PROXY", "all_proxy")
         kept = {key: value for key, value in os.environ.items() if not key.startswith(ours)}
-        switches = ("XET", "TELEMETRY", "UPDATE_CHECK")
+        switches = ("TELEMETRY", "UPDATE_CHECK", *(() if self.xet else ("XET",)))
         return {
             **kept,
             **{f"HF_HUB_DISABLE_{switch}": "1" for switch in switches},
@@ -199,7 +204,7 @@ class FakeHub:
         moved = next((old for old in self.moved if f"/{old}/" in f"{request.path}/"), None)
         if moved and request.host == "hub":
             return Reply(307, {"Location": request.target.replace(moved, self.moved[moved], 1)})
-        return route(request, [*READING, *WRITING])
+        return route(request, [*READING, *WRITING, *XET])
 
 
 def main() -> None:
@@ -211,6 +216,8 @@ def main() -> None:
     parser.add_argument("--gated", action="append", default=[], metavar="REPO", help="who reads needs a token")
     parser.add_argument("--digests", type=Path, help='JSON {"OWNER/NAME": {FILE: SHA-256}}, not to read huge files')
     parser.add_argument("--fault", action="append", default=[], help='JSON of a Fault: {"match": ..., "kind": ...}')
+    parser.add_argument("--latency", type=float, default=0, metavar="SECONDS", help="before each answer")
+    parser.add_argument("--xet", action="store_true", help="large files are in Xet")
     parser.add_argument("--log", type=Path, help="file that gets a line of JSON for every request answered")
     given = parser.parse_args()
     digests = json.loads(given.digests.read_text()) if given.digests else {}
@@ -219,7 +226,7 @@ def main() -> None:
             repo_id = folder.relative_to(given.root).as_posix()
             hub.add(repo_id, folder, gated=repo_id in given.gated, digests=digests.get(repo_id))
         hub.faults.extend(Fault(**json.loads(text)) for text in given.fault)
-        hub.log = given.log
+        hub.log, hub.latency, hub.xet = given.log, given.latency, given.xet
         print(hub.endpoint, flush=True)
         try:
             threading.Event().wait()

@@ -39,7 +39,7 @@ def settle(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Settle:
             "HF_STORED_TOKENS_PATH": str(home / "stored_tokens"),
             "AGENT_HARNESSES_PATH": str(home / ".agent_harnesses.json"),
             "HF_HUB_OFFLINE": False,
-            "HF_HUB_DISABLE_XET": True,
+            "HF_HUB_DISABLE_XET": not hub.xet,
             "HF_HUB_DISABLE_TELEMETRY": True,
         }
         for name, value in values.items():

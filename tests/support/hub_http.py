@@ -184,6 +184,8 @@ class Connection(BaseHTTPRequestHandler):
         hub.started(self.record)
         try:
             request = Request(hub, host, self.command, self.path, self.headers, faults, self._receive(faults))
+            if hub.latency:
+                time.sleep(hub.latency)
             reply = self._spoilt(request) or hub.route(request)
             for _ in request.body:
                 pass

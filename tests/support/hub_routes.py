@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote
 
+import hub_xet
 from hub_faults import piece
 from hub_http import Reply, Request, answer, content, failure
 from hub_store import Blob, Commit, Repo
@@ -125,6 +126,8 @@ def resolve(request: Request, repo_id: str, revision: str, name: str) -> Reply:
         raise Refused(failure(404, "EntryNotFound", "Entry not found"))
     size = hub.faults.size(f"{repo_id}/{name}", blob.size)
     headers = {"X-Repo-Commit": commit.sha, "X-Linked-Size": str(size), "X-Linked-Etag": f'"{blob.etag}"'}
+    if blob.sha256 and hub.xet:
+        headers |= hub_xet.headers(hub, repo_id, commit.sha, blob)
     if blob.sha256 is None and hub.resolve_cache:
         return Reply(307, headers | {"Location": f"/api/resolve-cache/models/{repo_id}/{commit.sha}/{quote(name)}"})
     if blob.sha256 is None:

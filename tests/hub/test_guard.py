@@ -177,7 +177,7 @@ def test_files_of_any_size_arrive_as_they_are(size: int, at_once: bool) -> None:
         head = OK + b"Content-Length: %d\r\n\r\n" % size
         yield from [head + body] if at_once else [head, body[:7], body[7:]]
 
-    with HostileServer(answer) as server, guard.client() as guarded:
+    with HostileServer(answer, keeps=True) as server, guard.client() as guarded:
         url, extensions = f"http://{server.host}", guard.for_file(size)
         for _ in range(2):  # a connection that is not at its end is not used again
             with guarded.stream("GET", url, extensions=extensions) as response:

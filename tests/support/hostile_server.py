@@ -135,11 +135,12 @@ class HostileServer:
 
     Attributes:
         answer: Makes the bytes of the answer to a request line.
+        keeps: Whether a connection takes further requests.
         sent: Bytes sent in all.
     """
 
-    def __init__(self, answer: Callable[[str], Iterable[bytes]]) -> None:
-        self.answer = answer
+    def __init__(self, answer: Callable[[str], Iterable[bytes]], *, keeps: bool = False) -> None:
+        self.answer, self.keeps = answer, keeps
         self.sent = 0
         self._listening = socket.create_server(("127.0.0.1", 0), backlog=64)
         self._closed = threading.Event()
@@ -170,14 +171,16 @@ class HostileServer:
 
     def _answer(self, connection: socket.socket) -> None:
         with connection, contextlib.suppress(OSError), connection.makefile("rb") as reading:
-            line = reading.readline().decode()
-            size = 0
-            while (header := reading.readline().strip()) != b"":
-                name, _, value = header.partition(b":")
-                size = int(value) if name.lower() == b"content-length" else size
-            reading.read(size)
-            for data in self.answer(line):
-                if self._closed.is_set():
+            while line := reading.readline().decode():
+                size = 0
+                while (header := reading.readline().strip()) != b"":
+                    name, _, value = header.partition(b":")
+                    size = int(value) if name.lower() == b"content-length" else size
+                reading.read(size)
+                for data in self.answer(line):
+                    if self._closed.is_set():
+                        return
+                    connection.sendall(data)
+                    self.sent += len(data)
+                if not self.keeps:
                     return
-                connection.sendall(data)
-                self.sent += len(data)

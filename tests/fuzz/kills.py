@@ -37,6 +37,9 @@ SIGNALS = {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130, signal.S
 TIME = ("seconds", "created", "date")
 """Keys of records that differ from run to run."""
 REPO = "someone/gemma-3-tiny"
+_FEW = ("--calibration-tokens", 256, "--calibration-kind", "tools")
+_CHUNKS = (*_FEW, "--calibration-context", 64)
+_SCORED = ("--text", "/dev/stdin", "--tokens", "63", "--context", "64")
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,7 @@ def _convert(*options: object) -> Command:
 
 
 def _calibrated(*options: object) -> Command:
-    return _convert("--calibration-tokens", 256, "--calibration-context", 64, *options)
+    return _convert(*_CHUNKS, *options)
 
 
 def _over(command: Command, *older: object) -> Command:
@@ -87,7 +90,7 @@ COMMANDS = {
         lambda models, room: ["imatrix", models / "small", *_CHUNKS, "-o", room / "imatrix.gguf"],
     ),
     "sensitivity": Command(
-        lambda models, room: ["sensitivity", models / "small", "--tokens", 128, "-o", room / "sensitivity.json"],
+        lambda models, room: ["sensitivity", models / "small", "--tokens", 128, *_FEW, "-o", room / "sensitivity.json"],
         resume=("--resume",),
     ),
     "record": Command(
@@ -105,8 +108,6 @@ COMMANDS = {
     ),
     "pull": Command(lambda models, room: ["pull", REPO, "-o", room / "out"]),
 }
-_CHUNKS = ("--calibration-tokens", 256, "--calibration-context", 64)
-_SCORED = ("--text", "/dev/stdin", "--tokens", "63", "--context", "64")
 
 
 def _report(room: Path) -> tuple[object, ...]:

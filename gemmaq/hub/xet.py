@@ -18,7 +18,7 @@ import select
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
@@ -117,12 +117,8 @@ def content(listing: Listing, file: RemoteFile) -> Iterator[Iterator[bytes] | No
 
     headers = build_hf_headers(library_name="gemmaq", library_version=__version__)
     public = {key: value for key, value in headers.items() if key.lower() != "authorization"}
-    out, into = os.pipe()
+    pipe, is_started = _Pipe(), False
     try:
-        with contextlib.suppress(ImportError, AttributeError, OSError):  # Linux has it; elsewhere pipes are smaller
-            import fcntl
-
-            fcntl.fcntl(into, fcntl.F_SETPIPE_SZ, _READ)
         with _starting:
             session = _session()
         group = session.new_file_download_group(
@@ -133,39 +129,69 @@ def content(listing: Listing, file: RemoteFile) -> Iterator[Iterator[bytes] | No
         )
         result: Future[None] = Future()
         with group:
-            download = group.start_download_file(XetFileInfo(data.file_hash, file.size), f"/dev/fd/{into}")
-            threading.Thread(target=_finish, args=(download, into, result), daemon=True).start()
-            into = -1
-            yield _pieces(out, group, result)
+            is_started = True
+            download = group.start_download_file(XetFileInfo(data.file_hash, file.size), pipe.path)
+            threading.Thread(target=_finish, args=(download, result), daemon=True).start()
+            yield _pieces(pipe, group, result)
     finally:
-        os.close(out)
-        if into >= 0:
-            os.close(into)
+        os.close(pipe.out)
+        if not is_started:
+            pipe.release()
 
 
-def _finish(download: Any, into: int, result: Future[None]) -> None:
-    """Wait for the end of a download, and close the pipe that it writes into."""
+class _Pipe:
+    """A pipe that hf_xet opens by the path of its end, `/dev/fd/` and a number, and writes into.
+
+    gemmaq holds that end until the first byte, which shows that hf_xet has opened it. Where no byte ever comes, it is
+    never closed: hf_xet could be about to open the number, which must not be that of another file by then.
+    """
+
+    def __init__(self) -> None:
+        self.out, self._into = os.pipe()
+        self._is_held = True
+        self.path = f"/dev/fd/{self._into}"
+        with contextlib.suppress(ImportError, AttributeError, OSError):  # Linux has it; elsewhere pipes are smaller
+            import fcntl
+
+            fcntl.fcntl(self._into, fcntl.F_SETPIPE_SZ, _READ)
+
+    def read(self) -> bytes:
+        """What is there, nothing at the end."""
+        piece = os.read(self.out, _READ)
+        self.release()
+        return piece
+
+    def release(self) -> None:
+        """Close the end that is written into, unless that was done."""
+        if self._is_held:
+            self._is_held = False
+            os.close(self._into)
+
+
+def _finish(download: Any, result: Future[None]) -> None:
+    """Wait for the end of a download."""
     try:
         download.result()
         result.set_result(None)
     except BaseException as error:
         result.set_exception(error)
-    finally:
-        os.close(into)
 
 
-def _pieces(out: int, group: Any, result: Future[None]) -> Iterator[bytes]:
+def _pieces(pipe: _Pipe, group: Any, result: Future[None]) -> Iterator[bytes]:
     """What a download writes into a pipe, until its end."""
     waiting = select.poll()
-    waiting.register(out, select.POLLIN)
+    waiting.register(pipe.out, select.POLLIN)
     seen, due = 0, time.monotonic() + guard.STEP_SECONDS
+    is_open = True
     while True:
-        if waiting.poll(_MOMENT * 1000):
-            piece = os.read(out, _READ)
-            if not piece:
-                return result.result()
+        if is_open and waiting.poll(_MOMENT * 1000):
+            piece = pipe.read()
+            is_open = bool(piece)
             yield piece
+        elif result.done() and (result.exception() or not is_open):
+            return result.result()
         else:
+            wait([result], 0 if is_open else _MOMENT)
             yield b""
         moved = group.progress().total_transfer_bytes_completed
         if moved - seen >= guard.STEP_BYTES:

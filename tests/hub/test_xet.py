@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import signal
@@ -13,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from huggingface_hub.errors import HfHubHTTPError
 
 import hub_xet
 from fake_hub import FakeHub, Fault
@@ -206,34 +208,47 @@ def test_a_killed_run_leaves_a_beginning(
     assert by_xet(hub) == 0 and plainly(hub) == [f"bytes={KEPT}-"]
 
 
-def test_no_descriptor_is_left(hub: FakeHub, here: Here, files: dict[str, bytes]) -> None:
-    if not Path("/proc/self/fd").is_dir():
-        pytest.skip("this system does not list them")
+def pipes() -> int:
+    """Open ends of pipes of this process."""
+    found = []
+    for number in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):  # the one of the folder itself
+            found.append(os.readlink(f"/proc/self/fd/{number}"))
+    return sum(name.startswith("pipe:") for name in found)
 
-    def pipes() -> list[str]:
-        found = []
-        for number in os.listdir("/proc/self/fd"):
-            try:
-                found.append(os.readlink(f"/proc/self/fd/{number}"))
-            except OSError:
-                continue
-        return sorted(name for name in found if name.startswith("pipe:"))
 
+def settled(count: int) -> bool:
+    """Whether so many ends are open, soon: hf_xet closes its own later."""
+    deadline = time.monotonic() + 5
+    while pipes() != count and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return pipes() == count
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="this system does not list open files")
+def test_open_ends_of_pipes(hub: FakeHub, here: Here, files: dict[str, bytes]) -> None:
     ref = parse(REPO)
     assert ref is not None
     listing = client.listing(ref)
     file = listing.find(ONE)
     assert file is not None
-    counts = []
-    for _ in range(3):
+    with xet.content(listing, file) as pieces:
+        assert pieces is not None and b"".join(pieces) == files[ONE]
+    count = pipes()
+    for _ in range(2):
         with xet.content(listing, file) as pieces:
             assert pieces is not None and b"".join(pieces) == files[ONE]
-        hub.faults.append(Fault("xorbs.*/1", "cut", after_bytes=10, times=None))
+        assert settled(count)
+        hub.faults.append(Fault("xorbs.*/2", "slow", rate=200_000, times=None))
+        hub.faults.append(Fault("xorbs.*/2", "cut", after_bytes=60_000, times=None))
         with pytest.raises(RuntimeError), xet.content(listing, file) as pieces:
             assert pieces is not None and b"".join(pieces)
+        hub.faults[:] = [Fault("xet-read-token", "status", status=404)]
+        with pytest.raises(HfHubHTTPError), xet.content(listing, file):
+            pass
         hub.reset()
-        deadline = time.monotonic() + 5
-        while counts and len(pipes()) > counts[0] and time.monotonic() < deadline:
-            time.sleep(0.02)
-        counts.append(len(pipes()))
-    assert max(counts) <= counts[0]
+        assert settled(count)
+    hub.faults.append(Fault("reconstructions", "status", status=404, times=None))
+    with pytest.raises(RuntimeError), xet.content(listing, file) as pieces:
+        assert pieces is not None and b"".join(pieces)
+    assert settled(count + 1), "hf_xet may open the number of a pipe that it has not written into"

@@ -9,7 +9,9 @@ import errno
 import os
 import re
 import shutil
+import signal
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -22,6 +24,7 @@ except ImportError:  # on Windows nothing is known of other processes, and what 
     fcntl = None  # type: ignore[assignment]
 
 _SUFFIXES = ("partial", "old")
+_INTERRUPTS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 _held: set[Path] = set()
 """Folders of this process."""
 
@@ -41,18 +44,24 @@ def folder_beside(output: Path, suffix: str = "partial") -> Iterator[Path]:
     """
     output = Path(os.path.abspath(output))
     above = [parent for parent in output.parents if not parent.exists()]
-    output.parent.mkdir(parents=True, exist_ok=True)
-    path, lock = _locked(lambda: Path(tempfile.mkdtemp(prefix=_prefix(output), suffix=f".{suffix}", dir=output.parent)))
-    _held.add(path)
+    path = lock = None
     try:
+        with _undisturbed():
+            output.parent.mkdir(parents=True, exist_ok=True)
+            path, lock = _locked(
+                lambda: Path(tempfile.mkdtemp(prefix=_prefix(output), suffix=f".{suffix}", dir=output.parent))
+            )
+            _held.add(path)
         yield path
     finally:
-        _held.discard(path)
-        shutil.rmtree(path, ignore_errors=True)
-        os.close(lock)
-        with suppress(OSError):
-            for parent in above:
-                parent.rmdir()
+        with _undisturbed():
+            if path is not None and lock is not None:
+                _held.discard(path)
+                shutil.rmtree(path, ignore_errors=True)
+                os.close(lock)
+            with suppress(OSError):
+                for parent in above:
+                    parent.rmdir()
 
 
 @contextmanager
@@ -85,12 +94,36 @@ def file_beside(output: Path) -> Iterator[Path]:
         os.close(descriptor)
         return Path(name)
 
-    path, lock = _locked(make)
+    path = lock = None
     try:
+        with _undisturbed():
+            path, lock = _locked(make)
         yield path
     finally:
-        path.unlink(missing_ok=True)
-        os.close(lock)
+        with _undisturbed():
+            if path is not None and lock is not None:
+                path.unlink(missing_ok=True)
+                os.close(lock)
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Let interrupts wait until the end of the block: one between making and removing would leave something behind."""
+    if threading.current_thread() is not threading.main_thread():  # interrupts are for the main thread
+        yield
+        return
+    came: list[int] = []
+    usual = {number: signal.getsignal(number) for number in _INTERRUPTS}
+    usual = {number: handler for number, handler in usual.items() if callable(handler)}
+    try:
+        for number in usual:
+            signal.signal(number, lambda came_now, _: came.append(came_now))
+        yield
+    finally:
+        for number, handler in usual.items():
+            signal.signal(number, handler)
+        for number in came:
+            os.kill(os.getpid(), number)
 
 
 def claim(output: Path) -> None:

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -97,3 +102,35 @@ def test_files_of_the_user_stay(tmp_path: Path) -> None:
     (tmp_path / "out.gemmaq-abcdefgh.partial").symlink_to(tmp_path / kept[0])
     claim(tmp_path / "out")
     assert set(names(tmp_path)) == {*kept, "out.gemmaq-abcdefgh.partial"}
+
+
+@pytest.mark.parametrize(
+    ("beside", "module", "name"),
+    [
+        (folder_beside, tempfile, "mkdtemp"),
+        (folder_beside, shutil, "rmtree"),
+        (folder_beside, os, "close"),
+        (file_beside, tempfile, "mkstemp"),
+        (file_beside, os, "close"),
+    ],
+)
+def test_an_interrupt_at_a_bad_time_leaves_nothing(
+    beside: Callable[[Path], AbstractContextManager[Path]],
+    module: Any,
+    name: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """While something is made or removed, it waits."""
+    usual = getattr(module, name)
+
+    def interrupted(*arguments: Any, **options: Any) -> Any:
+        signal.raise_signal(signal.SIGINT)
+        return usual(*arguments, **options)
+
+    monkeypatch.setattr(module, name, interrupted)
+    with pytest.raises(KeyboardInterrupt), beside(tmp_path / "out"):
+        pass
+    monkeypatch.undo()
+    assert list(tmp_path.iterdir()) == []
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx2
+
 from gemmaq.errors import GemmaqError, NetworkError, OutputError, VerificationError
 from gemmaq.hub import Listing, RemoteFile, client, retry, xet
 from gemmaq.hub.allowance import RefusedError
@@ -201,7 +203,9 @@ def _wait(error: Exception, failures: int, *, advanced: bool) -> float | None:
     if isinstance(error, RefusedError):
         return None
     if not isinstance(error, NetworkError):
-        return retry.wait_before_retry(error, failures)
+        wait = retry.wait_before_retry(error, failures)
+        is_cut = advanced and isinstance(error, httpx2.TransportError)
+        return _SHORT_WAIT if is_cut and wait is not None else wait
     if advanced:
         return _SHORT_WAIT
     return retry.FIRST_WAIT if failures + 1 < retry.ATTEMPTS else None

@@ -74,6 +74,17 @@ def test_cut_at_random_places(hub: FakeHub, here: Here, seed: int) -> None:
     assert weights(hub.sent) <= size_of(files) + 65_536 * len(broken), "bytes that had arrived came again"
 
 
+def test_cut_connections_are_continued_at_once(hub: FakeHub, here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retry, "FIRST_WAIT", 60.0)
+    files = one(9_000_000)
+    hub.add(REPO, files)
+    hub.faults.append(Fault(ONE, "cut", after_bytes=5_000_000, times=1, host=CDN))
+    hub.faults.append(Fault(ONE, "cut", after_bytes=1_000_000, times=2, skip=1, host=CDN))
+    begun = time.monotonic()
+    check(here, files, here.run("pull", REPO, "-q").stdout.strip())
+    assert sum(fault.hits for fault in hub.faults) == 3 and time.monotonic() - begun < 30
+
+
 @pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])
 def test_bursts_of_errors(hub: FakeHub, here: Here, status: int) -> None:
     files = shards(3, 150_000)

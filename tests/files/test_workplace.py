@@ -123,14 +123,18 @@ def test_an_interrupt_at_a_bad_time_leaves_nothing(
 ) -> None:
     """While something is made or removed, it waits."""
     usual = getattr(module, name)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # the command line's would keep it for later
 
     def interrupted(*arguments: Any, **options: Any) -> Any:
         signal.raise_signal(signal.SIGINT)
         return usual(*arguments, **options)
 
     monkeypatch.setattr(module, name, interrupted)
-    with pytest.raises(KeyboardInterrupt), beside(tmp_path / "out"):
-        pass
+    try:
+        with pytest.raises(KeyboardInterrupt), beside(tmp_path / "out"):
+            pass
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
     monkeypatch.undo()
     assert list(tmp_path.iterdir()) == []
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

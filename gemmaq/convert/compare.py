@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -163,6 +163,8 @@ def _slabs(pair: Pair) -> Iterator[tuple[int, int]]:
 @np.errstate(all="ignore")  # damaged weights may be anything
 def _rows(slab: _Slab, reader: Reader, buffers: _Buffers) -> _Part:
     """Compare some rows."""
+    from gemmaq.convert.compare_kernels import square_sums
+
     pair, first, count = slab.pair, slab.first, slab.count
     raw = read_rows(pair.source, first, count, reader, buffers.source)
     values = values_of(pair.source, raw)
@@ -189,25 +191,21 @@ def _rows(slab: _Slab, reader: Reader, buffers: _Buffers) -> _Part:
         return _Part(math.inf, 1.0, count * pair.source.columns, False)
     if not equal:
         differing = _differing(expected, actual)
-    reference = _as_torch(weights, pair.source) + np.float32(pair.source.shift)
-    own = _as_torch(dequantize(pair.stored.encoding, actual), pair.stored) + np.float32(pair.stored.shift)
-    distance = np.subtract(own, reference, out=np.zeros_like(own), where=own != reference)  # bounds may be infinite
+    reference, own = _as_torch(weights, pair.source), _as_torch(dequantize(pair.stored.encoding, actual), pair.stored)
+    shift, own_shift = pair.source.shift, pair.stored.shift
+    part = _Part(*square_sums(own, own_shift, reference, shift), differing, equal)
     if planned is None or not planned.tuned or planned.solved is None:
-        return _Part(_square(distance), _square(reference), differing, equal)
-    made = dequantize(planned.solved.encoding, values_of(planned.solved, ready)) + np.float32(pair.source.shift)
-    apart = _square(own - made), _square(made - reference)
-    return _Part(_square(distance), _square(reference), differing, equal, *apart)
+        return part
+    made = dequantize(planned.solved.encoding, values_of(planned.solved, ready))
+    apart, _ = square_sums(own, own_shift, made, shift)
+    tuned, _ = square_sums(made, shift, reference, shift)
+    return replace(part, apart=apart, tuned=tuned)
 
 
 def _differing(a: Values, b: Values) -> int:
     """Number of codes or weights that differ."""
     first, second = (values.codes if isinstance(values, Quantized) else values for values in (a, b))
     return int(np.count_nonzero(first != second))
-
-
-def _square(values: F32) -> float:
-    square = float(np.square(values, dtype=np.float64).sum())
-    return math.inf if math.isnan(square) else square
 
 
 def _as_torch(weights: F32, tensor: Tensor) -> F32:

@@ -32,6 +32,13 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 hypothesis.settings.register_profile("without a deadline", deadline=None)
 hypothesis.settings.load_profile("without a deadline")
 
+
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What gemmaq keeps from run to run is not the user's, and not kept."""
+    os.environ["GEMMAQ_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 

@@ -21,10 +21,10 @@ from gemmaq.planning.request import Calibration, Request
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A source: its origin, and SHA-256 of its files in their order."""
+    """A source: its origin, and SHA-256 of its files in their order, None where that was left out."""
 
     origin: Origin
-    digests: Sequence[str]
+    digests: Sequence[str | None]
 
     def document(self) -> dict[str, Any]:
         """The source as an entry of gemmaq.json."""
@@ -34,7 +34,7 @@ class Source:
             "repo": origin.repo,
             "revision": origin.commit,
             "format": origin.format,
-            "files": [Listed(file.name, file.size, digest).document() for file, digest in files],
+            "files": [{"path": file.name, "bytes": file.size, "sha256": digest} for file, digest in files],
         }
 
 

@@ -21,6 +21,7 @@ from gemmaq.convert.layout import Artifact
 from gemmaq.convert.memory_table import MEMORY
 from gemmaq.convert.run import Conversion, Options, artifacts
 from gemmaq.convert.side_files import finisher
+from gemmaq.convert.source_digests import hashing
 from gemmaq.convert.write import write
 from gemmaq.files.atomic import check_output, staging
 from gemmaq.files.workplace import claimed, folder_beside
@@ -156,21 +157,24 @@ def _write(
     """Write every candidate into a folder of its own; all share the reading of the source and the calibration."""
     plans = [candidate.plan for candidate in candidates]
     conversion = Conversion(source.checkpoint, tuple(plan.request for plan in plans), folder, work.basis, work.inputs)
-    with artifacts(conversion, plans, work.options, progress) as ready:
+    with (
+        hashing(source.checkpoint, plans, work.options.digests) as hasher,
+        artifacts(conversion, plans, work.options, progress) as ready,
+    ):
         variants = [(artifact.container, variant) for artifact in ready for variant in artifact.variants]
         apart = [
             Artifact(container, folder / f"{number}", (variant,))
             for number, (container, variant) in enumerate(variants)
         ]
-        with finisher(source.checkpoint, apart, work.options.extra_files) as finishing:
-            outcomes = write(
-                apart,
-                folder,
-                threads=work.options.threads,
-                progress=progress,
-                finish=finishing.finish,
-                watch=finishing.watch,
-            )
+        finishing = finisher(source.checkpoint, apart, hasher, work.options.extra_files)
+        outcomes = write(
+            apart,
+            folder,
+            threads=work.options.threads,
+            progress=progress,
+            finish=finishing.finish,
+            watch=finishing.watch,
+        )
     return apart, outcomes
 
 

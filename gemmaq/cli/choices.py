@@ -15,6 +15,7 @@ from gemmaq.methods import AUTO
 
 if TYPE_CHECKING:
     from gemmaq.checkpoint import Checkpoint, Tensor
+    from gemmaq.convert.hashing import SourceDigests
     from gemmaq.planning.recipe import Recipe, RecipeFile
     from gemmaq.planning.rules import Rule
 
@@ -34,6 +35,23 @@ Like = Annotated[
         metavar="FILE.gguf",
         help="Give every tensor the type that it has in another quantized model, a file or a repository, in place of "
         "--quant.",
+    ),
+]
+SourceDigest = Annotated[
+    bool,
+    typer.Option(
+        "--source-digest/--no-source-digest",
+        help="Note the SHA-256 of the source's files in gemmaq.json. Without it, only those that a download noted, "
+        "and gemmaq verify cannot tell whether a source is the same.",
+    ),
+]
+DigestCache = Annotated[
+    bool,
+    typer.Option(
+        "--digest-cache/--no-digest-cache",
+        envvar="GEMMAQ_DIGEST_CACHE",
+        help="Take the SHA-256 of large source files from an earlier run if they did not change since, and keep it for "
+        "the next one, in $GEMMAQ_CACHE.",
     ),
 ]
 _QUANT = "GEMMAQ_QUANT"
@@ -69,6 +87,15 @@ def recipes(
         )
         for name in listed_values("--quant", quant) or (file.quant if file else None) or ("q4_0",)
     ]
+
+
+def digests(source_digest: bool, digest_cache: bool) -> SourceDigests:
+    """How the digests of the source's files are found."""
+    from gemmaq.convert.hashing import SourceDigests
+
+    if not source_digest:
+        return SourceDigests.NONE
+    return SourceDigests.REMEMBERED if digest_cache else SourceDigests.READ
 
 
 def mmproj(text: str) -> str | None:

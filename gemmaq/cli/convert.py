@@ -214,6 +214,8 @@ def convert(
         str | None,
         typer.Option("--max-shard-size", metavar="SIZE", help="Maximum size of a file: 2G, 500M, 4GiB."),
     ] = None,
+    source_digest: choices.SourceDigest = True,
+    digest_cache: choices.DigestCache = True,
     threads: Threads = None,
     output: Annotated[
         Path | None,
@@ -298,8 +300,9 @@ def convert(
     named = (imatrix, mmproj_file, sensitivity, *(text or ()), *(Path(name) for name in (like, recipe) if name))
     inputs = tuple(path for path in named if path is not None and path.is_file())
     conversion = Conversion(checkpoint, requests, output or _default_folder(checkpoint, shared, chosen), basis, inputs)
+    digests = choices.digests(source_digest, digest_cache)
+    options = Options(threads or cores(), device, force, digests=digests)
     if asked:
-        options = Options(threads or cores(), device, force)
         budgeted.convert(asked, budgeted.Job(source, conversion, measuring, output, options, dry_run), shown)
         return
     prepared = prepare(conversion, force=force, dry_run=dry_run)
@@ -314,7 +317,7 @@ def convert(
         artifacts, outcomes = lay_out(checkpoint, prepared.plans, conversion.folder), None
     else:
         with console.progress(None, shown.silent) as progress:
-            result = run(conversion, prepared.plans, Options(threads or cores(), device, force), progress)
+            result = run(conversion, prepared.plans, options, progress)
         artifacts, outcomes = result.artifacts, result.outcomes
         plans = [plan for artifact in artifacts for plan in artifact.plans]
         of_calibration = ladder.by_type([(plan.label, plan.warnings) for plan in plans])

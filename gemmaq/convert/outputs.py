@@ -10,12 +10,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from gemmaq.containers.layout import OutputFile, Placement
+from gemmaq.containers.layout import OutputFile
 
 _FLUSH_SECONDS = 0.25
 
-Wrote = Callable[[Placement, int], None]
-"""Called after rows of a tensor were written, with the tensor and the number of rows, from any thread."""
+Wrote = Callable[[int, memoryview], None]
+"""Called after bytes of tensors were written, with their offset and the bytes themselves, from any thread."""
 
 Watch = Callable[[Path, OutputFile], Wrote]
 """Called with each file when it is created; returns a function that follows the writing."""

@@ -12,9 +12,11 @@ from gemmaq.artifact.outcomes import OutcomeCounter
 from gemmaq.calibration import refine
 from gemmaq.calibration.complete import Basis, Resources, complete, needed
 from gemmaq.checkpoint import Checkpoint
+from gemmaq.convert.hashing import SourceDigests
 from gemmaq.convert.ladder import by_type, check_distinct, remarks
 from gemmaq.convert.layout import Artifact, lay_out, make_plans
 from gemmaq.convert.side_files import finisher, no_extra_files
+from gemmaq.convert.source_digests import hashing
 from gemmaq.convert.write import write
 from gemmaq.errors import UsageError
 from gemmaq.files.atomic import check_output, free_space
@@ -54,12 +56,14 @@ class Options:
         device: device for calibration, None for the best there is.
         force: replace an earlier artifact.
         extra_files: called when the weights are written; name -> content of more files for each artifact.
+        digests: how the digests of the source's files are found.
     """
 
     threads: int
     device: str | None = None
     force: bool = False
     extra_files: Callable[[], Mapping[str, bytes]] = no_extra_files
+    digests: SourceDigests = SourceDigests.REMEMBERED
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,9 +180,10 @@ def run(conversion: Conversion, plans: Sequence[Plan], options: Options, progres
     """
     with (
         claimed(conversion.folder),
+        hashing(conversion.checkpoint, plans, options.digests) as hasher,
         artifacts(conversion, plans, options, progress) as ready,
-        finisher(conversion.checkpoint, ready, options.extra_files) as finishing,
     ):
+        finishing = finisher(conversion.checkpoint, ready, hasher, options.extra_files)
         outcomes = write(
             ready,
             conversion.folder,

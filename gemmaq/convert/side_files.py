@@ -5,14 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gemmaq.artifact import card, modelfile, origin, provenance, record
+from gemmaq.artifact import card, modelfile, provenance, record
 from gemmaq.artifact.description import Model, of_plan, of_record, size
 from gemmaq.artifact.outcomes import OutcomeCounter
 from gemmaq.artifact.provenance import Listed
@@ -22,6 +20,7 @@ from gemmaq.convert.hashing import BackgroundHasher
 from gemmaq.convert.layout import Artifact, Variant
 from gemmaq.convert.memory_table import MEMORY
 from gemmaq.convert.outputs import Watch
+from gemmaq.convert.source_digests import Pending
 from gemmaq.convert.write import Finish
 from gemmaq.files import sums
 from gemmaq.files.names import parts
@@ -161,54 +160,37 @@ def no_extra_files() -> Mapping[str, bytes]:
     return {}
 
 
-@contextmanager
 def finisher(
     checkpoint: Checkpoint,
     artifacts: Sequence[Artifact],
+    hasher: BackgroundHasher,
     extra_files: Callable[[], Mapping[str, bytes]] = no_extra_files,
-) -> Iterator[Finisher]:
-    """Start to hash the source's files whose digests are not on record, and get ready to add the side files.
+) -> Finisher:
+    """Get ready to add the side files; files of the source that are not being hashed yet are started.
 
     Args:
         checkpoint: the source.
         artifacts: will be written.
+        hasher: hashes the files of the source, and those of the artifacts.
         extra_files: called when the weights are written; name -> content of more files for each artifact.
 
     Raises:
         InputError: a file of the source cannot be read.
     """
     plans = [plan for artifact in artifacts for plan in artifact.plans]
-    of_model = origin.of(checkpoint, [planned.source for plan in plans for planned in plan.own])
-    read = [planned.source for plan in plans if plan.drafter is not None for planned in plan.drafter.own]
-    of_drafter = origin.of(checkpoint.drafter, read) if checkpoint.drafter is not None and read else None
-    of_adapter = origin.of_adapter(checkpoint)
-    with BackgroundHasher() as hasher:
+    pending = Pending.start(hasher, checkpoint, plans)
 
-        def started(of: origin.Origin) -> list[str | Future[str]]:
-            return [(file.record and file.record.sha256) or hasher.start(file.path) for file in of.files]
+    def finish(artifact: Artifact, folder: Path, outcomes: OutcomeCounter) -> None:
+        source, drafter, adapter = pending.result()
+        files = tuple(Listed(f.name, f.size, hasher.written(folder / f.name)) for f in artifact.files)
+        for name, make in MAKERS:
+            content = make(Written(checkpoint, source, drafter, adapter, artifact, outcomes, files))
+            if content is not None:
+                files = (*files, _write(folder, name, content))
+        files = (*files, *(_write(folder, name, content) for name, content in extra_files().items()))
+        _write(folder, sums.NAME, sums.text({file.path: file.sha256 for file in files}))
 
-        pending = started(of_model)
-        beside = started(of_drafter) if of_drafter is not None else []
-        merged = started(of_adapter) if of_adapter is not None else []
-
-        def finish(artifact: Artifact, folder: Path, outcomes: OutcomeCounter) -> None:
-            source = Source(of_model, _results(pending))
-            drafter = Source(of_drafter, _results(beside)) if of_drafter is not None else None
-            adapter = Source(of_adapter, _results(merged)) if of_adapter is not None else None
-            files = tuple(Listed(f.name, f.size, hasher.written(folder / f.name)) for f in artifact.files)
-            for name, make in MAKERS:
-                content = make(Written(checkpoint, source, drafter, adapter, artifact, outcomes, files))
-                if content is not None:
-                    files = (*files, _write(folder, name, content))
-            files = (*files, *(_write(folder, name, content) for name, content in extra_files().items()))
-            _write(folder, sums.NAME, sums.text({file.path: file.sha256 for file in files}))
-
-        yield Finisher(finish, hasher.watch)
-
-
-def _results(digests: Sequence[str | Future[str]]) -> tuple[str, ...]:
-    """Digests, as soon as all are there."""
-    return tuple(digest if isinstance(digest, str) else digest.result() for digest in digests)
+    return Finisher(finish, hasher.watch)
 
 
 def _write(folder: Path, name: str, content: bytes) -> Listed:

@@ -124,7 +124,7 @@ def write(
 
 def _unwatched(path: Path, file: OutputFile) -> Wrote:
     """Ignore what is written."""
-    return lambda placement, rows: None
+    return lambda offset, data: None
 
 
 def _slabs(artifacts: Sequence[Artifact], outputs: Sequence[Output]) -> Iterator[_Slab]:
@@ -171,9 +171,10 @@ def _process(slab: _Slab, reader: Reader, buffer: bytearray, outcomes: OutcomeCo
         for piece, array in zip(target.placement.pieces, arrays, strict=True):
             data, done = array.reshape(-1).data, 0
             for offset, size in piece.places(slab.first, slab.count):
-                write_all(target.output.descriptor, data[done : done + size], offset)
+                run = data[done : done + size]
+                write_all(target.output.descriptor, run, offset)
+                target.output.wrote(offset, run)
                 done += size
-        target.output.wrote(target.placement, slab.count)
 
 
 def _check_finite(source: Tensor, stored: U8, weights: F32) -> bool:

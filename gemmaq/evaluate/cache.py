@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
@@ -16,6 +15,7 @@ import numpy as np
 
 from gemmaq import __version__
 from gemmaq.checkpoint import Checkpoint
+from gemmaq.files import caches
 
 if TYPE_CHECKING:
     from gemmaq.encodings import F32
@@ -27,13 +27,8 @@ _DIGEST = 32
 
 
 def default_folder() -> Path:
-    """Folder of the entries: under $GEMMAQ_CACHE, or where the platform has its caches."""
-    named = os.environ.get("GEMMAQ_CACHE")
-    if named:
-        return Path(named) / "evaluate"
-    if sys.platform == "darwin":
-        return Path.home() / "Library/Caches/gemmaq/evaluate"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gemmaq/evaluate"
+    """Folder of the entries."""
+    return caches.folder("evaluate")
 
 
 def key(checkpoint: Checkpoint, tokens: Tokens, device: str) -> str:

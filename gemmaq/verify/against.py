@@ -15,9 +15,11 @@ from gemmaq.calibration.complete import Basis, settled
 from gemmaq.checkpoint import Checkpoint, Part, Tensor
 from gemmaq.containers.layout import OutputFile, StoredArray
 from gemmaq.convert.compare import Compared, Pair, compare
+from gemmaq.convert.hashing import BackgroundHasher, SourceDigests
 from gemmaq.convert.layout import Artifact, lay_out, make_plans
 from gemmaq.convert.run import Conversion, Options, artifacts
 from gemmaq.convert.side_files import settings
+from gemmaq.convert.source_digests import Pending
 from gemmaq.encodings import ENCODINGS
 from gemmaq.files.runs import Run
 from gemmaq.models.slices import Slice
@@ -151,7 +153,10 @@ def _compare(job: _Job, artifact: Artifact, progress: ProgressCallback) -> Compa
         notes.append(_NO_DRAFTER)
         stored = divided(stored)[0]
     problems += [f"tensor {name} is not made of {source.location}" for name in stored]
-    compared = compare(pairs, threads=job.options.threads, progress=progress)
+    with BackgroundHasher(_digests(record)) as hasher:
+        pending = Pending.start(hasher, source, [plan], job.read)
+        compared = compare(pairs, threads=job.options.threads, progress=progress)
+        digested = pending.result()
     near = [tensor for tensor in compared if tensor.equal is False and (tensor.apart or 1.0) <= ALIKE]
     if near:
         worst = max(tensor.apart or 0.0 for tensor in near)
@@ -172,7 +177,7 @@ def _compare(job: _Job, artifact: Artifact, progress: ProgressCallback) -> Compa
     others = [text for file in files if (text := difference(folder / file.name, file, found))]
     unsure = unchecked | {tensor.name for tensor in near}
     made = beside.Made(folder, record, plan, source, job.read, outcomes, unsure)
-    entry, names = beside.derived(made), {file.name for file in files}
+    entry, names = beside.derived(made, digested), {file.name for file in files}
     origins, told = beside.sources(made, entry), [beside.entry(made, entry)]
     if is_first:
         told.append(beside.described(made, records or (record,), names, own_card=job.own_card))
@@ -184,6 +189,15 @@ def _compare(job: _Job, artifact: Artifact, progress: ProgressCallback) -> Compa
         return Comparison(tuple(compared), (*problems, *others), tuple(notes))
     notes += (f"{other} (written by gemmaq {record.version}, this is {__version__})" for other in others)
     return Comparison(tuple(compared), tuple(problems), tuple(notes))
+
+
+def _digests(record: Provenance) -> SourceDigests:
+    """What of the source is hashed: nothing if there is no digest on record to compare with."""
+    sources = [record.entry.get(key) for key in beside.SOURCES]
+    listed = [source.get("files") for source in sources if isinstance(source, dict)]
+    files = [file for each in listed if isinstance(each, list) for file in each if isinstance(file, dict)]
+    is_undigested = files and all(file.get("sha256") is None for file in files)
+    return SourceDigests.NONE if is_undigested else SourceDigests.READ
 
 
 def _unchecked(record: Provenance, count: int) -> str:

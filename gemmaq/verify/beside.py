@@ -5,21 +5,18 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence, Set
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from gemmaq import __version__
-from gemmaq.artifact import card, origin, pictures, provenance, record
+from gemmaq.artifact import card, pictures, provenance, record
 from gemmaq.artifact.description import Model, of_checkpoint, of_plan, of_records, size
-from gemmaq.artifact.digests import FILES_AT_A_TIME, of_file
 from gemmaq.artifact.outcomes import OutcomeCounter
 from gemmaq.artifact.provenance import Provenance
-from gemmaq.artifact.record import Source
 from gemmaq.checkpoint import Checkpoint, Tensor
 from gemmaq.convert.memory_table import MEMORY
+from gemmaq.convert.source_digests import Sources
 from gemmaq.errors import GemmaqError
 from gemmaq.files import sums
 from gemmaq.files.names import parts
@@ -35,7 +32,8 @@ _MEASURED = {
 """Keys of an entry with figures that were measured, and a note on each."""
 _FREE = ("gemmaq", "recipe", "files", *_MEASURED)
 """Keys of an entry that are checked elsewhere: bytes follow from the recipe, and files are those that were compared."""
-_SOURCES = ("source", "adapter", "drafter")
+SOURCES = ("source", "adapter", "drafter")
+"""Keys of an entry under which sources are described."""
 _NAMES = ("name", "repo", "revision", "files", "base")
 """Keys of a source that are not compared like the others: names are in headers and card, and folders are renamed."""
 _BESIDE = (card.NAME, *pictures.NAMES)
@@ -90,50 +88,19 @@ class Found:
     notes: tuple[str, ...] = ()
 
 
-def derived(made: Made) -> Mapping[str, Any]:
-    """The entry as `convert` would write it, as far as the model was made again.
-
-    Raises:
-        InputError: a file of the source cannot be read.
-    """
-    source, plan = made.source, made.plan
-    adapter, drafter = origin.of_adapter(source), None
-    if plan.drafter is not None and source.drafter is not None:
-        drafter = _hashed(origin.of(source.drafter, [planned.source for planned in plan.drafter.own]))
-    again = record.Record(
-        _hashed(origin.of(source, made.read)),
-        drafter,
-        plan,
-        made.outcomes,
-        (),
-        size(made.description()),
-        record.merged(_hashed(adapter) if adapter is not None else None, source),
-    )
+def derived(made: Made, sources: Sources) -> Mapping[str, Any]:
+    """The entry as `convert` would write it, as far as the model was made again, with these sources."""
+    source, drafter, adapter = sources
+    described = size(made.description())
+    adapted = record.merged(adapter, made.source)
+    again = record.Record(source, drafter, made.plan, made.outcomes, (), described, adapted)
     found: dict[str, Any] = json.loads(json.dumps(record.entry(again)))
     return found
 
 
-def _hashed(of: origin.Origin) -> Source:
-    """A source with the digests of its files."""
-
-    def digest(file: origin.File) -> str:
-        if file.record is not None and file.record.sha256:
-            return file.record.sha256
-        return _digest(file.path, file.path.stat().st_mtime_ns)
-
-    with ThreadPoolExecutor(FILES_AT_A_TIME) as pool:
-        return Source(of, tuple(pool.map(digest, of.files)))
-
-
-@lru_cache(maxsize=4096)
-def _digest(path: Path, _changed: int) -> str:
-    """SHA-256 of a file, computed once for all models of a ladder."""
-    return of_file(path)
-
-
 def sources(made: Made, derived: Mapping[str, Any]) -> Found:
     """Compare what gemmaq.json says of a model's source, adapter and drafter with those that were given."""
-    found = [_source(key, made, derived.get(key)) for key in _SOURCES]
+    found = [_source(key, made, derived.get(key)) for key in SOURCES]
     return Found(
         tuple(f"{provenance.NAME}: {text}" for each in found for text in each.problems),
         tuple(text for each in found for text in each.notes),
@@ -166,7 +133,8 @@ def _files(key: str, made: Made, told: Mapping[str, Any], known: Mapping[str, An
 
     Only their contents count for a GGUF file that lies outside its repository: such files are renamed.
     """
-    listed, here, notes = _listed(told) or set(), _listed(known) or set(), []
+    told, known, notes = _alike_digested(key, told, known)
+    listed, here = _listed(told) or set(), _listed(known) or set()
     if known["repo"] is None:
         listed, here = ({(path.rpartition("/")[2], rest) for path, rest in each} for each in (listed, here))
         if told.get("repo") is not None:
@@ -184,6 +152,25 @@ def _files(key: str, made: Made, told: Mapping[str, Any], known: Mapping[str, An
     return Found((f"the files of its {key} are not those of {made.where}: {names}",), tuple(notes))
 
 
+def _alike_digested(
+    key: str, told: Mapping[str, Any], known: Mapping[str, Any]
+) -> tuple[Mapping[str, Any], Mapping[str, Any], list[str]]:
+    """Both sources without the digests of files that one of them has none of, and a note on these."""
+
+    def name(file: Mapping[str, Any]) -> str:
+        return str(file.get("path")).rpartition("/")[2]
+
+    without = {name(file) for source in (told, known) for file in source["files"] if file.get("sha256") is None}
+    if not without:
+        return told, known, []
+    alike = [
+        {**source, "files": [{**file, "sha256": None} if name(file) in without else file for file in source["files"]]}
+        for source in (told, known)
+    ]
+    note = f"that the files of its {key} hold what they held was not checked: it was converted with --no-source-digest"
+    return alike[0], alike[1], [note]
+
+
 def _listed(source: Any) -> set[tuple[str, str]] | None:
     """Files of a source on record: path, and all else that is said of each; None if that is no list of files."""
     files = source.get("files") if isinstance(source, dict) else None
@@ -198,11 +185,11 @@ def entry(made: Made, derived: Mapping[str, Any]) -> Found:
     notes = [note for key, note in _MEASURED.items() if key in said]
     if request.budget is not None:
         notes.append("what its types were predicted to cost is not computed again")
-    known = {*derived, *_FREE, *_SOURCES, "schema", "container"}
+    known = {*derived, *_FREE, *SOURCES, "schema", "container"}
     unknown = [key for key in said if key not in known]
     unknown += [f"recipe.{key}" for key in said["recipe"].keys() - record.recipe(request).keys()]
     problems = [f"{provenance.NAME}: gemmaq writes no {key}" for key in unknown]
-    for key in [key for key in derived if key not in (*_FREE, *_SOURCES, "warnings")]:
+    for key in [key for key in derived if key not in (*_FREE, *SOURCES, "warnings")]:
         if not _alike(key, said.get(key), derived[key], made):
             problems.append(f"{provenance.NAME}: key {key} is not what gemmaq writes for {made.where}")
     if made.is_whole:

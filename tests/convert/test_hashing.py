@@ -64,11 +64,12 @@ def test_a_file_written_in_any_order_is_followed(seed: int, tmp_path: Path, monk
 
         def write(slab: tuple[Placement, int, int]) -> None:
             placement, first, count = slab
-            with lock:
-                for piece in placement.pieces:
+            for piece in placement.pieces:
+                data = np.random.default_rng(first).bytes(count * piece.row_bytes)
+                with lock:
                     out.seek(piece.offset + first * piece.row_bytes)
-                    out.write(np.random.default_rng(first).bytes(count * piece.row_bytes))
-            wrote(placement, count)
+                    out.write(data)
+                wrote(piece.offset + first * piece.row_bytes, memoryview(data))
 
         list(pool.map(write, slabs))
         assert hasher.written(path) == hashlib.sha256(path.read_bytes()).hexdigest()
@@ -83,6 +84,29 @@ def test_what_is_not_written_to_its_end_ends_nothing(tmp_path: Path) -> None:
         hasher.watch(path, file)
         raise KeyboardInterrupt
     assert time.monotonic() - started < 5 and threading.active_count() == before
+
+
+def test_bytes_in_their_order_are_hashed_as_they_are_written(tmp_path: Path) -> None:
+    """Not as they are in the file afterwards."""
+    file, path = layout(random.Random(3)), tmp_path / "file"
+    path.write_bytes(bytes(file.size))
+    expected = bytearray(file.size)
+    with BackgroundHasher() as hasher:
+        wrote = hasher.watch(path, file)
+        for placement in file.placements:
+            for piece in placement.pieces:
+                data = random.Random(piece.offset).randbytes(placement.tensor.source.rows * piece.row_bytes)
+                expected[piece.offset : piece.offset + len(data)] = data
+                wrote(piece.offset, memoryview(data))
+        assert hasher.written(path) == hashlib.sha256(expected).hexdigest()
+
+
+def test_a_file_without_tensors_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"all of it")
+    with BackgroundHasher() as hasher:
+        hasher.watch(path, OutputFile("file", 9, b"all of it"))
+        assert hasher.written(path) == hashlib.sha256(b"all of it").hexdigest()
 
 
 def test_a_long_read_is_given_up_with_the_work(tmp_path: Path) -> None:
@@ -102,8 +126,9 @@ def test_a_file_cut_while_being_written_is_told(tmp_path: Path) -> None:
     path.write_bytes(bytes(50))
     with BackgroundHasher() as hasher:
         wrote = hasher.watch(path, file)
-        for placement in file.placements:
-            wrote(placement, placement.tensor.source.rows)
+        for placement in reversed(file.placements):
+            for piece in placement.pieces:
+                wrote(piece.offset, memoryview(bytes(placement.tensor.source.rows * piece.row_bytes)))
         with pytest.raises(InputError, match="cut short"):
             hasher.written(path)
 

@@ -26,10 +26,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 
+import numpy as np
+
 import lora_files
 import small
 from damage import small_model, tree
 from fake_hub import FakeHub
+from gemmaq.calibration.imatrix import Entry, Imatrix, document
 from inprocess import run
 
 SIGNALS = {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGHUP: 129}
@@ -107,11 +110,32 @@ COMMANDS = {
         resume=("--resume",),
     ),
     "pull": Command(lambda models, room: ["pull", REPO, "-o", room / "out"]),
+    "merge": Command(
+        lambda models, room: [
+            *("imatrix", "--merge", models / "one.gguf", "--merge", models / "two.gguf"),
+            *("-o", room / "imatrix.gguf"),
+        ],
+    ),
+    "install": Command(lambda models, room: _install(models / "q8_0", room)),
+    "force-install": Command(
+        lambda models, room: [*_install(models / "q8_0", room), "--force"],
+        lambda models, room: run(*_install(models / "older", room)),
+    ),
+    "push": Command(lambda models, room: ["push", models / "q8_0", _repo(room)]),
 }
 
 
 def _report(room: Path) -> tuple[object, ...]:
     return "--report", room / "report.html"
+
+
+def _install(artifact: Path, room: Path) -> list[object]:
+    return ["install", artifact, "--runtime", "lmstudio", "--dest", room / "models", "--name", "someone/small"]
+
+
+def _repo(room: Path) -> str:
+    """A repository that only one attempt uses."""
+    return f"acme/{room.parent.name}"
 
 
 @dataclass(frozen=True)
@@ -130,12 +154,21 @@ def made(models: Path) -> Path:
     assert base.is_dir()
     (models / "text.txt").write_text("The quick brown fox jumps over the lazy dog. " * 200, "utf-8")
     run("convert", models / "small", "-o", models / "q8_0", "--quant", "q8_0", "-q")
+    run("convert", models / "small", "-o", models / "older", "--quant", "q8_0", "--embedding", "q4_0", "-q")
+    for number, name in enumerate(("one", "two")):
+        entry = Entry(np.full(8, number + 1, np.float32), np.ones(1, np.float32))
+        (models / f"{name}.gguf").write_bytes(document(Imatrix({"blk.0.attn_q.weight": entry}, (name,), 1, 8)))
     return models
 
 
 def started(words: list[object], models: Path, hub: FakeHub, room: Path) -> subprocess.Popen[str]:
     """A command in a process of its own, with a cache that belongs to the room."""
-    environment = {**os.environ, **hub.env(room / "home"), "GEMMAQ_CACHE": str(room / "cache"), "OMP_NUM_THREADS": "1"}
+    environment = {
+        **os.environ,
+        **hub.env(room / "home", "hf_write"),
+        "GEMMAQ_CACHE": str(room / "cache"),
+        "OMP_NUM_THREADS": "1",
+    }
     with (models / "text.txt").open() as text:
         return subprocess.Popen(
             [sys.executable, "-m", "gemmaq", *map(str, words)],
@@ -147,9 +180,22 @@ def started(words: list[object], models: Path, hub: FakeHub, room: Path) -> subp
         )
 
 
-def left(room: Path) -> dict[str, bytes | None]:
-    """Everything in the folder to write into, without times in records."""
-    return {name: _timeless(name, content) for name, content in tree(room / "to").items()}
+def left(room: Path, hub: FakeHub) -> dict[str, bytes | None]:
+    """Everything in the folder to write into and in the repository to push to, without times in records."""
+    files = {name: _timeless(name, content) for name, content in tree(room / "to").items()}
+    repo = _repo(room / "to")
+    if repo in hub.repos and (commit := hub.repos[repo].find("main")) is not None:
+        for name, blob in commit.files.items():
+            if name != ".gitattributes":
+                content = _timeless(name, blob.read())
+                files[f"{REPO}/{name}"] = _of_any_repo(content, repo) if name == "README.md" else content
+    return files
+
+
+def _of_any_repo(card: bytes | None, repo: str) -> bytes:
+    """A model card without the repository's name and the digest at its end."""
+    text = (card or b"").partition(b"<!-- written by")[0]
+    return text.replace(repo.encode(), b"").replace(repo.partition("/")[2].encode(), b"")
 
 
 def _timeless(name: str, content: bytes | None) -> bytes | None:
@@ -181,12 +227,12 @@ def _killed(
 ) -> Iterator[str]:
     (room / "to").mkdir()
     command.before(models, room / "to")
-    before, words = left(room), command.words(models, room / "to")
+    before, words = left(room, hub), command.words(models, room / "to")
     process = started(words, models, hub, room)
     time.sleep(moment)
     process.send_signal(chosen)
     _, stderr = process.communicate(timeout=120)
-    now = left(room)
+    now = left(room, hub)
     if process.returncode not in (0, SIGNALS[chosen]):
         yield f"exit code {process.returncode}: {stderr.strip()[-300:]}"
     if "Traceback" in stderr or "this is a bug" in stderr:
@@ -204,8 +250,8 @@ def _killed(
         _, stderr = again.communicate(timeout=120)
         if again.returncode:
             yield f"the next run: exit code {again.returncode}: {stderr.strip()[-300:]}"
-        elif left(room) != sound.files:
-            yield f"the next run: {_difference(left(room), sound.files)}"
+        elif left(room, hub) != sound.files:
+            yield f"the next run: {_difference(left(room, hub), sound.files)}"
 
 
 def _tops(files: Mapping[str, bytes | None]) -> set[str]:
@@ -226,7 +272,7 @@ def undisturbed(name: str, models: Path, hub: FakeHub) -> Sound:
         process = started(COMMANDS[name].words(models, room / "to"), models, hub, room)
         _, stderr = process.communicate()
         assert process.returncode == 0, f"{name}: {stderr}"
-        return Sound(left(room), time.monotonic() - begun)
+        return Sound(left(room, hub), time.monotonic() - begun)
 
 
 def main() -> None:

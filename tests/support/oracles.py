@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 
@@ -26,6 +27,10 @@ def ggml_folder() -> Path | None:
     root = Path(os.environ.get("GEMMAQ_ORACLES", ".oracles"))
     folder = root / "node_modules/@node-llama-cpp/linux-x64/bins/linux-x64"
     return folder if folder.is_dir() else None
+
+
+_USES_TILES = "libggml-cpu-sapphirerapids"
+"""Its Q8_0 product ended a process of tests with an illegal instruction: AMX is not everywhere what a CPU says."""
 
 
 def need(require: Callable[[bool, str], None], *modules: str) -> None:
@@ -315,7 +320,11 @@ def llama() -> ctypes.CDLL:
     _library("libggml-base.so")
     backends = _library("libggml.v*.so")
     backends.ggml_backend_load_all_from_path.argtypes = [ctypes.c_char_p]
-    backends.ggml_backend_load_all_from_path(str(ggml_folder()).encode())
+    with TemporaryDirectory() as place:
+        for path in (ggml_folder() or Path()).iterdir():
+            if not path.name.startswith(_USES_TILES):
+                (Path(place) / path.name).symlink_to(path)
+        backends.ggml_backend_load_all_from_path(place.encode())
     library = _library("libllama.v*.so")
     pointer, number = ctypes.c_void_p, ctypes.c_int32
     signatures: dict[str, tuple[object, list[object]]] = {

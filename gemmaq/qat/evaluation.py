@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gemmaq.inference.divergence import SLAB, Head, logits
+from gemmaq.inference.divergence import Head, logits
 
 if TYPE_CHECKING:
     import torch
@@ -17,6 +17,13 @@ if TYPE_CHECKING:
 
     from gemmaq.inference.distributed import ProcessGroup
     from gemmaq.inference.documents import Tokens
+
+_LOGITS = 1 << 22
+"""Logits of a model in memory at a time: so many stay in the caches of a processor."""
+_TOKENS = 1 << 10
+"""Tokens in a batch at least."""
+_NARROWEST = 1 << 10
+"""Tokens of the vocabulary at a time at least: narrower products are slow."""
 
 Progress = Callable[[int, int], None]
 """Called with batches done and batches in all."""
@@ -51,6 +58,57 @@ class Evaluation:
         }
 
 
+@dataclass(slots=True)
+class _Running:
+    """What is known of the distributions of some tokens after a part of the vocabulary.
+
+    Attributes:
+        next_ids: tokens that follow, i64 [tokens].
+        peak: largest logit, f64 [tokens].
+        total: sum of exp(logit - peak), f64 [tokens].
+        best: token with the largest logit, i64 [tokens].
+        chosen: logit of the token that follows, f64 [tokens].
+    """
+
+    next_ids: torch.Tensor
+    peak: torch.Tensor
+    total: torch.Tensor
+    best: torch.Tensor
+    chosen: torch.Tensor
+
+    @classmethod
+    def start(cls, next_ids: torch.Tensor) -> _Running:
+        """Nothing is known."""
+        import torch
+
+        zeros = torch.zeros(len(next_ids), dtype=torch.float64, device=next_ids.device)
+        return cls(next_ids, zeros - math.inf, zeros, torch.zeros_like(next_ids), zeros)
+
+    def add(self, logits: torch.Tensor, first: int) -> torch.Tensor:
+        """Add logits of the tokens from `first` on, f32 [tokens, n], which become exp(logit - peak).
+
+        Returns:
+            What sums that were made with the former peak have to be multiplied with, f64 [tokens].
+        """
+        import torch
+
+        at = self.next_ids - first
+        is_here = (at >= 0) & (at < logits.shape[1])
+        chosen = logits.gather(1, at.clamp(0, logits.shape[1] - 1)[:, None])[:, 0]
+        self.chosen = torch.where(is_here, chosen.double(), self.chosen)
+        highest, best = logits.max(-1)
+        self.best = torch.where(highest > self.peak, best + first, self.best)
+        peak = torch.maximum(self.peak, highest.double())
+        shrunk = (self.peak - peak).exp()
+        self.peak = peak
+        self.total = self.total * shrunk + logits.sub_(peak.float()[:, None]).exp_().sum(-1)
+        return shrunk
+
+    def log_total(self) -> torch.Tensor:
+        """Logarithm of the sum of exp(logit), f64 [tokens]."""
+        return self.peak + self.total.log()
+
+
 class Meter:
     """Accumulates held-out metrics over the tokens of a text.
 
@@ -83,20 +141,26 @@ class Meter:
         """
         import torch
 
-        ours, theirs = student[:, :-1].flatten(0, 1), teacher[:, :-1].flatten(0, 1)
         next_ids = ids[:, 1:].flatten()
-        step = max(1, SLAB // len(student_rows))
-        for first in range(0, len(ours), step):
-            p = logits(theirs[first : first + step], teacher_rows, self._cap, self._dtype).log_softmax(-1)
-            q = logits(ours[first : first + step], student_rows, self._cap, self._dtype).log_softmax(-1)
-            at = next_ids[first : first + step, None]
-            sums = (
-                -q.gather(1, at).double().sum(),
-                -p.gather(1, at).double().sum(),
-                (p.exp() * (p - q)).sum(-1).double().sum(),
-                (p.argmax(-1) == q.argmax(-1)).double().sum(),
-            )
-            self._sums += [len(at), *torch.stack(sums).tolist()]
+        p, q = _Running.start(next_ids), _Running.start(next_ids)
+        apart = p.total.clone()
+        ours, theirs = student[:, :-1].flatten(0, 1), teacher[:, :-1].flatten(0, 1)
+        step = max(_NARROWEST, _LOGITS // len(ours))
+        for first in range(0, len(student_rows), step):
+            rows = slice(first, first + step)
+            theirs_here = logits(theirs, teacher_rows[rows], self._cap, self._dtype)
+            ours_here = logits(ours, student_rows[rows], self._cap, self._dtype)
+            apart_here = theirs_here - ours_here
+            q.add(ours_here, first)
+            apart = apart * p.add(theirs_here, first) + apart_here.mul_(theirs_here).sum(-1)
+        own, reference = q.log_total(), p.log_total()
+        sums = (
+            (own - q.chosen).sum(),
+            (reference - p.chosen).sum(),
+            (apart / p.total + own - reference).sum(),
+            (p.best == q.best).double().sum(),
+        )
+        self._sums += [len(next_ids), *torch.stack(sums).tolist()]
 
     def result(self) -> Evaluation:
         """The means over all tokens."""
@@ -164,8 +228,12 @@ def evaluate(
 
 
 def _batches(tokens: Tokens, batch: int, group: ProcessGroup) -> Iterator[torch.Tensor]:
-    """Batches of sequences on the device, i64 [batch, length]; every process gets all of them."""
+    """Batches of sequences on the device, i64 [batch, length]; every process gets all of them.
+
+    They are larger than those of training where these are small: matrices are put on their grid for every batch.
+    """
     import torch
 
+    batch = max(batch, _TOKENS // tokens.shape[1])
     for first in range(0, len(tokens), batch):
         yield torch.from_numpy(tokens[first : first + batch]).to(group.device)

@@ -6,10 +6,15 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from gemmaq.qat import evaluation  # noqa: E402
 from gemmaq.qat.evaluation import Meter  # noqa: E402
 
 
-def test_metrics_are_those_of_the_formulas() -> None:
+@pytest.mark.parametrize("narrowest", [1, 7, 39, 40, 1024])
+def test_metrics_are_those_of_the_formulas(narrowest: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever part of the vocabulary is looked at at a time."""
+    monkeypatch.setattr(evaluation, "_LOGITS", 1)
+    monkeypatch.setattr(evaluation, "_NARROWEST", narrowest)
     torch.manual_seed(0)
     ids = torch.randint(0, 40, (3, 7))
     student, teacher, rows = torch.randn(3, 7, 16), torch.randn(3, 7, 16), torch.randn(40, 16)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gemmaq.encodings import ENCODINGS, Codec, Quantized
-from gemmaq.encodings.kernels import ranges
+from gemmaq.encodings.kernels import extremes
 from gemmaq.jit import compiled
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def _nearest(x: Any, levels: Any, codes: Any, scales: Any, minima: Any) -> None:
     Shapes: x f32 [groups, n], codes u8 alike, scales and minima f32 [groups]. Source: mlx, affine_quantize.
     """
     highs = np.empty(x.shape[0], np.float32)
-    ranges(x, minima, highs)
+    extremes(x, minima, highs)
     for g in range(x.shape[0]):
         low, high = minima[g], highs[g]
         falling = abs(low) <= abs(high)

@@ -2,6 +2,10 @@
 
 Every quantizing loop does the f32 operations of ggml's reference quantizer (ggml-quants.c, `quantize_row_*_ref`)
 in the same order, so that the bytes agree. All arrays are C-contiguous, a block is a row.
+
+Loops over a block end at the length of the array, not at a constant: LLVM unrolls loops with few rounds before it
+vectorises, which takes two to five times as long. Integers are cast back to their width after every operation, because
+numba computes in 64 bits.
 """
 
 from __future__ import annotations
@@ -17,6 +21,8 @@ _ZERO = np.float32(0)
 _ONE = np.float32(1)
 _HALF = np.float32(0.5)
 _INF = np.float32(np.inf)
+_MAGNITUDE = np.int32(0x7FFFFFFF)
+_LOWEST = np.int32(-(2**31))
 
 
 def _reduction(function: Any) -> Any:
@@ -32,9 +38,10 @@ def largest_magnitude(bits: Any, mask: Any) -> Any:
         bits: of f32, u32 [n], or of BF16, u16 [n].
         mask: all bits but the sign, of the same type.
     """
-    largest = bits[0] & mask
+    kind = bits.dtype.type
+    largest = kind(0)
     for i in range(bits.size):
-        largest = max(largest, bits[i] & mask)
+        largest = max(largest, kind(bits[i] & mask))
     return largest
 
 
@@ -63,6 +70,28 @@ def ranges(x: Any, lows: Any, highs: Any) -> None:
 
 
 @compiled
+def _as_float(ordered: Any) -> Any:
+    """The f32 of an integer of `extremes`."""
+    return np.int32(ordered ^ np.int32(np.int32(ordered >> np.int32(31)) & _MAGNITUDE)).view(np.float32)
+
+
+@compiled
+def extremes(x: Any, lows: Any, highs: Any) -> None:
+    """As `ranges`, in a third of its time, for finite x; -0 is smaller than +0.
+
+    Integers made of the bits are in the order of the numbers, and LLVM vectorises their min and max.
+    """
+    bits = x.view(np.int32)
+    for b in range(bits.shape[0]):
+        low, high = _MAGNITUDE, _LOWEST
+        for j in range(bits.shape[1]):
+            ordered = np.int32(bits[b, j] ^ np.int32(np.int32(bits[b, j] >> np.int32(31)) & _MAGNITUDE))
+            low = min(low, ordered)
+            high = max(high, ordered)
+        lows[b], highs[b] = _as_float(low), _as_float(high)
+
+
+@compiled
 def _first_extreme(row: Any, size: Any) -> Any:
     """The first of the values whose magnitude is `size`; +0 for a block of zeros, so that d is -0 as in ggml."""
     for j in range(BLOCK):
@@ -86,7 +115,7 @@ def nearest_signed(x: Any, half: Any, codes: Any, scales: Any) -> None:
     """
     lows = np.empty(x.shape[0], np.float32)
     highs = np.empty(x.shape[0], np.float32)
-    ranges(x, lows, highs)
+    extremes(x, lows, highs)
     for b in range(x.shape[0]):
         scales[b] = highs[b] if highs[b] > -lows[b] else lows[b]
     for b in range(x.shape[0]):
@@ -133,19 +162,21 @@ def nearest_absmax(x: Any, codes: Any, scales: Any) -> None:
 
     Shapes: x f32 [blocks, 32], codes u8 [blocks, 32], scales f32 [blocks].
     """
-    lows = np.empty(x.shape[0], np.float32)
-    highs = np.empty(x.shape[0], np.float32)
-    ranges(x, lows, highs)
+    bits = x.view(np.int32)
     for b in range(x.shape[0]):
-        d = max(abs(lows[b]), abs(highs[b])) / np.float32(127)
-        scales[b] = d
-        inverse = _inverse(d)
+        largest = np.int32(0)
+        for j in range(x.shape[1]):
+            largest = max(largest, np.int32(bits[b, j] & _MAGNITUDE))
+        scales[b] = _as_float(largest) / np.float32(127)
+    for b in range(x.shape[0]):
+        inverse = _inverse(scales[b])
         for j in range(x.shape[1]):
             value = x[b, j] * inverse
             whole = np.int32(value)
             rest = value - np.float32(whole)
-            whole += np.int32(rest >= _HALF) - np.int32(rest <= -_HALF)
-            codes[b, j] = np.uint8(whole + np.int32(128))
+            up = np.int32(1) if rest >= _HALF else np.int32(0)
+            down = np.int32(1) if rest <= -_HALF else np.int32(0)
+            codes[b, j] = np.uint8(np.int32(np.int32(whole + up) - down) + np.int32(128))
 
 
 @compiled

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gemmaq.encodings import Codec, Quantized, kernels, packing_kernels
-from gemmaq.encodings.rounding import narrow_f16
+from gemmaq.encodings.rounding import narrow_f16, widen_f16
 
 if TYPE_CHECKING:
     from gemmaq.encodings import F32, U8
@@ -28,7 +28,9 @@ def half_bytes(values: F32) -> U8:
 
 def halves(raw: U8) -> F32:
     """FP16 bytes u8 [n, 2] -> f32 [n]."""
-    return np.ascontiguousarray(raw).view(np.float16).astype(np.float32).reshape(-1)
+    out = np.empty(len(raw), np.uint32)
+    widen_f16(np.ascontiguousarray(raw).view(np.uint16).reshape(-1), out)
+    return out.view(np.float32)
 
 
 def _empty(x: F32) -> tuple[F32, U8, F32]:
@@ -80,7 +82,7 @@ def _read(bits: int, affine: bool, raw: U8) -> Quantized:
     scales = halves(blocks[:, :2])
     minima = halves(blocks[:, 2:4]).reshape(len(raw), -1) if affine else None
     if bits == 8:
-        np.bitwise_xor(blocks[:, at:], 0x80, out=codes)
+        packing_kernels.unpack_bytes(blocks, at, codes)
     else:
         packing_kernels.unpack_nibbles(blocks, at + (4 if bits == 5 else 0), codes)
         if bits == 5:

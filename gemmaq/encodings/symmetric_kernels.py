@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from gemmaq.encodings.kernels import ranges
+from gemmaq.encodings.kernels import extremes
 from gemmaq.encodings.rounding import MAGIC, round_bf16
 from gemmaq.jit import compiled
 
@@ -29,7 +29,7 @@ def round_to_extremes(x: Any, zero: Any, codes: Any, scales: Any) -> None:
     """
     lows = np.empty(x.shape[0], np.float32)
     highs = np.empty(x.shape[0], np.float32)
-    ranges(x, lows, highs)
+    extremes(x, lows, highs)
     for g in range(x.shape[0]):
         scale = round_bf16(max(abs(lows[g]), abs(highs[g])) / (zero - _HALF))
         scales[g] = scale if scale != _ZERO else _EPSILON

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from gemmaq.encodings.kernels import BLOCK, _first_extreme, _inverse, ranges
+from gemmaq.encodings.kernels import _first_extreme, _inverse, extremes
 from gemmaq.encodings.rounding import MAGIC, round_portable
 from gemmaq.jit import compiled
 
@@ -21,7 +21,7 @@ def values_q4_0(x: Any, out: Any) -> None:
     """Round f32 [blocks, 32] to portable Q4_0, f32 [blocks, 32]."""
     lows = np.empty(x.shape[0], np.float32)
     highs = np.empty(x.shape[0], np.float32)
-    ranges(x, lows, highs)
+    extremes(x, lows, highs)
     for b in range(x.shape[0]):
         extreme = highs[b] if highs[b] > -lows[b] else lows[b]
         if highs[b] == -lows[b]:
@@ -31,11 +31,11 @@ def values_q4_0(x: Any, out: Any) -> None:
         inverse = _inverse(scale)
         if scale == d:  # ggml's own rounding
             bias = _ZERO if inverse == _ZERO and d != _ZERO else _EIGHT + _HALF
-            for j in range(BLOCK):
+            for j in range(x.shape[1]):  # a constant would be unrolled, not vectorised
                 code = np.float32(min(np.int32(15), np.int32(x[b, j] * inverse + bias)))
                 out[b, j] = scale * (code - _EIGHT)
         else:
-            for j in range(BLOCK):
+            for j in range(x.shape[1]):
                 level = (x[b, j] * inverse + MAGIC) - MAGIC
                 out[b, j] = scale * (min(_FIFTEEN, max(_ZERO, level + _EIGHT)) - _EIGHT)
 
@@ -46,6 +46,6 @@ def values_on(x: Any, scales: Any, out: Any) -> None:
     for b in range(x.shape[0]):
         scale = scales[b]
         inverse = _inverse(scale)
-        for j in range(BLOCK):
+        for j in range(x.shape[1]):
             level = (x[b, j] * inverse + MAGIC) - MAGIC
             out[b, j] = scale * (min(_FIFTEEN, max(_ZERO, level + _EIGHT)) - _EIGHT)

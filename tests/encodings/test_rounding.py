@@ -51,3 +51,10 @@ def test_portable_numbers_are_held_by_both() -> None:
     assert portable[~held].tobytes() == numbers()[~held].tobytes()
     one = np.array([rounding.round_portable(value) for value in numbers()], np.float32)
     assert one.tobytes() == portable.tobytes()
+
+
+def test_every_fp16_number_is_widened_as_numpy_does() -> None:
+    bits = np.arange(1 << 16, dtype=np.uint16)
+    wide = np.empty(bits.shape, np.uint32)
+    rounding.widen_f16(bits, wide)
+    assert wide.tobytes() == bits.view(np.float16).astype(np.float32).tobytes()

@@ -34,6 +34,7 @@ _MAX_STRINGS = 1 << 21
 _MAX_ENTRIES = 1 << 16
 MAX_HEADER = 1 << 26
 """Bytes of a header as a whole: that of the largest vocabulary has 16 MB."""
+_LENGTH = struct.Struct("<Q")
 _STEP = 1 << 20
 """Bytes of the file that are read at a time."""
 
@@ -163,6 +164,25 @@ class _Cursor:
         except UnicodeDecodeError as error:
             raise self.fail("a string is not UTF-8") from error
 
+    def texts(self, count: int) -> list[str]:
+        """Strings one behind the other: those that lie whole in the buffer without a call for each."""
+        found: list[str] = []
+        while len(found) < count:
+            found.append(self.string())  # reads ahead, and tells what is wrong with one
+            buffer, at = self.buffer, self.at
+            try:
+                for _ in range(count - len(found)):
+                    (length,) = _LENGTH.unpack_from(buffer, at)
+                    end = at + 8 + length
+                    if length > _MAX_STRING or end > len(buffer):
+                        break
+                    found.append(buffer[at + 8 : end].decode())
+                    at = end
+            except (struct.error, UnicodeDecodeError):  # the buffer ends within a length, or it is no text
+                pass
+            self.at = at
+        return found
+
     def name(self) -> str:
         """The name of a key or tensor. Unprintable names are refused: messages show them on a terminal."""
         name = self.string()
@@ -182,7 +202,7 @@ class _Cursor:
             self.strings += count
             if self.strings > _MAX_STRINGS:
                 raise self.fail(f"an array claims {count} strings")
-            return [self.string() for _ in range(count)]
+            return self.texts(count)
         if inner not in SCALARS:
             raise self.fail(f"array type {inner} is unknown")
         dtype = np.dtype("u1" if inner == BOOL else SCALARS[inner]).newbyteorder("<")

@@ -3,43 +3,31 @@
     python tests/benchmarks/digests_1b.py MODEL_FOLDER [--runs 5]
 
 MODEL_FOLDER is the checkpoint that convert_1b.py makes. Runs in turn: files beside the weights left away; the same
-checkpoint with the record that `gemmaq pull -o` leaves, so that its digests are known; and without, so that 2 GB of
-source are read once more on threads beside the conversion. Prints medians of wall and CPU seconds.
+checkpoint with the record that `gemmaq pull -o` leaves, so that its digests are known; with digests that an earlier run
+remembered; without any (`--no-source-digest`); and to be read, so that 2 GB of source are read once more on threads
+beside the conversion. `verify --against` and `cp` of the source beside them. Prints medians and ratios, run by run.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shutil
-import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
+from timing import Cost, cost, cost_ratio, costs, load
+
 _BARE = """
 import sys
-from contextlib import contextmanager
 from gemmaq.convert import run, side_files
-@contextmanager
-def nothing(*_):
-    yield side_files.Finisher(lambda *_: None, None)
-run.finisher = nothing
+run.finisher = lambda *_: side_files.Finisher(lambda *_: None, lambda *_: lambda *_: None)
 from gemmaq.cli.app import main
 main()
 """
 _WHOLE = "from gemmaq.cli.app import main; main()"
-_MEASURED = """
-import json, resource, subprocess, sys, time
-start = time.monotonic()
-code = subprocess.call(sys.argv[1:], stdout=2)
-used = resource.getrusage(resource.RUSAGE_CHILDREN)
-print(json.dumps([time.monotonic() - start, used.ru_utime + used.ru_stime, used.ru_maxrss / 1e3]))
-sys.exit(code)
-"""
 
 
 def recorded(model: Path, place: Path) -> Path:
@@ -59,29 +47,39 @@ def main() -> None:
     parser.add_argument("model", type=Path)
     parser.add_argument("--runs", type=int, default=5)
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as name:
+    model: Path = arguments.model.resolve()
+    with tempfile.TemporaryDirectory(dir=model.parent) as name:
         place = Path(name)
-        known = recorded(arguments.model.resolve(), place)
-        rows: dict[str, tuple[str, Path]] = {
-            "weights alone": (_BARE, arguments.model),
-            "source on record": (_WHOLE, known),
-            "source to be read": (_WHOLE, arguments.model),
+        out, known = place / "out", recorded(model, place)
+
+        def convert(source: Path, *options: str, code: str = _WHOLE) -> list[object]:
+            return [sys.executable, "-c", code, "convert", source, "-q", "-o", out, *options]
+
+        commands: dict[str, list[object]] = {
+            "weights alone": convert(model, "--no-source-digest", code=_BARE),
+            "source on record": convert(known),
+            "remembered": convert(model),
+            "--no-source-digest": convert(model, "--no-source-digest"),
+            "on record, 1 thread": convert(known, "--threads", "1"),
+            "on record, 2 threads": convert(known, "--threads", "2"),
+            "cp": ["cp", "-r", model, out],
+            "source to be read": convert(model, "--no-digest-cache"),
+            "verify --against": [sys.executable, "-c", _WHOLE, "verify", out, "--against", model, "-q"],
         }
-        found: dict[str, list[list[float]]] = {row: [] for row in rows}
+        found: dict[str, list[Cost]] = {row: [] for row in commands}
         for number in range(arguments.runs + 1):  # the first round warms caches and is not counted
-            for row, (code, model) in rows.items():
-                shutil.rmtree(place / "out", ignore_errors=True)
-                os.sync()
-                command = [sys.executable, "-c", code, "convert", model, "-q", "-o", place / "out"]
-                done = subprocess.run(
-                    [sys.executable, "-c", _MEASURED, *map(str, command)], capture_output=True, text=True, check=True
-                )
+            for row, command in commands.items():
+                if "verify" not in command:  # which takes what the row before it made
+                    shutil.rmtree(out, ignore_errors=True)
+                one = cost(command, {"GEMMAQ_CACHE": str(place / "cache")})
                 if number:
-                    found[row].append(json.loads(done.stdout))
-    print(f"{'':20}{'wall s':>8}{'CPU s':>8}{'peak MB':>9}")
-    for row, runs in found.items():
-        wall, cpu, peak = (statistics.median(column) for column in zip(*runs, strict=True))
-        print(f"{row:20}{wall:8.2f}{cpu:8.2f}{peak:9.0f}")
+                    found[row].append(one)
+    costs(found)
+    cost_ratio("verify --against / convert", found["verify --against"], found["source to be read"])
+    cost_ratio("1 thread / 2 threads", found["on record, 1 thread"], found["on record, 2 threads"])
+    cost_ratio("convert / cp, digests on record", found["source on record"], found["cp"])
+    cost_ratio("digests to be read / remembered", found["source to be read"], found["remembered"])
+    print(load())
 
 
 if __name__ == "__main__":

@@ -204,3 +204,13 @@ def test_a_corrupted_file_is_read_or_refused(content: bytes, path: Path) -> None
 def test_noise_is_refused(noise: bytes, path: Path) -> None:
     content = gguf_bytes()[:8] + noise
     check(parse_safely(gguf_reader.parse, path, content), len(content))
+
+
+@pytest.mark.parametrize("step", [1, 7, 64, 1 << 20])
+def test_strings_are_read_whatever_part_of_the_file_is_in_memory(
+    step: int, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gemmaq.files.gguf_reader._STEP", step)
+    texts = ["", "a", "ä" * 40, *(str(number) * (number % 9) for number in range(300))]
+    tokens = key("tokens", ARRAY, struct.pack("<IQ", STRING, len(texts)) + b"".join(map(text, texts)))
+    assert parse(gguf_bytes([*KEYS, tokens], TENSORS, DATA), path).keys["tokens"] == texts

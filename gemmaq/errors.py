@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePath
 from typing import Self
 
@@ -97,6 +98,47 @@ class UsageError(GemmaqError):
     """The command line asks for something that does not make sense."""
 
     exit_code = 2
+
+
+_MOST_NEAR = 3
+
+
+def unknown(
+    what: str, name: str, known: Iterable[str], *, meant: Mapping[str, str] | None = None, every: str | None = None
+) -> UsageError:
+    """The error for a name that is not one of those that are known: with the nearest ones, and with all of them.
+
+    Args:
+        what: What the name is of: `type`, `engine`.
+        name: What the user wrote.
+        known: Names that are known, in the order in which the error lists them.
+        meant: Other ways to write them, in lower case, and the name that each means.
+        every: What to say in place of the whole list where near ones are named.
+    """
+    listed = tuple(known)
+    near = nearest(name, listed, meant or {})
+    whole = f"known: {', '.join(listed)}"
+    hint = f"did you mean {' or '.join(near)}? {every or whole}" if near else whole
+    return UsageError(f"unknown {what} {name!r}", hint)
+
+
+def nearest(name: str, known: Iterable[str], meant: Mapping[str, str] | None = None) -> list[str]:
+    """The names most like another one, the best first and of equal ones in their order; empty if none is like it.
+
+    Args:
+        name: What the user wrote.
+        known: Names that are known.
+        meant: Other ways to write them, in lower case, and the name that each means.
+    """
+    from difflib import SequenceMatcher
+
+    wanted = name.lower()
+    if meant and wanted in meant:
+        return [meant[wanted]]
+    likeness = {other: SequenceMatcher(None, wanted, other.lower()).ratio() for other in known}
+    return sorted((other for other in likeness if likeness[other] >= 0.65), key=lambda other: -likeness[other])[
+        :_MOST_NEAR
+    ]
 
 
 class InputError(GemmaqError):

@@ -6,8 +6,7 @@ import gc
 import io
 import os
 import sys
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from importlib import import_module
 from typing import Annotated, Any
 
@@ -15,7 +14,8 @@ import typer
 import typer.core
 
 from gemmaq import __version__
-from gemmaq.cli import console, interrupts, library_warnings, streams
+from gemmaq.cli import console, help, interrupts, library_warnings, streams
+from gemmaq.cli.mistakes import usage_error
 from gemmaq.cli.system import check_room, of_system
 from gemmaq.errors import GemmaqError, UsageError
 
@@ -36,6 +36,7 @@ COMMANDS = {
     "qat": "Train a model for int4 (QAT), with itself as the teacher.",
     "push": "Publish an artifact on the Hugging Face Hub.",
     "install": "Install an artifact into Ollama or LM Studio.",
+    "env": "Show versions, machine and folders, for a bug report.",
 }
 """Command -> the first sentence of its help, in the order in which the help lists them.
 
@@ -48,7 +49,8 @@ class _Group(typer.core.TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         try:
-            result = super().invoke(ctx)
+            with console.waiting.shown("getting ready"):
+                result = super().invoke(ctx)
             console.flush()
         except KeyboardInterrupt:
             console.say("interrupted, nothing half-written was kept")
@@ -67,51 +69,13 @@ class _Group(typer.core.TyperGroup):
         name = cmd_name.replace("-", "_")
         function: Callable[..., None] = getattr(import_module(f"gemmaq.cli.{name}"), name)
         single = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-        single.command(cmd_name, cls=_Command)(function)
+        single.command(cmd_name, cls=help.Command)(function)
         return typer.main.get_command(single)
 
-    def format_commands(self, ctx: Any, formatter: Any) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl(list(COMMANDS.items()))
-
-
-class _Command(typer.core.TyperCommand):
-    """Refuses a second value for an option that takes one, where typer drops the first.
-
-    Its help shows arguments as SOURCE, where typer writes {SOURCE} and adds <str>.
-    """
-
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        for parameter in self.params:
-            if parameter.param_type_name == "argument":
-                setattr(parameter, "display_type_rich", lambda ctx: "")  # noqa: B010 - mypy knows it as a method
-
-    def make_parser(self, ctx: Any) -> Any:
-        parser: Any = super().make_parser(ctx)
-        parse = parser.parse_args
-
-        def parse_args(args: list[str]) -> Any:
-            found = parse(args=args)
-            _check_single(found[2])
-            return found
-
-        parser.parse_args = parse_args
-        return parser
-
-    def collect_usage_pieces(self, ctx: Any) -> list[str]:
-        return [piece.replace("{", "").replace("}", "") for piece in super().collect_usage_pieces(ctx)]
-
-
-def _check_single(given: Sequence[Any]) -> None:
-    """Refuse several values for an option that takes one; `given` are the parameters in the order of the line.
-
-    Raises:
-        UsageError: naming the option.
-    """
-    for option, times in Counter(given).items():
-        if times > 1 and option.param_type_name == "option" and not (option.multiple or option.is_flag):
-            raise UsageError(f"{max(option.opts, key=len)} is given {times} times, and takes one value", "give it once")
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        help.write_commands(formatter, COMMANDS)
+        help.write_examples(formatter, "")
+        help.write_options(formatter, self.get_params(ctx))
 
 
 app = typer.Typer(
@@ -124,7 +88,7 @@ app = typer.Typer(
         "130 interrupted. GEMMAQ_DEBUG=1 shows the traceback of an unexpected error."
     ),
     invoke_without_command=True,
-    add_completion=False,
+    add_completion=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -167,7 +131,7 @@ def main() -> None:
         console.error(problem)
         sys.exit(problem.exit_code)
     except _CommandLineError as mistake:
-        console.error(_usage_error(mistake))
+        console.error(usage_error(mistake, COMMANDS))
         sys.exit(UsageError.exit_code)
     except Exception as bug:
         _end_if_interrupted()
@@ -186,9 +150,3 @@ def _end_if_interrupted() -> None:
     if interrupts.code() is not None:
         console.say("interrupted, nothing half-written was kept")
         sys.exit(interrupts.code())
-
-
-def _usage_error(mistake: Any) -> UsageError:
-    """A mistake that typer found on the command line, in our own style."""
-    text = mistake.format_message().rstrip(".")
-    return UsageError(text[:1].lower() + text[1:], f"{mistake.ctx.command_path} --help" if mistake.ctx else None)

@@ -33,7 +33,7 @@ TargetBits = Annotated[
     typer.Option(
         "--target-bpw",
         metavar="BITS",
-        help="Likewise, for so many bits per weight of the text model: 4.6, for example.",
+        help="In place of --quant: likewise, for so many bits per weight of the text model: 4.6, for example.",
     ),
 ]
 FitCards = Annotated[
@@ -41,8 +41,8 @@ FitCards = Annotated[
     typer.Option(
         "--fit",
         metavar="CARD",
-        help="Likewise, so that the model fits a card as estimate-vram counts: 'RTX 4070', 2x3090, 'm4 max 64gb', "
-        "24GB. Repeated: several cards together.",
+        help="In place of --quant: choose the type of every tensor so that the model fits a card, as estimate-vram "
+        "counts: 'RTX 4070', 2x3090, 'm4 max 64gb', 24GB. Repeated: several cards together.",
     ),
 ]
 FitContext = Annotated[

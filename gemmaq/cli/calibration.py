@@ -11,7 +11,7 @@ import typer
 
 from gemmaq.cli import console
 from gemmaq.cli.options import cores, count
-from gemmaq.errors import InputError, UsageError
+from gemmaq.errors import InputError, UsageError, unknown
 
 if TYPE_CHECKING:
     from gemmaq.calibration.complete import Basis
@@ -172,7 +172,7 @@ def from_text(purpose: str, text: Sequence[Path] | None, settings: Mapping[str, 
     if not 0 < settings.get("damping", 0.01) <= 1:
         raise UsageError(f"--damping {settings['damping']} is not between 0 and 1", "0.01 is usual")
     if settings.get("order", "importance") not in _ORDERS:
-        raise UsageError(f"unknown order {settings['order']!r}", f"known orders: {', '.join(_ORDERS)}")
+        raise unknown("order", settings["order"], _ORDERS)
     kinds = named_kinds(settings.get("kinds")) or (() if text else documents.DEFAULT)
     content = documents.read(text or (), kinds)
     fields = {name: value for name, value in settings.items() if name != "kinds"}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gemmaq.cli.options import listed_values
-from gemmaq.errors import InputError, UsageError
+from gemmaq.errors import InputError, UsageError, unknown
 from gemmaq.methods import AUTO
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def mmproj(text: str) -> str | None:
     from gemmaq.planning.plan import MMPROJ
 
     if text.lower() not in (*MMPROJ, "none"):
-        raise UsageError(f"unknown type {text!r} for --mmproj", f"known: {', '.join(MMPROJ)}, none")
+        raise unknown("type for --mmproj", text, (*MMPROJ, "none"))
     return None if text.lower() == "none" else text.lower()
 
 

@@ -21,12 +21,13 @@ from gemmaq.cli.options import (
     byte_count,
     cores,
     drafted,
+    number,
     opened,
     quiet_option,
 )
 from gemmaq.cli.views import convert as views
 from gemmaq.encodings import ENCODINGS, listed
-from gemmaq.errors import UsageError
+from gemmaq.errors import UsageError, unknown
 from gemmaq.methods import AUTO, METHODS
 from gemmaq.models.samples import SAMPLE
 from gemmaq.planning.containers import CONTAINERS
@@ -166,6 +167,7 @@ def convert(
         typer.Option(
             "--damping",
             metavar="SHARE",
+            parser=number(),
             help="For method gptq: share of its mean that is added to the Hessian's diagonal. Default: 0.01.",
         ),
     ] = None,
@@ -250,7 +252,7 @@ def convert(
         return
     limit = byte_count("--max-shard-size", max_shard_size) if max_shard_size is not None else None
     if scales.lower() not in _SCALES:
-        raise UsageError(f"unknown type of scales {scales!r}", f"known: {', '.join(_SCALES)}")
+        raise unknown("type of scales", scales, _SCALES)
     file = recipes.load(recipe) if recipe else None
     types = {"embedding": embedding, "ple_type": ple_type, "ple_proj_type": ple_proj_type}
     named_containers = choices.containers(to, file) if to or (file and file.to) else ()

@@ -10,7 +10,7 @@ import typer
 from gemmaq import vram
 from gemmaq.cli import calibration, console, estimated, tasks
 from gemmaq.cli.console import Output
-from gemmaq.cli.options import Base, Json, WeightFile, every_gguf, listed_values, quiet_option
+from gemmaq.cli.options import Base, Json, WeightFile, count, counts, every_gguf, listed_values, quiet_option
 from gemmaq.errors import UnsupportedModelError, UsageError
 from gemmaq.models.families import TODAY, sizes
 
@@ -42,15 +42,18 @@ def estimate_vram(
     embeddings: Annotated[
         list[str] | None,
         typer.Option(
-            "--embedding", metavar="TYPE", help="Type of the embedding; can be repeated. Default: as in convert."
+            "--embedding",
+            metavar="TYPE",
+            help="Type of the embedding; several with commas between, or the option repeated. Default: as in convert.",
         ),
     ] = None,
     contexts: Annotated[
-        list[int] | None,
+        list[str] | None,
         typer.Option(
             "--context",
             metavar="N",
-            help=f"Tokens of context; can be repeated. Default: {estimated.CONTEXT}, or the longest.",
+            help="Tokens of context, as in 8192 or 32k; several with commas between, or the option repeated. "
+            f"Default: {estimated.CONTEXT}, or the longest.",
         ),
     ] = None,
     kv_type: Annotated[
@@ -63,9 +66,10 @@ def estimate_vram(
         str,
         typer.Option(metavar="NAME", help=f"Runtime: {', '.join(vram.NAMES[:-1])} or {vram.NAMES[-1]}."),
     ] = "llama.cpp",
-    parallel: Annotated[int, typer.Option(metavar="N", help="Sequences that run at a time.")] = 1,
+    parallel: Annotated[int, typer.Option(metavar="N", parser=count(1), help="Sequences that run at a time.")] = 1,
     ubatch: Annotated[
-        int | None, typer.Option(metavar="N", help="Tokens that are computed at a time. Default: the runtime's.")
+        int | None,
+        typer.Option(metavar="N", parser=count(1), help="Tokens that are computed at a time. Default: the runtime's."),
     ] = None,
     flash_attention: Annotated[
         bool, typer.Option("--flash-attn/--no-flash-attn", help="Compute attention without storing its scores.")
@@ -101,8 +105,9 @@ def estimate_vram(
         typer.Option(
             "--gpu",
             metavar="NAME",
-            help="Card to fit: 4090, 2x3090, 'm4 max 64gb', 24GB or auto; can be repeated. '4090 + 3060' is two cards "
-            "that share a model. Without MODEL: what to run on them, the best first.",
+            help="Card to fit: 4090, 2x3090, 'm4 max 64gb', 24GB or auto; list shows those that it knows. Can be "
+            "repeated; '4090 + 3060' is two cards that share a model. Without MODEL: what to run on them, the best "
+            "first.",
         ),
     ] = None,
     offload: Annotated[
@@ -148,6 +153,10 @@ def estimate_vram(
     if weights is not None and len(models or ()) != 1:
         raise UsageError("--weights is for one MODEL, a folder or repository", "name that model alone")
     output = Output("estimate-vram", as_json, quiet)
+    if "list" in map(str.lower, gpus or ()):
+        running.emit_cards(output)
+        return
+    lengths = counts("--context", contexts, 0)
     published_sizes = sizes() if every else TODAY.sizes
     names = every_gguf(models) if models else [size.name for size in published_sizes]
     if task.lower() != tasks.RUN:
@@ -156,11 +165,11 @@ def estimate_vram(
             "--engine": engine != "llama.cpp", "--ubatch": ubatch, "--no-flash-attn": not flash_attention,
             "--swa-full": swa_full is not None, "--kv-unified": unified is not None, "--vision": vision is not None,
             "--draft": draft, "--gpu": gpus, "--offload": offload, "--plot": plot,
-            "--context": contexts and (task.lower() != tasks.QAT or len(contexts) > 1),
+            "--context": lengths and (task.lower() != tasks.QAT or len(lengths) > 1),
             "--calibration-tokens": task.lower() == tasks.QAT and calibration.flags({"tokens": calibration_tokens}),
         }  # fmt: skip
         tasks.check(task.lower(), running_only)
-        context = contexts[0] if contexts else None
+        context = lengths[0] if lengths else None
         tasks.emit(
             task.lower(), names, output, tokens=calibration_tokens, context=context, every=not models, weights=weights
         )
@@ -196,8 +205,8 @@ def estimate_vram(
     request = estimated.Request(
         engine=runtime,
         quants=_quants(quants) or (list(runtime.quants) if ranks else None),
-        embeddings=embeddings,
-        contexts=contexts,
+        embeddings=listed_values("--embedding", embeddings) or None,
+        contexts=lengths,
         load=load,
         vision=vision,
         drafter=drafter,

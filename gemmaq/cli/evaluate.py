@@ -12,7 +12,7 @@ from gemmaq import __version__, vram
 from gemmaq.cli import console
 from gemmaq.cli.calibration import named_kinds
 from gemmaq.cli.console import Output
-from gemmaq.cli.options import Device, Json, Threads, check_file, cores, count, every_gguf, opened, quiet_option
+from gemmaq.cli.options import Device, Json, Threads, check_file, cores, count, every_gguf, number, opened, quiet_option
 from gemmaq.errors import UsageError, VerificationError
 from gemmaq.vram.engines import llama_cpp
 
@@ -94,7 +94,10 @@ def evaluate(
     max_kl: Annotated[
         float | None,
         typer.Option(
-            "--max-kl", metavar="X", help="Exit with code 8 if the mean KL divergence of a MODEL is above X nats."
+            "--max-kl",
+            metavar="X",
+            parser=number(0, included=True),
+            help="Exit with code 8 if the mean KL divergence of a MODEL is above X nats.",
         ),
     ] = None,
     min_top1: Annotated[

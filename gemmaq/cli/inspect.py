@@ -199,9 +199,7 @@ def _show(checkpoint: Checkpoint, with_tensors: bool) -> None:
     if not checkpoint.weights_here:
         rows.append(("read", "headers only, nothing of the weights"))
     rows += [("note", note) for note in facts["notes"]]
-    width = max(len(label) for label, _ in rows)
-    for label, text in rows:
-        console.out(f"{label:<{width}}  {text}")
+    console.fields(rows)
     if facts["qat_name"] or facts["grid"]["rules"]:
         grids.show_kinds(facts["grid"])
     if with_tensors:

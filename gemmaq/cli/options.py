@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Callable, Sequence
@@ -34,6 +35,34 @@ def count(least: int) -> Callable[[str], int]:
         if number < least:
             raise typer.BadParameter(f"{text!r} is not a whole number from {least} on.")
         return number
+
+    return parse
+
+
+def counts(flag: str, values: Sequence[str] | None, least: int) -> list[int] | None:
+    """Whole numbers of an option that can be repeated or have several values with commas between; None without any.
+
+    Raises:
+        UsageError: One is no whole number from `least` on.
+    """
+    try:
+        return [count(least)(value) for value in listed_values(flag, values)] or None
+    except typer.BadParameter as mistake:
+        raise UsageError(f"{flag} {mistake.message.rstrip('.')}", "8192, 32k, or 8k,32k for example") from None
+
+
+def number(least: float = 0.0, *, included: bool = False) -> Callable[[str], float]:
+    """A parser of numbers above `least`, or from there on."""
+
+    def parse(text: str | float) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not (value > least or (included and value == least)) or math.isinf(value):
+            range = f"from {least:g} on" if included else f"above {least:g}"
+            raise typer.BadParameter(f"{text!r} is not a number {range}.")
+        return value
 
     return parse
 

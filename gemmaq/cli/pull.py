@@ -12,6 +12,7 @@ from gemmaq.cli import console
 from gemmaq.cli.console import Output
 from gemmaq.cli.options import Json, WeightFile, download_bar, quiet_option
 from gemmaq.errors import UsageError
+from gemmaq.models.families import published_repository
 
 if TYPE_CHECKING:
     from gemmaq.sources.pull import Download
@@ -48,7 +49,9 @@ def pull(
     shown = Output("pull", as_json, quiet)
     ref = parse(repo)
     if ref is None:
-        raise UsageError(f"{repo!r} is not a valid repository name", "write org/name or org/name@revision")
+        meant = published_repository(repo)
+        hint = f"did you mean {meant}?" if meant else "write org/name or org/name@revision"
+        raise UsageError(f"{repo!r} is not a valid repository name", hint)
     if offline:
         client.set_offline()
     files = pull.plan(ref, replace(ALL, weights=weights), include=include or (), exclude=exclude or ())

@@ -16,9 +16,9 @@ import typer
 
 from gemmaq.cli import console
 from gemmaq.cli.console import Output
-from gemmaq.cli.options import Device, Json, Threads, WeightFile, cores, count, opened, quiet_option
+from gemmaq.cli.options import Device, Json, Threads, WeightFile, cores, count, number, opened, quiet_option
 from gemmaq.cli.views import training as views
-from gemmaq.errors import UsageError
+from gemmaq.errors import UsageError, unknown
 from gemmaq.qat.settings import LEARNING_RATE, STEPS, VOCABULARY, Settings
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def qat(
         typer.Option(
             "--minutes",
             metavar="M",
-            min=0.01,
+            parser=number(),
             help="Time budget of the whole command; decides on the steps unless --steps does.",
         ),
     ] = None,
@@ -87,13 +87,15 @@ def qat(
     ] = 1,
     context: Annotated[int, typer.Option("--context", metavar="N", parser=count(8), help="Tokens per sequence.")] = 128,
     learning_rate: Annotated[
-        float, typer.Option("--learning-rate", metavar="X", help="Peak learning rate.")
+        float, typer.Option("--learning-rate", metavar="X", parser=number(), help="Peak learning rate.")
     ] = LEARNING_RATE,
     warm_up: Annotated[
         int,
         typer.Option("--warm-up", metavar="N", parser=count(1), help="Steps until the learning rate reaches its peak."),
     ] = 4,
-    clip: Annotated[float, typer.Option("--clip", metavar="X", help="Norm that gradients are clipped to.")] = 1.0,
+    clip: Annotated[
+        float, typer.Option("--clip", metavar="X", parser=number(), help="Norm that gradients are clipped to.")
+    ] = 1.0,
     seed: Annotated[
         int, typer.Option("--seed", metavar="N", parser=count(0), help="Seed of data order, noise and samples.")
     ] = 0,
@@ -137,7 +139,7 @@ def qat(
         typer.Option("--save-steps", metavar="N", parser=count(1), help="Save the state every N steps, not by time."),
     ] = None,
     save_minutes: Annotated[
-        float, typer.Option("--save-minutes", metavar="M", min=0.01, help="Save the state every M minutes.")
+        float, typer.Option("--save-minutes", metavar="M", parser=number(), help="Save the state every M minutes.")
     ] = 10.0,
     resume: Annotated[bool, typer.Option("--resume", help="Continue from the last saved state.")] = False,
     weights: WeightFile = None,
@@ -214,13 +216,13 @@ def qat(
 
 def _activations(name: str | None) -> bool:
     if name not in (None, "int8"):
-        raise UsageError(f"unknown type of activations {name!r}", "known types: int8")
+        raise unknown("type of activations", name, ("int8",))
     return name is not None
 
 
 def _dtype(name: str) -> str:
     if name not in ("bf16", "f32"):
-        raise UsageError(f"unknown type of matrix products {name!r}", "known types: bf16, f32")
+        raise unknown("type of matrix products", name, ("bf16", "f32"))
     return name
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from gemmaq.cli import console, estimated
 from gemmaq.cli.console import Output
-from gemmaq.errors import GemmaqError, UsageError
+from gemmaq.errors import GemmaqError, UsageError, unknown
 
 if TYPE_CHECKING:
     from gemmaq.checkpoint import Checkpoint
@@ -30,7 +30,7 @@ def check(task: str, given: Mapping[str, object]) -> None:
         UsageError: it is refused.
     """
     if task not in TASKS:
-        raise UsageError(f"unknown task {task!r}", f"known tasks: {', '.join(TASKS)}")
+        raise unknown("task", task, TASKS)
     others = [flag for flag, value in given.items() if value]
     if others:
         raise UsageError(

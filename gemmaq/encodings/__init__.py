@@ -8,7 +8,6 @@ Source of the block layouts: ggml's block structs (ggml-common.h).
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 from importlib import import_module
 from typing import TYPE_CHECKING
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING
 from gemmaq.encodings.encoding import Codec, Encoding, Kind, Quantized, Values
 from gemmaq.encodings.listing import listed
 from gemmaq.encodings.registry import ENCODINGS
-from gemmaq.errors import UsageError
+from gemmaq.errors import nearest, unknown
 
 if TYPE_CHECKING:
     from gemmaq.encodings.encoding import F32, U8
@@ -25,6 +24,16 @@ __all__ = [
     "ENCODINGS", "F32", "U8", "Codec", "Encoding", "Kind", "Quantized", "Values", "by_ggml_type", "codec", "dequantize",
     "find", "listed",
 ]  # fmt: skip
+
+
+_MEANT = {
+    **dict.fromkeys(("int4", "4", "4bit", "4-bit", "4bits", "q4", "i4", "nf4", "w4a16", "q4_2", "q4_3"), "q4_0"),
+    **dict.fromkeys(("int8", "8", "8bit", "8-bit", "8bits", "q8", "i8", "w8a16", "q8_1"), "q8_0"),
+    **dict.fromkeys(("16", "fp16", "float16", "half"), "f16"),
+    **dict.fromkeys(("32", "fp32", "float32", "float"), "f32"),
+    **{"bfloat16": "bf16", "fp8": "fp8", "fp4": "mxfp4", "q5": "q5_0", "q6": "q6_k", "q3": "q3_k_m", "q2": "q2_k"},
+}
+"""What people write, and the type that they most likely mean."""
 
 
 def by_ggml_type(number: int) -> Encoding | None:
@@ -45,10 +54,9 @@ def find(name: str, types: Iterable[str] = ENCODINGS) -> Encoding:
     encoding = ENCODINGS.get(name.lower().removesuffix("-g32"))
     if encoding is None:
         types = list(types)
-        near = difflib.get_close_matches(name.lower(), types, 3)
-        known = f"known types: {', '.join(listed(types))}"
-        hint = f"did you mean {' or '.join(near)}? gemmaq convert --help lists all types" if near else known
-        raise UsageError(f"unknown type {name!r}", hint)
+        if nearest(name, types, _MEANT):
+            raise unknown("type", name, types, meant=_MEANT, every="gemmaq convert --help lists all types")
+        raise unknown("type", name, listed(types))
     return encoding
 
 

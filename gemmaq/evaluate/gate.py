@@ -55,5 +55,5 @@ def _share(text: str) -> float:
     match = re.fullmatch(r"(\d+(?:\.\d+)?|\.\d+)\s*(%?)", text.strip(), re.ASCII)
     value = float(match[1]) / (100 if match[2] else 1) if match else math.nan
     if not 0 < value <= 1:
-        raise UsageError(f"--min-top1 {text} is no share of the tokens", "write 98% or 0.98")
+        raise UsageError(f"--min-top1 {text!r} is not a share of the tokens", "write 98% or 0.98")
     return value

@@ -8,12 +8,20 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from urllib.parse import unquote
 
 from gemmaq.errors import InputError
 
 _REF = re.compile(
     r"(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(@(?P<revision>[\w./-]+))?(:(?P<part>[\w./-]+))?", re.ASCII
 )
+_ADDRESS = re.compile(
+    r"(?:https?://)?(?:www\.)?(?:huggingface\.co|hf\.co)/(?!(?:datasets|spaces|docs|collections|papers|blog)/)"
+    r"(?P<repo>[^/?#:@]+/[^/?#:@]+)(?::(?P<part>[\w./-]+))?"
+    r"(?:/(?:(?P<page>tree|blob|resolve)/(?P<revision>[^/?#]+)(?:/(?P<file>[^?#]*))?)?)?(?:[?#].*)?",
+    re.ASCII,
+)
+"""The web page of a model, or of a folder or file in it; without https as Ollama writes it."""
 _MOST_NAME = 96
 _UNSAFE = re.compile(r'[\\\x00-\x1f<>:"|?*]|^/|(^|/)\.{0,2}(/|$)')
 
@@ -37,7 +45,11 @@ class Ref:
 
 
 def parse(text: str) -> Ref | None:
-    """Read a reference, None if the text is not a valid one."""
+    """Read a reference, or the address of its page on the Hub; None if the text is not a valid one."""
+    if page := _ADDRESS.fullmatch(text):
+        file = page["file"] if (page["file"] or "").endswith(".gguf") else None
+        part, revision = page["part"] or file, unquote(page["revision"] or "")
+        text = page["repo"] + (f"@{revision}" if revision else "") + (f":{part}" if part else "")
     match = _REF.fullmatch(text)
     if (
         match is None

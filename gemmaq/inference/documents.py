@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gemmaq.errors import InputError, UsageError
+from gemmaq.errors import InputError, unknown
 from gemmaq.files import lfs
 from gemmaq.files.malformed import parse_json
 from gemmaq.files.whole import read_bytes, reading
@@ -101,7 +101,7 @@ def known(kinds: Iterable[str]) -> tuple[str, ...]:
     asked = list(kinds)
     for kind in asked:
         if kind not in KINDS:
-            raise UsageError(f"unknown kind of text {kind!r}", f"known kinds: {', '.join(KINDS)}")
+            raise unknown("kind of text", kind, KINDS)
     return tuple(kind for kind in KINDS if kind in asked)
 
 

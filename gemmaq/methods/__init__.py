@@ -13,7 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from gemmaq.encodings import ENCODINGS, Encoding, Kind
-from gemmaq.errors import UsageError
+from gemmaq.errors import unknown
 
 if TYPE_CHECKING:
     from gemmaq.encodings import F32, Values
@@ -146,7 +146,7 @@ def check(name: str) -> str:
     """
     known = (AUTO, *METHODS)
     if name.lower() not in known:
-        raise UsageError(f"unknown method {name!r}", f"known methods: {', '.join(known)}")
+        raise unknown("method", name, known, meant={"imatrix": "importance", "rtn": "nearest", "round": "nearest"})
     return name.lower()
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from gemmaq.errors import InputError, UsageError
+from gemmaq.errors import InputError, unknown
 from gemmaq.models import embeddinggemma, gemma3, gemma3n, gemma4, gemma4_drafter, unsupported
 from gemmaq.models.config import TextConfig
 from gemmaq.models.family import Family, architecture
@@ -146,10 +146,9 @@ def require_size(name: str, published: Sequence[Size] = ()) -> Size:
     Raises:
         UsageError: There is no such size; with the names of all that continue texts, or of those given.
     """
-    size = size_by_name(name)
+    size = size_by_name(name) or size_by_name(re.sub(r"-(it|pt)$", "", name, flags=re.IGNORECASE))
     if size is None:
-        names = ", ".join(size.name for size in published or sizes())
-        raise UsageError(f"unknown model {name!r}", f"published sizes: {names}")
+        raise unknown("model", name, (size.name for size in published or sizes()))
     return size
 
 
@@ -168,6 +167,15 @@ def size_label(family: Family, config: TextConfig) -> str:
             digits = f"{count / limit:.1f}".removesuffix(".0") if count < 10 * limit else f"{count / limit:.0f}"
             return digits + unit
     return str(count)
+
+
+def published_repository(name: str) -> str | None:
+    """The publisher's repository that a user means by its name alone, or by that of a size (`4b`); None for others."""
+    size, organization = size_by_name(name), official_organization(name)
+    if size is not None:
+        family = of_size(size)
+        return f"{family.organization}/{size.name}{'' if family.drafts or family.embeds else '-it'}"
+    return f"{organization}/{name}" if organization else None
 
 
 def official_organization(name: str) -> str | None:

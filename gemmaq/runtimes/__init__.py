@@ -12,7 +12,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gemmaq.errors import InputError, UsageError
+from gemmaq.errors import InputError, UsageError, unknown
 
 if TYPE_CHECKING:
     from gemmaq.progress import ProgressCallback
@@ -115,7 +115,7 @@ def find(name: str) -> Runtime:
     """
     runtime = RUNTIMES.get(name.lower().replace("-", "").replace(" ", ""))
     if runtime is None:
-        raise UsageError(f"unknown runtime {name!r}", f"runtimes: {', '.join(RUNTIMES)}")
+        raise unknown("runtime", name, RUNTIMES)
     return runtime
 
 

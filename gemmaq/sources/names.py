@@ -8,16 +8,33 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from gemmaq.errors import InputError, NotFoundError
+from gemmaq.errors import InputError, NotFoundError, nearest
 from gemmaq.files.names import DRAFTER, is_drafter, split_type, stem
 from gemmaq.files.whole import read_head
 from gemmaq.hub import Ref, parse
 from gemmaq.models import identity
+from gemmaq.models.families import published_repository
 
 
 def repository(source: str) -> Ref | None:
     """The repository that a source means, None for an existing path or anything else."""
     return None if os.path.exists(os.path.expanduser(source)) else parse(source)
+
+
+def missing(source: str) -> NotFoundError:
+    """The error for a source that is no path and no repository, with what the user may have meant.
+
+    That is a file or folder of a similar name, or the publisher's repository of a name without its organization.
+    """
+    path = Path(os.path.expanduser(source))
+    try:
+        beside = nearest(path.name, sorted(os.listdir(path.parent)))
+    except OSError:
+        beside = []
+    named = published_repository(source)
+    meant = [*([named] if named else []), *(str(path.parent / name) for name in beside[:1])]
+    hint = f"did you mean {' or '.join(meant)}?" if meant else "name a folder, a .gguf file, or a repository: org/name"
+    return NotFoundError("does not exist", hint, path=source)
 
 
 def name_of_folder(path: Path) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from gemmaq.checkpoint import Checkpoint
 from gemmaq.checkpoint.folder import open_folder
 from gemmaq.checkpoint.weight_sets import is_weight_file
-from gemmaq.errors import InputError, NotFoundError
+from gemmaq.errors import InputError
 from gemmaq.files.gguf_reader import is_gguf
 from gemmaq.files.malformed import refused
 from gemmaq.files.span import FileSpan
@@ -20,7 +20,7 @@ from gemmaq.hub import Ref, RemoteFile
 from gemmaq.sources import adapters
 from gemmaq.sources.companions import ANY, Wish, refuse, refuse_weights
 from gemmaq.sources.local import open_gguf_file, open_gguf_folder, open_sample
-from gemmaq.sources.names import name_of_folder, repository, snapshot_in
+from gemmaq.sources.names import missing, name_of_folder, repository, snapshot_in
 
 if TYPE_CHECKING:
     from gemmaq.progress import ProgressCallback
@@ -81,7 +81,7 @@ def _opened(source: str, wish: Wish, tokenizer: bool) -> Checkpoint:
         refuse_weights(wish, source)
         return open_sample(source)
     if ref is None:
-        raise NotFoundError("does not exist", path=source)
+        raise missing(source)
     from gemmaq.hub import client
 
     if client.is_offline():

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 
-from gemmaq.errors import UsageError
+from gemmaq.errors import UsageError, unknown
 from gemmaq.models.config import Layer, TextConfig
 from gemmaq.models.towers_config import Encoder, TowersConfig
 from gemmaq.vram.kv_costs import KVCost
@@ -214,11 +214,7 @@ def find(name: str) -> Engine:
     wanted = name.lower().replace("_", "").replace(" ", "").removesuffix("-lm")
     wanted = {"llamacpp": "llama.cpp", "llama-server": "llama.cpp", "lm-studio": "lmstudio"}.get(wanted, wanted)
     if wanted not in _MODULES:
-        import difflib
-
-        near = difflib.get_close_matches(wanted, _MODULES, 1)
-        hint = f"did you mean {near[0]}? " if near else ""
-        raise UsageError(f"unknown engine {name!r}", f"{hint}engines: {', '.join(_MODULES)}")
+        raise unknown("engine", name, _MODULES)
     engine: Engine = import_module(f"{__name__}.engines.{_MODULES[wanted]}").ENGINE
     return engine
 

@@ -7,11 +7,10 @@ above, as users observed it; elsewhere nine tenths, an assumption.
 
 from __future__ import annotations
 
-import difflib
 import re
 from dataclasses import dataclass, replace
 
-from gemmaq.errors import UsageError
+from gemmaq.errors import UsageError, nearest
 
 _GIB = 1 << 30
 _MIB = 1 << 20
@@ -120,12 +119,11 @@ def _named(name: str, text: str) -> Card:
         return ends[0]
     if ends:
         raise UsageError(f"{text!r} fits several cards", f"name one: {', '.join(card.name for card in ends)}")
-    near = difflib.get_close_matches(key, keys, 4, cutoff=0.5) or [known for known in keys if key and key in known][:4]
-    listed = ", ".join(keys[known].name for known in near)
-    raise UsageError(
-        f"unknown card {text!r}",
-        f"did you mean {listed}? Or give its memory: --gpu 24GB" if listed else "give its memory: --gpu 24GB",
-    )
+    short = {re.sub(r"^(rtxpro|rtx|rx|arc|dgx|jetson)", "", known): card.name for known, card in keys.items()}
+    near = [short[known] for known in nearest(key, short)] or [short[known] for known in short if key and key in known]
+    other = "give its memory, as in 24GB; gemmaq estimate-vram --gpu list names all"
+    hint = f"did you mean {', '.join(near[:4])}? Or {other}" if near else other
+    raise UsageError(f"unknown card {text!r}", hint)
 
 
 def _key(name: str) -> str:

@@ -88,7 +88,7 @@ def test_weights_too_large_for_the_type_are_refused_naming_the_tensor(
     ("options", "words"),
     [
         (("--quant", "q3_x"), ("q3_x", "did you mean", "q3_k")),
-        (("--to", "onnx"), ("onnx", "known containers")),
+        (("--to", "onnx"), ("onnx", "known: gguf, mlx")),
         (("--method", "magic"), ("magic",)),
         (("--max-shard-size", "2 apples"), ("2 apples",)),
         (("--max-shard-size", "0"), ("'0'",)),

@@ -154,7 +154,7 @@ def test_kinds_are_put_in_order_and_follow_the_users_text(put):
     assert found.digest == read([own], ["prose", "code"]).digest != shipped(["prose", "code"]).digest
     with pytest.raises(UsageError, match="unknown kind of text 'verse'") as told:
         shipped(["verse"])
-    assert told.value.hint == f"known kinds: {', '.join(KINDS)}"
+    assert told.value.hint == f"known: {', '.join(KINDS)}"
 
 
 def test_texts_on_record_are_read_again(put):

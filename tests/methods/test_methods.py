@@ -44,7 +44,7 @@ def test_names_are_checked() -> None:
     assert (check("GPTQ"), check("Auto")) == ("gptq", "auto")
     with pytest.raises(UsageError, match="unknown method 'awq'") as caught:
         check("awq")
-    assert caught.value.hint == "known methods: auto, nearest, lattice, importance, gptq"
+    assert caught.value.hint == "known: auto, nearest, lattice, importance, gptq"
 
 
 def add(monkeypatch: pytest.MonkeyPatch, fallback: str | None) -> None:

@@ -46,7 +46,7 @@ def test_drafters_are_listed_apart_from_models() -> None:
     assert not set(drafters()) & set(sizes())
     with pytest.raises(UsageError) as refused:
         require_size("no such size", drafters())
-    assert refused.value.hint == "published sizes: " + ", ".join(size.name for size in drafters())
+    assert refused.value.hint == "known: " + ", ".join(size.name for size in drafters())
 
 
 def test_a_size_is_found_by_label_name_and_repository() -> None:

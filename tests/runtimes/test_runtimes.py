@@ -68,4 +68,4 @@ def test_spellings(name: str) -> None:
 def test_an_unknown_runtime() -> None:
     with pytest.raises(UsageError, match="unknown runtime 'vllm'") as refused:
         find("vllm")
-    assert refused.value.hint == "runtimes: ollama, lmstudio"
+    assert refused.value.hint == "known: ollama, lmstudio"

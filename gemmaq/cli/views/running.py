@@ -25,6 +25,21 @@ _METHODS = {"nearest": "nearest", "importance": "imatrix", "gptq": "gptq"}
 """Method -> head of its column."""
 
 
+def emit_cards(output: Output) -> None:
+    """The cards that `--gpu` knows by name, with their memory and what of it models can use."""
+    from gemmaq.vram.cards import CARDS
+
+    output.emit(
+        lambda: {"cards": [{"name": card.name, "bytes": card.bytes, "usable": card.usable} for card in CARDS.values()]},
+        essential=lambda: list(CARDS),
+        show=lambda: console.table(
+            'Cards and machines for --gpu; any other as 24GB, several as 2x3090 or "4090 + 3060"',
+            ("name", "GiB", "usable\nGiB"),
+            [(card.name, f"{card.bytes / _GIB:.1f}", f"{card.usable / _GIB:.1f}") for card in CARDS.values()],
+        ),
+    )
+
+
 def emit_ranking(output: Output, results: Sequence[Result], groups: Sequence[Sequence[Card]]) -> None:
     """What fits each group of cards, the best first, and the command line of the best; contexts are rows of their own.
 

@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from gemmaq.checkpoint import Checkpoint
-from gemmaq.errors import UsageError
+from gemmaq.errors import UsageError, unknown
 from gemmaq.models.roles import Role
 from gemmaq.planning.containers import of_checkpoint_format
 
@@ -131,7 +131,7 @@ def check(name: str) -> str:
         UsageError: There is no such runtime.
     """
     if name.lower() not in ENGINES:
-        raise UsageError(f"unknown runtime {name!r}", f"known runtimes: {', '.join(ENGINES)}")
+        raise unknown("runtime", name, ENGINES)
     return name.lower()
 
 

@@ -155,7 +155,7 @@ def _section(repo: str | None, rows: Sequence[Row], memory: Memory, paths: Itera
         f"{fitting}, with so many tokens of context:" if by_card else "",
         table(*by_card) if by_card else "",
         run,
-        "```sh\n" + "\n".join(_commands(repo, model, first, several=several)) + "\n```",
+        "```sh\n" + "\n".join(commands(repo, model, first, several=several)) + "\n```",
         _modelfile(first) if several else "",
         memory.details(model),
     ]
@@ -191,14 +191,21 @@ def _suits(command: Command, model: Model) -> bool:
     return kind and (model.towers > 0 or not command.vision)
 
 
-def _commands(repo: str | None, model: Model, first: Model, *, several: bool) -> list[str]:
-    """Command lines that run a model; those that read the Modelfile are for the first of several."""
-    commands = [command for command in model.container.commands if _suits(command, model)]
+def commands(repo: str | None, model: Model, first: Model, *, several: bool) -> list[str]:
+    """Command lines that run a model; those that read the Modelfile are for the first of several.
+
+    Args:
+        repo: Repository that holds the model, None where it lies in the current folder.
+        model: The model.
+        first: The first model of its folder.
+        several: Whether the folder holds several.
+    """
+    suitable = [command for command in model.container.commands if _suits(command, model)]
     if repo is not None:
-        return [command.hub.format(**_published(model, repo)) for command in commands]
+        return [command.hub.format(**_published(model, repo)) for command in suitable]
     return [
         command.here.format(**_local(first if command.file == MODELFILE else model, several=several))
-        for command in commands
+        for command in suitable
         if command.file is None or command.file in model.files
     ]
 

@@ -81,7 +81,7 @@ def convert(asked: Wanted, job: Job, shown: Output) -> None:
     room(asked.goal, checkpoint, prepared.plans[0])
     if asked.sensitivity is None:
         check(checkpoint, request, asked.goal, prepared.fits)
-    if job.output is not None and not job.dry_run:
+    if job.output is not None:
         inputs = (*checkpoint.files, *conversion.inputs)
         check_output(job.output, 0, inputs=inputs, force=job.options.force)
     sensitivities = _sensitivities(asked, job, shown)

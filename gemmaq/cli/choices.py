@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from gemmaq.checkpoint import Checkpoint, Tensor
     from gemmaq.convert.hashing import SourceDigests
     from gemmaq.planning.recipe import Recipe, RecipeFile
+    from gemmaq.planning.request import Request
     from gemmaq.planning.rules import Rule
 
 TensorTypes = Annotated[
@@ -230,3 +232,12 @@ def _free(model: Checkpoint) -> list[Tensor]:
 
 def _some(names: Sequence[str]) -> str:
     return f"{len(names)} tensor{'s' if len(names) > 1 else ''} ({names[0]}{', ...' if len(names) > 1 else ''})"
+
+
+def default_folder(checkpoint: Checkpoint, request: Request, recipes: Sequence[Recipe]) -> Path:
+    """The folder to create where none is named: after the model, and the type and container if there is only one."""
+    from gemmaq.models.identity import identify
+
+    kind = [recipes[0].label] if len(recipes) == 1 else []
+    containers = request.to if len(request.to) == 1 else ()
+    return Path("-".join([identify(checkpoint.name).stem, *([*kind, *containers] or ["quantized"])]))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,8 +18,10 @@ from gemmaq.cli.options import (
     Threads,
     WeightFile,
     byte_count,
+    check_new,
     cores,
     drafted,
+    new_folder,
     number,
     opened,
     quiet_option,
@@ -34,9 +35,7 @@ from gemmaq.planning.containers import CONTAINERS
 from gemmaq.planning.mixtures import MIXTURES
 
 if TYPE_CHECKING:
-    from gemmaq.checkpoint import Checkpoint
-    from gemmaq.planning.recipe import Recipe
-    from gemmaq.planning.request import Request
+    pass
 
 _SCALES = ("bf16", "f16")
 _IN_GGUF = " ".join(name for name, encoding in ENCODINGS.items() if encoding.ggml_type is not None)
@@ -221,7 +220,13 @@ def convert(
     threads: Threads = None,
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", metavar="DIR", help="Folder to create. Default: ./MODEL-TYPE-CONTAINER."),
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="DIR",
+            parser=new_folder,
+            help="Folder to create. Default: ./MODEL-TYPE-CONTAINER.",
+        ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier artifact.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Report what would be written, to the byte.")] = False,
@@ -239,17 +244,12 @@ def convert(
 
     started, shown = time.monotonic(), Output("convert", as_json, quiet)
     if lora.is_asked(to):
-        unused: dict[str, Any] = {
-            "--method": method,
-            "--recipe": recipe,
-            "--embedding": embedding,
-            "--tensor-type": tensor_type,
-        }
-        unused |= {"--like": like, "--fit": fit, "--target-size": target_size, "--target-bpw": target_bpw}
-        unused |= {"--imatrix": imatrix, "--text": text, "--refine": refine, "--mmproj-file": mmproj_file}
-        unused |= {"--draft": draft, "--max-shard-size": max_shard_size, "--portable": portable, "--weights": weights}
+        values: tuple[Any, ...] = (method, recipe, embedding, tensor_type, like, fit, target_size, target_bpw)
+        values += (imatrix, text, refine, mmproj_file, draft, max_shard_size, portable, weights)
+        unused = dict(zip(lora.UNUSED, values, strict=True))
         lora.convert(source, base, quant, output, others=unused, force=force, dry_run=dry_run, shown=shown)
         return
+    check_new(output, force)
     limit = byte_count("--max-shard-size", max_shard_size) if max_shard_size is not None else None
     if scales.lower() not in _SCALES:
         raise unknown("type of scales", scales, _SCALES)
@@ -301,7 +301,8 @@ def convert(
     requests = ladder.requests(shared, chosen)
     named = (imatrix, mmproj_file, sensitivity, *(text or ()), *(Path(name) for name in (like, recipe) if name))
     inputs = tuple(path for path in named if path is not None and path.is_file())
-    conversion = Conversion(checkpoint, requests, output or _default_folder(checkpoint, shared, chosen), basis, inputs)
+    folder = output or choices.default_folder(checkpoint, shared, chosen)
+    conversion = Conversion(checkpoint, requests, folder, basis, inputs)
     digests = choices.digests(source_digest, digest_cache)
     options = Options(threads or cores(), device, force, digests=digests)
     if asked:
@@ -338,14 +339,6 @@ def convert(
     shown.emit(
         document,
         essential=lambda: [str(artifact.folder) for artifact in artifacts],
-        show=lambda: views.summarize(artifacts, prepared.fits, seconds),
+        show=lambda: views.summarize(checkpoint, artifacts, prepared.fits, seconds),
         made=not dry_run,
     )
-
-
-def _default_folder(checkpoint: Checkpoint, request: Request, recipes: Sequence[Recipe]) -> Path:
-    from gemmaq.models.identity import identify
-
-    kind = [recipes[0].label] if len(recipes) == 1 else []
-    containers = request.to if len(request.to) == 1 else ()
-    return Path("-".join([identify(checkpoint.name).stem, *([*kind, *containers] or ["quantized"])]))

@@ -14,6 +14,11 @@ from gemmaq.errors import UsageError
 
 NAME = "gguf-lora"
 """What `--to` calls it: no container of models, and written alone."""
+UNUSED = (
+    *("--method", "--recipe", "--embedding", "--tensor-type", "--like", "--fit", "--target-size", "--target-bpw"),
+    *("--imatrix", "--text", "--refine", "--mmproj-file", "--draft", "--max-shard-size", "--portable", "--weights"),
+)
+"""Options that an adapter alone has no use for."""
 
 
 def is_asked(to: Sequence[str] | None) -> bool:
@@ -56,6 +61,7 @@ def convert(
         GemmaqError: See `sources.open` and `convert.gguf_lora`.
     """
     from gemmaq.convert.gguf_lora import TYPES, lay_out, write
+    from gemmaq.files.atomic import check_output
     from gemmaq.models.identity import identify
     from gemmaq.sources.companions import Wish
     from gemmaq.sources.open import open_with_weights
@@ -74,6 +80,7 @@ def convert(
     adapted = lay_out(checkpoint, types[0])
     folder = output or Path(f"{identify(checkpoint.name).stem}-{types[0].upper()}-{NAME}")
     path = folder / adapted.name
+    check_output(folder, adapted.size, inputs=checkpoint.files, force=force)
     if not dry_run:
         write(checkpoint, adapted, folder, force=force)
     seconds = time.monotonic() - started

@@ -34,7 +34,7 @@ def usage_error(mistake: Any, commands: Collection[str]) -> UsageError:
     if command := re.match(r"No such command '(.*?)'", text):
         return UsageError(f"there is no command {command[1]}", _near(command[1], commands, helps))
     if extra := re.search(r"unexpected extra argument\S* \((.*)\)", text):
-        return UsageError(f"there is no use for {extra[1]}", helps)
+        return UsageError(f"unexpected argument: {extra[1]}", helps)
     return UsageError(text[:1].lower() + text[1:], helps)
 
 

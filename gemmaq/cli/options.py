@@ -123,6 +123,33 @@ Threads = Annotated[
 ]
 
 
+_FILES = (".gguf", ".safetensors", ".json", ".bin", ".mlx")
+
+
+def new_folder(text: str | Path) -> Path:
+    """The folder that an option names.
+
+    Raises:
+        BadParameter: It is called like a file.
+    """
+    path = Path(text)
+    if path.suffix.lower() in _FILES:
+        raise typer.BadParameter(
+            f"{path.name!r} names a file, and a folder is made: try {path.with_suffix('').name!r}."
+        )
+    return path
+
+
+def check_new(folder: Path | None, force: bool) -> None:
+    """Refuse a folder that exists, before anything is opened or downloaded; None is one with a name yet to be found.
+
+    Raises:
+        OutputError: It exists and is not to be replaced.
+    """
+    if folder is not None and os.path.lexists(folder) and not force:
+        raise OutputError("exists", "choose another -o, or replace it with --force", path=folder)
+
+
 def check_file(path: Path, force: bool) -> None:
     """Refuse a file that could not be written, before any work.
 

@@ -10,9 +10,9 @@ import typer
 
 from gemmaq.cli import console
 from gemmaq.cli.console import Output
-from gemmaq.cli.options import Json, WeightFile, download_bar, quiet_option
+from gemmaq.cli.options import Json, WeightFile, check_new, download_bar, new_folder, quiet_option
 from gemmaq.errors import UsageError
-from gemmaq.models.families import published_repository
+from gemmaq.models.families import published_repositories
 
 if TYPE_CHECKING:
     from gemmaq.sources.pull import Download
@@ -22,7 +22,10 @@ def pull(
     *,
     repo: Annotated[str, typer.Argument(metavar="REPO[@REV]", help="org/name, org/name@revision, or org/name:Q4_0.")],
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", metavar="DIR", help="Output folder. Default: the Hub's cache.")
+        Path | None,
+        typer.Option(
+            "-o", "--output", metavar="DIR", parser=new_folder, help="Output folder. Default: the Hub's cache."
+        ),
     ] = None,
     include: Annotated[
         list[str] | None,
@@ -49,9 +52,10 @@ def pull(
     shown = Output("pull", as_json, quiet)
     ref = parse(repo)
     if ref is None:
-        meant = published_repository(repo)
-        hint = f"did you mean {meant}?" if meant else "write org/name or org/name@revision"
+        meant = published_repositories(repo)
+        hint = f"did you mean {' or '.join(meant)}?" if meant else "write org/name or org/name@revision"
         raise UsageError(f"{repo!r} is not a valid repository name", hint)
+    check_new(output, force)
     if offline:
         client.set_offline()
     files = pull.plan(ref, replace(ALL, weights=weights), include=include or (), exclude=exclude or ())

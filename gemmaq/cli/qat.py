@@ -16,7 +16,7 @@ import typer
 
 from gemmaq.cli import console
 from gemmaq.cli.console import Output
-from gemmaq.cli.options import Device, Json, Threads, WeightFile, cores, count, number, opened, quiet_option
+from gemmaq.cli.options import Device, Json, Threads, WeightFile, cores, count, new_folder, number, opened, quiet_option
 from gemmaq.cli.views import training as views
 from gemmaq.errors import UsageError, unknown
 from gemmaq.qat.settings import LEARNING_RATE, STEPS, VOCABULARY, Settings
@@ -146,7 +146,8 @@ def qat(
     device: Device = None,
     threads: Threads = None,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", metavar="DIR", help="Folder to write. Default: ./MODEL-qat.")
+        Path | None,
+        typer.Option("-o", "--output", metavar="DIR", parser=new_folder, help="Folder to write. Default: ./MODEL-qat."),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing output.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be trained and written.")] = False,

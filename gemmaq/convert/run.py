@@ -22,6 +22,7 @@ from gemmaq.errors import UsageError
 from gemmaq.files.atomic import check_output, free_space
 from gemmaq.files.workplace import claim, claimed
 from gemmaq.methods.lattice import GridFit
+from gemmaq.planning.advice import kept
 from gemmaq.planning.plan import Plan
 from gemmaq.planning.request import Request
 from gemmaq.planning.survey import fits_for
@@ -122,7 +123,8 @@ def prepare(conversion: Conversion, *, force: bool = False, dry_run: bool = Fals
     parent, free = free_space(folder)
     if size > free:
         warnings[f"{parent} has {free:,} bytes free, {size:,} are needed"] = None
-    notes = dict.fromkeys([*remarks(requests), *by_type([(plan.label, plan.notes) for plan in plans])])
+    codes = [(plan.label, [said] if (said := kept(checkpoint, plan)) else []) for plan in plans]
+    notes = dict.fromkeys([*remarks(requests), *by_type([(plan.label, plan.notes) for plan in plans]), *by_type(codes)])
     return Prepared(plans, fits, tuple(warnings), tuple(notes))
 
 

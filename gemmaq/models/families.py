@@ -26,9 +26,13 @@ TODAY = gemma4.FAMILY
 """The family that people run today: its sizes are shown where none are named."""
 
 
+_OF_CHAT = "-it"
+"""What the names of the repositories of chat models end with."""
+
+
 def sizes() -> tuple[Size, ...]:
     """The published sizes of all families whose models continue texts."""
-    return tuple(size for family in FAMILIES if not (family.embeds or family.drafts) for size in family.sizes)
+    return tuple(size for family in FAMILIES if _continues(family) for size in family.sizes)
 
 
 def drafters() -> tuple[Size, ...]:
@@ -169,13 +173,18 @@ def size_label(family: Family, config: TextConfig) -> str:
     return str(count)
 
 
-def published_repository(name: str) -> str | None:
-    """The publisher's repository that a user means by its name alone, or by that of a size (`4b`); None for others."""
+def published_repositories(name: str) -> list[str]:
+    """The publishers' repositories that a user may mean by the name alone, or by that of a size (`4b`)."""
     size, organization = size_by_name(name), official_organization(name)
-    if size is not None:
-        family = of_size(size)
-        return f"{family.organization}/{size.name}{'' if family.drafts or family.embeds else '-it'}"
-    return f"{organization}/{name}" if organization else None
+    if size is None:
+        return [f"{organization}/{name}"] if organization else []
+    meant = (size, *namesakes(size)) if name.lower() == size.label.lower() else (size,)
+    return [f"{of_size(each).organization}/{each.name}{_OF_CHAT * _continues(of_size(each))}" for each in meant]
+
+
+def _continues(family: Family) -> bool:
+    """Whether models of a family continue texts by themselves."""
+    return not (family.drafts or family.embeds)
 
 
 def official_organization(name: str) -> str | None:

@@ -11,7 +11,7 @@ from gemmaq.methods.lattice import GridFit, Verdict, together
 from gemmaq.models.roles import Role
 from gemmaq.models.towers_config import senses
 from gemmaq.planning.containers import CONTAINERS, with_experts
-from gemmaq.planning.plan import PlannedTensor
+from gemmaq.planning.plan import Plan, PlannedTensor
 from gemmaq.planning.recipe import Recipe
 
 _TABLES = {
@@ -39,6 +39,18 @@ def remark(checkpoint: Checkpoint, planned: tuple[PlannedTensor, ...], *, with_t
         stem, _, columns = reason.rpartition(" ")
         fallbacks.setdefault(stem, Counter())[columns] += 1
     return notes + [f"{_tensors(rows.total())} {stem} {' and '.join(rows)}" for stem, rows in fallbacks.items()]
+
+
+def kept(checkpoint: Checkpoint, plan: Plan) -> str | None:
+    """A sentence that says that a plan chooses no codes, as the source is quantized in its types; None if it does."""
+    quantized = [tensor for tensor in plan.tensors if not tensor.encoding.is_float]
+    if not quantized or not all(tensor.keeps_codes and not tensor.source.encoding.is_float for tensor in quantized):
+        return None
+    if checkpoint.format not in CONTAINERS[plan.format].formats:
+        return f"the codes of {checkpoint.name} are taken over unchanged"
+    return (
+        f"{checkpoint.name} is {plan.label} already: its codes are copied unchanged; another --quant or --to changes it"
+    )
 
 
 def advise(

@@ -103,9 +103,10 @@ def base_of(folder: Path, config: LoraConfig, source: str, wish: Wish) -> str:
     for path in (Path(config.base), folder / config.base):
         if os.path.exists(path):
             return str(path)
-    if parse(config.base) is None:
+    ref = parse(config.base)
+    if ref is None:
         raise NotFoundError(f"is an adapter of {config.base}, which does not exist here", _HINT, path=source)
-    return config.base + (f"@{config.revision}" if config.revision else "")
+    return ref.repo + (f"@{config.revision or ref.revision}" if config.revision or ref.revision else "")
 
 
 def _open_base(folder: Path, config: LoraConfig, source: str, wish: Wish, open_base: OpenBase) -> Checkpoint:

@@ -13,7 +13,7 @@ from gemmaq.files.names import DRAFTER, is_drafter, split_type, stem
 from gemmaq.files.whole import read_head
 from gemmaq.hub import Ref, parse
 from gemmaq.models import identity
-from gemmaq.models.families import published_repository
+from gemmaq.models.families import published_repositories
 
 
 def repository(source: str) -> Ref | None:
@@ -31,8 +31,7 @@ def missing(source: str) -> NotFoundError:
         beside = nearest(path.name, sorted(os.listdir(path.parent)))
     except OSError:
         beside = []
-    named = published_repository(source)
-    meant = [*([named] if named else []), *(str(path.parent / name) for name in beside[:1])]
+    meant = [*published_repositories(source), *(str(path.parent / name) for name in beside[:1])]
     hint = f"did you mean {' or '.join(meant)}?" if meant else "name a folder, a .gguf file, or a repository: org/name"
     return NotFoundError("does not exist", hint, path=source)
 

@@ -71,7 +71,7 @@ def test_help_of_convert_names_every_type_and_method(monkeypatch: pytest.MonkeyP
         (["verify"], "ARTIFACT is missing", "verify --help"),
         (["verify", "x", "--faster"], "there is no option --faster", "verify --help"),
         (["verfy", "x"], "there is no command verfy", "did you mean verify?"),
-        (["verify", "x", "y"], "there is no use for y", "verify --help"),
+        (["verify", "x", "y"], "unexpected argument: y", "verify --help"),
         (["verify", "x", "--prompt"], "--prompt needs a value", "leave it out"),
         (["verify", "x", "--run=yes"], "--run takes no value", "leave it out"),
         (["verify", "x", "--treads", "2"], "there is no option --treads", "did you mean --threads?"),

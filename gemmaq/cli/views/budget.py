@@ -49,7 +49,7 @@ def show(decision: Decision, done: Done | None, *, folder: Callable[[str], Path]
     if seconds is None:
         console.say("nothing was written (dry run)")
     else:
-        console.say(f"{seconds:.1f} s; how to run it: {artifact.folder / 'README.md'}")
+        views.say_next(source.checkpoint, [artifact], seconds)
 
 
 def _types(plan: Plan) -> list[tuple[str, str, str, str]]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gemmaq.cli import console
+from gemmaq.files.quoting import shell
 
 if TYPE_CHECKING:
     from gemmaq.artifact.outcomes import OutcomeCounter
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from gemmaq.convert.layout import Artifact, Variant
     from gemmaq.methods.lattice import GridFit
     from gemmaq.planning.plan import Plan
+
+
+_MOST_COMMANDS = 3
 
 
 def warn_rounded(plan: Plan, outcomes: OutcomeCounter) -> None:
@@ -126,8 +130,10 @@ def _peak_rss() -> int:
         return peak if sys.platform == "darwin" else peak * 1024
 
 
-def summarize(artifacts: Sequence[Artifact], fits: Mapping[str, GridFit], seconds: float | None) -> None:
-    """Print files on stdout, all other figures on stderr."""
+def summarize(
+    checkpoint: Checkpoint, artifacts: Sequence[Artifact], fits: Mapping[str, GridFit], seconds: float | None
+) -> None:
+    """Print files on stdout, all other figures and what comes next on stderr."""
     from gemmaq.methods import METHODS
 
     for artifact in artifacts:
@@ -157,4 +163,22 @@ def summarize(artifacts: Sequence[Artifact], fits: Mapping[str, GridFit], second
     if seconds is None:
         console.say("nothing was written (dry run)")
     else:
-        console.say(f"{seconds:.1f} s; how to run it: {', '.join(str(a.folder / 'README.md') for a in artifacts)}")
+        say_next(checkpoint, artifacts, seconds)
+
+
+def say_next(checkpoint: Checkpoint, artifacts: Sequence[Artifact], seconds: float) -> None:
+    """Say how long it took, and print the command lines that run what was made."""
+    from gemmaq.artifact.card import commands
+    from gemmaq.artifact.description import of_plan
+
+    several = len(artifacts) > 1
+    console.say(f"{seconds:.1f} s; {'they run' if several else 'it runs'} with:")
+    for artifact in artifacts:
+        files = [path.name for path in artifact.folder.iterdir()]
+        first, *others = (of_plan(variant.plan, checkpoint, repo=None, files=files) for variant in artifact.variants)
+        lines = commands(None, first, first, several=bool(others))
+        console.say(f"  cd {shell(str(artifact.folder))}")
+        for line in lines[: 1 if several else _MOST_COMMANDS]:
+            console.say(f"  {line}")
+    cards = ", ".join(str(artifact.folder / "README.md") for artifact in artifacts)
+    console.say(f"Memory and more: {cards}")

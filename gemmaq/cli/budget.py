@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gemmaq.cli import calibration
+from gemmaq.cli import calibration, console, system
 from gemmaq.cli.options import byte_count, count
 from gemmaq.errors import UsageError
 
@@ -71,12 +71,19 @@ FitEngine = Annotated[
     ),
 ]
 FitOffload = Annotated[
-    str | None,
+    bool,
     typer.Option(
         "--offload",
+        help="For --fit with llama.cpp: put experts and layers that have no room on the card into main memory.",
+    ),
+]
+FitMemory = Annotated[
+    str | None,
+    typer.Option(
+        "--ram",
         metavar="SIZE",
-        help="For --fit with llama.cpp: main memory for experts and layers that have no room on the card: 8G. "
-        "Default: none.",
+        help="For --offload: main memory that they may take, 8G for example. Default: three quarters of what this "
+        "machine has.",
     ),
 ]
 SensitivityFile = Annotated[
@@ -99,6 +106,8 @@ Checked = Annotated[
 ]
 _QUANT = "GEMMAQ_QUANT"
 _CONTEXT = 8192
+_SHARE = 0.75
+"""Of main memory, which the system and other programs need too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +121,8 @@ class Flags:
     kv_type: str | None = None
     parallel: int | None = None
     engine: str | None = None
-    offload: str | None = None
+    offload: bool | None = None
+    ram: str | None = None
     sensitivity: Path | None = None
     check: bool | None = None
 
@@ -154,7 +164,7 @@ def wanted(flags: Flags, *, quant: Sequence[str] | None, like: str | None, to: S
     given = [name for name, value in targets.items() if value]
     if not given:
         _check_unused(
-            flags, ("context", "kv_type", "parallel", "engine", "offload", "sensitivity", "check"), "a budget"
+            flags, ("context", "kv_type", "parallel", "engine", "offload", "ram", "sensitivity", "check"), "a budget"
         )
         return None
     if len(given) > 1:
@@ -168,7 +178,7 @@ def wanted(flags: Flags, *, quant: Sequence[str] | None, like: str | None, to: S
     if flags.cards:
         fit = _fit(flags, to)
         return Wanted(fit, fit.engine.container, given[0], flags.sensitivity, flags.check)
-    _check_unused(flags, ("context", "kv_type", "parallel", "engine", "offload"), "--fit")
+    _check_unused(flags, ("context", "kv_type", "parallel", "engine", "offload", "ram"), "--fit")
     goal = FileBytes(byte_count("--target-size", flags.size)) if flags.size else Bits(_bits(flags.bits or ""))
     return Wanted(goal, None, given[0], flags.sensitivity, flags.check)
 
@@ -204,7 +214,7 @@ def _fit(flags: Flags, to: Sequence[str]) -> Fit:
         )
     kinds = vram.kv_types(flags.kv_type or engine.kv_default)
     load = vram.Load(flags.context or _CONTEXT, kinds, parallel=flags.parallel or 1)
-    offload = byte_count("--offload", flags.offload) if flags.offload is not None else 0
+    offload = _main_memory(flags)
     return Fit(engine, load, tuple(cards.find(name) for name in flags.cards or ()), offload)
 
 
@@ -221,3 +231,23 @@ def basis(recipe: Recipe, text: list[Path] | None, imatrix: Path | None, setting
         return calibration.read(recipe, text, imatrix, settings)
     given = {name: value for name, value in settings.items() if value is not None}
     return calibration.from_text("a budget without --sensitivity", text, given)
+
+
+def _main_memory(flags: Flags) -> int:
+    """Bytes of main memory that a model may take; what is taken for granted is told.
+
+    Raises:
+        UsageError: `--ram` is no size, or is of no use.
+    """
+    if not flags.offload:
+        if flags.ram is not None:
+            raise UsageError("--ram is for --offload", "add --offload, or leave it out")
+        return 0
+    if flags.ram is not None:
+        return byte_count("--ram", flags.ram)
+    total = system.memory()[0]
+    if total is None:
+        raise UsageError("--offload needs the size of main memory, which this system does not tell", "--ram 32G")
+    size = int(total * _SHARE)
+    console.note(f"--offload takes up to {console.size(size)} of main memory, three quarters of this machine's (--ram)")
+    return size

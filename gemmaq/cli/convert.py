@@ -116,7 +116,8 @@ def convert(
     kv_type: budget.FitCache = None,
     parallel: budget.FitParallel = None,
     engine: budget.FitEngine = None,
-    offload: budget.FitOffload = None,
+    offload: budget.FitOffload = False,
+    ram: budget.FitMemory = None,
     sensitivity: budget.SensitivityFile = None,
     check: budget.Checked = None,
     method: Annotated[
@@ -256,7 +257,7 @@ def convert(
     file = recipes.load(recipe) if recipe else None
     types = {"embedding": embedding, "ple_type": ple_type, "ple_proj_type": ple_proj_type}
     named_containers = choices.containers(to, file) if to or (file and file.to) else ()
-    fitting = (target_size, target_bpw, fit, context, kv_type, parallel, engine, offload)
+    fitting = (target_size, target_bpw, fit, context, kv_type, parallel, engine, offload or None, ram)
     flags = budget.Flags(*fitting, sensitivity, check)
     asked = budget.wanted(flags, quant=quant, like=like, to=named_containers)
     taken = choices.take(like, quant)

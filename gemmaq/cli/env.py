@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from gemmaq import __version__
-from gemmaq.cli import console
+from gemmaq.cli import console, system
 from gemmaq.cli.console import Output
 from gemmaq.cli.options import Json, cores, quiet_option
 from gemmaq.models.samples import SAMPLE
@@ -46,7 +46,7 @@ def gathered() -> dict[str, Any]:
     from gemmaq.evaluate import cache
     from gemmaq.vram import detect
 
-    total, free = _memory()
+    total, free = system.memory()
     return {
         "gemmaq": {"version": __version__, "folder": _private(Path(__file__).parents[1])},
         "python": {"version": platform.python_version(), "kind": platform.python_implementation()},
@@ -81,32 +81,14 @@ def _version(package: str) -> str | None:
 
 
 def _cpu() -> str:
-    named = re.search(r"^(?:model name|Model)\s*:\s*(.+)$", _read("/proc/cpuinfo"), re.MULTILINE)
+    named = re.search(r"^(?:model name|Model)\s*:\s*(.+)$", system.read("/proc/cpuinfo"), re.MULTILINE)
     return named[1] if named else platform.processor() or platform.machine()
 
 
 def _features() -> list[str]:
-    listed = re.search(r"^(?:flags|Features)\s*:\s*(.+)$", _read("/proc/cpuinfo"), re.MULTILINE)
+    listed = re.search(r"^(?:flags|Features)\s*:\s*(.+)$", system.read("/proc/cpuinfo"), re.MULTILINE)
     there = set(listed[1].split()) if listed else set()
     return [name for name in _FEATURES if name in there]
-
-
-def _memory() -> tuple[int | None, int | None]:
-    """Bytes of main memory, and of what of it is free for programs; None where the system does not say."""
-    lines = dict(re.findall(r"^(\w+):\s+(\d+) kB", _read("/proc/meminfo"), re.MULTILINE))
-    if "MemTotal" in lines:
-        return int(lines["MemTotal"]) << 10, int(lines.get("MemAvailable", 0)) << 10
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), None
-    except (ValueError, OSError):
-        return None, None
-
-
-def _read(path: str) -> str:
-    try:
-        return Path(path).read_text(errors="replace")
-    except OSError:
-        return ""
 
 
 def _runtimes() -> dict[str, str]:

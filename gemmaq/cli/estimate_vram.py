@@ -10,7 +10,17 @@ import typer
 from gemmaq import vram
 from gemmaq.cli import calibration, console, estimated, tasks
 from gemmaq.cli.console import Output
-from gemmaq.cli.options import Base, Json, WeightFile, count, counts, every_gguf, listed_values, quiet_option
+from gemmaq.cli.options import (
+    Base,
+    Json,
+    WeightFile,
+    byte_count,
+    count,
+    counts,
+    every_gguf,
+    listed_values,
+    quiet_option,
+)
 from gemmaq.errors import UnsupportedModelError, UsageError
 from gemmaq.models.families import TODAY, sizes
 
@@ -113,6 +123,10 @@ def estimate_vram(
     offload: Annotated[
         bool, typer.Option("--offload", help="Put what has no room on the card into main memory (llama.cpp).")
     ] = False,
+    ram: Annotated[
+        str | None,
+        typer.Option("--ram", metavar="SIZE", help="For --offload: main memory that there is, 32G for example."),
+    ] = None,
     task: Annotated[
         str,
         typer.Option(
@@ -142,7 +156,7 @@ def estimate_vram(
     from gemmaq.cli.views import published_vram, running, unsupported
 
     if published:
-        if models or every or quants or contexts or draft or gpus or plot or offload or task != tasks.RUN:
+        if models or every or quants or contexts or draft or gpus or plot or offload or ram or task != tasks.RUN:
             raise UsageError("--published prints one fixed set of tables", "leave out everything but --json")
         published_vram.published(as_json)
         return
@@ -164,7 +178,7 @@ def estimate_vram(
             "--quant": quants, "--embedding": embeddings, "--kv-type": kv_type, "--parallel": parallel != 1,
             "--engine": engine != "llama.cpp", "--ubatch": ubatch, "--no-flash-attn": not flash_attention,
             "--swa-full": swa_full is not None, "--kv-unified": unified is not None, "--vision": vision is not None,
-            "--draft": draft, "--gpu": gpus, "--offload": offload, "--plot": plot,
+            "--draft": draft, "--gpu": gpus, "--offload": offload, "--ram": ram, "--plot": plot,
             "--context": lengths and (task.lower() != tasks.QAT or len(lengths) > 1),
             "--calibration-tokens": task.lower() == tasks.QAT and calibration.flags({"tokens": calibration_tokens}),
         }  # fmt: skip
@@ -176,6 +190,9 @@ def estimate_vram(
         return
     if calibration.flags({"tokens": calibration_tokens}):
         raise UsageError("--calibration-tokens is for --task gptq", "leave it out, or add --task gptq")
+    if ram is not None and not offload:
+        raise UsageError("--ram is for --offload", "add --offload, or leave it out")
+    memory = byte_count("--ram", ram) if ram is not None else None
     runtime = vram.find(engine)
     groups = estimated.groups(gpus or [])
     together = offload or any(len(group) > 1 for group in groups)
@@ -230,7 +247,7 @@ def estimate_vram(
     if ranks:
         return running.emit_ranking(output, results, groups)
     if together:
-        return running.emit_placements(output, results, groups, offload=offload)
+        return running.emit_placements(output, results, groups, offload=offload, memory=memory)
     if plot is not None:
         views.draw(plot, results, [card for group in groups for card in group], force=force)
     output.emit(

@@ -6,6 +6,7 @@ import errno
 import os
 import re
 import socket
+from pathlib import Path
 
 from gemmaq.errors import GemmaqError, InputError, NetworkError, NotFoundError, OutputError
 
@@ -74,3 +75,22 @@ def _is_gone() -> bool:
     except FileNotFoundError:
         return True
     return False
+
+
+def memory() -> tuple[int | None, int | None]:
+    """Bytes of main memory, and of what of it is free for programs; None where the system does not say."""
+    lines = dict(re.findall(r"^(\w+):\s+(\d+) kB", read("/proc/meminfo"), re.MULTILINE))
+    if "MemTotal" in lines:
+        return int(lines["MemTotal"]) << 10, int(lines.get("MemAvailable", 0)) << 10
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), None
+    except (ValueError, OSError):
+        return None, None
+
+
+def read(path: str) -> str:
+    """The text of one of the kernel's files, empty where there is none."""
+    try:
+        return Path(path).read_text(errors="replace")
+    except OSError:
+        return ""

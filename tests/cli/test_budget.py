@@ -46,8 +46,9 @@ def test_sizes_bits_and_cards_are_goals() -> None:
         (("--target-size", "much"), ("'much' is not a size",)),
         (("--target-bpw", "4.6", "--context", "8192"), ("--context is for --fit",)),
         (("--target-bpw", "4.6", "--engine", "mlx"), ("--engine is for --fit",)),
-        (("--target-size", "1G", "--offload", "8G"), ("--offload is for --fit",)),
-        (("--fit", "4070", "--offload", "lots"), ("--offload 'lots' is not a size",)),
+        (("--target-size", "1G", "--offload"), ("--offload is for --fit",)),
+        (("--fit", "4070", "--offload", "--ram", "lots"), ("--ram 'lots' is not a size",)),
+        (("--fit", "4070", "--ram", "8G"), ("--ram is for --offload",)),
         (("--kv-type", "q8_0"), ("--kv-type is for a budget", "--fit")),
         (("--sensitivity", "x.json"), ("--sensitivity is for a budget", "--target-bpw")),
         (("--no-check",), ("--check is for a budget",)),
@@ -71,3 +72,19 @@ def test_what_is_calibrated_is_read_even_if_only_sensitivities_need_it(tmp_path:
         assert found is not None and found.text is not None and found.calibration.tokens == 99
     with pytest.raises(UsageError, match="--imatrix is for method importance"):
         basis(of("q4_0"), None, tmp_path / "m.gguf", {})
+
+
+def test_main_memory_is_that_of_this_machine_unless_it_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    from gemmaq.budget.goal import Fit
+    from gemmaq.cli import system
+
+    def asked(*ram: str) -> int:
+        flags = budget.Flags(cards=["4070"], offload=True, ram=ram[0] if ram else None)
+        found = budget.wanted(flags, quant=None, like=None, to=())
+        assert found is not None and isinstance(found.goal, Fit)
+        return found.goal.offload
+
+    assert asked("8G") == 8 * 10**9 and capsys.readouterr().err == ""
+    total = system.memory()[0]
+    assert total is not None and asked() == total * 3 // 4
+    assert "three quarters of this machine's" in capsys.readouterr().err

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import gemmaq
-from gemmaq.cli import env
+from gemmaq.cli import env, system
 from gemmaq.vram import detect
 from inprocess import run
 
@@ -61,7 +61,7 @@ def test_a_large_cache_is_not_counted_to_the_end(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_system_without_proc_is_described(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(env, "_read", lambda path: "")
+    monkeypatch.setattr(system, "read", lambda path: "")
     found = env.gathered()
     assert found["cpu"]["features"] == [] and found["memory"]["total"] == os.sysconf("SC_PHYS_PAGES") * os.sysconf(
         "SC_PAGE_SIZE"

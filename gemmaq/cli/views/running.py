@@ -143,9 +143,16 @@ def _kl(loss: Loss | None, method: str) -> str:
 
 
 def emit_placements(
-    output: Output, results: Sequence[Result], groups: Sequence[Sequence[Card]], *, offload: bool
+    output: Output,
+    results: Sequence[Result],
+    groups: Sequence[Sequence[Card]],
+    *,
+    offload: bool,
+    memory: int | None = None,
 ) -> None:
     """Where the parts of every model lie on each group of cards, and the command line.
+
+    `memory` is the bytes of main memory that there are, None where nobody said.
 
     Raises:
         UsageError: The engine has no such placement.
@@ -158,9 +165,11 @@ def emit_placements(
         for group in groups
     ]
     output.emit(
-        lambda: {"estimates": [{**estimates.entry(result), "placement": _entry(result, at)} for result, at in found]},
-        essential=lambda: [_command(result, at) or "" for result, at in found],
-        show=lambda: _show_placements(found),
+        lambda: {
+            "estimates": [{**estimates.entry(result), "placement": _entry(result, at, memory)} for result, at in found]
+        },
+        essential=lambda: [(_command(result, at) or "") if _fits(at, memory) else "" for result, at in found],
+        show=lambda: _show_placements(found, memory),
     )
 
 
@@ -171,10 +180,10 @@ def _command(result: Result, placement: Placement) -> str | None:
     return command(result.engine, file, result.load, placement, cards=len(placement.devices))
 
 
-def _entry(result: Result, placement: Placement) -> dict[str, Any]:
+def _entry(result: Result, placement: Placement, memory: int | None = None) -> dict[str, Any]:
     parts = ("layers", "weights", "kv", "compute", "beside", "overhead", "total", "capacity", "room")
     return {
-        "fits": placement.fits,
+        "fits": _fits(placement, memory),
         "ngl": placement.ngl,
         "n_cpu_moe": placement.cpu_moe,
         "devices": [
@@ -182,11 +191,16 @@ def _entry(result: Result, placement: Placement) -> dict[str, Any]:
             for device in placement.devices
         ],
         "host": placement.host,
+        "ram": memory,
         "command": _command(result, placement),
     }
 
 
-def _show_placements(found: Sequence[tuple[Result, Placement]]) -> None:
+def _fits(placement: Placement, memory: int | None) -> bool:
+    return placement.fits and (memory is None or placement.host <= memory)
+
+
+def _show_placements(found: Sequence[tuple[Result, Placement]], memory: int | None) -> None:
     for result, placement in found:
         build, load = result.build, result.load
         rows = [
@@ -208,6 +222,9 @@ def _show_placements(found: Sequence[tuple[Result, Placement]]) -> None:
             console.out(f"The experts of the first {placement.cpu_moe} layers lie in main memory.")
         if not placement.fits:
             console.out("It does not fit: --offload puts a part into main memory.")
+        elif memory is not None and not _fits(placement, memory):
+            missing = (placement.host - memory) / _GIB
+            console.out(f"It does not fit: {missing:.2f} GiB more than --ram, choose a smaller type.")
         elif (line := _command(result, placement)) is not None:
             console.out(line)
     _say_what_the_cache_costs([result for result, _ in found])

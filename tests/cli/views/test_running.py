@@ -93,3 +93,14 @@ def test_types_of_the_cache_that_cost_quality_are_told(command: str) -> None:
     said = run("estimate-vram", *command.split(), "--kv-type", "q4_0").stderr
     assert said.count("a q4_0 cache costs quality") == 1
     assert "costs quality" not in run("estimate-vram", *command.split(), "--kv-type", "q8_0").stderr
+
+
+def test_main_memory_that_is_too_small_is_told() -> None:
+    options = ("27b", "--quant", "q4_0", "--offload", "--gpu", "8GB")
+    host = answer(*options)["estimates"][0]["placement"]["host"]
+    for ram, fits in ((host, True), (host - 1, False)):
+        placement = answer(*options, "--ram", f"{ram}")["estimates"][0]["placement"]
+        assert (placement["ram"], placement["fits"]) == (ram, fits)
+    assert "more than --ram" in run("estimate-vram", *options, "--ram", "2G").stdout
+    assert run("estimate-vram", *options, "--ram", "2G", "-q").stdout == "\n"
+    assert "--ram is for --offload" in run("estimate-vram", "27b", "--gpu", "8GB", "--ram", "2G", code=2).stderr

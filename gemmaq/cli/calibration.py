@@ -168,6 +168,7 @@ def from_text(purpose: str, text: Sequence[Path] | None, settings: Mapping[str, 
     from gemmaq.inference.device import require_torch
     from gemmaq.planning.request import Calibration
 
+    console.waiting.doing("loading torch")
     require_torch(purpose)
     if not 0 < settings.get("damping", 0.01) <= 1:
         raise UsageError(f"--damping {settings['damping']} is not between 0 and 1", "0.01 is usual")

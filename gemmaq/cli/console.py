@@ -93,7 +93,7 @@ class Output:
 
 def out(text: str) -> None:
     """Print a line of the result, on stdout."""
-    terminal.write(printable(text))
+    terminal.write("\n".join(terminal.broken(line, sys.stdout) for line in printable(text).split("\n")))
 
 
 def flush() -> None:

@@ -309,6 +309,7 @@ def convert(
     if asked:
         budgeted.convert(asked, budgeted.Job(source, conversion, measuring, output, options, dry_run), shown)
         return
+    console.waiting.doing("looking at the weights")
     prepared = prepare(conversion, force=force, dry_run=dry_run)
     for note in prepared.notes:
         console.note(note)

@@ -150,6 +150,7 @@ def evaluate(
     from gemmaq.inference.documents import KINDS, read
 
     shown = Output("evaluate", as_json, quiet)
+    console.waiting.doing("loading torch")
     require_torch("evaluate")
     check_lengths(context, tokens)
     limits = gate(max_kl, min_top1)

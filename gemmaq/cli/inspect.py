@@ -208,4 +208,4 @@ def _show(checkpoint: Checkpoint, with_tensors: bool) -> None:
             (t["name"], t["type"], " x ".join(map(str, t["shape"])), f"{t['bytes']:,}", grids.cell(t.get("grid")))
             for t in facts["tensors"]
         ]
-        console.table(None, columns, listed, left=2)
+        console.table(None, columns, listed, left=2, fold=True, spare=("grid", "bytes"))

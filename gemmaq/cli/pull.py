@@ -87,7 +87,7 @@ def pull(
 
 def _show_plan(files: Download) -> None:
     rows = [(file.path, f"{file.size:,}", "to download" if file in files.missing else "cached") for file in files.files]
-    console.table(f"{files.listing.ref} at {files.listing.commit}", ("file", "bytes", ""), rows)
+    console.table(f"{files.listing.ref} at {files.listing.commit}", ("file", "bytes", ""), rows, fold=True)
     console.out(f"{console.size(files.missing_size)} of {console.size(files.size)} to download")
 
 

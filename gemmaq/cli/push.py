@@ -84,7 +84,7 @@ def _show(target: Target, pushed: Pushed, *, dry_run: bool) -> None:
         missing = {entry.path: "to upload" for entry in merged.missing} | dict.fromkeys(merged.replaced, "to replace")
         rows = [(e.path, f"{e.size:,}", missing.get(e.path, "already there")) for e in merged.files]
         rows += [(path, "", "stays") for path in merged.kept]
-        console.table(f"{target.ref.repo}, {target.ref.revision or 'main'}", ("file", "bytes", ""), rows)
+        console.table(f"{target.ref.repo}, {target.ref.revision or 'main'}", ("file", "bytes", ""), rows, fold=True)
     elif pushed.page is not None:
         console.out(pushed.page)
     else:

@@ -159,6 +159,7 @@ def qat(
 
     started = time.monotonic()
     gc.enable()  # graphs of gradients are full of cycles
+    console.waiting.doing("loading torch")
     require_torch("qat")
     settings = Settings(
         grid=grid,
@@ -205,6 +206,7 @@ def qat(
             threads=threads or cores(),
         )
         run.check(job, group.size)
+        console.waiting.doing("reading the text")
         data = _dataset(job, text, held_out or [])
         if dry_run:
             work.check_output(job)

@@ -53,7 +53,7 @@ def table(
         if room is None or sum(least) + 3 * (len(kept) - 1) + 2 <= room:
             break
         if head is None:
-            _list(title, columns, rows)
+            _list(title, columns, rows, left)
             return
         if head in columns:
             kept.remove(columns.index(head))
@@ -98,21 +98,23 @@ def _print(title: str | None, columns: Sequence[str], rows: Sequence[Sequence[st
         terminal.rich_console(stderr=False).print(grid)
 
 
-def _list(title: str | None, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Every row as a list of its cells, under its first one."""
+def _list(title: str | None, columns: Sequence[str], rows: Sequence[Sequence[str]], left: int) -> None:
+    """Every row as a list of its numbers, under its words."""
     heads = [" ".join(head.split()) for head in columns]
     if title is not None:
-        terminal.write(f"{printable(title)}\n")
+        fields([("", printable(title))])
+        terminal.write("")
     for row in rows:
-        terminal.write(printable(row[0]))
-        fields({f"  {head}": cell for head, cell in zip(heads[1:], row[1:], strict=True) if cell})
+        fields([("", ", ".join(filter(None, row[:left])))])
+        fields([(f"  {head}", cell) for head, cell in zip(heads[left:], row[left:], strict=True) if cell])
     terminal.write("")
 
 
 def fields(rows: Mapping[str, str] | Sequence[tuple[str, str]]) -> None:
     """Print labels with a text beside each, on stdout; texts are broken between words where the terminal ends."""
     pairs = list(rows.items() if isinstance(rows, Mapping) else rows)
-    columns, start = terminal.width(sys.stdout), max((len(label) for label, _ in pairs), default=0) + 2
+    columns, longest = terminal.width(sys.stdout), max((len(label) for label, _ in pairs), default=0)
+    start = longest + 2 if longest else 0
     for label, text in pairs:
         line = f"{printable(label):<{start}}{printable(text)}"
         if columns is None or len(line) <= columns:

@@ -49,19 +49,19 @@ def write(text: str) -> None:
 def say(text: str) -> None:
     """Print a line for the person watching, on stderr."""
     waiting.hush()
-    sys.stderr.write("\n".join(map(_broken, printable(text).split("\n"))) + "\n")
+    sys.stderr.write("\n".join(broken(line, sys.stderr) for line in printable(text).split("\n")) + "\n")
 
 
 def say_styled(word: str, color: str, text: str) -> None:
     """Print a line on stderr that begins with a coloured word."""
     waiting.hush()
-    lines = _broken(f"{word} {on_one_line(text)}", hanging=word.startswith(" "))
+    lines = broken(f"{word} {on_one_line(text)}", sys.stderr, hanging=word.startswith(" "))
     sys.stderr.write(lines.replace(word, _styled(word, color), 1) + "\n")
 
 
-def _broken(line: str, *, hanging: bool = False) -> str:
+def broken(line: str, stream: object, *, hanging: bool = False) -> str:
     """A line broken between words where a terminal would break it anywhere; lines to be copied stay whole."""
-    columns = width(sys.stderr)
+    columns = width(stream)
     start = line.partition(": ")[2] if hanging else line
     if columns is None or len(line) <= columns or start.lstrip().startswith(_PROGRAMS):
         return line

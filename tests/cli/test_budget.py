@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from gemmaq.budget.goal import Bits, FileBytes, Fit
+from gemmaq.cli import system
 from gemmaq.cli.budget import Flags, basis, wanted
 from gemmaq.errors import UsageError
 from gemmaq.planning.recipe import of
@@ -75,12 +76,10 @@ def test_what_is_calibrated_is_read_even_if_only_sensitivities_need_it(tmp_path:
 
 
 def test_main_memory_is_that_of_this_machine_unless_it_is_named(capsys: pytest.CaptureFixture[str]) -> None:
-    from gemmaq.budget.goal import Fit
-    from gemmaq.cli import system
 
     def asked(*ram: str) -> int:
-        flags = budget.Flags(cards=["4070"], offload=True, ram=ram[0] if ram else None)
-        found = budget.wanted(flags, quant=None, like=None, to=())
+        flags = Flags(cards=["4070"], offload=True, ram=ram[0] if ram else None)
+        found = wanted(flags, quant=None, like=None, to=())
         assert found is not None and isinstance(found.goal, Fit)
         return found.goal.offload
 

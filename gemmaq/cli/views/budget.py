@@ -32,12 +32,18 @@ def show(decision: Decision, done: Done | None, *, folder: Callable[[str], Path]
         ("kind", "types", "size", "share"),
         [*_types(kept.plan)],
         left=2,
+        fold=True,
+        spare=("share",),
     )
     measured = done.measured if done is not None and done.measured else ()
     names = [_named(each, "kept" if measured else "chosen", kept) for each in decision.candidates]
     columns = ("candidate", "tensors", "bits/weight", "left", "predicted KL")
     console.table(
-        "Mean KL divergence from the source, in nats", columns, list(map(_candidate, names, decision.candidates))
+        "Mean KL divergence from the source, in nats",
+        columns,
+        list(map(_candidate, names, decision.candidates)),
+        fold=True,
+        spare=("tensors", "left"),
     )
     if measured:
         console.table("measured on text that comes with gemmaq", ("text", *names), _by_text(measured), fold=True)

@@ -86,7 +86,8 @@ def show(results: Sequence[Result], *, headlines: bool) -> None:
         rows.append([*lead, *(_mib(part(result.estimate)) for part in parts.values()), *totals])
     context = "" if len(contexts) > 1 else f", {first.load.context:,} tokens"
     title = f"Memory in {first.engine.title}, MiB{context}, {_kv(first.load.kv_types)} cache"
-    console.table(title, columns, rows, left=len(names))
+    spare = (*(columns[-1:] if headlines else ()), "host\nRAM", "compute")
+    console.table(title, columns, rows, left=len(names), spare=spare)
     if any(result.fits for result in results):
         _show_fits(results, names, leads)
     _show_notes(results)
@@ -172,7 +173,7 @@ def _show_fits(results: Sequence[Result], names: list[str], leads: list[list[str
         for fit in result.fits
     ]
     columns = (*names, "card", "verdict", "usable\nGiB", "largest\ncontext", "largest\ntype")
-    console.table("On these cards", columns, rows, left=len(names) + 2)
+    console.table("On these cards", columns, rows, left=len(names) + 2, spare=("largest\ntype", "usable\nGiB"))
 
 
 def _verdict(fit: Fit) -> str:

@@ -107,7 +107,7 @@ def table(results: Sequence[Result], chunks: Chunks) -> None:
     from gemmaq.evaluate.result import kind_rows
 
     columns, *rows = [[row[at] for at in _SHOWN] for row in grid(results)]
-    console.table(scored(chunks), columns, rows, fold=True)
+    console.table(scored(chunks), columns, rows, fold=True, spare=("99 % KL", "perplexity"))
     if chunks.kinds:
         first, *kinds = kind_rows(results, chunks)
         console.table("mean KL, by kind of text", list(first), [list(row) for row in kinds], fold=True)

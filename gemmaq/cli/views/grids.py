@@ -114,6 +114,7 @@ def show_kinds(grid: Mapping[str, Any]) -> None:
             for kind, of_kind in grid["kinds"].items()
         ],
         left=3,
+        spare=("off", "error"),
     )
 
 

@@ -98,7 +98,7 @@ def _show_rankings(results: Sequence[Result], lists: Sequence[Sequence[Row]], ru
             for row in rows[:_MOST_ROWS]
         ]
         heads = ["", "type", "bits", "GiB", "free\nGiB", *(["context"] if contexts else []), "largest\ncontext"]
-        console.table(title, heads, cells, left=2)
+        console.table(title, heads, cells, left=2, spare=("bits", "free\nGiB"))
         if len(rows) > _MOST_ROWS:
             console.out(f"{len(rows) - _MOST_ROWS} more fit: --json lists them.")
         if command := rows[0].command:
@@ -130,7 +130,7 @@ def _show_types(rows: Sequence[Row]) -> None:
         for quant, use in uses.items()
     ]
     heads = ["", "is", *(_METHODS.values() if measured else ())]
-    console.table("Types" + (", and KL divergence where measured" if measured else ""), heads, cells, left=2)
+    console.table("Types" + (", and KL divergence where measured" if measured else ""), heads, cells, left=2, fold=True)
     if measured:
         console.say(f"KL from BF16 on {TEXT}:")
         console.say(f"{'; '.join(sorted(measured, key=len))}. Larger models were not measured.")
@@ -217,7 +217,7 @@ def _show_placements(found: Sequence[tuple[Result, Placement]], memory: int | No
         rows.append(["main memory", str(left), "", "", "", "", f"{placement.host / _GIB:.2f}", ""])
         title = f"{build.model.name} {build.quant} in {result.engine.title}, MiB, {load.context:,} tokens"
         columns = ("", "layers", "weights", "KV", "compute", "vision,\ndrafter", "total\nGiB", "free\nGiB")
-        console.table(title, columns, rows)
+        console.table(title, columns, rows, spare=("vision,\ndrafter", "layers", "compute"))
         if placement.cpu_moe:
             console.out(f"The experts of the first {placement.cpu_moe} layers lie in main memory.")
         if not placement.fits:

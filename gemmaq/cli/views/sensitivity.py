@@ -55,7 +55,12 @@ def show(found: Sensitivities, checkpoint: Checkpoint) -> None:
         for kind, groups in sorted(kinds.items(), key=lambda item: -sum(map(_loss, item[1])))
     ]
     columns = ("kind", "tensors", f"KL in {label}", "share", "most in layer", "least in layer")
-    console.table(f"{found.model}: mean KL in nats with one kind in {label}", columns, rows)
+    console.table(
+        f"{found.model}: mean KL in nats with one kind in {label}",
+        columns,
+        rows,
+        spare=("least in layer", "tensors", "most in layer"),
+    )
     ranked = sorted(found.groups, key=lambda group: -_loss(group))
     listed = ranked if len(ranked) <= 2 * _SHOWN else [*ranked[:_SHOWN], *ranked[-_SHOWN:]]
     heads = ("most and least sensitive", "MB", *_METHODS)

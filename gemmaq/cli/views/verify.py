@@ -134,10 +134,17 @@ def _table(report: Report, comparison: Comparison) -> None:
         equal = "" if tensors[0].equal is None else f"{sum(bool(t.equal) for t in tensors)} of {len(tensors)}"
         rows.append((kind, types, str(len(tensors)), _percent(_error(tensors)), _percent(most), equal))
     title = f"{report.path}: relative RMS error against the source"
-    console.table(title, ("kind", "types", "tensors", "error", "worst", "bytes equal"), rows, left=2)
+    console.table(
+        title,
+        ("kind", "types", "tensors", "error", "worst", "bytes equal"),
+        rows,
+        left=2,
+        fold=True,
+        spare=("tensors", "worst"),
+    )
     worst = sorted(comparison.tensors, key=lambda tensor: (-tensor.error, tensor.name))[:_WORST]
     lines = [(tensor.name, tensor.encoding.upper(), _percent(tensor.error)) for tensor in worst]
-    console.table(None, ("worst tensors", "type", "error"), lines, left=2)
+    console.table(None, ("worst tensors", "type", "error"), lines, left=2, fold=True)
 
 
 def _error(tensors: Sequence[Compared]) -> float:

@@ -31,6 +31,7 @@ LOOSE = (ENTRANCE, "errors.py", "jit.py", "progress.py")
 COMPILED = "compiled"
 FAMILY = re.compile(r"gemma.?\d|siglip", re.IGNORECASE)
 TENSORS = re.compile(r"embed_tokens|lm_head|model\.layers|self_attn|(up|down|gate|[qkvo])_proj")
+EXTRA = re.compile(r"install[^\n]*gemmaq\[")
 CLASSES = re.compile(r"For[A-Z][A-Za-z]*(LM|Generation)\b|\bGemma[A-Z0-9]\w*(Model|Config|Layer|Tokenizer|Embedding)")
 
 Rule = Callable[[Package], list[str]]
@@ -46,6 +47,7 @@ RULES: dict[str, Rule] = {
     "only models/ names a tensor": lambda p: architecture.mentions(p, TENSORS, "models"),
     "only models/ names a Hugging Face class": lambda p: architecture.mentions(p, CLASSES, "models"),
     "only hub/ imports huggingface_hub": lambda p: architecture.importers(p, "huggingface_hub", "hub"),
+    "no hint needs a release": lambda p: architecture.mentions(p, EXTRA, ""),
     "nothing is keyed by id()": architecture.keyed_by_id,
     "at most five positional parameters": lambda p: architecture.wide_functions(p, 5, COMPILED),
     "at most 350 lines": lambda p: architecture.long_files(p, 350),

@@ -49,7 +49,7 @@ def check(path: Path) -> None:
     if path.suffix.lower() not in SUFFIXES:
         raise UsageError(f"cannot draw {path.name}", f"end its name in {' or '.join(SUFFIXES)}")
     if not can_draw():
-        raise UsageError("drawing needs matplotlib, which is not installed", "pip install 'gemmaq[plot]'")
+        raise UsageError("drawing needs matplotlib, which is not installed", "pip install matplotlib")
 
 
 def can_draw() -> bool:

@@ -64,13 +64,11 @@ def _load(path: Path) -> Any:
     try:
         import torch
     except ImportError as error:
-        raise NotFoundError(
-            "is a PyTorch file, and torch is not installed", "pip install 'gemmaq[torch]'", path=path
-        ) from error
+        raise NotFoundError("is a PyTorch file, and torch is not installed", "pip install torch", path=path) from error
     if tuple(int(part) for part in re.findall(r"\d+", torch.__version__)[:2]) < (2, 6):
         raise NotFoundError(
             f"is a PyTorch file, and torch {torch.__version__} does not read such files safely",
-            "pip install -U 'gemmaq[torch]'",
+            "pip install -U torch",
             path=path,
         )
     try:

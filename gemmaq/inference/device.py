@@ -10,13 +10,16 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from gemmaq.errors import UsageError
+from gemmaq.errors import UsageError, unknown
 
 if TYPE_CHECKING:
     import torch
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
+
+
+_DEVICES = ("cpu", "cuda", "cuda:1", "mps")
 
 
 def require_torch(purpose: str) -> None:
@@ -105,14 +108,27 @@ def _torch_device(name: str | None) -> torch.device:
         return torch.device("cuda" if cuda else "mps" if torch.backends.mps.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise UsageError(
-            f"device {name!r} is not available here: {str(error).splitlines()[0]}", "--device cpu"
-        ) from error
+    except RuntimeError as error:
+        raise unknown("device", name, _DEVICES) from error
     if device.type == "meta":
         raise UsageError(f"device {name!r} cannot compute", "--device cpu")
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise UsageError(f"device {name!r} is not available here: {_why_not(device)}", "--device cpu") from error
     return device
+
+
+def _why_not(device: torch.device) -> str:
+    """Why torch does not have a device."""
+    import torch
+
+    count = torch.cuda.device_count() if device.type == "cuda" and torch.cuda.is_available() else 0
+    if count:
+        return f"torch finds {count} of them, counted from 0"
+    if device.type == "cuda" and torch.version.cuda is None and torch.version.hip is None:
+        return "torch was installed without CUDA"
+    return "torch finds none"
 
 
 def free_memory(device: torch.device) -> int | None:

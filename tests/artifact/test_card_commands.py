@@ -106,7 +106,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_files_beside_a_model_are_verified_and_named(whole: Path) -> None:
-    assert "headers, tokenizer, mmproj file and drafter are good" in inprocess.run("verify", whole).stdout
+    assert "headers, tokenizer, mmproj file and drafter are OK" in inprocess.run("verify", whole).stdout
 
 
 @pytest.mark.oracle

@@ -99,4 +99,4 @@ def test_a_run_that_cannot_be_is_refused(words: tuple[object, ...], said: str, s
 def test_no_runtime_at_all(small_gguf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engines, "find", lambda engine: None)
     said = run("verify", small_gguf, "--run", code=2).stderr
-    assert "no runtime that loads GGUF is installed" in said and "gemmaq[run]" in said
+    assert "no runtime that loads GGUF is installed" in said and "pip install xllamacpp" in said

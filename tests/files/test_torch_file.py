@@ -173,4 +173,4 @@ def test_without_torch_the_message_says_what_to_install(tmp_path: Path, monkeypa
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(NotFoundError) as refused:
         entries(path)
-    assert "gemmaq[torch]" in str(refused.value.hint)
+    assert "pip install torch" in str(refused.value.hint)

@@ -52,7 +52,7 @@ def test_what_was_made_is_good(kind: str, made: dict[str, Path]) -> None:
     assert check(made[kind]) == []
     said = run("verify", made[kind]).stdout
     assert said.count("files are what SHA256SUMS says, headers") == len(folders(made[kind]))
-    assert said.count(" are good") == len(folders(made[kind]))
+    assert said.count(" are OK") == len(folders(made[kind]))
     report = json.loads(run("verify", made[kind], "--json").stdout)
     assert report["schema"] == "gemmaq.verify/1" and report["ok"] is True and report["against"] is None
     assert [Path(entry["path"]) for entry in report["artifacts"]] == folders(made[kind])

@@ -41,7 +41,7 @@ def report(job: TrainingJob, outcome: Outcome, output: Output) -> None:
             perplexity, divergence, top1 = metrics["perplexity"], metrics["kl"], metrics["top1"]
             console.say(f"  {name:<7}perplexity {perplexity:.2f}, KL {divergence:.4f}, top-1 {top1:.1%}")
         if not can_draw():
-            console.say("no loss.svg: drawing needs matplotlib, pip install 'gemmaq[plot]'")
+            console.say("no loss.svg: drawing needs matplotlib, pip install matplotlib")
         console.say(f"next: gemmaq convert {shell(str(job.out))} --to gguf")
 
     output.emit(

@@ -93,7 +93,7 @@ def _summary(report: Report, comparison: Comparison | None) -> str:
     """One line about the checks of a good artifact."""
     from gemmaq.artifact.provenance import is_of_adapter
 
-    text = f"{_listed(['headers', 'tokenizer', *_beside(report)])} are good"
+    text = f"{_listed(['headers', 'tokenizer', *_beside(report)])} are OK"
     if report.listed is not None:
         files = f"{report.listed} files are" if report.listed != 1 else "the file is"
         if is_of_adapter(report.path):

@@ -25,7 +25,6 @@ On the real 270M in Q4_0, 16 or 24 tokens after a prompt, llama.cpp, which round
 to 0.05, MLX in F32 by 0.002, in BF16 by 0.33, transformers in F32 by 0.001. So MLX and transformers are asked for F32;
 vLLM computes int4 in BF16 only.
 """
-_EXTRA = "pip install 'gemmaq[run]'"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +47,7 @@ class Engine:
     script: str
     packages: tuple[str, ...] = ()
     program: str | None = None
-    install: str = _EXTRA
+    install: str = ""
     share: float = _F32
     experts: bool = True
 
@@ -57,7 +56,7 @@ _FOLDERS = ("compressed-tensors", "safetensors")
 ENGINES: dict[str, Engine] = {
     engine.name: engine
     for engine in (
-        Engine("xllamacpp", ("gguf",), "ask_llama.py", ("xllamacpp",), share=_INT8),
+        Engine("xllamacpp", ("gguf",), "ask_llama.py", ("xllamacpp",), install="pip install xllamacpp", share=_INT8),
         Engine(
             "llama-server",
             ("gguf",),
@@ -66,8 +65,15 @@ ENGINES: dict[str, Engine] = {
             install="put llama-server on PATH",
             share=_INT8,
         ),
-        Engine("mlx-lm", ("mlx",), "ask_mlx.py", ("mlx", "mlx_lm")),
-        Engine("transformers", _FOLDERS, "ask_transformers.py", ("transformers", "compressed_tensors"), experts=False),
+        Engine("mlx-lm", ("mlx",), "ask_mlx.py", ("mlx", "mlx_lm"), install="pip install 'mlx[cpu]' mlx-lm"),
+        Engine(
+            "transformers",
+            _FOLDERS,
+            "ask_transformers.py",
+            ("transformers", "compressed_tensors"),
+            install="pip install torch transformers compressed-tensors",
+            experts=False,
+        ),
         Engine("vllm", _FOLDERS, "ask_vllm.py", ("vllm",), program="vllm", install="pip install vllm", share=_BF16),
     )
 }

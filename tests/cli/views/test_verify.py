@@ -42,7 +42,7 @@ def test_json_has_errors_by_kind_and_no_infinity() -> None:
 
 def test_a_summary_says_what_was_checked(capsys: pytest.CaptureFixture[str]) -> None:
     views.show(report(), None)
-    assert "3 files are what SHA256SUMS says, headers and tokenizer are good; it has no gemmaq.json" in (
+    assert "3 files are what SHA256SUMS says, headers and tokenizer are OK; it has no gemmaq.json" in (
         capsys.readouterr().out
     )
     views.show(report(listed=None), None)

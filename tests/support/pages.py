@@ -94,6 +94,10 @@ for (const element of document.querySelectorAll('h1, h2, h3, p, th, td, summary,
   if (contrast < 4.5) found.faint.push([element.textContent, contrast]);
 }
 found.wider = document.documentElement.scrollWidth - document.documentElement.clientWidth;
+found.names = Math.min(...[...document.querySelectorAll('tbody th')].filter(shown).map(t => t.clientWidth));
+found.hidden = [...document.querySelectorAll('svg circle')].filter(
+  point => point.getBoundingClientRect().right > document.documentElement.clientWidth
+).length;
 found.paper = light(getComputedStyle(document.body).backgroundColor);
 found.requests = performance.getEntriesByType('resource').map(entry => entry.name);
 const pre = document.createElement('pre');

@@ -100,7 +100,7 @@ class UsageError(GemmaqError):
     exit_code = 2
 
 
-_MOST_NEAR = 3
+_MOST_NEAR, _LIKE = 3, 0.65
 
 
 def unknown(
@@ -123,7 +123,9 @@ def unknown(
 
 
 def nearest(name: str, known: Iterable[str], meant: Mapping[str, str] | None = None) -> list[str]:
-    """The names most like another one, the best first and of equal ones in their order; empty if none is like it.
+    """The names most like another one, the best first; empty if none is like it.
+
+    Of equal ones those that begin alike come first, then in their order.
 
     Args:
         name: What the user wrote.
@@ -136,9 +138,8 @@ def nearest(name: str, known: Iterable[str], meant: Mapping[str, str] | None = N
     if meant and wanted in meant:
         return [meant[wanted]]
     likeness = {other: SequenceMatcher(None, wanted, other.lower()).ratio() for other in known}
-    return sorted((other for other in likeness if likeness[other] >= 0.65), key=lambda other: -likeness[other])[
-        :_MOST_NEAR
-    ]
+    near = [other for other in likeness if likeness[other] >= _LIKE]
+    return sorted(near, key=lambda other: (-likeness[other], other[:1].lower() != wanted[:1]))[:_MOST_NEAR]
 
 
 class InputError(GemmaqError):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gemmaq.errors import InputError, NotFoundError
+from gemmaq.errors import InputError, NotFoundError, nearest, unknown
 
 
 @pytest.mark.parametrize(
@@ -39,3 +39,25 @@ def test_a_path_is_spelled_from_a_folder() -> None:
     assert error.relative_to(Path("/tmp/other")).path == error.path
     assert InputError("is odd", path="/tmp/copy").relative_to(Path("/tmp/copy"), "org/name").path == "org/name"
     assert InputError("it is odd").relative_to(Path("/tmp")).path is None
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [
+        ("q4_o", ["q4_0"]),
+        ("Q4-0", ["q4_0", "q4_k_m"]),
+        ("int4", ["q4_0"]),
+        ("gptq", []),
+        ("q8_k", ["q8_0"]),
+    ],
+)
+def test_near_names(name: str, near: list[str]) -> None:
+    found = nearest(name, ["q4_0", "q4_k_m", "q8_0", "bf16"], {"int4": "q4_0"})
+    assert found[: len(near)] == near and bool(found) == bool(near)
+
+
+def test_an_unknown_name_is_told_with_near_ones_and_all() -> None:
+    error = unknown("colour", "gren", ("red", "green"))
+    assert (error.message, error.hint) == ("unknown colour 'gren'", "did you mean green? known: red, green")
+    assert unknown("colour", "gren", ("red", "green"), every="see --help").hint == "did you mean green? see --help"
+    assert unknown("colour", "xyz", ("red", "green"), every="see --help").hint == "known: red, green"

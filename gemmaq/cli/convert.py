@@ -250,7 +250,6 @@ def convert(
         unused = dict(zip(lora.UNUSED, values, strict=True))
         lora.convert(source, base, quant, output, others=unused, force=force, dry_run=dry_run, shown=shown)
         return
-    check_new(output, force)
     limit = byte_count("--max-shard-size", max_shard_size) if max_shard_size is not None else None
     if scales.lower() not in _SCALES:
         raise unknown("type of scales", scales, _SCALES)
@@ -278,6 +277,7 @@ def convert(
         raise UsageError("--mmproj none leaves out what --mmproj-file names", "give one of them")
     projector = Need.NONE if kept is None else Need.DECIDED
     wish = Wish(mmproj_file, projector, Need.DECIDED if draft is None else Need.NONE, weights, base)
+    check_new(output, force)
     checkpoint = drafted(opened(source, dry_run, shown.silent, wish), draft, dry_run=dry_run, quiet=shown.silent)
     checkpoint = choices.compared(taken, checkpoint)
     methods, measuring = {method for one in chosen for method in one.methods}, basis

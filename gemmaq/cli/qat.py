@@ -16,7 +16,19 @@ import typer
 
 from gemmaq.cli import console
 from gemmaq.cli.console import Output
-from gemmaq.cli.options import Device, Json, Threads, WeightFile, cores, count, new_folder, number, opened, quiet_option
+from gemmaq.cli.options import (
+    Device,
+    Json,
+    Threads,
+    WeightFile,
+    check_new,
+    cores,
+    count,
+    new_folder,
+    number,
+    opened,
+    quiet_option,
+)
 from gemmaq.cli.views import training as views
 from gemmaq.errors import UsageError, unknown
 from gemmaq.qat.settings import LEARNING_RATE, STEPS, VOCABULARY, Settings
@@ -180,6 +192,7 @@ def qat(
         dither=not no_dither,
     )
     _check(settings, steps)
+    check_new(output, force)
     import torch
 
     from gemmaq.inference.distributed import process_group

@@ -120,7 +120,9 @@ def _named(name: str, text: str) -> Card:
     if ends:
         raise UsageError(f"{text!r} fits several cards", f"name one: {', '.join(card.name for card in ends)}")
     short = {re.sub(r"^(rtxpro|rtx|rx|arc|dgx|jetson)", "", known): card.name for known, card in keys.items()}
-    near = [short[known] for known in nearest(key, short)] or [short[known] for known in short if key and key in known]
+    near = [card.name for known, card in keys.items() if key and key.startswith(known)]
+    near += [short[known] for known in nearest(key, short)] or [short[known] for known in short if key and key in known]
+    near = list(dict.fromkeys(near))
     other = "give its memory, as in 24GB; gemmaq estimate-vram --gpu list names all"
     hint = f"did you mean {', '.join(near[:4])}? Or {other}" if near else other
     raise UsageError(f"unknown card {text!r}", hint)

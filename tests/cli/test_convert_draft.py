@@ -142,7 +142,8 @@ def test_gguf_among_others_gets_the_drafter(sources: tuple[Path, Path], tmp_path
     said = run("convert", target, "--draft", drafter, "--to", "gguf", "--to", "mlx", "-o", tmp_path / "out").stderr
     assert "note: the drafter is left out of mlx" in said and "warning:" not in said
     cards = ", ".join(str(tmp_path / "out" / container / "README.md") for container in ("gguf", "mlx"))
-    assert said.splitlines()[-1].endswith(f" s; how to run it: {cards}")
+    assert said.splitlines()[-1].endswith(f"Memory and more: {cards}")
+    assert f"  cd {tmp_path / 'out/mlx'}\n  mlx_lm.chat --model .\n" in said
     assert len(list((tmp_path / "out/gguf").glob("mtp-*"))) == 1
     assert "drafter" not in recorded(tmp_path / "out/mlx")
     run("verify", tmp_path / "out", "--against", target, "--draft", drafter)

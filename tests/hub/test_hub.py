@@ -70,3 +70,35 @@ def test_files_are_found_and_named_by_digest() -> None:
     listing = Listing(Ref("org/name"), "c" * 40, (large, small))
     assert listing.find("b") is small and listing.find("c") is None
     assert (large.etag, small.etag) == ("sha", "oid")
+
+
+@pytest.mark.parametrize(
+    ("address", "reference"),
+    [
+        ("https://huggingface.co/google/gemma-3-4b-it", "google/gemma-3-4b-it"),
+        ("huggingface.co/google/gemma-3-4b-it/", "google/gemma-3-4b-it"),
+        ("https://www.huggingface.co/org/name?library=x#files", "org/name"),
+        ("hf.co/org/name:Q4_0", "org/name:Q4_0"),
+        ("https://huggingface.co/org/name/tree/main", "org/name@main"),
+        ("https://huggingface.co/org/name/tree/refs%2Fpr%2F1", "org/name@refs/pr/1"),
+        ("https://huggingface.co/org/name/blob/main/a/x-Q4_0.gguf?download=true", "org/name@main:a/x-Q4_0.gguf"),
+        ("https://huggingface.co/org/name/resolve/main/config.json", "org/name@main"),
+    ],
+)
+def test_addresses_of_pages_are_references(address: str, reference: str) -> None:
+    assert str(parse(address)) == reference
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "https://huggingface.co/datasets/org/name",
+        "https://huggingface.co/org/name/discussions/3",
+        "https://huggingface.co/org",
+        "https://example.com/org/name",
+        "https://huggingface.co/org/name@x/tree/main",
+        "https://huggingface.co/../name",
+    ],
+)
+def test_other_addresses_are_not(address: str) -> None:
+    assert parse(address) is None

@@ -156,9 +156,9 @@ def test_best_quality_gives_the_values_more_bits() -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ('quantt = "q4_0"', ("'quantt'", "'quant'")),
-        ('embeding = "q8_0"', ("'embeding'", "'embedding'")),
-        ('[[rules]]\nmatch = "*"\ntypes = "q8_0"', ("[[rules]]", "'types'", "'type'")),
+        ('quantt = "q4_0"', ("'quantt'", "did you mean quant?")),
+        ('embeding = "q8_0"', ("'embeding'", "did you mean embedding?")),
+        ('[[rules]]\nmatch = "*"\ntypes = "q8_0"', ("[[rules]]", "'types'", "did you mean type?")),
         ('[[rules]]\ntype = "q8_0"', ("no match", 'match = "')),
         ('[[rules]]\nmatch = "*"\nregex = "."', ("both match and regex", "two rules")),
         ('[[rules]]\nregex = "blk.("', ("'blk.('", "not a regular expression")),

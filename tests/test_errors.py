@@ -45,7 +45,7 @@ def test_a_path_is_spelled_from_a_folder() -> None:
     ("name", "near"),
     [
         ("q4_o", ["q4_0"]),
-        ("Q4-0", ["q4_0", "q4_k_m"]),
+        ("Q4-0", ["q4_0"]),
         ("int4", ["q4_0"]),
         ("gptq", []),
         ("q8_k", ["q8_0"]),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import re
+import stat
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
@@ -43,7 +44,7 @@ def env(*, as_json: Json = False, quiet: Annotated[bool, quiet_option("the versi
 
 def gathered() -> dict[str, Any]:
     """All that is shown, as the JSON object without its schema; sizes in bytes, None for what is not there."""
-    from gemmaq.evaluate import cache
+    from gemmaq.files import caches
     from gemmaq.vram import detect
 
     total, free = system.memory()
@@ -57,7 +58,7 @@ def gathered() -> dict[str, Any]:
         "packages": {name: _version(name) for name in _PACKAGES},
         "runtimes": _runtimes(),
         "kernels": _kernels(),
-        "caches": {"gemmaq": _folder(cache.default_folder()), "hub": _folder(_hub_cache())},
+        "caches": {"gemmaq": _folder(caches.folder("evaluate").parent), "hub": _folder(_hub_cache())},
         "token": _has_token(),
         "variables": {name: _private(value) for name, value in sorted(os.environ.items()) if _is_told(name)},
     }
@@ -130,6 +131,8 @@ def _folder(path: Path, pattern: str = "*") -> dict[str, Any]:
         try:
             status = file.lstat()
         except OSError:
+            continue
+        if stat.S_ISDIR(status.st_mode):
             continue
         size += status.st_size
         count += 1

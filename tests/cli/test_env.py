@@ -26,7 +26,7 @@ def test_it_names_versions_machine_and_folders(monkeypatch: pytest.MonkeyPatch, 
     found = json.loads(run("env", "--json").stdout)
     assert found["schema"] == "gemmaq.env/1" and found["gemmaq"]["version"] == gemmaq.__version__
     assert found["packages"]["numpy"] and found["memory"]["total"] > 0 and found["cpu"]["usable_cores"] >= 1
-    assert found["caches"]["gemmaq"] == {"folder": str(tmp_path / "evaluate"), "bytes": 3000, "complete": True}
+    assert found["caches"]["gemmaq"] == {"folder": str(tmp_path), "bytes": 3000, "complete": True}
     text = run("env").stdout
     for word in ("Python", "cpu", "memory", "numpy", "kernels", "3.00 kB", "GEMMAQ_CACHE="):
         assert word in text, word
@@ -53,7 +53,7 @@ def test_a_large_cache_is_not_counted_to_the_end(monkeypatch: pytest.MonkeyPatch
     for name in "abc":
         (tmp_path / "evaluate" / name).write_bytes(bytes(10))
     assert env.gathered()["caches"]["gemmaq"] == {
-        "folder": str(tmp_path / "evaluate"),
+        "folder": str(tmp_path),
         "bytes": 20,
         "complete": False,
     }

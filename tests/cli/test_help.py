@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -70,6 +73,17 @@ def test_every_number_is_refused_in_our_words(command: str) -> None:
         others = {"install": ("--runtime", "ollama"), "qat": ("--text", "x")}.get(command, ())
         words = run(command, "a", option, "nonsense", *others, code=2).stderr
         assert words.startswith(f"error: {option} 'nonsense' is "), words
+
+
+@pytest.mark.parametrize(
+    ("words", "completed"),
+    [("gemmaq con", ["convert"]), ("gemmaq convert --qu", ["--quant", "--quiet"]), ("gemmaq --install", None)],
+)
+def test_a_shell_completes_commands_and_options(words: str, completed: list[str] | None) -> None:
+    code = "import sys; sys.argv[0] = 'gemmaq'; from gemmaq.cli.app import main; main()"
+    asked = {"_GEMMAQ_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(len(words.split()) - 1)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, **asked})
+    assert done.returncode == 0 and done.stdout.split() == (completed or ["--install-completion"])
 
 
 def test_completion_can_be_installed(monkeypatch: pytest.MonkeyPatch) -> None:

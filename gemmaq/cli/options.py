@@ -212,7 +212,8 @@ def opened(
     from gemmaq.sources.companions import Wish
     from gemmaq.sources.open import open_source, open_with_weights
 
-    console.waiting.doing(f"reading {source}")
+    here = os.path.exists(os.path.expanduser(source)) or "/" not in source
+    console.waiting.doing(f"reading {source}" if here else f"asking the Hub for {source}")
     wish = wish or Wish()
     wish = wish if weights is None else replace(wish, weights=weights)
     wish = wish if base is None else replace(wish, base=base)

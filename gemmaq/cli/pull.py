@@ -58,6 +58,7 @@ def pull(
     check_new(output, force)
     if offline:
         client.set_offline()
+    console.waiting.doing(f"asking the Hub for {ref}")
     files = pull.plan(ref, replace(ALL, weights=weights), include=include or (), exclude=exclude or ())
     for note in files.notes:
         console.note(note)

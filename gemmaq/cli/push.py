@@ -61,6 +61,7 @@ def push(
     shown = Output("push", as_json, quiet)
     with console.progress(f"reading {folder}", shown.silent or dry_run) as progress:
         local = read(folder, progress)
+    console.waiting.doing(f"asking the Hub for {target.ref}")
     merged = look(local, target, memory=MEMORY)
     for note in merged.notes:
         console.note(note)

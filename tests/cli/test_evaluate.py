@@ -260,7 +260,7 @@ def test_what_is_asked_for_wrongly(tiny, text, made):
     assert "even number" in run([model], tiny, text, "--context", "8", code=2).stderr
     assert "ends at 2048" in run([model], tiny, text, "--context", "4096", code=2).stderr
     assert "less than one chunk" in run([model], tiny, text, "--tokens", "3", code=2).stderr
-    assert "device 'tpu' is not available" in run([model], tiny, text, "--device", "tpu", code=2).stderr
+    assert "unknown device 'tpu'" in run([model], tiny, text, "--device", "tpu", code=2).stderr
 
 
 def test_texts_that_cannot_be_used(tiny, made, tmp_path):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gemmaq.calibration.complete import Resources
+from gemmaq.calibration.resources import Resources
 from gemmaq.checkpoint import Checkpoint
 from gemmaq.evaluate import cache
 from gemmaq.evaluate.chunks import Chunks, cut

@@ -15,7 +15,8 @@ from gemmaq.budget import goal as goals
 from gemmaq.budget import uniform
 from gemmaq.budget.check import Check, Measured, measure
 from gemmaq.budget.choose import Choice, Source, choose
-from gemmaq.calibration.complete import Basis, Resources
+from gemmaq.calibration.complete import Basis
+from gemmaq.calibration.resources import Resources
 from gemmaq.checkpoint import Checkpoint
 from gemmaq.convert.layout import Artifact
 from gemmaq.convert.memory_table import MEMORY

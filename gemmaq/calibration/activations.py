@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from gemmaq.inference.batch import Batch
     from gemmaq.inference.decoder import Decoder
 
-_PANEL = 512
+PANEL = 512
+"""Rows of a Hessian that a worker takes at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +94,7 @@ def gather(
         return decoder.checked(index, decoder.forward(module, index, batch)), dict(local.inputs)
 
     after: list[torch.Tensor] = []
-    step = max(1, GATHERED // batches[0].tokens)
+    step = max(1, GATHERED // batches[0].tokens) if batches else 1
     hooks = [module.get_submodule(site).register_forward_pre_hook(hook(site)) for site in watched]
     try:
         for at in range(0, len(batches), step):
@@ -120,19 +121,10 @@ def together(parts: Sequence[Inputs]) -> Inputs:
     return Inputs(torch.cat([part.values for part in parts]), torch.cat(chosen) if chosen else None)
 
 
-def add_products(hessian: torch.Tensor, inputs: torch.Tensor, decoder: Decoder) -> None:
-    """Add X^T X of inputs X, f32 [tokens, columns], to the upper triangle of a Hessian, f32 [columns, columns]."""
-
-    def run(at: int) -> None:
-        hessian[at : at + _PANEL, at:].addmm_(inputs[:, at : at + _PANEL].T, inputs[:, at:])
-
-    decoder.device.map(run, range(0, len(hessian), _PANEL))
-
-
 def mirror(hessian: torch.Tensor) -> torch.Tensor:
     """Copy the upper triangle of a square matrix to its lower triangle, in place."""
-    for at in range(0, len(hessian), _PANEL):
-        end = at + _PANEL
+    for at in range(0, len(hessian), PANEL):
+        end = at + PANEL
         hessian[end:, at:end] = hessian[at:end, end:].T
         block = hessian[at:end, at:end]
         block.copy_(block.triu() + block.triu(1).T)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ from gemmaq.calibration import floor
 from gemmaq.calibration import imatrix as files
 from gemmaq.calibration.activations import sites
 from gemmaq.calibration.imatrix import Imatrix
+from gemmaq.calibration.resources import Resources, agree
 from gemmaq.calibration.store import Problem, Store
 from gemmaq.checkpoint import Checkpoint
 from gemmaq.errors import InputError, OutputError, UsageError
@@ -101,14 +103,6 @@ def file_name(checkpoint: Checkpoint) -> str:
     return f"{identify(checkpoint.name).stem}.imatrix.gguf"
 
 
-@dataclass(frozen=True, slots=True)
-class Resources:
-    """Device to compute on (None for the best one) and number of CPU threads."""
-
-    device: str | None
-    threads: int
-
-
 def needed(plans: Sequence[Plan]) -> tuple[str, ...]:
     """Names of the calibrated methods in plans."""
     return tuple(name for name in calibrated() if any(p.choice.method == name for plan in plans for p in plan.tensors))
@@ -140,8 +134,10 @@ def complete(
         OutputError: the codes cannot be stored.
     """
     needs = {tensor.needs: tensor.choice.method for plan in plans for tensor in plan.tensors}
+    imatrix = None
     if Needs.IMPORTANCE in needs:
         imatrix = _imatrix(plans, checkpoint, basis, resources=resources, progress=progress)
+    if imatrix is not None:
         plans = [_warned(_weighed(plan, imatrix, checkpoint.family), imatrix.warnings) for plan in plans]
     if Needs.HESSIAN not in needs:
         yield list(plans)
@@ -151,11 +147,14 @@ def complete(
             f"method {needs[Needs.HESSIAN]} needs text to calibrate on",
             "an importance matrix is not enough: --text FILE",
         )
-    wanted = [_problems(plan) for plan in plans]
+    problems = [problem for plan in plans for problem in _problems(plan)]
+    if not resources.peers.main:
+        _solve(problems, checkpoint, basis, resources=resources, store=Store(near), progress=progress)
+        yield list(plans)
+        return
     with ExitStack() as stack:
         try:
             store = Store(stack.enter_context(folder_beside(near)))
-            problems = [problem for of_plan in wanted for problem in of_plan]
             solved = _solve(problems, checkpoint, basis, resources=resources, store=store, progress=progress)
         except OSError as error:
             raise OutputError(
@@ -164,9 +163,9 @@ def complete(
         yield [
             _warned(
                 _changed(plan, Needs.HESSIAN, lambda p: replace(p, solved=solved.tensors[Problem.of(p)])),
-                solved.warnings(of_plan),
+                solved.warnings(_problems(plan)),
             )
-            for plan, of_plan in zip(plans, wanted, strict=True)
+            for plan in plans
         ]
 
 
@@ -201,20 +200,26 @@ def importance(
         every: number of sequences of a pass, None for all.
 
     Yields:
-        The matrix of all sequences so far, after every pass.
+        The matrix of all sequences so far, after every pass; nothing in processes other than the main one.
+
+    Raises:
+        UsageError: processes that share the work differ in model, text or version.
     """
     from gemmaq.calibration import statistics
     from gemmaq.inference.decoder import decoder
     from gemmaq.inference.device import open_device
 
-    to_gguf, step = checkpoint.family.names.to_gguf, every or len(tokens)
+    to_gguf, step, peers = checkpoint.family.names.to_gguf, every or len(tokens), resources.peers
+    agree(peers, checkpoint, tokens, f"importance, {step} sequences a pass")
     sums: dict[str, statistics.Squares] = {}
     with open_device(resources.device, resources.threads) as device, decoder(checkpoint, device) as model:
         for at in range(0, len(tokens), step):
             task = _pass(progress, at // step, -(-len(tokens) // step))
-            for name, (more, count) in statistics.squares(model, tokens[at : at + step], task).items():
+            for name, (more, count) in statistics.squares(model, tokens[at : at + step], task, peers).items():
                 before = sums.get(name, (0.0, 0))
                 sums[name] = before[0] + more, before[1] + count
+            if not peers.main:
+                continue
             entries = {to_gguf(name): floor.entry(squares, counts) for name, (squares, counts) in sums.items()}
             done = min(at + step, len(tokens))
             yield Imatrix(entries, names, done, tokens.shape[1], floor.warnings(entries))
@@ -254,8 +259,8 @@ def sequences(checkpoint: Checkpoint, basis: Basis) -> Tokens:
 
 def _imatrix(
     plans: Sequence[Plan], checkpoint: Checkpoint, basis: Basis, *, resources: Resources, progress: ProgressCallback
-) -> Imatrix:
-    """The importance matrix that errors are weighed with: as given, or of the text."""
+) -> Imatrix | None:
+    """The importance matrix that errors are weighed with: as given, or of the text; None in the other processes."""
     if basis.imatrix is not None:
         files.check(basis.imatrix, checkpoint)
         return basis.imatrix
@@ -264,8 +269,8 @@ def _imatrix(
         method = next(tensors).choice.method
         raise UsageError(f"method {method} needs an importance matrix or text", "--imatrix FILE, or --text FILE")
     tokens = sequences(checkpoint, basis)
-    (matrix,) = importance(checkpoint, tokens, basis.text.names, resources=resources, progress=progress)
-    return matrix
+    found = [*importance(checkpoint, tokens, basis.text.names, resources=resources, progress=progress)]
+    return found[-1] if found else None
 
 
 def _weighed(plan: Plan, imatrix: Imatrix, family: Family) -> Plan:
@@ -304,5 +309,8 @@ def _solve(
     tokens = sequences(checkpoint, basis)
     asked = basis.calibration
     settings = Settings(asked.damping, act_order=asked.order == "importance", sweeps=asked.sweeps or 0)
+    stems = [problem.stem for problem in problems]
+    agree(resources.peers, checkpoint, tokens, repr((settings, stems)))
     with open_device(resources.device, resources.threads) as device, decoder(checkpoint, device) as model:
-        return layerwise.quantize(model, tokens, problems, settings=settings, store=store, progress=progress)
+        run = partial(layerwise.quantize, settings=settings, store=store, progress=progress, peers=resources.peers)
+        return run(model, tokens, problems)

@@ -13,10 +13,14 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from gemmaq.calibration import gptq
-from gemmaq.calibration.activations import add_products, mirror
-from gemmaq.calibration.store import Problem, Store, by_blocks
+from gemmaq.calibration.activations import mirror
+from gemmaq.calibration.hessians import add_products, chained, delivered
+from gemmaq.calibration.store import Problem, Store, by_blocks, packed
 from gemmaq.checkpoint import Tensor
+from gemmaq.checkpoint.rows import slabs
 from gemmaq.errors import InputError
+from gemmaq.inference.decoder import SLAB
+from gemmaq.inference.peers import ALONE, Peers
 from gemmaq.progress import Progress, ProgressCallback
 
 if TYPE_CHECKING:
@@ -37,19 +41,21 @@ def quantize(
     settings: gptq.Settings,
     store: Store,
     progress: ProgressCallback,
+    peers: Peers = ALONE,
 ) -> dict[Problem, Tensor]:
     """Choose the codes of the head.
 
     Args:
         decoder: the model.
-        batches: activations behind its last layer.
+        batches: this process's activations behind its last layer.
         problems: what to solve: the head in one type or several.
         settings: settings of GPTQ.
-        store: keeps codes and scales on disk.
+        store: keeps codes and scales on disk, in the main process.
         progress: called after every slab.
+        peers: the processes that share the slabs.
 
     Returns:
-        Codes and scales in the store.
+        Codes and scales in the store, in the main process; in the others nothing.
 
     Raises:
         InputError: the Hessian of the states cannot be inverted, or the head holds NaN or infinite weights.
@@ -57,7 +63,7 @@ def quantize(
     if not problems:
         return {}
     source = problems[0].source
-    hessian = _hessian(decoder, batches)
+    hessian = _hessian(decoder, batches, peers)
     if decoder.checkpoint.head is None:
         hessian.diagonal().add_(LOOKED_UP * hessian.diagonal().mean())
     solved: dict[Problem, Tensor] = {}
@@ -67,21 +73,34 @@ def quantize(
         except InputError as error:
             raise error.at(path=source.name) from error
         for problem in same:
-            for first, W in decoder.read_slabs(source):
-                run = partial(gptq.quantize, portable=problem.portable, sweeps=settings.sweeps)
-                store.append(problem, run(W, inverse, problem.encoding, device=decoder.device))
-                progress(Progress("calibrating the head", first + len(W), source.rows, "rows"))
-            solved[problem] = store.tensor(problem)
+            run = partial(gptq.quantize, inverse=inverse, encoding=problem.encoding, portable=problem.portable)
+            rows = decoder.read_slabs(source, peers.rank, peers.size)
+            done = 0
+            for _ in range(0, sum(1 for _ in slabs(source, SLAB)), peers.size):
+                _, W = next(rows, (0, None))
+                made = [] if W is None else packed(problem, run(W, sweeps=settings.sweeps, device=decoder.device))
+                for arrays in filter(None, peers.gather(made)):
+                    store.append(problem, arrays)
+                    done += len(arrays[0])
+                progress(Progress("calibrating the head", done, source.rows, "rows"))
+            if peers.main:
+                solved[problem] = store.tensor(problem)
         del inverse  # as large as the Hessian
     return solved
 
 
-def _hessian(decoder: Decoder, batches: Sequence[Batch]) -> torch.Tensor:
-    """X^T X of the states X behind the final norm, f32 [hidden, hidden]."""
+def _hessian(decoder: Decoder, batches: Sequence[Batch], peers: Peers) -> torch.Tensor:
+    """X^T X of the states X of all processes behind the final norm, f32 [hidden, hidden]."""
     import torch
 
-    hidden = decoder.checkpoint.config.hidden_size
-    hessian = torch.zeros(hidden, hidden, device=decoder.device.torch_device)
-    for batch in batches:
-        add_products(hessian, decoder.normed(batch.hidden).reshape(-1, hidden), decoder)
+    hidden, device = decoder.checkpoint.config.hidden_size, decoder.device
+    states = (decoder.normed(batch.hidden).reshape(-1, hidden) for batch in batches)
+    if peers.size > 1:
+        chain = chained([*states], hidden, device=device, peers=peers)
+        whole = delivered(chain, hidden, range(peers.size), peers)
+        assert whole is not None, "every process gets it"
+        return mirror(whole)
+    hessian = torch.zeros(hidden, hidden, device=device.torch_device)
+    for inputs in states:
+        add_products(hessian, inputs, device)
     return mirror(hessian)

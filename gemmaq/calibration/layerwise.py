@@ -7,7 +7,7 @@ that was no better, and it costs a second pass through every layer (tests/benchm
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gemmaq import methods
-from gemmaq.calibration import floor, gptq, head
-from gemmaq.calibration.activations import Inputs, add_products, gather, mirror, sites, stacks, together
-from gemmaq.calibration.store import Problem, Store, by_blocks
+from gemmaq.calibration import floor, gptq, head, hessians, shares
+from gemmaq.calibration.activations import Inputs, mirror, sites, stacks
+from gemmaq.calibration.gptq import Blocks
+from gemmaq.calibration.store import Problem, Store, by_blocks, packed
 from gemmaq.checkpoint import Tensor
 from gemmaq.errors import InputError
+from gemmaq.inference.peers import ALONE, Peers
 from gemmaq.methods import Choice
 from gemmaq.progress import Progress, ProgressCallback
 
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
-    from gemmaq.encodings import F32
+    from gemmaq.encodings import F32, U8, Quantized
     from gemmaq.inference.batch import Batch
     from gemmaq.inference.decoder import Decoder
     from gemmaq.inference.documents import Tokens
@@ -59,30 +61,38 @@ def quantize(
     settings: gptq.Settings,
     store: Store,
     progress: ProgressCallback,
+    peers: Peers = ALONE,
 ) -> Solved:
     """Choose the codes of matrices of the layers, and of the head.
 
-    Memory holds one layer, the Hessians of its inputs, one inverse, and the activations of all tokens.
+    Memory holds one layer, the Hessians of its inputs, one inverse, and the activations of all tokens. Several
+    processes each have some sequences, and their inputs of a layer; the codes are the same.
 
     Args:
         decoder: the model.
         tokens: i64 [sequences, length] to calibrate on.
         problems: what to solve; one matrix may be there in several types.
         settings: settings of GPTQ.
-        store: keeps codes and scales on disk.
+        store: keeps codes and scales on disk, in the main process.
         progress: called after every layer.
+        peers: the processes that share the work.
+
+    Returns:
+        What was solved, in the main process; in the others nothing.
 
     Raises:
         InputError: activations are not finite, or the Hessian of some inputs cannot be inverted.
     """
-    run = _Run(decoder, settings, store)
+    run = _Run(decoder, settings, store, peers)
     for problem in problems:
         run.wanted.setdefault(problem.source.name, {})[problem] = None
-    batches = decoder.embed(tokens)
+    share = peers.share(len(tokens), hessians.unit(decoder, tokens.shape[1]))
+    batches = decoder.embed(tokens, share)
     for index in range(decoder.layers):
         run.layer(index, batches)
         progress(Progress("calibrating", index + 1, decoder.layers, "layers"))
-    run.solved.update(head.quantize(decoder, batches, run.behind, settings=settings, store=store, progress=progress))
+    behind = partial(head.quantize, settings=settings, store=store, progress=progress, peers=peers)
+    run.solved.update(behind(decoder, batches, run.behind))
     return Solved(run.solved, run.counts)
 
 
@@ -91,17 +101,21 @@ class _Run:
     """GPTQ of one model.
 
     Attributes:
-        decoder, settings, store: see `quantize`.
+        decoder, settings, store, peers: see `quantize`.
         wanted: canonical name -> problems of a matrix, in a dict to be distinct and in order.
         solved, counts: see `Solved`.
+        made: what this process of several has solved of a layer: stem of the problem, number of the matrix in its
+            stack, and what the store keeps.
     """
 
     decoder: Decoder
     settings: gptq.Settings
     store: Store
+    peers: Peers
     wanted: dict[str, dict[Problem, None]] = field(default_factory=dict)
     solved: dict[Problem, Tensor] = field(default_factory=dict)
     counts: dict[str, NDArray[np.int64]] = field(default_factory=dict)
+    made: list[tuple[str, int, list[U8]]] = field(default_factory=list)
 
     def problems(self, index: int, parts: Sequence[str]) -> list[Problem]:
         """What has to be solved of some parts of a layer."""
@@ -117,32 +131,83 @@ class _Run:
     def layer(self, index: int, batches: list[Batch]) -> None:
         """Solve the matrices of one layer, and replace its inputs by its outputs."""
         decoder, module = self.decoder, self.decoder.layer(index)
-        wanted = {site: self.problems(index, parts) for site, parts in sites(decoder.checkpoint, index).items()}
-        needed = [site for site, problems in wanted.items() if problems]
-        hessians, routed, after = _hessians(decoder, module, index, batches, needed)
+        parts = sites(decoder.checkpoint, index)
+        wanted = {site: problems for site in parts if (problems := self.problems(index, parts[site]))}
+        stacked = set(stacks(decoder.checkpoint, index))
+        columns = {site: None if stacked & _parts(wanted[site]) else wanted[site][0].source.columns for site in wanted}
+        of_site, routed, after = hessians.of_layer(decoder, module, index, batches, columns=columns, peers=self.peers)
         for batch, hidden in zip(batches, after, strict=True):
             batch.hidden = hidden
-        for site in tuple(hessians):
+        for site, hessian, problems in self.shared(
+            {site: wanted[site] for site in wanted if site not in routed}, of_site
+        ):
             where = decoder.checkpoint.family.names.in_layer(index, site).removesuffix(".weight")
-            weights = {part: module.get_parameter(f"{part}.weight").cpu().numpy() for part in _parts(wanted[site])}
-            self.solve(mirror(hessians.pop(site)), weights, wanted[site], where)
+            weights = {part: module.get_parameter(f"{part}.weight").cpu().numpy() for part in _parts(problems)}
+            self.solve(mirror(hessian), weights, problems, where)
+            del hessian
         for site, inputs in routed.items():
             self.experts(module.get_submodule(site), index, inputs)
-        self.solved.update((problem, self.store.tensor(problem)) for site in needed for problem in wanted[site])
+        self.collect({problem.stem: problem for problems in wanted.values() for problem in problems})
 
-    def solve(self, hessian: torch.Tensor, weights: Mapping[str, F32], problems: Sequence[Problem], where: str) -> None:
-        """Solve the problems of an input site, or of an expert, with the Hessian of its inputs."""
+    def shared(
+        self, wanted: Mapping[str, list[Problem]], of_site: dict[str, torch.Tensor]
+    ) -> Iterator[tuple[str, torch.Tensor, list[Problem]]]:
+        """This process's share of the problems of a layer: site, X^T X of its inputs, upper triangle, and problems."""
+        every = [(site, problem) for site, problems in wanted.items() for problem in problems]
+        pieces = [
+            shares.solving(p.source.rows, p.source.columns, (site, Blocks.of(p.encoding)), self.settings.sweeps)
+            for site, p in every
+        ]
+        taken = shares.shared_out(pieces, self.peers.size)
+        of_rank = dict[tuple[str, int], list[Problem]]()
+        for (site, problem), rank in zip(every, taken, strict=True):
+            of_rank.setdefault((site, rank), []).append(problem)
+        mine: dict[str, torch.Tensor] = {}
+        for site, problems in wanted.items():
+            owners = [rank for rank in range(self.peers.size) if (site, rank) in of_rank]
+            whole = hessians.delivered(of_site.pop(site, None), problems[0].source.columns, owners, self.peers)
+            if whole is not None:
+                mine[site] = whole
+            del whole
+        for site in tuple(mine):
+            yield site, mine.pop(site), of_rank[site, self.peers.rank]
+
+    def solve(
+        self,
+        H: torch.Tensor,
+        weights: Mapping[str, F32],
+        problems: Sequence[Problem],
+        where: str,
+        number: int = 0,
+    ) -> None:
+        """Solve problems of an input site, or of an expert with this number, with the Hessian H of their inputs."""
         device = self.decoder.device
         for blocks, same in by_blocks(problems).items():
             try:
-                inverse = gptq.invert(hessian, self.settings, blocks=blocks, device=device)
+                inverse = gptq.invert(H, self.settings, blocks=blocks, device=device)
             except InputError as error:
                 raise error.at(path=where) from error
             for problem in same:
                 W, encoding = weights[problem.source.place.part], problem.encoding
                 run = partial(gptq.quantize, portable=problem.portable, sweeps=self.settings.sweeps)
-                self.store.append(problem, run(W, inverse, encoding, device=device))
+                self.keep(problem, number, run(W, inverse, encoding, device=device))
             del inverse  # as large as the Hessian: it must be gone when the next one is made
+
+    def keep(self, problem: Problem, number: int, values: Quantized) -> None:
+        """Store codes and scales of a matrix, or keep them until all processes are through with the layer."""
+        if self.peers.size == 1:
+            self.store.append(problem, packed(problem, values))
+        else:
+            self.made.append((problem.stem, number, packed(problem, values)))
+
+    def collect(self, problems: Mapping[str, Problem]) -> None:
+        """Store what all processes have solved of a layer, by the stems of its problems."""
+        everything = self.peers.gather([*self.made]) if self.peers.size > 1 else []
+        self.made.clear()
+        for stem, _, arrays in sorted((one for some in everything for one in some), key=lambda one: one[1]):
+            self.store.append(problems[stem], arrays)
+        if self.peers.main:
+            self.solved.update((problem, self.store.tensor(problem)) for problem in problems.values())
 
     def experts(self, module: torch.nn.Module, index: int, inputs: Inputs) -> None:
         """Solve the experts of a layer, one after the other.
@@ -156,7 +221,7 @@ class _Run:
         wanted = {part: self.problems(index, [part]) for part in stacks(checkpoint, index)}
         counts = inputs.counts(next(iter(stacks(checkpoint, index).values())).shape[0])
         self.counts.update((problem.source.name, counts) for problems in wanted.values() for problem in problems)
-        for expert in range(len(counts)):
+        for expert in range(self.peers.rank, len(counts), self.peers.size):
             parts = checkpoint.family.modules.expert_inputs(module, expert, inputs.of_expert(expert))
             for part, problems in wanted.items():
                 weights = module.get_parameter(part.rpartition(".")[2])[expert].cpu().numpy()
@@ -168,42 +233,13 @@ class _Run:
 
         if len(inputs) < floor.LEAST_SOLVED:
             for problem in problems:
-                self.store.append(problem, methods.quantize(W, problem.encoding, Choice("nearest", problem.portable)))
+                self.keep(problem, expert, methods.quantize(W, problem.encoding, Choice("nearest", problem.portable)))
         elif problems:
             hessian = torch.zeros(W.shape[1], W.shape[1], device=inputs.device)
-            add_products(hessian, inputs, self.decoder)
+            hessians.add_products(hessian, inputs, self.decoder.device)
             source = problems[0].source
-            self.solve(mirror(hessian), {source.place.part: W}, problems, f"{source.name}, expert {expert}")
+            self.solve(mirror(hessian), {source.place.part: W}, problems, f"{source.name}, expert {expert}", expert)
 
 
 def _parts(problems: Sequence[Problem]) -> set[str]:
     return {problem.source.place.part for problem in problems}
-
-
-def _hessians(
-    decoder: Decoder, module: torch.nn.Module, index: int, batches: list[Batch], needed: Sequence[str]
-) -> tuple[dict[str, torch.Tensor], dict[str, Inputs], list[torch.Tensor]]:
-    """What the inputs X of some sites of a layer say.
-
-    Returns:
-        X^T X of every site, f32 [columns, columns], upper triangles only; the inputs of experts; the activations after
-        the layer.
-    """
-    import torch
-
-    hessians: dict[str, torch.Tensor] = {}
-    routed: dict[str, list[Inputs]] = {}
-
-    def add(site: str, inputs: Inputs) -> None:
-        values = inputs.values
-        if site not in needed:
-            return
-        if inputs.chosen is not None:
-            routed.setdefault(site, []).append(inputs)
-            return
-        if site not in hessians:
-            hessians[site] = torch.zeros(values.shape[1], values.shape[1], device=values.device)
-        add_products(hessians[site], values, decoder)
-
-    after = gather(decoder, index, batches, module=module, take=add)
-    return hessians, {site: together(parts) for site, parts in routed.items()}, after

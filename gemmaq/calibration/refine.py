@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gemmaq.calibration.complete import Basis, Resources, sequences
+from gemmaq.calibration.complete import Basis, sequences
+from gemmaq.calibration.resources import Resources
 from gemmaq.checkpoint import Checkpoint, Part, Tensor, spans_of
 from gemmaq.encodings import ENCODINGS
 from gemmaq.errors import InputError, OutputError, UsageError

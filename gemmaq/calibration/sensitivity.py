@@ -18,8 +18,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gemmaq.calibration import gptq, sensitivity_layers, sensitivity_tables
-from gemmaq.calibration.activations import add_products, mirror
-from gemmaq.calibration.complete import Basis, Resources, sequences
+from gemmaq.calibration.activations import mirror
+from gemmaq.calibration.complete import Basis, sequences
+from gemmaq.calibration.hessians import add_products
+from gemmaq.calibration.resources import Resources
 from gemmaq.calibration.sensitivity_errors import Errors, fitting, scaled
 from gemmaq.calibration.sensitivity_groups import Settings, Variant, groups, of_layers
 from gemmaq.calibration.sensitivity_head import reference
@@ -308,7 +310,7 @@ class _Run:
         import torch
 
         hessian = torch.zeros(size, size, device=calibrating.device)
-        add_products(hessian, calibrating, decoder)
+        add_products(hessian, calibrating, decoder.device)
         judged = sensitivity_tables.Judged(reference(decoder, unchanged), unchanged, mirror(hessian))
         found = []
         for number, variant in enumerate(self.variants):

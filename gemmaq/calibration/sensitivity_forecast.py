@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from gemmaq.calibration import gptq, memory, sensitivity_layers
-from gemmaq.calibration.complete import Resources
+from gemmaq.calibration.resources import Resources
 from gemmaq.calibration.sensitivity import Parts
 from gemmaq.calibration.sensitivity_errors import fitting
 from gemmaq.calibration.sensitivity_groups import Settings, Variant, active, groups

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from gemmaq import methods
 from gemmaq.calibration import gptq, sensitivity_errors
-from gemmaq.calibration.activations import Inputs, add_products, gather, mirror, sites, stacks, together
+from gemmaq.calibration.activations import Inputs, gather, mirror, sites, stacks, together
+from gemmaq.calibration.hessians import add_products
 from gemmaq.calibration.sensitivity_errors import ROWS, Case, Errors, some_rows
 from gemmaq.checkpoint import Tensor
 from gemmaq.encodings import ENCODINGS, dequantize
@@ -64,7 +65,7 @@ class Gathered:
         values = inputs.values
         if site not in self.hessians:
             self.hessians[site] = torch.zeros(values.shape[1], values.shape[1], device=values.device)
-        add_products(self.hessians[site], values, self.decoder)
+        add_products(self.hessians[site], values, self.decoder.device)
         self.counts[site] = self.counts.get(site, 0) + len(values)
 
 
@@ -137,7 +138,7 @@ def _of_experts(
         for part in parts:
             weights = _sampled(experts.get_parameter(part.rpartition(".")[2])[expert], ROWS // _EXPERTS)
             hessian = torch.zeros(weights.shape[1], weights.shape[1], device=seen[part].device)
-            add_products(hessian, seen[part], decoder)
+            add_products(hessian, seen[part], decoder.device)
             cases[part].append(Case(weights, seen[part], mirror(hessian), max(1, len(seen[part]))))
     return cases
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gemmaq.calibration.activations import Inputs, gather, sites, stacks
+from gemmaq.calibration.hessians import unit
+from gemmaq.inference.peers import ALONE, Peers
 from gemmaq.progress import Progress, ProgressCallback
 
 if TYPE_CHECKING:
@@ -21,29 +23,37 @@ Squares = tuple["NDArray[np.float64]", "NDArray[np.int64]"]
 """Sum of the squared inputs of every column of some matrices, f64 [matrices, columns], and the numbers of inputs."""
 
 
-def squares(decoder: Decoder, tokens: Tokens, progress: ProgressCallback) -> Mapping[str, Squares]:
-    """Send sequences through the model and add up the squared inputs of its matrices.
+def squares(
+    decoder: Decoder, tokens: Tokens, progress: ProgressCallback, peers: Peers = ALONE
+) -> Mapping[str, Squares]:
+    """Send sequences through the model and add up the squared inputs of its matrices, in the order of the text.
 
     Args:
         decoder: the model.
         tokens: i64 [sequences, length].
         progress: called after every layer.
+        peers: the processes that share the sequences.
 
     Returns:
-        Canonical name -> sums and numbers of inputs; a stack of experts has those of every expert.
+        Canonical name -> sums and numbers of inputs; a stack of experts has those of every expert. In processes other
+        than the main one, nothing.
 
     Raises:
         InputError: activations are not finite.
     """
-    checkpoint, batches = decoder.checkpoint, decoder.embed(tokens)
+    checkpoint = decoder.checkpoint
+    batches = decoder.embed(tokens, peers.share(len(tokens), unit(decoder, tokens.shape[1])))
     names, found = checkpoint.family.names, dict[str, Squares]()
     for index in range(decoder.layers):
         layer = _Layer(decoder, decoder.layer(index), index)
         after = gather(decoder, index, batches, module=layer.module, take=layer.add)
         for batch, hidden in zip(batches, after, strict=True):
             batch.hidden = hidden
-        for parts in sites(checkpoint, index).values():
-            found |= {names.in_layer(index, part): layer.sums[part] for part in parts}
+        sums = layer.chained(peers)
+        if peers.main:
+            found |= {
+                names.in_layer(index, part): sums[part] for parts in sites(checkpoint, index).values() for part in parts
+            }
         progress(Progress("gathering statistics", index + 1, decoder.layers, "layers"))
     return found
 
@@ -52,13 +62,13 @@ class _Layer:
     """Sums of one layer.
 
     Attributes:
-        sums: part -> sums and numbers of inputs.
+        added: parts with the same inputs, and the sums and numbers of some inputs of theirs, in the order of the text.
     """
 
     def __init__(self, decoder: Decoder, module: torch.nn.Module, index: int) -> None:
         self.decoder, self.module = decoder, module
         self.stacks, self.sites = stacks(decoder.checkpoint, index), sites(decoder.checkpoint, index)
-        self.sums: dict[str, Squares] = {}
+        self.added: list[tuple[tuple[str, ...], Squares]] = []
 
     def add(self, site: str, inputs: Inputs) -> None:
         """Add the inputs of a site."""
@@ -77,6 +87,15 @@ class _Layer:
         for part in self.sites[site]:
             self._add((part,), np.stack([sums[part] for sums in each]), inputs.counts(count))
 
+    def chained(self, peers: Peers) -> dict[str, Squares]:
+        """Part -> sums and numbers of the inputs of all processes, in the main one; what others had comes before."""
+        sums: dict[str, Squares] = peers.receive(peers.rank - 1) if peers.rank else {}
+        for parts, (more, count) in self.added:
+            before = sums.get(parts[0], (0.0, 0))
+            sums |= dict.fromkeys(parts, (before[0] + more, before[1] + count))
+        if peers.size > 1:
+            peers.send(sums, (peers.rank + 1) % peers.size)
+        return peers.receive(peers.last) if peers.main and peers.size > 1 else sums
+
     def _add(self, parts: tuple[str, ...], sums: NDArray[np.float64], counts: NDArray[np.int64]) -> None:
-        before = self.sums.get(parts[0], (0.0, 0))
-        self.sums |= dict.fromkeys(parts, (before[0] + sums, before[1] + counts))
+        self.added.append((parts, (sums, counts)))

@@ -63,18 +63,17 @@ class Store:
 
     folder: Path
 
-    def append(self, problem: Problem, values: Quantized) -> None:
-        """Store codes and scales of a matrix, or of the next one of a stack.
+    def append(self, problem: Problem, arrays: Sequence[U8]) -> None:
+        """Store codes and scales of a matrix, or of the next one of a stack, or of rows that follow.
 
         Args:
             problem: what they were chosen for.
-            values: codes, and scales that the encoding's own layout holds exactly.
+            arrays: see `packed`.
 
         Raises:
-            InputError: scales are too large for the layout.
             OSError: a file cannot be written.
         """
-        for number, array in enumerate(_packed(problem, values)):
+        for number, array in enumerate(arrays):
             with self._path(problem, number).open("ab") as file:
                 file.write(array.data)
 
@@ -106,8 +105,16 @@ def _numbers(encoding: Encoding) -> tuple[Encoding, Encoding]:
     return ENCODINGS[encoding.scales], ENCODINGS[encoding.scales if encoding.zero is None else "f32"]
 
 
-def _packed(problem: Problem, values: Quantized) -> list[U8]:
-    """Arrays of codes and scales, a row for every row of the matrix."""
+def packed(problem: Problem, values: Quantized) -> list[U8]:
+    """Arrays of codes and scales as the store keeps them, a row for every row of the matrix.
+
+    Args:
+        problem: what they were chosen for.
+        values: codes, and scales that the encoding's own layout holds exactly.
+
+    Raises:
+        InputError: scales are too large for the layout.
+    """
     encoding, loops = problem.encoding, codec(problem.encoding)
     if loops.pack is not None and loops.read is not None:
         array = loops.pack(values)

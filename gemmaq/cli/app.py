@@ -14,7 +14,7 @@ import typer
 import typer.core
 
 from gemmaq import __version__
-from gemmaq.cli import console, help, interrupts, library_warnings, streams
+from gemmaq.cli import console, help, interrupts, library_warnings, ranks, streams
 from gemmaq.cli.mistakes import usage_error
 from gemmaq.cli.system import check_room, of_system
 from gemmaq.errors import GemmaqError, UsageError
@@ -53,7 +53,7 @@ class _Group(typer.core.TyperGroup):
                 result = super().invoke(ctx)
             console.flush()
         except KeyboardInterrupt:
-            console.say("interrupted, nothing half-written was kept")
+            console.say(f"{interrupts.reason}, nothing half-written was kept")
             raise typer.Exit(interrupts.code() or interrupts.INTERRUPTED) from None
         except BrokenPipeError:
             streams.discard_stdout()
@@ -125,7 +125,9 @@ def main() -> None:
     streams.open_streams()
     try:
         check_room()
-        sys.exit(app(standalone_mode=False) or 0)
+        with ranks.together():
+            code = app(standalone_mode=False) or 0
+        sys.exit(code)
     except GemmaqError as problem:
         _end_if_interrupted()
         console.error(problem)
@@ -148,5 +150,5 @@ def main() -> None:
 def _end_if_interrupted() -> None:
     """Take an error after a signal for the end by that signal: libraries turn an interrupt into errors of their own."""
     if interrupts.code() is not None:
-        console.say("interrupted, nothing half-written was kept")
+        console.say(f"{interrupts.reason}, nothing half-written was kept")
         sys.exit(interrupts.code())

@@ -136,7 +136,7 @@ def _sensitivities(asked: Wanted, job: Job, shown: Output) -> Sensitivities:
     """Sensitivities from the file, from the cache, or measured now."""
     from gemmaq.budget import sensed
     from gemmaq.budget.options import candidates
-    from gemmaq.calibration.complete import Resources
+    from gemmaq.calibration.resources import Resources
 
     conversion = job.conversion
     checkpoint, (request,) = conversion.checkpoint, conversion.requests

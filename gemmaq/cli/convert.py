@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gemmaq.cli import budget, budgeted, calibration, choices, console, lora
+from gemmaq.cli import budget, budgeted, calibration, choices, console, lora, ranks
 from gemmaq.cli.console import Output
 from gemmaq.cli.options import (
     Base,
@@ -238,12 +238,13 @@ def convert(
     from gemmaq.calibration.complete import settled
     from gemmaq.convert import ladder
     from gemmaq.convert.layout import lay_out
-    from gemmaq.convert.run import Conversion, Options, prepare, run
+    from gemmaq.convert.run import Conversion, Options, assist, prepare, run
     from gemmaq.planning import recipe as recipes
     from gemmaq.planning.request import Request
     from gemmaq.sources.companions import Need, Wish
 
-    started, shown = time.monotonic(), Output("convert", as_json, quiet)
+    started, peers = time.monotonic(), ranks.join(device)
+    shown = Output("convert", as_json, quiet, peers.main)
     if lora.is_asked(to):
         values: tuple[Any, ...] = (method, recipe, embedding, tensor_type, like, fit, target_size, target_bpw)
         values += (imatrix, text, refine, mmproj_file, draft, max_shard_size, portable, weights)
@@ -304,17 +305,20 @@ def convert(
     inputs = tuple(path for path in named if path is not None and path.is_file())
     folder = output or choices.default_folder(checkpoint, shared, chosen)
     conversion = Conversion(checkpoint, requests, folder, basis, inputs)
+    ranks.check(peers, conversion, asked is not None)
     digests = choices.digests(source_digest, digest_cache)
-    options = Options(threads or cores(), device, force, digests=digests)
+    options = Options(threads or cores(), device, force, digests=digests, peers=peers)
     if asked:
         budgeted.convert(asked, budgeted.Job(source, conversion, measuring, output, options, dry_run), shown)
         return
     console.waiting.doing("looking at the weights")
-    prepared = prepare(conversion, force=force, dry_run=dry_run)
+    prepared = prepare(conversion, force=force or not peers.main, dry_run=dry_run or not peers.main)
+    if not peers.main:
+        assist(conversion, () if dry_run else prepared.plans, options)
+        return
     for note in prepared.notes:
         console.note(note)
-    warnings = list(prepared.warnings)
-    for warning in warnings:
+    for warning in (warnings := list(prepared.warnings)):
         console.warn(warning)
     if basis is not None:
         shown.say(calibration.described(checkpoint, prepared.plans, basis))

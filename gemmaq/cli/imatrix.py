@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gemmaq.cli import calibration, console
+from gemmaq.cli import calibration, console, ranks
 from gemmaq.cli.console import Output
 from gemmaq.cli.options import Device, Json, Threads, WeightFile, check_file, cores, count, opened, quiet_option
 from gemmaq.cli.views import imatrix as views
@@ -80,9 +80,11 @@ def imatrix(
     It says how large the inputs of every weight matrix are on that text. The file has llama.cpp's format, for
     `gemmaq convert --method importance --imatrix FILE` and for llama-quantize.
     """
-    from gemmaq.calibration.complete import Resources, importance
+    from gemmaq.calibration.complete import importance
+    from gemmaq.calibration.resources import Resources
 
-    shown = Output("imatrix", as_json, quiet)
+    peers = ranks.join(device)
+    shown = Output("imatrix", as_json, quiet, peers.main)
     settings = {"kinds": calibration_kind, "tokens": calibration_tokens, "context": calibration_context}
     given = [*calibration.flags(settings), *(["--save-every"] if save_every else [])]
     if show_statistics is not None:
@@ -99,7 +101,10 @@ def imatrix(
         raise UsageError("there is no model to compute an importance matrix of", "name one as SOURCE")
     if weights is not None and source is None:
         raise UsageError("--weights is for a SOURCE", "name one, or leave it out")
-    check_file(output, force)
+    if peers.size > 1 and basis is None:
+        raise UsageError("files are merged by a single process", "start it without torchrun")
+    if peers.main:
+        check_file(output, force)
     parts = _merged_files(merge or [])
     checkpoint = None if source is None else opened(source, dry_run or basis is None, shown.silent, weights=weights)
     tokens = _tokens(checkpoint, basis, parts)
@@ -117,10 +122,13 @@ def imatrix(
         with console.progress(None, shown.silent) as progress:
             computed: Iterator[Imatrix] = iter(())
             if checkpoint is not None and tokens is not None:
-                every, resources = save_every or _EVERY, Resources(device, threads or cores())
+                every, resources = save_every or _EVERY, Resources(device, threads or cores(), peers)
                 if every < len(tokens):
                     shown.say(f"{output} is written after every {every} of {len(tokens)} sequences")
                 computed = importance(checkpoint, tokens, names, resources=resources, progress=progress, every=every)
+            if not peers.main:
+                assert not [*computed]
+                return
             matrix = _save(output, parts, computed, force)
         report |= {"datasets": list(matrix.datasets), "chunks": matrix.chunks, "matrices": len(matrix.entries)}
         report |= {"bytes": output.stat().st_size, "warnings": list(matrix.warnings)}

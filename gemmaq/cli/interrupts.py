@@ -25,6 +25,8 @@ _AGAIN_SECONDS = 0.02
 _PATIENCE = 3
 """Interrupts after which an import is not waited for, and nothing is cleaned up."""
 
+reason = "interrupted"
+"""What to say of a signal."""
 _received: list[int] = []
 """Signals that came, in order."""
 
@@ -61,7 +63,7 @@ def run(command: Callable[[], object]) -> NoReturn:
             raise
         result = code() or INTERRUPTED
         _settle(result)
-        _say("interrupted, nothing half-written was kept")
+        _say(f"{reason}, nothing half-written was kept")
     sys.exit(result)
 
 

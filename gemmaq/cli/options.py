@@ -244,8 +244,11 @@ def download_bar(files: Download, *, quiet: bool) -> AbstractContextManager[Prog
 
 
 def cores() -> int:
-    """Processors this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Processors this process may use; of several that torchrun started here, each takes its part."""
+    from gemmaq.inference.peers import here
+
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, count // here())
 
 
 def every_gguf(sources: Sequence[str]) -> list[str]:

@@ -74,7 +74,7 @@ def sensitivity(
     One tensor after the other is quantized, and the KL divergence of the model's predictions is measured. The file
     says what every type would cost, for `gemmaq convert --sensitivity FILE`.
     """
-    from gemmaq.calibration.complete import Resources
+    from gemmaq.calibration.resources import Resources
     from gemmaq.calibration.sensitivity import measure, parts
     from gemmaq.calibration.sensitivity_forecast import forecast
     from gemmaq.calibration.sensitivity_groups import Settings

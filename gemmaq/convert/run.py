@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from gemmaq import containers
 from gemmaq.artifact.outcomes import OutcomeCounter
 from gemmaq.calibration import refine
-from gemmaq.calibration.complete import Basis, Resources, complete, needed
+from gemmaq.calibration.complete import Basis, complete, needed
+from gemmaq.calibration.resources import Resources
 from gemmaq.checkpoint import Checkpoint
 from gemmaq.convert.hashing import SourceDigests
 from gemmaq.convert.ladder import by_type, check_distinct, remarks
@@ -21,6 +23,7 @@ from gemmaq.convert.write import write
 from gemmaq.errors import UsageError
 from gemmaq.files.atomic import check_output, free_space
 from gemmaq.files.workplace import claim, claimed
+from gemmaq.inference.peers import ALONE, Peers
 from gemmaq.methods.lattice import GridFit
 from gemmaq.planning.advice import kept
 from gemmaq.planning.plan import Plan
@@ -58,6 +61,7 @@ class Options:
         force: replace an earlier artifact.
         extra_files: called when the weights are written; name -> content of more files for each artifact.
         digests: how the digests of the source's files are found.
+        peers: processes that share the calibration; the main one carries out all the rest.
     """
 
     threads: int
@@ -65,6 +69,7 @@ class Options:
     force: bool = False
     extra_files: Callable[[], Mapping[str, bytes]] = no_extra_files
     digests: SourceDigests = SourceDigests.REMEMBERED
+    peers: Peers = ALONE
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +164,7 @@ def artifacts(
         OutputError: there is no room for calibrated codes.
     """
     checkpoint, basis, near = conversion.checkpoint, conversion.basis, conversion.folder
-    resources = Resources(options.device, options.threads)
+    resources = Resources(options.device, options.threads, options.peers)
     with ExitStack() as stack:
         if needed(plans):
             if basis is None:
@@ -169,6 +174,19 @@ def artifacts(
         refining = refine.refined(plans, checkpoint, basis, resources=resources, near=near, progress=progress)
         plans = stack.enter_context(refining)
         yield lay_out(checkpoint, plans, near)
+
+
+def assist(conversion: Conversion, plans: Sequence[Plan], options: Options) -> None:
+    """Share the calibration of the main process, which carries the same plans out.
+
+    Raises:
+        UsageError, InputError: see `artifacts`.
+    """
+    assert conversion.basis is not None, "there is a calibration to share"
+    resources = Resources(options.device, options.threads, options.peers)
+    share = partial(complete, resources=resources, near=conversion.folder, progress=ignore)
+    with share(plans, conversion.checkpoint, conversion.basis):
+        return
 
 
 def run(conversion: Conversion, plans: Sequence[Plan], options: Options, progress: ProgressCallback = ignore) -> Result:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from gemmaq.encodings import F32
     from gemmaq.inference.documents import Tokens
 
-_SLAB = 1 << 22
+SLAB = 1 << 22
 """Weights that are decoded at a time."""
 _TOKENS = 64
 """Tokens whose layer inputs are computed at a time, always as many: the order of sums may depend on the number."""
@@ -72,8 +73,12 @@ class Decoder:
         others = (names.EMBEDDING, names.HEAD, names.FINAL_NORM)
         return [t for name, t in self.checkpoint.tensors.items() if t.place.layer is None and name not in others]
 
-    def embed(self, tokens: Tokens) -> list[Batch]:
-        """Input of the first layer for sequences of tokens, i64 [sequences, length].
+    def embed(self, tokens: Tokens, part: slice | None = None) -> list[Batch]:
+        """Input of the first layer for sequences of tokens.
+
+        Args:
+            tokens: i64 [sequences, length].
+            part: Sequences to give batches of, None for all; what is given does not depend on the others.
 
         Raises:
             InputError: A token is not in the vocabulary.
@@ -88,8 +93,8 @@ class Decoder:
         with np.errstate(over="ignore"):  # an error where the activations are checked
             rows *= np.float32(family.modules.embedding_scale(self.checkpoint.config))
         inputs = self._layer_inputs(distinct, rows)
-        places, device = places.reshape(tokens.shape), self.device.torch_device
-        parts = [places[at : at + self.device.batch] for at in range(0, len(tokens), self.device.batch)]
+        places, device = places.reshape(tokens.shape)[part or slice(None)], self.device.torch_device
+        parts = [places[at : at + self.device.batch] for at in range(0, len(places), self.device.batch)]
         return [
             Batch(torch.from_numpy(rows[part]).clone().to(device), torch.from_numpy(part).to(device), inputs)
             for part in parts
@@ -148,9 +153,18 @@ class Decoder:
             whole[first : first + len(rows)] = rows
         return whole.reshape(tensor.shape)
 
-    def read_slabs(self, tensor: Tensor) -> Iterator[tuple[int, F32]]:
-        """Read a tensor some rows at a time: number of the first one, and f32 [rows, columns]; errors as in `read`."""
-        for first, count in slabs(tensor, _SLAB):
+    def read_slabs(self, tensor: Tensor, start: int = 0, step: int = 1) -> Iterator[tuple[int, F32]]:
+        """Read a tensor some rows at a time; errors as in `read`.
+
+        Args:
+            tensor: What to read.
+            start: Number of the first slab to read.
+            step: Every so many slabs are read.
+
+        Yields:
+            Number of the first row, and f32 [rows, columns].
+        """
+        for first, count in islice(slabs(tensor, SLAB), start, None, step):
             rows = self.weights(tensor, first, count, self.reader)
             if not np.isfinite(rows).all():
                 raise InputError("holds NaN or infinite weights", path=tensor.span, tensor=tensor.spelled)

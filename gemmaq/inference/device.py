@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from gemmaq.errors import UsageError, unknown
+from gemmaq.inference.peers import expected
 
 if TYPE_CHECKING:
     import torch
@@ -78,7 +79,8 @@ def open_device(name: str | None, threads: int) -> Iterator[Device]:
     """Open a device for computing without gradients.
 
     Args:
-        name: `cpu`, `cuda`, `cuda:1`, `mps`, or None for the best device there is.
+        name: `cpu`, `cuda`, `cuda:1`, `mps`, or None for the best device there is: the CPU for each of several
+            processes.
         threads: Workers, if it is the CPU.
 
     Raises:
@@ -103,6 +105,8 @@ def open_device(name: str | None, threads: int) -> Iterator[Device]:
 def _torch_device(name: str | None) -> torch.device:
     import torch
 
+    if name is None and expected() > 1:
+        return torch.device("cpu")
     if name is None:
         cuda = torch.cuda.is_available()
         return torch.device("cuda" if cuda else "mps" if torch.backends.mps.is_available() else "cpu")

@@ -115,11 +115,11 @@ def process_group(device: str | None, batch: int) -> Iterator[ProcessGroup]:
         UsageError: the device does not exist, or the batch does not divide by the number of processes.
     """
     import torch
-    from torch import distributed
 
     from gemmaq.inference.device import open_device
+    from gemmaq.inference.peers import expected, joined
 
-    size, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
+    size, rank = expected(), int(os.environ.get("RANK", "0"))
     if batch % size:
         raise UsageError(
             f"a batch of {batch} sequences does not divide among {size} processes",
@@ -132,13 +132,7 @@ def process_group(device: str | None, batch: int) -> Iterator[ProcessGroup]:
     with open_device(name or (None if size == 1 else "cpu"), 1) as chosen:
         torch_device = chosen.torch_device
     torch.set_num_threads(threads)
-    if size == 1:
-        yield ProcessGroup(0, 1, torch_device)
-        return
-    if torch_device.type == "cuda":
+    if size > 1 and torch_device.type == "cuda":
         torch.cuda.set_device(torch_device)
-    distributed.init_process_group("nccl" if torch_device.type == "cuda" else "gloo")
-    try:
-        yield ProcessGroup(rank, size, torch_device)
-    finally:
-        distributed.destroy_process_group()
+    with joined("nccl" if torch_device.type == "cuda" else "gloo") as peers:
+        yield ProcessGroup(peers.rank, peers.size, torch_device)

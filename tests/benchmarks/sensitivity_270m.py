@@ -19,7 +19,8 @@ import numpy as np
 from rich import print as show
 from rich.table import Table
 
-from gemmaq.calibration.complete import Basis, Resources
+from gemmaq.calibration.complete import Basis
+from gemmaq.calibration.resources import Resources
 from gemmaq.calibration.sensitivity import measure, parts
 from gemmaq.calibration.sensitivity_groups import Settings
 from gemmaq.calibration.sensitivity_head import reference

@@ -11,7 +11,8 @@ import pytest
 from calibrating import CONTEXT, MATRICES, planned, read_back
 from damage import SMALL, tree
 from gemmaq.calibration import complete as completing
-from gemmaq.calibration.complete import Basis, Resources, complete, needed, sequences
+from gemmaq.calibration.complete import Basis, complete, needed, sequences
+from gemmaq.calibration.resources import Resources
 from gemmaq.calibration.store import Store
 from gemmaq.checkpoint import Checkpoint
 from gemmaq.convert.layout import lay_out

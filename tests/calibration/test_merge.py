@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 import gemma4
-from gemmaq.calibration.complete import Resources, importance
+from gemmaq.calibration.complete import importance
 from gemmaq.calibration.floor import LEAST, entry
 from gemmaq.calibration.imatrix import Entry, Imatrix, document, read
 from gemmaq.calibration.merge import merged
+from gemmaq.calibration.resources import Resources
 from gemmaq.checkpoint import Checkpoint
 from gemmaq.errors import InputError
 from gemmaq.progress import ignore

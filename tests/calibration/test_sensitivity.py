@@ -14,7 +14,8 @@ import pytest
 import gemma4
 from calibrating import CONTEXT, opened
 from embedding import write_model as embedder
-from gemmaq.calibration.complete import Basis, Resources
+from gemmaq.calibration.complete import Basis
+from gemmaq.calibration.resources import Resources
 from gemmaq.calibration.sensitivity import Parts, measure, parts
 from gemmaq.calibration.sensitivity_groups import Settings
 from gemmaq.calibration.sensitivity_layers import nearest

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from calibrating import CONTEXT
-from gemmaq.calibration.complete import Resources
+from gemmaq.calibration.resources import Resources
 from gemmaq.calibration.sensitivity import Parts
 from gemmaq.calibration.sensitivity_forecast import forecast
 from gemmaq.calibration.sensitivity_groups import Settings

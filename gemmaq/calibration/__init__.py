@@ -15,17 +15,20 @@ PROGRAM = 900 << 20
 """Bytes of Python, torch, transformers and the buffers of matrix products, at most; they come on top of `memory`."""
 
 
-def memory(config: TextConfig, tokens: int) -> int:
-    """Bytes that method gptq takes at most, without the program itself.
+def memory(config: TextConfig, tokens: int, processes: int = 1) -> int:
+    """Bytes that method gptq takes at most, in each of several processes, without the program itself.
 
     One layer in f32, the Hessians of its inputs with two working copies of the largest, the inputs gathered for them,
     the activations of all tokens before and after the layer, and what layers need besides. Of experts, the inputs of
     all tokens; there is one expert's Hessian at a time. Codes are on disk, so several types take no more than one.
+    Several processes have the activations of their tokens alone, with all their inputs of a layer, until the Hessians
+    have passed through.
     """
+    share = -(-tokens // processes)
     layer = max(config.layer_parameters)
     hidden, widest = config.hidden_size, max(config.layers, key=lambda layer: layer.query_width + layer.ffn)
     widths = (hidden, widest.query_width, hidden, widest.ffn)
     hessians = sum(width * width for width in widths) + 2 * max(widths) ** 2
-    gathered = 2 * sum(widths) * min(tokens, GATHERED)
+    gathered = 2 * sum(widths) * min(share, GATHERED) if processes == 1 else sum(widths) * share
     routed = tokens * hidden if any(layer.experts for layer in config.layers) else 0
-    return 4 * (layer + hessians + gathered + 2 * tokens * hidden + routed + held(config, tokens))
+    return 4 * (layer + hessians + gathered + 2 * share * hidden + routed + held(config, share))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gemmaq.cli import console
-from gemmaq.cli.options import cores, count
+from gemmaq.cli.options import cores, count, number
 from gemmaq.errors import InputError, UsageError, unknown
 
 if TYPE_CHECKING:
@@ -53,6 +53,24 @@ Tokens = Annotated[
 Context = Annotated[
     int | None,
     typer.Option("--calibration-context", metavar="N", parser=count(16), help="Tokens per sequence. Default: 512."),
+]
+Damping = Annotated[
+    float | None,
+    typer.Option(
+        "--damping",
+        metavar="SHARE",
+        parser=number(),
+        help="For method gptq: share of its mean that is added to the Hessian's diagonal. Default: 0.01.",
+    ),
+]
+Order = Annotated[
+    str | None,
+    typer.Option(
+        "--order",
+        metavar="ORDER",
+        help="For method gptq: order of the columns. importance: groups with the largest inputs first; columns: as "
+        "stored. Default: importance.",
+    ),
 ]
 Sweeps = Annotated[
     int | None,
@@ -252,6 +270,7 @@ def _from_imatrix(path: Path) -> Basis:
 def described(checkpoint: Checkpoint, plans: Sequence[Plan], basis: Basis) -> str:
     """One sentence about the calibration to come."""
     from gemmaq.calibration import memory, refine_norms
+    from gemmaq.inference.peers import expected
     from gemmaq.methods import Needs
 
     settings = basis.calibration
@@ -260,8 +279,10 @@ def described(checkpoint: Checkpoint, plans: Sequence[Plan], basis: Basis) -> st
     text = (
         f"calibrating on up to {settings.tokens:,} tokens of {', '.join(settings.texts)}, {settings.context} at a time"
     )
-    sizes = [memory(checkpoint.config, settings.tokens)] if _needs(plans, Needs.HESSIAN) else []
-    solving = f"; takes about {console.size(sizes[0])} of memory, besides torch" if sizes else ""
+    processes = expected()
+    sizes = [memory(checkpoint.config, settings.tokens, processes)] if _needs(plans, Needs.HESSIAN) else []
+    each = f" in each of {processes} processes" if processes > 1 else ""
+    solving = f"; takes about {console.size(sizes[0])} of memory{each}, besides torch" if sizes else ""
     if settings.refine is None:
         return text + solving
     asked = checkpoint.config, settings.used or settings.tokens, settings.context, cores()

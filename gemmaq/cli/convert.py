@@ -22,7 +22,6 @@ from gemmaq.cli.options import (
     cores,
     drafted,
     new_folder,
-    number,
     opened,
     quiet_option,
 )
@@ -162,24 +161,8 @@ def convert(
     calibration_kind: calibration.Kinds = None,
     calibration_tokens: calibration.Tokens = None,
     calibration_context: calibration.Context = None,
-    damping: Annotated[
-        float | None,
-        typer.Option(
-            "--damping",
-            metavar="SHARE",
-            parser=number(),
-            help="For method gptq: share of its mean that is added to the Hessian's diagonal. Default: 0.01.",
-        ),
-    ] = None,
-    order: Annotated[
-        str | None,
-        typer.Option(
-            "--order",
-            metavar="ORDER",
-            help="For method gptq: order of the columns. importance: groups with the largest inputs first; columns: as "
-            "stored. Default: importance.",
-        ),
-    ] = None,
+    damping: calibration.Damping = None,
+    order: calibration.Order = None,
     sweeps: calibration.Sweeps = None,
     refine: calibration.Refine = None,
     weights: WeightFile = None,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gemmaq import __version__, vram
-from gemmaq.cli import console
+from gemmaq.cli import console, ranks
 from gemmaq.cli.calibration import named_kinds
 from gemmaq.cli.console import Output
 from gemmaq.cli.options import Device, Json, Threads, check_file, cores, count, every_gguf, number, opened, quiet_option
@@ -139,6 +139,7 @@ def evaluate(
     What the type of the KV cache costs: gemmaq evaluate MODEL --kv-type q8_0 --kv-type q4_0
     """
     from gemmaq.artifact import measured
+    from gemmaq.calibration.resources import agree
     from gemmaq.cli.views import evaluate as views
     from gemmaq.evaluate import cache, run
     from gemmaq.evaluate.chunks import check_lengths
@@ -149,9 +150,10 @@ def evaluate(
     from gemmaq.inference.device import open_device, require_torch
     from gemmaq.inference.documents import KINDS, read
 
-    shown = Output("evaluate", as_json, quiet)
     console.waiting.doing("loading torch")
     require_torch("evaluate")
+    peers = ranks.join(device)
+    shown = Output("evaluate", as_json, quiet, peers.main)
     check_lengths(context, tokens)
     limits = gate(max_kl, min_top1)
     caches = _caches(kv_types or ())
@@ -160,7 +162,7 @@ def evaluate(
             "--record is about the weights of a model, not about a KV cache, which is chosen where it runs",
             "leave out --record or --kv-type",
         )
-    if report is not None:
+    if report is not None and peers.main:
         check_file(report, force)
     models = every_gguf(models)
     if reference is None:
@@ -196,6 +198,8 @@ def evaluate(
         return
 
     workers = threads or cores()
+    for checkpoint, used in zip(checkpoints, kinds, strict=True):
+        agree(peers, checkpoint, chunks.tokens, f"{len(models)} models, KV cache {used}")
     with open_device(device, workers) as computing, console.progress(None, shown.silent) as progress:
         folder = cache.default_folder() if cached else None
         scores = run.evaluate(
@@ -205,7 +209,10 @@ def evaluate(
             progress=progress,
             cache_folder=folder,
             kv_caches=[None, *(kv_cache for _, kv_cache in compared)],
+            peers=peers,
         )
+    if not peers.main:
+        return
     evaluation = results(sources, checkpoints, scores, kinds)
     if report is not None:
         with console.progress("comparing weights", shown.silent) as progress:

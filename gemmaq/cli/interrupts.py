@@ -27,6 +27,8 @@ _PATIENCE = 3
 
 reason = "interrupted"
 """What to say of a signal."""
+at_end: list[Callable[[int], None]] = []
+"""Called with the exit code when all else is done."""
 _received: list[int] = []
 """Signals that came, in order."""
 
@@ -64,6 +66,8 @@ def run(command: Callable[[], object]) -> NoReturn:
         result = code() or INTERRUPTED
         _settle(result)
         _say(f"{reason}, nothing half-written was kept")
+    for last in at_end:
+        last(result if isinstance(result, int) else int(result is not None))
     sys.exit(result)
 
 

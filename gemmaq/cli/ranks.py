@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
-from gemmaq.cli import interrupts
+from gemmaq.cli import console, interrupts
 from gemmaq.errors import UsageError
 from gemmaq.inference.peers import ALONE, Peers, expected
 
@@ -22,8 +22,13 @@ _joined = ExitStack()
 @contextmanager
 def together() -> Iterator[None]:
     """Run a command, which may `join` others; what one of them fails with is what all fail with."""
-    with _joined:
-        yield
+    try:
+        with _joined:
+            yield
+    except SystemExit:
+        if expected() > 1 and interrupts.code() is not None:  # torchrun ends those that are left by a signal
+            console.say(f"{interrupts.reason}, nothing half-written was kept")
+        raise
 
 
 def join(device: str | None) -> Peers:
@@ -41,6 +46,7 @@ def join(device: str | None) -> Peers:
 
     require_torch("torchrun")
     peers = _joined.enter_context(joined_on(device))
+    interrupts.at_end.append(_end_if_stuck)
     interrupts.reason = "interrupted, or another process of this run has ended"
     return peers
 
@@ -57,6 +63,16 @@ def joined_on(device: str | None) -> Iterator[Peers]:
                 f"several processes compute on CPUs, not on {device}", "leave out --device, or start one process"
             )
         yield peers
+
+
+def _end_if_stuck(code: int) -> None:
+    """End at once where a thread still waits for another process: Python's own end would abort over it."""
+    from gemmaq.inference.peers import is_stuck
+
+    if is_stuck():
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        os._exit(code)
 
 
 def silence(main: bool) -> None:

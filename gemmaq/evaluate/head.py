@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from gemmaq.checkpoint import Tensor
     from gemmaq.encodings import F32
     from gemmaq.inference.decoder import Decoder
+    from gemmaq.inference.device import Device
     from gemmaq.inference.documents import Tokens
 
 SLAB = 4096
@@ -96,6 +97,11 @@ class _Head:
         return self.peak + self.total.log()
 
 
+def block(device: Device) -> int:
+    """Tokens whose logits are computed together; sums of a token may depend on the number."""
+    return _BLOCK if device.pool else _WIDE_BLOCK
+
+
 def score(
     decoders: Sequence[Decoder],
     hidden: Sequence[F32],
@@ -126,7 +132,7 @@ def score(
     heads = [_Head(decoder, states, slab) for decoder, states in zip(decoders, hidden, strict=True)]
     target_ids = torch.from_numpy(np.ascontiguousarray(targets))
     rows, task = heads[0].tensor.rows, "predicting"
-    step = _BLOCK if device.pool else _WIDE_BLOCK
+    step = block(device)
     for start in range(0, rows, slab):
         progress(Progress(task, start, rows, "rows"))
         count = min(slab, rows - start)

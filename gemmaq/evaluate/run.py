@@ -15,7 +15,8 @@ from gemmaq.checkpoint import Checkpoint
 from gemmaq.errors import InputError, UsageError
 from gemmaq.evaluate import cache
 from gemmaq.evaluate.chunks import Chunks
-from gemmaq.evaluate.score import Score
+from gemmaq.evaluate.score import Score, joined
+from gemmaq.inference.peers import ALONE, Peers
 from gemmaq.progress import Progress, ProgressCallback
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ def evaluate(
     progress: ProgressCallback,
     cache_folder: Path | None = None,
     kv_caches: Sequence[KVCache | None] = (),
+    peers: Peers = ALONE,
 ) -> list[Score]:
     """Score models on the same tokens.
 
@@ -80,12 +82,16 @@ def evaluate(
         cache_folder: Folder that keeps the last hidden states of the reference for the next run, or None.
         kv_caches: Types of the KV cache of every model, None for keys and values as they are; nothing for all models.
             The reference's are always None.
+        peers: Processes that share the work, first by chunks, then by scored tokens.
+
+    Returns:
+        The scores; in processes other than the main one, nothing.
 
     Raises:
         InputError: A model cannot be read, or its activations are not finite.
         UsageError: The heads of a model do not fit the types of its cache.
     """
-    from gemmaq.evaluate.head import score
+    from gemmaq.evaluate.head import block, score
     from gemmaq.inference.decoder import decoder
 
     caches = kv_caches or [None] * len(models)
@@ -93,30 +99,44 @@ def evaluate(
     with ExitStack() as stack:
         pairs = zip(models, caches, strict=True)
         decoders = [stack.enter_context(decoder(model, device, kv_cache)) for model, kv_cache in pairs]
-        hidden = [_cached_states(decoders[0], chunks, progress, folder=cache_folder)]
-        hidden += [last_hidden_states(decoder, chunks, progress) for decoder in decoders[1:]]
-        return score(decoders, hidden, chunks.targets, progress=progress)
+        hidden = [_cached_states(decoders[0], chunks, progress, folder=cache_folder, peers=peers)]
+        hidden += [last_hidden_states(decoder, chunks, progress, peers) for decoder in decoders[1:]]
+        if peers.size == 1:
+            return score(decoders, hidden, chunks.targets, progress=progress)
+        part = peers.share(chunks.scored, block(device))
+        found: list[Score] = []
+        if part.start < part.stop:
+            found = score(decoders, [states[part] for states in hidden], chunks.targets[part], progress=progress)
+        shares = [some for some in peers.gather(found) if some]
+        return [joined(parts) for parts in zip(*shares, strict=True)]
 
 
-def last_hidden_states(decoder: Decoder, chunks: Chunks, progress: ProgressCallback) -> F32:
-    """Hidden states of the scored positions after the final norm, f32 [scored, hidden]."""
+def last_hidden_states(decoder: Decoder, chunks: Chunks, progress: ProgressCallback, peers: Peers = ALONE) -> F32:
+    """Hidden states of the scored positions after the final norm, f32 [scored, hidden]; the same in all processes."""
     task = decoder.checkpoint.location
-    batches = decoder.embed(chunks.tokens)
+    batches = decoder.embed(chunks.tokens, peers.share(len(chunks.tokens), decoder.device.batch))
     for index in range(decoder.layers):
         progress(Progress(task, index, decoder.layers, "layers"))
         decoder.through(decoder.layer(index), index, batches)
     progress(Progress(task, decoder.layers, decoder.layers, "layers"))
     normed = decoder.device.map(lambda batch: decoder.normed(batch.hidden[:, chunks.first : -1]).cpu().numpy(), batches)
-    return np.concatenate(normed).reshape(chunks.scored, -1)
+    shares = (
+        peers.gather_all(np.concatenate(normed) if normed else None) if peers.size > 1 else [np.concatenate(normed)]
+    )
+    return np.concatenate([share for share in shares if share is not None]).reshape(chunks.scored, -1)
 
 
-def _cached_states(decoder: Decoder, chunks: Chunks, progress: ProgressCallback, *, folder: Path | None) -> F32:
-    """Last hidden states of the reference, from the cache if it has them."""
+def _cached_states(
+    decoder: Decoder, chunks: Chunks, progress: ProgressCallback, *, folder: Path | None, peers: Peers
+) -> F32:
+    """Last hidden states of the reference, from the main process's cache if it has them."""
     if folder is None:
-        return last_hidden_states(decoder, chunks, progress)
+        return last_hidden_states(decoder, chunks, progress, peers)
     key = cache.key(decoder.checkpoint, chunks.tokens, decoder.device.torch_device.type)
-    states = cache.load(folder, key, (chunks.scored, decoder.checkpoint.config.hidden_size))
+    states = cache.load(folder, key, (chunks.scored, decoder.checkpoint.config.hidden_size)) if peers.main else None
+    states = peers.broadcast(states)
     if states is None:
-        states = last_hidden_states(decoder, chunks, progress)
-        cache.store(folder, key, states)
+        states = last_hidden_states(decoder, chunks, progress, peers)
+        if peers.main:
+            cache.store(folder, key, states)
     return states

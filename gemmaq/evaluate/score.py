@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -66,6 +67,14 @@ class Score:
     def top1(self) -> float:
         """Share of tokens for which model and reference hold the same token for the likeliest."""
         return float(self.same.mean())
+
+
+def joined(parts: Sequence[Score]) -> Score:
+    """Measures of some tokens and of those that follow them as one."""
+    surprise, kl, same = (
+        np.concatenate([getattr(part, name) for part in parts]) for name in ("surprise", "kl", "same")
+    )
+    return Score(surprise, kl, same)
 
 
 def _stderr(values: F64) -> float:

@@ -1,7 +1,7 @@
 """The processes of a run that torchrun started, or one alone, and what they send to each other.
 
-What they exchange lies in main memory and goes through gloo. Whoever fails says why in the run's key-value store and
-closes its connections; a process whose connection breaks looks there, so that all end with the same error.
+What they exchange lies in main memory and goes through gloo. Whoever fails says why in the run's key-value store. Who
+waits for another process, or has lost it, looks there, so that all end with the same error.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -26,6 +26,10 @@ TIMEOUT = timedelta(hours=2)
 _FAILED, _HEARD = "gemmaq/failed", "gemmaq/heard"
 _GRACE = 5.0
 """Seconds in which a process whose connection broke looks for the reason."""
+_HEARING = 0.5
+"""Seconds between two looks for errors of other processes, while waiting for them."""
+_waiting: list[threading.Thread] = []
+"""Threads that wait for other processes."""
 _Value = TypeVar("_Value")
 
 
@@ -40,10 +44,12 @@ class Peers:
     Attributes:
         rank: number of this process, from 0.
         size: number of processes.
+        store: key-value store of the run, None for a process alone.
     """
 
     rank: int = 0
     size: int = 1
+    store: Any = field(default=None, repr=False, compare=False)
 
     @property
     def main(self) -> bool:
@@ -141,7 +147,7 @@ class Peers:
 
         with _watched():
             work: Any = distributed.isend(tensor.contiguous(), to)
-        return lambda: _patiently(work.wait)
+        return lambda: _patiently(work.wait, self.store)
 
     def receive_tensor(self, into: torch.Tensor, origin: int) -> None:
         """Receive a tensor into a contiguous one of the same shape and dtype in main memory.
@@ -151,14 +157,18 @@ class Peers:
         """
         from torch import distributed
 
-        _patiently(lambda: distributed.recv(into, origin))
+        _patiently(lambda: distributed.recv(into, origin), self.store)
 
 
 ALONE = Peers()
 
 
-def _patiently(wait: Callable[[], object]) -> None:
-    """Wait in a thread, so that signals are handled meanwhile."""
+def _patiently(wait: Callable[[], object], store: Any) -> None:
+    """Wait in a thread, so that signals and errors of other processes are heard meanwhile.
+
+    Raises:
+        LostError: another process has ended, or has failed.
+    """
     problem: list[BaseException] = []
 
     def run() -> None:
@@ -168,12 +178,22 @@ def _patiently(wait: Callable[[], object]) -> None:
             problem.append(error)
 
     thread = threading.Thread(target=run, daemon=True)
+    _waiting.append(thread)
     thread.start()
-    while thread.is_alive():
-        thread.join(1)
     with _watched():
+        thread.join(_HEARING)
+        while thread.is_alive():
+            if store.check([_FAILED]):
+                raise RuntimeError("another process has failed")
+            thread.join(_HEARING)
+        _waiting.remove(thread)
         if problem:
             raise problem[0]
+
+
+def is_stuck() -> bool:
+    """Whether a thread waits for a process that will not answer: it can only be ended with this process."""
+    return any(thread.is_alive() for thread in _waiting)
 
 
 @contextmanager
@@ -227,15 +247,14 @@ def joined(backend: str = "gloo") -> Iterator[Peers]:
             "start all of them with torchrun, or unset WORLD_SIZE",
         ) from error
     try:
-        yield Peers(rank, size)
+        yield Peers(rank, size, store)
     except Exception as error:
         raised = _shared(error, store, rank)
-        _leave()
         _await_main(store, rank)
         if raised is error:
             raise
         raise raised from error
-    _leave()
+    distributed.destroy_process_group()
 
 
 def _shared(error: Exception, store: Any, rank: int) -> Exception:
@@ -264,15 +283,9 @@ def _told(error: Exception, store: Any, rank: int) -> Exception:
 
 def _await_main(store: Any, rank: int) -> None:
     """Stay until the main process has heard of an error: torchrun ends it as soon as another process has ended."""
+    until = time.monotonic() + TIMEOUT.total_seconds()
     with suppress(RuntimeError, ValueError):
         if rank == 0:
             store.set(_HEARD, b"1")
-        else:
-            _patiently(lambda: store.wait([_HEARD], TIMEOUT))
-
-
-def _leave() -> None:
-    from torch import distributed
-
-    with suppress(RuntimeError, ValueError):
-        distributed.destroy_process_group()
+        while rank and not store.check([_HEARD]) and time.monotonic() < until:
+            time.sleep(_HEARING)

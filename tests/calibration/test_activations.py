@@ -7,7 +7,8 @@ import pytest
 
 from calibrating import MATRICES, naive_inputs, opened
 from damage import SMALL
-from gemmaq.calibration.activations import add_products, mirror
+from gemmaq.calibration.activations import mirror
+from gemmaq.calibration.hessians import add_products
 from gemmaq.models.gemma3.names import input_sites
 
 pytestmark = pytest.mark.usefixtures("torch_and_transformers")
@@ -32,5 +33,5 @@ def test_products_of_many_columns_are_whole(checkpoint):
     with opened(checkpoint, 3) as net:
         hessian = torch.zeros(1100, 1100)
         for part in (x[:15], x[15:]):
-            add_products(hessian, part, net)
+            add_products(hessian, part, net.device)
     np.testing.assert_allclose(mirror(hessian).numpy(), (x.double().T @ x.double()).numpy(), atol=1e-4)

@@ -13,7 +13,7 @@ import pytest
 
 from gemmaq.calibration import gptq
 from gemmaq.calibration.gptq import Blocks, Settings
-from gemmaq.calibration.store import Problem, Store
+from gemmaq.calibration.store import Problem, Store, packed
 from gemmaq.checkpoint.rows import read_rows, values_of
 from gemmaq.encodings import ENCODINGS, Encoding, Kind, Quantized, dequantize
 from gemmaq.errors import InputError
@@ -320,7 +320,7 @@ def stored(values: Quantized, encoding: Encoding, folder: Path) -> Quantized:
     empty.write_bytes(b"")
     source = plain("some.weight", shape, ENCODINGS["bf16"], span=FileSpan.of(empty), offset=0)
     store, problem = Store(folder), Problem(source, encoding)
-    store.append(problem, values)
+    store.append(problem, packed(problem, values))
     tensor = store.tensor(problem)
     with Reader() as reader:
         found = values_of(tensor, read_rows(tensor, 0, shape[0], reader, bytearray()))

@@ -12,12 +12,14 @@ from calibrating import MATRICES, as_f32, dense, naive_inputs, opened, planned, 
 from damage import SMALL, poison, small_model, tree
 from gemmaq.calibration import gptq, layerwise
 from gemmaq.calibration.activations import mirror
+from gemmaq.calibration.hessians import of_layer
 from gemmaq.calibration.statistics import squares
 from gemmaq.calibration.store import Problem, Store
 from gemmaq.checkpoint import Checkpoint
 from gemmaq.encodings import ENCODINGS
 from gemmaq.errors import InputError
 from gemmaq.inference import device as forward
+from gemmaq.inference.peers import ALONE
 from gemmaq.models.gemma3.names import EMBEDDING, input_sites
 from gemmaq.progress import ignore
 from gemmaq.sources.open import open_source
@@ -36,7 +38,8 @@ def test_hessians_are_the_products_of_the_inputs(together, model, checkpoint, to
             module = net.layer(index)
             before = [batch.hidden.clone() for batch in batches]
             some = [site for site in input_sites(SMALL, index) if together > 1 or "mlp" in site]
-            hessians, routed, after = layerwise._hessians(net, module, index, batches, some)
+            columns = {site: inputs[f"model.layers.{index}.{site}.weight"].shape[1] for site in some}
+            hessians, routed, after = of_layer(net, module, index, batches, columns=columns, peers=ALONE)
             found = {site: mirror(h) for site, h in hessians.items()}
             assert list(found) == some and routed == {}
             assert all((a == b.hidden).all() for a, b in zip(before, batches, strict=True))

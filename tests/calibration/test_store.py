@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gemmaq.calibration.store import Problem, Store
+from gemmaq.calibration.store import Problem, Store, packed
 from gemmaq.checkpoint import plain
 from gemmaq.checkpoint.rows import read_rows, values_of
 from gemmaq.encodings import ENCODINGS, Codec, Encoding, Kind, Quantized, codec
@@ -31,7 +31,7 @@ def stored(encoding: Encoding, values: Quantized, folder: Path) -> Quantized:
     (folder / "source").touch()
     source = plain("a.weight", values.codes.shape, ENCODINGS["bf16"], span=FileSpan.of(folder / "source"), offset=0)
     store, problem = Store(folder), Problem(source, encoding)
-    store.append(problem, values)
+    store.append(problem, packed(problem, values))
     tensor = store.tensor(problem)
     assert (tensor.name, tensor.shape, tensor.encoding) == ("a.weight", values.codes.shape, encoding)
     with Reader() as reader:
@@ -77,7 +77,7 @@ def test_matrices_of_a_stack_come_one_after_the_other(tmp_path: Path) -> None:
     given = {problem: [random_values(problem.encoding, 2.0**k) for k in range(3)] for problem in kinds}
     for k in range(3):
         for problem in kinds:
-            store.append(problem, given[problem][k])
+            store.append(problem, packed(problem, given[problem][k]))
     for problem in kinds:
         tensor = store.tensor(problem)
         for k, values in enumerate(given[problem]):

@@ -17,6 +17,6 @@ def test_memory_grows_with_the_model_and_the_tokens():
 
 def test_each_of_several_processes_holds_its_part_of_the_tokens():
     alone = memory(SMALL, 80_000)
-    assert memory(SMALL, 80_000, 8) < memory(SMALL, 80_000, 2) < alone
+    assert memory(SMALL, 80_000, 32) < alone < memory(SMALL, 80_000, 2), "inputs of a layer are kept until sums pass"
     inputs = 4 * 40_000 * (2 * SMALL.hidden_size + SMALL.intermediate_size)
     assert memory(SMALL, 80_000, 2) > memory(SMALL, 2048, 2) + inputs

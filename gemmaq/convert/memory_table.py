@@ -19,6 +19,12 @@ _MACS_GB = (8, 16, 24, 32)
 _GB = 1e9
 
 
+_FALLS = (
+    "Compute is what the peak takes beyond the cache in its final size, which it has only at the end of a prompt: so "
+    "compute may fall with the context, while the total does not."
+)
+
+
 def memory_table(model: Model) -> str:
     """A sentence and a table in Markdown, GB by part and context; a sentence for a model without a cache of its own."""
     if model.family.embeds or model.family.drafts:
@@ -35,13 +41,15 @@ def memory_table(model: Model) -> str:
         columns.append("and with the drafter" if towers is not None else "with the drafter")
         builds.append((replace(builds[-1][0], drafter=_build(model.drafter)), towers is not None))
     cache = (engine.kv_default, engine.kv_default)
-    rows = []
+    rows, computing = [], []
     for context in _contexts(model, _CONTEXTS):
         text, *more = (vram.estimate(engine, build, Load(context, cache, vision=sees)) for build, sees in builds)
         figures = (text.weights, text.kv, text.compute, text.overhead, text.total, *(each.total for each in more))
+        computing.append(text.compute)
         rows.append((f"{context:,}", *(f"{figure / _GB:.2f}" for figure in figures)))
     title = f"Memory in {engine.title}, GB, {engine.kv_default} cache, estimated by `gemmaq estimate-vram`:"
-    return title + "\n\n" + card.table(columns, rows)
+    falls = computing != sorted(computing)
+    return title + "\n\n" + card.table(columns, rows) + (f"\n\n{_FALLS}" if falls else "")
 
 
 def footprint(model: Model) -> Footprint:

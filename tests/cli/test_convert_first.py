@@ -93,3 +93,13 @@ def test_a_wait_names_what_is_read(tiny: Path, tmp_path: Path) -> None:
     with patch("gemmaq.cli.terminal.Waiting.doing", lambda self, what: doing(what)):
         run("convert", tiny, "-o", tmp_path / "out")
     assert told == [f"reading {tiny}", "looking at the weights"]
+
+
+def test_an_embedding_of_more_bits_that_is_much_of_the_model_is_named(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gemmaq.cli.views.convert._LARGE", 0.01)
+    said = run("convert", tiny, "--embedding", "q8_0", "--dry-run", "-o", tmp_path / "a").stderr
+    assert "of it are the embedding in Q8_0 (--embedding)" in said
+    alike = run("convert", tiny, "--embedding", "q4_0", "--dry-run", "-o", tmp_path / "a").stderr
+    assert "of it are the embedding" not in alike

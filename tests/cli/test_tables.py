@@ -37,7 +37,7 @@ def test_columns_that_can_be_spared_go_first_and_are_named() -> None:
 
 def test_a_row_that_has_no_room_is_a_list() -> None:
     shown = plain(on_a_terminal(_TABLE.format(spare=()), 30)).split("\n")
-    assert "gemma-3-27b" in shown and "  KV global  1,234.5" in shown and "  type       bf16" in shown
+    assert "gemma-3-27b, bf16" in shown and "  KV global  1,234.5" in shown and "1b, q4_0" in shown
 
 
 def test_a_pipe_gets_all_columns(capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 import gemma4_drafter
 import gemma4_towers
+from gemmaq import vram
 from gemmaq.artifact import card, description
-from gemmaq.convert.memory_table import memory_table
+from gemmaq.convert import memory_table
 from gemmaq.sources.open import open_source
 from inprocess import run
 
@@ -17,7 +22,7 @@ from inprocess import run
 def test_figures_are_those_of_the_command(tiny: Path, tmp_path: Path) -> None:
     folder = tmp_path / "gemma-3-tiny"
     run("convert", tiny, "-o", folder, "-q")
-    text = memory_table(description.of_checkpoint(open_source(str(folder)), folder))
+    text = memory_table.memory_table(description.of_checkpoint(open_source(str(folder)), folder))
     assert text in (folder / card.NAME).read_text()
     context = int(text.splitlines()[-1].split("|")[1].replace(",", ""))
     flags = ("--context", context, "--engine", "llama.cpp", "--no-vision", "--json")
@@ -42,3 +47,21 @@ def test_what_is_beside_the_text_model_has_columns_of_its_own(tmp_path: Path) ->
         (estimate,) = json.loads(run("estimate-vram", weights, *flags, more).stdout)["estimates"]
         assert cell.strip() == f"{estimate['bytes']['total'] / 1e9:.2f}"
     assert float(row.strip("| ").split("|")[-1]) >= float(row.strip("| ").split("|")[-2])
+
+
+def test_compute_that_falls_with_the_context_is_explained(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "gemma-3-tiny"
+    run("convert", tiny, "-o", folder, "-q")
+    model = description.of_checkpoint(open_source(str(folder)), folder)
+    monkeypatch.setattr(memory_table, "_contexts", lambda *_: [64, 128])
+    usual = memory_table.memory_table(model)
+    assert "may fall with the context" not in usual
+    estimate = vram.estimate
+
+    def falling(engine: Any, build: Any, load: vram.Load) -> vram.Estimate:
+        return replace(estimate(engine, build, load), compute=10**9 - load.context)
+
+    monkeypatch.setattr(memory_table.vram, "estimate", falling)
+    assert "compute may fall with the context" in memory_table.memory_table(model)

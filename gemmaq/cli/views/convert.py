@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 
 _MOST_COMMANDS = 3
+_LARGE = 0.25
+"""Share of a model from which on its embedding is worth a word."""
 
 
 def warn_rounded(plan: Plan, outcomes: OutcomeCounter) -> None:
@@ -145,7 +147,8 @@ def summarize(
         plan, total = variant.plan, sum(file.size for file in variant.files)
         kinds = ", ".join(f"{count} {name.upper()}" for name, count in plan.counts.items())
         title = f"{plan.format} {plan.label}" if several else plan.format
-        console.say(f"{title}: {console.size(total)}, {plan.bits_per_weight:.2f} bits per weight ({kinds})")
+        large = _embedding(plan)
+        console.say(f"{title}: {console.size(total)}, {plan.bits_per_weight:.2f} bits per weight ({kinds}){large}")
     for sentence in filter(None, dict.fromkeys(_refined(each.plan, several=several) for each in variants)):
         console.say(sentence)
     on_grid = [fit for fit in fits.values() if fit.on_grid]
@@ -164,6 +167,18 @@ def summarize(
         console.say("nothing was written (dry run)")
     else:
         say_next(checkpoint, artifacts, seconds)
+
+
+def _embedding(plan: Plan) -> str:
+    """A clause about an embedding that is much of a model, and of more bits than the rest."""
+    from gemmaq.models.roles import Role
+
+    tables = [tensor for tensor in plan.tensors if tensor.source.place.role is Role.EMBEDDING]
+    size = sum(tensor.nbytes for tensor in tables)
+    weights = sum(tensor.source.rows * tensor.source.columns for tensor in tables)
+    if not tables or size < _LARGE * plan.tensor_bytes or 8 * size / weights <= plan.bits_per_weight:
+        return ""
+    return f"; {console.size(size)} of it are the embedding in {tables[0].encoding.label} (--embedding)"
 
 
 def say_next(checkpoint: Checkpoint, artifacts: Sequence[Artifact], seconds: float) -> None:

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from gemmaq.vram.cards import Card
     from gemmaq.vram.fit import Fit, Result
 
-_MIB = 1 << 20
 _GIB = 1 << 30
 _LEAST_PLOTTED = 2048
 _MOST_LINES = 12
@@ -68,29 +67,31 @@ def _kv_cost(estimate: Estimate) -> dict[str, Any] | None:
 
 
 def show(results: Sequence[Result], *, headlines: bool) -> None:
-    """Print the parts of every estimate, how it fits every card, and the assumptions.
+    """Print the parts of every estimate, how it fits every card, and the assumptions, in one unit.
+
+    That is GiB, in which cards are sold, or GB beside the publisher's figures.
 
     Args:
         results: Results in the order of the rows.
-        headlines: Whether the publisher's figures are shown next to the totals, both in GB.
+        headlines: Whether the publisher's figures are shown next to the totals.
     """
     first = results[0]
     names, leads = _labels(results)
     contexts = {result.load.context for result in results}
     parts = _parts(results, headlines=headlines)
-    columns = [*names, *parts, *(["total\nGB", _publishers(results)] if headlines else ["total\nGiB"])]
+    unit, size = ("GB", 10**9) if headlines else ("GiB", _GIB)
+    columns = [*names, *parts, "total", *([_publishers(results)] if headlines else [])]
     rows = []
     for lead, result in zip(leads, results, strict=True):
-        total = result.estimate.total
-        totals = [f"{total / 1e9:.2f}", _headline(result)] if headlines else [f"{total / _GIB:.2f}"]
-        rows.append([*lead, *(_mib(part(result.estimate)) for part in parts.values()), *totals])
+        sizes = [*(part(result.estimate) for part in parts.values()), result.estimate.total]
+        rows.append([*lead, *(f"{part / size:.2f}" for part in sizes), *([_headline(result)] if headlines else [])])
     context = "" if len(contexts) > 1 else f", {first.load.context:,} tokens"
-    title = f"Memory in {first.engine.title}, MiB{context}, {_kv(first.load.kv_types)} cache"
+    title = f"Memory in {first.engine.title}, {unit}{context}, {_kv(first.load.kv_types)} cache"
     spare = (*(columns[-1:] if headlines else ()), "host\nRAM", "compute")
     console.table(title, columns, rows, left=len(names), spare=spare)
     if any(result.fits for result in results):
         _show_fits(results, names, leads)
-    _show_notes(results)
+    _show_notes(results, unit, size)
 
 
 def _parts(results: Sequence[Result], *, headlines: bool) -> dict[str, Callable[[Estimate], int]]:
@@ -116,13 +117,13 @@ def _publishers(results: Sequence[Result]) -> str:
     from gemmaq.vram.published import publishers
 
     sizes = [size for result in results if (size := size_by_name(result.build.model.name))]
-    return f"{publishers(sizes)}, GB\nBF16 → 4 bit"
+    return f"{publishers(sizes)}\nBF16 → 4 bit"
 
 
-def _show_notes(results: Sequence[Result]) -> None:
+def _show_notes(results: Sequence[Result], unit: str, size: int) -> None:
     overhead = results[0].estimate.overhead
     if overhead:
-        console.out(f"Totals include {_mib(overhead)} MiB of overhead for the driver, a round figure.")
+        console.out(f"Totals include {overhead / size:.2f} {unit} of overhead for the driver, a round figure.")
     if any(result.estimate.host for result in results):
         console.out("Host RAM comes on top: what is looked up in tables, logits, scratch.")
     if any(r.build.model.towers_config and not r.load.vision and r.engine.supports_vision for r in results):
@@ -179,10 +180,6 @@ def _show_fits(results: Sequence[Result], names: list[str], leads: list[list[str
 def _verdict(fit: Fit) -> str:
     gib = abs(fit.room) / _GIB
     return f"fits, {gib:.2f} GiB free" if fit.fits else f"too large by {gib:.2f} GiB"
-
-
-def _mib(size: int) -> str:
-    return f"{size / _MIB:,.0f}" if size >= 1000 * _MIB else f"{size / _MIB:,.1f}"
 
 
 def _kv(kinds: tuple[str, str]) -> str:

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from gemmaq.vram.ranking import Row
 
 _GIB = 1 << 30
-_MIB = 1 << 20
 _MOST_ROWS = 10
 _METHODS = {"nearest": "nearest", "importance": "imatrix", "gptq": "gptq"}
 """Method -> head of its column."""
@@ -207,7 +206,7 @@ def _show_placements(found: Sequence[tuple[Result, Placement]], memory: int | No
             [
                 device.card.name,
                 str(device.layers),
-                *(f"{size / _MIB:,.0f}" for size in (device.weights, device.kv, device.compute, device.beside)),
+                *(f"{size / _GIB:.2f}" for size in (device.weights, device.kv, device.compute, device.beside)),
                 f"{device.total / _GIB:.2f}",
                 f"{device.room / _GIB:.2f}",
             ]
@@ -215,8 +214,8 @@ def _show_placements(found: Sequence[tuple[Result, Placement]], memory: int | No
         ]
         left = placement.depth - (placement.ngl or 0)
         rows.append(["main memory", str(left), "", "", "", "", f"{placement.host / _GIB:.2f}", ""])
-        title = f"{build.model.name} {build.quant} in {result.engine.title}, MiB, {load.context:,} tokens"
-        columns = ("", "layers", "weights", "KV", "compute", "vision,\ndrafter", "total\nGiB", "free\nGiB")
+        title = f"{build.model.name} {build.quant} in {result.engine.title}, GiB, {load.context:,} tokens"
+        columns = ("", "layers", "weights", "KV", "compute", "vision,\ndrafter", "total", "free")
         console.table(title, columns, rows, spare=("vision,\ndrafter", "layers", "compute"))
         if placement.cpu_moe:
             console.out(f"The experts of the first {placement.cpu_moe} layers lie in main memory.")

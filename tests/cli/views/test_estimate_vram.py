@@ -18,13 +18,15 @@ def test_several_contexts_are_a_column() -> None:
 
 
 def test_the_publishers_figures_are_in_the_table_of_all_sizes_only() -> None:
-    assert "Google, GB" in shown() and "BF16 → 4 bit" in shown()
+    assert "Google" in shown() and "BF16 → 4 bit" in shown()
     assert "Google" not in shown("27b")
 
 
 def test_one_system_of_units_where_no_published_figure_stands_beside() -> None:
     text = shown("27b", "--quant", "q4_0", "--gpu", "4090")
-    assert "MiB" in text and "GiB" in text and "GB" not in text
+    assert "GiB" in text and "MiB" not in text and "GB" not in text
+    text = shown("--context", "4k")
+    assert "GB" in text and "iB" not in text
 
 
 def test_names_are_short() -> None:
@@ -47,7 +49,7 @@ def test_the_table_of_today_fits_a_small_screen() -> None:
 
 def test_main_memory_is_a_column_and_a_sentence_where_the_engine_takes_some() -> None:
     text = shown("E2B", "--quant", "q4_0")
-    assert "host" in text and "Host RAM comes on top" in text and "2,186" in text
+    assert "host" in text and "Host RAM comes on top" in text and "2.13" in text
     assert "ost RAM" not in shown("E2B", "--engine", "mlx")
 
 

@@ -64,6 +64,7 @@ class Origin:
         format: Format of the checkpoint.
         files: All files that were read, weights first.
         folders: Their folders, as the user wrote them and with links resolved.
+        weights: Number of the files that hold weights.
     """
 
     name: str
@@ -72,6 +73,7 @@ class Origin:
     format: str
     files: tuple[File, ...]
     folders: frozenset[str]
+    weights: int
 
 
 def of(checkpoint: Checkpoint, tensors: Sequence[Tensor]) -> Origin:
@@ -105,7 +107,7 @@ def _origin(name: str, format: str, weights: Sequence[Path], small: Sequence[Pat
     commits = {(record.repo, record.commit) if record else (None, None) for record in records}
     repo, commit = commits.pop() if len(commits) == 1 else (None, None)
     folders = {str(path.parent) for path in weights} | {str(file.path.parent) for file in files}
-    return Origin(name, repo, commit, format, files, frozenset(folders))
+    return Origin(name, repo, commit, format, files, frozenset(folders), len(weights))
 
 
 def _file(path: Path) -> File:

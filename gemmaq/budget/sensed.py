@@ -11,7 +11,7 @@ from gemmaq import __version__
 from gemmaq.calibration.complete import Basis
 from gemmaq.checkpoint import Checkpoint
 from gemmaq.errors import GemmaqError
-from gemmaq.evaluate import cache
+from gemmaq.files import caches
 from gemmaq.files.atomic import write_file
 from gemmaq.planning import sensitivities as files
 from gemmaq.planning.sensitivities import Sensitivities
@@ -22,7 +22,7 @@ Measure = Callable[[Sequence[str]], Sensitivities]
 
 def default_folder() -> Path:
     """Folder of measured sensitivities, beside the cache of evaluations."""
-    return cache.default_folder().with_name("sensitivity")
+    return caches.folder("sensitivity")
 
 
 def given(path: Path, checkpoint: Checkpoint) -> Sensitivities:

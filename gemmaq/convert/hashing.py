@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
+from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from enum import Enum
 from pathlib import Path
@@ -77,16 +78,19 @@ class BackgroundHasher:
             return file.record.sha256
         return None if self._sources is SourceDigests.NONE else self.start(file.path)
 
-    def check_unchanged(self) -> None:
+    def check_unchanged(self, paths: Iterable[Path]) -> None:
         """Refuse files that changed since they were started, so that what was read is not what was hashed.
 
         Raises:
             InputError: naming the file.
         """
-        for path, (identity, _) in self._started.items():
+        for path in paths:
+            started = self._started.get(path)
+            if started is None:
+                continue
             with reading(path):
                 now = Identity.of(path.stat())
-            if now.content != identity.content:
+            if now.content != started[0].content:
                 raise InputError("was changed while it was being read", "run it again when it is complete", path=path)
 
     def watch(self, path: Path, file: OutputFile) -> Wrote:

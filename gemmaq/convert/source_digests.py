@@ -62,15 +62,18 @@ class Pending:
     def result(self) -> Sources:
         """All digests, as soon as they are there.
 
+        Only files with weights are read to the end; others may change once they were hashed.
+
         Raises:
-            InputError: a file cannot be read, or changed meanwhile.
+            InputError: a file cannot be read, or one with weights changed meanwhile.
         """
         found = (
             _source(self.model),
             _source(self.drafter) if self.drafter is not None else None,
             _source(self.adapter) if self.adapter is not None else None,
         )
-        self.hasher.check_unchanged()
+        origins = [source.origin for source in found if source is not None]
+        self.hasher.check_unchanged(file.path for origin in origins for file in origin.files[: origin.weights])
         return found
 
 

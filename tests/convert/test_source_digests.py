@@ -109,13 +109,20 @@ def test_a_source_that_changes_meanwhile_is_refused(source: Path, mode: SourceDi
             pending.result()
 
 
-def test_other_permissions_are_no_change(source: Path) -> None:
+def test_other_permissions_and_another_card_are_no_change(source: Path) -> None:
+    """A run of hours is not lost because someone writes the README of the source meanwhile."""
+    (source / "README.md").write_text("# A model\n")
     checkpoint = open_source(str(source))
     plans = make_plans(checkpoint, Request(of("q4_0"), ("gguf",)), {})
     with started(checkpoint, plans, SourceDigests.READ) as hasher:
-        (source / "config.json").chmod(0o600)
-        found, drafter, adapter = Pending.start(hasher, checkpoint, plans).result()
+        pending = Pending.start(hasher, checkpoint, plans)
+        before = computed(source)
+        pending.result()
+        for path in source.glob("*.safetensors"):
+            path.chmod(0o600)
+        (source / "README.md").write_text("# Another card\n")
+        found, drafter, adapter = pending.result()
     assert drafter is None and adapter is None
     assert {file.name: digest for file, digest in zip(found.origin.files, found.digests, strict=True)} == {
-        file.name: computed(source)[file.name] for file in found.origin.files
+        file.name: before[file.name] for file in found.origin.files
     }

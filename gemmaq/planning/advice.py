@@ -48,9 +48,8 @@ def kept(checkpoint: Checkpoint, plan: Plan) -> str | None:
         return None
     if checkpoint.format not in CONTAINERS[plan.format].formats:
         return f"the codes of {checkpoint.name} are taken over unchanged"
-    return (
-        f"{checkpoint.name} is {plan.label} already: its codes are copied unchanged; another --quant or --to changes it"
-    )
+    copied = f"{checkpoint.name} is {plan.label} already: its codes are copied unchanged"
+    return f"{copied}; choose another --quant or --to for something new"
 
 
 def advise(

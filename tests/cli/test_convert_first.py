@@ -100,6 +100,6 @@ def test_an_embedding_of_more_bits_that_is_much_of_the_model_is_named(
 ) -> None:
     monkeypatch.setattr("gemmaq.cli.views.convert._LARGE", 0.01)
     said = run("convert", tiny, "--embedding", "q8_0", "--dry-run", "-o", tmp_path / "a").stderr
-    assert "of it are the embedding in Q8_0 (--embedding)" in said
+    assert "of it is the embedding in Q8_0 (--embedding)" in said
     alike = run("convert", tiny, "--embedding", "q4_0", "--dry-run", "-o", tmp_path / "a").stderr
-    assert "of it are the embedding" not in alike
+    assert "of it is the embedding" not in alike

@@ -178,7 +178,7 @@ def _embedding(plan: Plan) -> str:
     weights = sum(tensor.source.rows * tensor.source.columns for tensor in tables)
     if not tables or size < _LARGE * plan.tensor_bytes or 8 * size / weights <= plan.bits_per_weight:
         return ""
-    return f"; {console.size(size)} of it are the embedding in {tables[0].encoding.label} (--embedding)"
+    return f"; {console.size(size)} of it is the embedding in {tables[0].encoding.label} (--embedding)"
 
 
 def say_next(checkpoint: Checkpoint, artifacts: Sequence[Artifact], seconds: float) -> None:

@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
-import pytest
+import ast
+import re
+from pathlib import Path
+from typing import Any
 
+import pytest
+from typer.main import get_command
+
+import gemmaq
+from gemmaq.cli.app import COMMANDS, app
 from gemmaq.cli.mistakes import usage_error
 from inprocess import run
 
@@ -39,3 +47,26 @@ def test_a_value_from_the_environment_is_told_by_the_variable(monkeypatch: pytes
 )
 def test_a_name_nearby_is_suggested(words: tuple[str, ...], near: str) -> None:
     assert near in run(*words, code=2).stderr
+
+
+def named_in_errors() -> dict[str, str]:
+    """Option -> file, of every option in a text from which an error is made."""
+    found: dict[str, str] = {}
+    for path in sorted(Path(gemmaq.__file__).parent.rglob("*.py")):
+        calls = (node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call))
+        errors = (call for call in calls if getattr(call.func, "id", getattr(call.func, "attr", "")).endswith("Error"))
+        for error in errors:
+            texts = [node.value for node in ast.walk(error) if isinstance(node, ast.Constant)]
+            for text in (text for text in texts if isinstance(text, str) and "llama-server" not in text):
+                found |= dict.fromkeys(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*[a-z0-9]", text), path.name)
+    return found
+
+
+def test_every_option_that_an_error_names_exists() -> None:
+    """In some command: which one an error belongs to is not in its text."""
+    group: Any = get_command(app)
+    params = [param for name in COMMANDS for param in group.get_command(None, name).params]
+    known = {option for param in params for option in (*param.opts, *param.secondary_opts)}
+    found = named_in_errors()
+    assert len(found) > 30
+    assert {option: file for option, file in found.items() if option not in known} == {}

@@ -54,7 +54,7 @@ def open_gguf(files: Sequence[GgufFile], name: str, location: str) -> Checkpoint
     if keys.get("general.type") == "adapter" or any(key.startswith("adapter.") for key in keys):
         raise InputError(
             "is an adapter (LoRA), not a model",
-            "name the GGUF of the model that it was trained on; llama.cpp applies the adapter itself: --lora FILE",
+            "name the GGUF of the model that it was trained on; llama-server applies the adapter itself: --lora FILE",
             path=origin,
         )
     try:

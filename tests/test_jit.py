@@ -38,6 +38,7 @@ def test_without_a_place_for_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_compiling_is_refused_where_a_limit_leaves_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
     """LLVM would end the process."""
+    jit.compiled(halves)(np.array([2.0]))
     monkeypatch.setattr(jit, "room", lambda: 100 << 20)
     with pytest.raises(MemoryError, match="leaves 100 MiB, compiling takes"):
         numba.njit(halves)(np.array([2.0]))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gemmaq.jit import _jit, compiled
+from gemmaq.jit import compiled, compiled_with
 
 if TYPE_CHECKING:
     from gemmaq.encodings import F32
@@ -27,6 +27,7 @@ def _distance(first: Any, second: Any) -> Any:
     return first - second if first != second else _NOTHING
 
 
+@compiled_with(fastmath={"reassoc"})  # only sums may change their order: the numbers come from functions without
 def _sums(weights: Any, weights_shift: Any, reference: Any, reference_shift: Any) -> Any:
     """Sums of squared differences and of squared references, f64, of f32 [n] each."""
     error = square = 0.0
@@ -36,9 +37,6 @@ def _sums(weights: Any, weights_shift: Any, reference: Any, reference_shift: Any
         error += distance * distance
         square += np.float64(wanted) * np.float64(wanted)
     return error, square
-
-
-_sums = _jit(_sums, fastmath={"reassoc"})  # only sums may change their order: the numbers come from functions without
 
 
 def square_sums(weights: F32, weights_shift: float, reference: F32, reference_shift: float) -> tuple[float, float]:

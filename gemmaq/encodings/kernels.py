@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from gemmaq.jit import _jit, compiled
+from gemmaq.jit import compiled, compiled_with
 
 BLOCK = 32
 _ZERO = np.float32(0)
@@ -27,7 +27,7 @@ _LOWEST = np.int32(-(2**31))
 
 def _reduction(function: Any) -> Any:
     """`compiled`, with the freedom that min and max of finite numbers need to be vectorised."""
-    return _jit(function, fastmath={"nnan", "nsz"})
+    return compiled_with(fastmath={"nnan", "nsz"})(function)
 
 
 @compiled

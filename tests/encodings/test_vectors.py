@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 
 from gemmaq.encodings.vectors import WIDTH, load, spread, store, where_less
+from gemmaq.jit import compiled
 
 
-@numba.njit
+@compiled
 def work(numbers: np.ndarray, factor: np.float32, out: np.ndarray) -> None:
     first, second = load(numbers, 1), load(numbers, 1 + WIDTH)
     store(out, 0, first * spread(factor) + second - spread(np.float32(0.5)))

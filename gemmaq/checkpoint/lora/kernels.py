@@ -10,12 +10,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import types
-from numba.extending import intrinsic as _intrinsic
 
-from gemmaq.jit import compiled
+from gemmaq.jit import compiled, intrinsic
 
-intrinsic: Any = _intrinsic
 _BLOCK = 192
 """Ranks that are summed before the sum is added to those before; of fewer than two blocks each has half the ranks."""
 LANES = 8
@@ -25,6 +22,7 @@ _ZERO = np.float32(0)
 @intrinsic
 def _fused(typing: Any, a: Any, b: Any, c: Any) -> Any:
     """The f32 number a * b + c, rounded once."""
+    from numba import types
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.fma(*arguments)

@@ -1,4 +1,4 @@
-"""The build of a wheel: it compiles the loops that gemmaq/kernels.txt lists, where there is a C compiler to link them.
+"""The build of a wheel: it compiles the loops that gemmaq/jit/kernels.txt lists, where a C compiler can link them.
 
 Without one, or on another system than Linux on x86-64, the wheel has no machine code: numba compiles each loop on the
 user's machine when it is first needed.
@@ -17,7 +17,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 
 class KernelsHook(BuildHookInterface):  # type: ignore[type-arg]
-    """Adds `gemmaq/kernels.so` to a wheel, which then is one for this system, and for every Python."""
+    """Adds libraries of compiled loops to a wheel, which then is one for this system, and for every Python."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Compile the library before the files are packed."""
@@ -25,7 +25,8 @@ class KernelsHook(BuildHookInterface):  # type: ignore[type-arg]
             return
         if (platform.system(), platform.machine()) != ("Linux", "x86_64"):
             return
-        from gemmaq import native
+        sys.path.insert(0, self.root)
+        from gemmaq.jit import native
 
         folder = Path(self.directory)
         folder.mkdir(parents=True, exist_ok=True)
@@ -40,6 +41,6 @@ class KernelsHook(BuildHookInterface):  # type: ignore[type-arg]
             if process.returncode:
                 self.app.display_warning(f"compiled loops for {level} are left out of the wheel:\n{words[-2000:]}")
                 continue
-            build_data["force_include"][str(libraries[level])] = f"gemmaq/{libraries[level].name}"
+            build_data["force_include"][str(libraries[level])] = f"gemmaq/jit/{libraries[level].name}"
             build_data["pure_python"] = False
             build_data["tag"] = "py3-none-linux_x86_64"

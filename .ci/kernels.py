@@ -1,8 +1,8 @@
-"""Compile the loops that gemmaq/kernels.txt lists into one library: kernels.py LEVEL LIBRARY [LIST]
+"""Compile loops into one library, those that gemmaq/jit/kernels.txt lists: kernels.py LEVEL LIBRARY [LIST].
 
-numba compiles them as it does on a user's machine, but for every processor of a level, as x86-64-v3. Of its LLVM modules the
-functions that Python calls are kept under names of our own; all else becomes internal, and the C compiler links it with
-the few functions of numba's runtime that it needs.
+numba compiles them as it does on a user's machine, but for every processor of a level, as x86-64-v3. Of its LLVM modules
+the functions that Python calls are kept under names of our own; all else becomes internal, and the C compiler links it
+with the few functions of numba's runtime that it needs.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ __attribute__((visibility("hidden"))) void NRT_MemInfo_call_dtor(void *memory) {
 
 
 def main(level: str, library: str, functions: str | None = None) -> None:
-    """Write the library of these functions, those of gemmaq/kernels.txt if no other list is given."""
+    """Write the library of these functions, those of gemmaq/jit/kernels.txt if no other list is given."""
     with TemporaryDirectory() as folder:
         # Read by numba when it is imported. Its cache on disk could hold code for this machine alone.
         os.environ |= {"NUMBA_CPU_NAME": level, "NUMBA_CPU_FEATURES": "", "NUMBA_CACHE_DIR": folder}
@@ -58,7 +58,7 @@ def _compiled(level: str, functions: str | None) -> bytes:
     """Machine code of all functions, as an object file."""
     from llvmlite import binding
 
-    from gemmaq import native
+    from gemmaq.jit import native
 
     binding.initialize_all_targets()
     binding.initialize_all_asmprinters()
@@ -104,11 +104,11 @@ def _module(name: str, arguments: str, result: str, symbol: str) -> Any:
 
 
 def _type(kind: str) -> Any:
-    """numba's type, of its name in kernels.txt."""
+    """The type in numba, of its name in kernels.txt."""
     import numpy as np
     from numba import from_dtype, types
 
-    from gemmaq import native
+    from gemmaq.jit import native
 
     if kind.endswith(")"):
         module, _, named = kind[: kind.index("(")].rpartition(".")

@@ -27,7 +27,7 @@ FLOORS = (
 """Rooms by floor, from the ground up; "" is `gemmaq/__init__.py`. The docstring there says what each is for."""
 
 ENTRANCE = "__main__.py"
-LOOSE = (ENTRANCE, "errors.py", "jit.py", "progress.py")
+LOOSE = (ENTRANCE, "errors.py", "progress.py")
 COMPILED = "compiled"
 FAMILY = re.compile(r"gemma.?\d|siglip", re.IGNORECASE)
 TENSORS = re.compile(r"embed_tokens|lm_head|model\.layers|self_attn|(up|down|gate|[qkvo])_proj")

@@ -18,7 +18,7 @@ WIDTH = 8
 
 @functools.cache
 def _vector() -> tuple[Any, Any]:
-    """numba's type of a vector, and LLVM's; makes them known to numba."""
+    """The type of a vector in numba, and in LLVM; makes them known to numba."""
     from llvmlite import ir
     from numba import types
     from numba.extending import models, overload, register_model

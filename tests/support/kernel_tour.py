@@ -1,4 +1,7 @@
-"""A tour of the commands, and the compiled functions it calls: python tests/support/kernel_tour.py > gemmaq/kernels.txt"""
+"""A tour of the commands, and the compiled functions that they call.
+
+python tests/support/kernel_tour.py > kernels.txt && mv kernels.txt gemmaq/jit/
+"""
 
 from __future__ import annotations
 
@@ -16,8 +19,9 @@ import grids
 import lora_files
 import quantized_folders
 import small
-from gemmaq import jit, native
+from gemmaq import jit
 from gemmaq.encodings import ENCODINGS
+from gemmaq.jit import native
 from gemmaq.models.gemma3.config import pattern
 from gemmaq.planning.mixtures import MIXTURES
 from inprocess import run_any
@@ -38,7 +42,7 @@ Command = tuple[object, ...]
 
 
 def commands(at: Path) -> Iterator[Command]:
-    """Command lines that use every type, container, method and kind of source, and some that are refused; they write below this folder."""
+    """Command lines that use every type, container, method and kind of source; some are refused."""
     source = write_checkpoint(at / "source", CONFIG)
     for name, content in small.tokenizer(CONFIG.vocab_size).items():
         (source / name).write_bytes(content)
@@ -145,7 +149,7 @@ def called(lines: Iterator[Command], told: Any = None) -> dict[tuple[str, str], 
 
 def _returned(kernel: jit.Kernel, arguments: Any) -> str:
     """The type of a result, in the words of `kernels.txt`; "?" if it has none there."""
-    from numba import types, typeof
+    from numba import typeof, types
 
     wanted = tuple(typeof(one) for one in arguments)
     kernel.made.compile(wanted)

@@ -13,16 +13,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-import native_samples
-from gemmaq import jit, native
+import kernel_samples
+from gemmaq import jit
+from gemmaq.jit import native
 
-BUILD = Path(__file__).parents[1] / ".ci/kernels.py"
+BUILD = Path(__file__).parents[2] / ".ci/kernels.py"
 FUNCTIONS = """\
-native_samples.pairs float32[2] float64 -> (float64,int64)
-native_samples.pairs float32[2]~ float64 -> (float64,int64)
-native_samples.shifted uint8[1] (int64,int64) float32 -> none
-native_samples.is_small int64 -> bool
-native_samples.with_room int64 -> float64
+kernel_samples.pairs float32[2] float64 -> (float64,int64)
+kernel_samples.pairs float32[2]~ float64 -> (float64,int64)
+kernel_samples.shifted uint8[1] (int64,int64) float32 -> none
+kernel_samples.by_rule float64[1] kernel_samples.Pair(int64,float64,(float64[1])) -> none
+kernel_samples.is_small int64 -> bool
+kernel_samples.with_room int64 -> float64
 """
 CPUINFO = "processor\t: 0\nflags\t\t: fpu {}\n\nprocessor\t: 1\nflags\t\t: fpu\n"
 
@@ -36,7 +38,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "kernels.txt").write_text(FUNCTIONS)
     level = native_level()
     script = [sys.executable, BUILD, level, folder / f"kernels-{level}.so", folder / "kernels.txt"]
-    path = ":".join([str(Path(native_samples.__file__).parent), str(native.FOLDER.parent)])
+    path = ":".join([str(Path(kernel_samples.__file__).parent), str(Path(jit.__file__).parents[2])])
     subprocess.run(script, check=True, env={"PATH": "/usr/bin:/bin", "PYTHONPATH": path})
     return folder
 
@@ -51,10 +53,10 @@ def samples(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     monkeypatch.setattr(native, "FOLDER", folder)
     monkeypatch.setattr(native, "LIST", folder / "kernels.txt")
     forget()
-    yield importlib.reload(native_samples)
+    yield importlib.reload(kernel_samples)
     forget()
     monkeypatch.undo()
-    importlib.reload(native_samples)
+    importlib.reload(kernel_samples)
 
 
 def forget() -> None:
@@ -72,6 +74,9 @@ def test_results_and_writes_are_those_of_numba(samples: Any, monkeypatch: pytest
     out = np.zeros(3, np.uint8)
     assert samples.shifted(out, (2, 5), np.float32(1)) is None
     assert out.tolist() == [8, 8, 8]
+    doubled = np.zeros(3)
+    samples.by_rule(doubled, samples.Pair(1, 2.0, (np.arange(3.0),)))
+    assert doubled.tolist() == [1, 3, 5]
     assert samples.is_small(-7) is True and samples.is_small(7) is False
     assert samples.with_room(1000) == 499500.0
 
@@ -97,7 +102,7 @@ def test_the_level_of_a_processor() -> None:
 def test_without_a_library_numba_compiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(native, "FOLDER", tmp_path)
     forget()
-    assert native.functions("native_samples.pairs") == {}
+    assert native.functions("kernel_samples.pairs") == {}
     level = native_level()
     if level is not None:
         (tmp_path / f"kernels-{level}.so").write_bytes(b"\x7fELF of another system")
@@ -113,6 +118,7 @@ def test_without_a_library_numba_compiles(tmp_path: Path, monkeypatch: pytest.Mo
         (np.zeros((2, 3), np.float32)[:, ::2], "float32[2]~"),
         (np.uint16(3), "uint16"),
         ((1, 2.5, True), "(int64,float64,bool)"),
+        (kernel_samples.Pair(1, 2.0, (np.zeros(1),)), "kernel_samples.Pair(int64,float64,(float64[1]))"),
         (1 << 63, None),
         (np.zeros(2, ">f4"), None),
         (np.zeros(9, np.uint8)[1:].view(np.float32), None),
@@ -127,7 +133,8 @@ def test_types_of_arguments(value: Any, spelled: str | None) -> None:
 def test_kinds_tell_apart_what_is_spelled_differently() -> None:
     values = [
         np.zeros((2, 3), np.float32), np.zeros((2, 3), np.float32)[:, ::2], np.zeros(3, np.float32), np.zeros(3),
-        np.zeros(9, np.uint8)[1:].view(np.float32), 1, 1 << 63, 1.0, True, np.float32(1), (1, 2), (1, 1 << 63), (1, 2.0),
+        np.zeros(9, np.uint8)[1:].view(np.float32), 1, 1 << 63, 1.0, True, np.float32(1),
+        (1, 2), (1, 1 << 63), (1, 2.0), kernel_samples.Pair(1, 2),
     ]  # fmt: skip
     assert len({native.kind(value) for value in values}) == len(values)
 

@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from gemmaq import native
+from gemmaq.jit import native
 
 _ROOM = 400 << 20
 """Bytes of address space that compiling may take: LLVM ends the process where an allocation fails."""
@@ -53,7 +53,7 @@ def _numba() -> Any:
     def _(value: Deferred, context: Any) -> Any:
         made = value.made
         refresh()
-        return cpu_target.typing_context.resolve_value_type(made)  # type: ignore[no-untyped-call]
+        return cpu_target.typing_context.resolve_value_type(made)
 
     event.register("numba:compile", Room())  # type: ignore[no-untyped-call]
     return numba
@@ -63,8 +63,8 @@ def refresh() -> None:
     """Let numba see, in the midst of compiling, what has been added to it."""
     from numba.core.registry import cpu_target
 
-    cpu_target.typing_context.refresh()  # type: ignore[no-untyped-call]
-    cpu_target.target_context.refresh()  # type: ignore[no-untyped-call]
+    cpu_target.typing_context.refresh()
+    cpu_target.target_context.refresh()
 
 
 class Deferred:
@@ -125,5 +125,5 @@ def compiled_with(**options: Any) -> Callable[[Any], Any]:
 
 
 def intrinsic(function: Any) -> Any:
-    """numba's decorator of that name: a function of compiled code that writes instructions of LLVM."""
+    """A function of compiled code that writes instructions of LLVM: the decorator of numba's of that name."""
     return Deferred(lambda numba: numba.extending.intrinsic(function))

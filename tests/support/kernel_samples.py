@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -24,6 +24,20 @@ def pairs(numbers: Any, least: Any) -> Any:
 def shifted(out: Any, numbers: Any, more: Any) -> None:
     for i in range(out.size):
         out[i] = np.uint8(numbers[0] + numbers[1] + more)
+
+
+class Pair(NamedTuple):
+    """A rule of two numbers and where it counts."""
+
+    first: int
+    second: float
+    where: tuple[Any, ...] = ()
+
+
+@compiled
+def by_rule(out: Any, rule: Any) -> None:
+    for i in range(out.size):
+        out[i] = rule.first + rule.second * rule.where[0][i]
 
 
 @compiled

@@ -1,6 +1,6 @@
 """Compile loops into one library, those that gemmaq/jit/kernels.txt lists: kernels.py LEVEL LIBRARY [LIST].
 
-numba compiles them as it does on a user's machine, but for every processor of a level, as x86-64-v3. Of its LLVM modules
+numba compiles them as on a user's machine, but for every processor of a level, as x86-64-v3. Of its LLVM modules
 the functions that Python calls are kept under names of our own; all else becomes internal, and the C compiler links it
 with the few functions of numba's runtime that it needs.
 """

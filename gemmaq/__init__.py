@@ -34,7 +34,7 @@ do not import each other.
     4  checkpoint, methods                        tensors of any layout; rows of weights to codes, without torch
     3  models                                     all that is known of each model family, and nowhere else
     2  encodings, files, charts, hub              types and their kernels; bytes; drawings; huggingface_hub
-    1  errors, jit, progress                      exceptions with exit codes; numba; progress callbacks
+    1  errors, jit, progress                      exceptions with exit codes; compiled loops; progress callbacks
 
 Where to add something: a type is a file in `encodings` and an entry in its registry; likewise a container in
 `containers`, a method in `methods` or `calibration`, an engine in `vram/engines`, a runtime in `runtimes`, a model

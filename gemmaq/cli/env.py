@@ -105,10 +105,16 @@ def _runtimes() -> dict[str, str]:
 
 
 def _kernels() -> dict[str, Any] | None:
-    """Where machine code is kept, and how much of it there is; None if there is no such place."""
-    from gemmaq.encodings import kernels
+    """Where machine code is kept, and how much of it there is; None if there is no such place.
 
-    place = getattr(getattr(kernels.dequantize, "stats", None), "cache_path", None)
+    It came with the wheel, or numba keeps what it compiled.
+    """
+    from gemmaq.encodings import kernels
+    from gemmaq.jit import native
+
+    if native.opened() is not None:
+        return _folder(native.FOLDER, "*.so")
+    place = getattr(getattr(kernels.dequantize.made, "stats", None), "cache_path", None)
     return _folder(Path(place), "*.nb*") if place else None
 
 

@@ -37,15 +37,20 @@ CONFIG = replace(
     layer_pattern=pattern(2, 2),
     vocab_size=4096,
 )
-"""Rows of whole blocks of every type."""
 Command = tuple[object, ...]
+
+
+def model(folder: Path) -> Path:
+    """A model with rows of whole blocks of every type, and a tokenizer."""
+    write_checkpoint(folder, CONFIG)
+    for name, content in small.tokenizer(CONFIG.vocab_size).items():
+        (folder / name).write_bytes(content)
+    return folder
 
 
 def commands(at: Path) -> Iterator[Command]:
     """Command lines that use every type, container, method and kind of source; some are refused."""
-    source = write_checkpoint(at / "source", CONFIG)
-    for name, content in small.tokenizer(CONFIG.vocab_size).items():
-        (source / name).write_bytes(content)
+    source = model(at / "source")
     text = at / "text.txt"
     text.write_text("The quick brown fox jumps over the lazy dog. " * 200)
     yield from _types(at, source, text)

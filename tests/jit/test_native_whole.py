@@ -20,10 +20,10 @@ from inprocess import run
 ROOT = Path(__file__).parents[2]
 OPTIONS = (
     "--to gguf --to mlx --to safetensors",
-    "--quant q4_k_m --method nearest",
-    "--quant q3_k,q2_k,iq4_xs,iq3_s --method nearest",
-    "--to mlx --quant affine4",
-    "--to safetensors --quant int4-g64",
+    "--quant q4_1,q5_0,q5_1,q8_0,iq4_nl,mxfp4,f16 --portable",
+    "--quant q2_k,q3_k,q4_k_m,q5_k,q6_k,iq4_xs,iq3_s --method nearest",
+    "--to mlx --quant affine2,affine3-g64,affine4,affine6-g128,affine8,nvfp4,mxfp8",
+    "--to safetensors --quant int4-g64,int4-channel,int8-channel,fp8",
 )
 NOT_WEIGHTS = ("gemmaq.json", "README.md", "SHA256SUMS")
 SCRIPT = """

@@ -170,7 +170,7 @@ def test_shards_of_a_multimodal_model(eye: Path, tmp_path: Path) -> None:
     assert sorted(set(index.values())) == files and len(files) > 3
     assert len({index[name] for name in index if "vision" in name}) > 1
     for source in (tmp_path / "gguf" / shards[0], tmp_path / "hf"):
-        out = tmp_path / f"from-{source.parent.name}-{source.name}"
+        out = tmp_path / f"from-{source.parent.name}-{source.stem}"
         run("convert", source, "--quant", "bf16", "-o", out)
         ours, theirs = (read_gguf(path)[1] for path in (seeing.projector(out), whole / mmproj))
         for name, (kind, shape, data) in theirs.items():

@@ -7,15 +7,18 @@ from typing import Any
 import numpy as np
 
 from gemmaq.encodings.rounding import round_bf16, round_to_11_bits
-from gemmaq.jit import compiled
+from gemmaq.jit import _jit, compiled
 
 _ZERO = np.float32(0)
+_MAGNITUDE, _INFINITE = np.int32(0x7FFFFFFF), np.int32(0x7F800000)
 _TOLERANCE = np.float32(0.12)
 """Of the code 8, in steps of the grid: BF16 rounding of weight and extreme and half a unit of noise move it by 0.07."""
 _ALWAYS = np.float32(0.01)
 """Share of the tolerance that the code 0 has too. All of these are relative errors: small codes move less."""
 _ENOUGH = 8
 """Weights that are not zero without which a block or a channel proves nothing."""
+_FIRST = 2
+"""Weights that are looked at one by one."""
 _TOP = 128
 """Largest code of a channel."""
 _SLOPE, _FINE_SLOPE, _FINE = np.float32(0.012), np.float32(0.008), 16
@@ -24,35 +27,51 @@ rounding of weight and extreme to BF16 moves them, so that the grid of 127 steps
 
 
 @compiled
-def _extreme(row: Any) -> Any:
-    extreme = _ZERO
-    for j in range(row.size):
-        if abs(row[j]) > abs(extreme):
-            extreme = row[j]
-    return extreme
+def _extreme(x: Any, b: Any) -> Any:
+    """The first of the weights of largest magnitude, 0 for none; NaN counts as 0.
+
+    Both loops are over integers and run to the end, so that they vectorise.
+    """
+    largest, none = np.int32(0), np.int32(x.shape[1])
+    for j in range(x.shape[1]):
+        size = np.int32(np.float32(x[b, j]).view(np.int32) & _MAGNITUDE)
+        largest = max(largest, size if size <= _INFINITE else np.int32(0))
+    first = none
+    for j in range(x.shape[1]):
+        size = np.int32(np.float32(x[b, j]).view(np.int32) & _MAGNITUDE)
+        first = min(first, np.int32(j) if size == largest else none)
+    return x[b, first] if first < none else _ZERO
 
 
 @compiled
-def _fits(row: Any, scale: Any, low: Any, high: Any) -> bool:
+def _is_off(weight: Any, inverse: Any, low: Any, high: Any) -> Any:
+    """Whether a weight is outside the tolerance of every code from low to high."""
+    level = weight * inverse
+    code = np.float32(np.rint(level))
+    allowed = _TOLERANCE * min(np.float32(1), abs(code) / np.float32(8) + _ALWAYS)
+    return (abs(level - code) > allowed) | (code < low) | (code > high)
+
+
+@compiled
+def _fits(x: Any, b: Any, scale: Any, low: Any, high: Any) -> Any:
     """Whether every weight is within the tolerance of a code from low to high."""
-    inverse = np.float32(1) / scale
-    for j in range(row.size):
-        level = row[j] * inverse
-        code = np.float32(np.rint(level))
-        allowed = _TOLERANCE * min(np.float32(1), abs(code) / np.float32(8) + _ALWAYS)
-        if abs(level - code) > allowed or code < low or code > high:
+    inverse, misses = np.float32(1) / scale, np.int32(0)
+    for j in range(_FIRST):  # most scales fail here
+        if _is_off(x[b, j], inverse, low, high):
             return False
-    return True
+    for j in range(x.shape[1]):  # to the end, whatever is found: so the loop vectorises
+        misses = np.int32(misses + (np.int32(1) if _is_off(x[b, j], inverse, low, high) else np.int32(0)))
+    return misses == 0
 
 
 @compiled
-def _find(row: Any, largest_k: int) -> tuple[Any, Any]:
+def _find(x: Any, b: Any, largest_k: int) -> tuple[Any, Any]:
     """The smallest k, and the scale extreme/k it gives, that explain a block; k 0 if none does.
 
     With the full negative code in use (k 8, or 16) the scale's sign makes the extreme negative; otherwise it is
     positive.
     """
-    extreme = _extreme(row)
+    extreme = _extreme(x, b)
     if extreme == _ZERO or abs(extreme) < np.float32(1e-30):
         return 0, _ZERO
     for k in range(1, largest_k + 1):
@@ -60,30 +79,43 @@ def _find(row: Any, largest_k: int) -> tuple[Any, Any]:
         scale = -extreme / np.float32(k) if full else abs(extreme) / np.float32(k)
         low = np.float32(-k if full else -min(k, 15))
         high = np.float32(k - 1 if full else k)
-        if _fits(row, scale, low, high):
+        if _fits(x, b, scale, low, high):
             return k, scale
     return 0, _ZERO
 
 
+def _regression(x: Any, b: Any, inverse: Any) -> Any:
+    """Sums of weight * code and of code^2, f64; exact in any order, as codes and f32 have few enough bits."""
+    above, below = 0.0, 0.0
+    for j in range(x.shape[1]):
+        code = np.float64(np.rint(x[b, j] * inverse))
+        above += np.float64(x[b, j]) * code
+        below += code * code
+    return above, below
+
+
+_regression = _jit(_regression, fastmath={"reassoc"})
+
+
 @compiled
-def _refined(row: Any, scale: Any) -> Any:
+def _reproduces(x: Any, b: Any, inverse: Any, scale: Any) -> Any:
+    """Whether the codes for an inverse scale give the weights with another scale, exactly or rounded to BF16."""
+    misses = np.int32(0)
+    for j in range(x.shape[1]):
+        product = scale * np.float32(np.rint(x[b, j] * inverse))
+        is_off = (product != x[b, j]) & (round_bf16(product) != x[b, j])
+        misses = np.int32(misses + (np.int32(1) if is_off else np.int32(0)))
+    return misses == 0
+
+
+@compiled
+def _refined(x: Any, b: Any, scale: Any) -> Any:
     """The scale behind a block: the number that reproduces the weights as stored, else the least-squares one."""
     inverse = np.float32(1) / scale
-    above, below = 0.0, 0.0
-    for j in range(row.size):
-        code = np.rint(row[j] * inverse)
-        above += np.float64(row[j]) * code
-        below += code * code
+    above, below = _regression(x, b, inverse)
     best = np.float32(above / below)
     for candidate in (scale, round_bf16(best), round_to_11_bits(best)):
-        exact = True
-        for j in range(row.size):
-            code = np.float32(np.rint(row[j] * inverse))
-            product = candidate * code
-            if product != row[j] and round_bf16(product) != row[j]:
-                exact = False
-                break
-        if exact:
+        if _reproduces(x, b, inverse, candidate):
             return candidate
     return best
 
@@ -92,31 +124,30 @@ def _refined(row: Any, scale: Any) -> Any:
 def fit_blocks(x: Any, largest_k: int, ks: Any, scales: Any, errors: Any) -> None:
     """For every block, f32 [blocks, 32]: the k that explains it (0 none, -1 too few weights), scale, squared error."""
     for b in range(x.shape[0]):
-        row = x[b]
         present = 0
-        for j in range(row.size):
-            present += row[j] != _ZERO
+        for j in range(x.shape[1]):
+            present += x[b, j] != _ZERO
         ks[b], scales[b], errors[b] = -1, _ZERO, _ZERO
         if present < _ENOUGH:
             continue
-        k, scale = _find(row, largest_k)
+        k, scale = _find(x, b, largest_k)
         ks[b] = k
         if k > 0:
-            scale = _refined(row, scale)
+            scale = _refined(x, b, scale)
             scales[b] = scale
-            for j in range(row.size):
-                rest = row[j] - scale * np.float32(np.rint(row[j] / scale))
+            for j in range(x.shape[1]):
+                rest = x[b, j] - scale * np.float32(np.rint(x[b, j] / scale))
                 errors[b] += rest * rest
 
 
 @compiled
-def _rounded(row: Any, scale: Any) -> tuple[Any, Any]:
+def _rounded(x: Any, b: Any, scale: Any) -> tuple[Any, Any]:
     """Squared error of a block in codes -8..7 of a scale, and the least-squares scale for these codes."""
     error, above, below = 0.0, 0.0, 0.0
-    for j in range(row.size):
-        code = min(np.float32(7), max(np.float32(-8), np.float32(np.rint(row[j] / scale))))
-        error += np.float64(row[j] - scale * code) ** 2
-        above += np.float64(row[j]) * code
+    for j in range(x.shape[1]):
+        code = min(np.float32(7), max(np.float32(-8), np.float32(np.rint(x[b, j] / scale))))
+        error += np.float64(x[b, j] - scale * code) ** 2
+        above += np.float64(x[b, j]) * code
         below += np.float64(code) * code
     return error, np.float32(above / below) if above != 0.0 else scale
 
@@ -125,25 +156,24 @@ def _rounded(row: Any, scale: Any) -> tuple[Any, Any]:
 def stray(x: Any, errors: Any) -> None:
     """Squared distance of blocks, f32 [blocks, 32], from the closest codes of four bits: of the best extreme/k."""
     for b in range(x.shape[0]):
-        row = x[b]
-        extreme = _extreme(row)
+        extreme = _extreme(x, b)
         errors[b] = _ZERO
         if abs(extreme) < np.float32(1e-30):
             continue
         best, least = _ZERO, np.inf
         for k in range(8, 0, -1):
             scale = -extreme / np.float32(8) if k == 8 else abs(extreme) / np.float32(k)
-            error, refined = _rounded(row, scale)
+            error, refined = _rounded(x, b, scale)
             if error < least:
                 best, least = refined, error
-        errors[b] = min(least, _rounded(row, best)[0])
+        errors[b] = min(least, _rounded(x, b, best)[0])
 
 
 @compiled
-def _channel_fits(row: Any, scale: Any, slope: Any) -> bool:
+def _channel_fits(x: Any, b: Any, scale: Any, slope: Any) -> bool:
     inverse = np.float32(1) / scale
-    for j in range(row.size):
-        level = row[j] * inverse
+    for j in range(x.shape[1]):
+        level = x[b, j] * inverse
         code = np.float32(np.rint(level))
         if abs(level - code) > slope * abs(code) + _TOLERANCE * _ALWAYS:
             return False
@@ -151,16 +181,16 @@ def _channel_fits(row: Any, scale: Any, slope: Any) -> bool:
 
 
 @compiled
-def _describe(row: Any, scale: Any) -> tuple[Any, Any, Any, Any]:
+def _describe(x: Any, b: Any, scale: Any) -> tuple[Any, Any, Any, Any]:
     """Codes of a row on a grid: largest and smallest one, whether all are odd, squared error with the best scale."""
     low, high, odd = 0, 0, True
     above, below, square = 0.0, 0.0, 0.0
-    for j in range(row.size):
-        code = int(np.rint(row[j] / scale))
+    for j in range(x.shape[1]):
+        code = int(np.rint(x[b, j] / scale))
         low, high, odd = min(low, code), max(high, code), odd and code % 2 != 0
-        above += np.float64(row[j]) * code
+        above += np.float64(x[b, j]) * code
         below += np.float64(code) * code
-        square += np.float64(row[j]) ** 2
+        square += np.float64(x[b, j]) ** 2
     return high, low, odd, max(0.0, square - above * above / below)
 
 
@@ -176,17 +206,16 @@ def fit_channels(x: Any, highs: Any, lows: Any, odd: Any, errors: Any) -> None:
         errors: squared distance of the weights from the grid, f32 [channels].
     """
     for c in range(x.shape[0]):
-        row = x[c]
         present = 0
-        for j in range(row.size):
-            present += row[j] != _ZERO
+        for j in range(x.shape[1]):
+            present += x[c, j] != _ZERO
         highs[c], lows[c], odd[c], errors[c] = 0, 0, False, _ZERO
-        extreme = abs(_extreme(row))
+        extreme = abs(_extreme(x, c))
         if present < _ENOUGH or extreme < np.float32(1e-30):
             continue
         for k in range(1, _TOP + 1):
-            if _channel_fits(row, extreme / np.float32(k), _SLOPE if k <= _FINE else _FINE_SLOPE):
-                highs[c], lows[c], odd[c], errors[c] = _describe(row, extreme / np.float32(k))
+            if _channel_fits(x, c, extreme / np.float32(k), _SLOPE if k <= _FINE else _FINE_SLOPE):
+                highs[c], lows[c], odd[c], errors[c] = _describe(x, c, extreme / np.float32(k))
                 break
 
 
@@ -201,14 +230,13 @@ def code_blocks(x: Any, codes: Any, scales: Any, fits: Any) -> None:
         fits: whether a block lies on a grid, bool [blocks]; others keep what is in codes and scales.
     """
     for b in range(x.shape[0]):
-        row = x[b]
-        k, scale = _find(row, 8)
+        k, scale = _find(x, b, 8)
         fits[b] = k > 0
         if k == 0:
             continue
-        scale = _refined(row, scale)
+        scale = _refined(x, b, scale)
         scales[b] = scale
         inverse = np.float32(1) / scale
-        for j in range(row.size):
-            code = min(np.float32(7), max(np.float32(-8), np.float32(np.rint(row[j] * inverse))))
+        for j in range(x.shape[1]):
+            code = min(np.float32(7), max(np.float32(-8), np.float32(np.rint(x[b, j] * inverse))))
             codes[b, j] = np.uint8(np.int32(code) + 8)

@@ -20,6 +20,7 @@ from gemmaq.convert.compare_kernels import square_sums
 from gemmaq.convert.write import SLAB_ELEMENTS
 from gemmaq.encodings import ENCODINGS, codec, dequantize
 from gemmaq.encodings.kernels import largest_magnitude
+from gemmaq.methods import Choice, lattice
 
 if TYPE_CHECKING:
     from gemmaq.encodings import F32
@@ -78,6 +79,11 @@ def main() -> None:
         quantize, pack, read, decode, errors = row(name, weights)
         costs = (quantize, pack, widen + check + quantize + pack, read, decode, errors)
         print(f"{name:10}" + "".join(f"{one:{width}.2f}" for one, width in zip(costs, (9, 7, 8, 7, 8, 8), strict=True)))
+    steps = (1 + rng.random((SLAB_ELEMENTS // 32, 1))) * 0.002
+    grid = (rng.integers(-8, 8, (SLAB_ELEMENTS // 32, 32)) * steps).astype(np.float32).reshape(-1, COLUMNS)
+    trained = floats.read(floats.pack(grid))
+    took = seconds(lambda: lattice.quantize(trained, ENCODINGS["q4_0"], Choice("lattice")))
+    print(f"q4_0 of a QAT checkpoint, quantize {took:.2f}")
 
 
 if __name__ == "__main__":

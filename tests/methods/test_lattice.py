@@ -149,3 +149,22 @@ def test_any_weights_get_codes_of_four_bits_and_no_worse_than_nearest(x: np.ndar
     )
     slack = 2.0**-8 if portable else 1e-6  # a scale rounded to BF16 moves every weight by up to 2^-9 of itself
     assert (ours <= 1.05 * nearest + slack * norm(x)).all()
+
+
+@pytest.mark.parametrize("first", [-1, 1])
+def test_the_first_of_two_extremes_of_one_magnitude_gets_the_code_of_minus_8(first: int) -> None:
+    """A block with -8 and 8 is on the grid of neither sign; one whose other weights fit takes the sign of the first."""
+    levels = np.arange(32) % 15 - 7
+    levels[3] = 8 * first
+    x = (levels * np.float32(0.0625)).astype(np.float32)[None]
+    values = quantize(x, Q4_0, Choice("lattice"))
+    assert values.codes[0, 3] == 0 and values.scales[0, 0] == -first * np.float32(0.0625)
+    assert np.array_equal(dequantize(Q4_0, values), x)
+
+
+@pytest.mark.parametrize("at", [0, 1, 2, 31])
+def test_a_single_weight_off_the_grid_is_found_wherever_it_is(at: int) -> None:
+    levels = np.arange(32) % 15 - 7.0
+    levels[at] = 3.4
+    fit = detect(np.tile((levels * 0.0625).astype(np.float32), (64, 1)))
+    assert fit.share == 0

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from gemmaq.encodings.rounding import round_bf16, round_to_11_bits
-from gemmaq.jit import _jit, compiled
+from gemmaq.jit import compiled, compiled_with
 
 _ZERO = np.float32(0)
 _MAGNITUDE, _INFINITE = np.int32(0x7FFFFFFF), np.int32(0x7F800000)
@@ -84,6 +84,7 @@ def _find(x: Any, b: Any, largest_k: int) -> tuple[Any, Any]:
     return 0, _ZERO
 
 
+@compiled_with(fastmath={"reassoc"})
 def _regression(x: Any, b: Any, inverse: Any) -> Any:
     """Sums of weight * code and of code^2, f64; exact in any order, as codes and f32 have few enough bits."""
     above, below = 0.0, 0.0
@@ -92,9 +93,6 @@ def _regression(x: Any, b: Any, inverse: Any) -> Any:
         above += np.float64(x[b, j]) * code
         below += code * code
     return above, below
-
-
-_regression = _jit(_regression, fastmath={"reassoc"})
 
 
 @compiled

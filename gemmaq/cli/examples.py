@@ -63,7 +63,7 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
         ("what a KV cache costs", "gemmaq evaluate gemma --kv-type q8_0 --kv-type q4_0"),
     ),
     "qat": (
-        ("how long it takes, and how much memory", f"gemmaq qat {_MODEL} --text notes.txt --dry-run"),
+        ("what would be trained, and the memory it takes", f"gemmaq qat {_MODEL} --text notes.txt --dry-run"),
         ("train, then convert", f"gemmaq qat {_MODEL} --text notes.txt --steps 200 -o trained"),
         ("", "gemmaq convert trained --to gguf"),
         ("go on after an interruption", f"gemmaq qat {_MODEL} --text notes.txt -o trained --resume"),

@@ -13,7 +13,6 @@ from gemmaq.checkpoint import Tensor, spans_of
 from gemmaq.checkpoint.rows import read_rows, slabs, values_of
 from gemmaq.containers import Writer
 from gemmaq.convert.workers import run_all
-from gemmaq.convert.write import SLAB_ELEMENTS
 from gemmaq.encodings import Quantized, dequantize
 from gemmaq.errors import InputError
 from gemmaq.files.span import Reader
@@ -26,6 +25,8 @@ from gemmaq.progress import ProgressCallback
 if TYPE_CHECKING:
     from gemmaq.encodings import F32, U8, Values
 
+SLAB_ELEMENTS = 1 << 17
+"""Weights that a worker compares at a time: so few that source, codes and decoded weights stay in its caches."""
 _DRAFTER = "drafter"
 
 

@@ -1,7 +1,7 @@
 """Machine code of the compiled loops, as it comes with a wheel for Linux on x86-64.
 
 `kernels.txt` lists the functions that gemmaq calls, with the types of their arguments and of what they return, one a
-line. The build of a wheel compiles these (`hatch_build.py`), by numba and from the same source that numba compiles on
+line. The build of a wheel compiles these (`.ci/hatch_build.py`), by numba and from the same source that numba compiles on
 other machines, into a library for processors with AVX2 and one for those with AVX-512. They need neither numba nor
 Python: a function takes an array as the fields of numba's array structure, and returns by reference.
 """

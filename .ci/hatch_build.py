@@ -1,7 +1,8 @@
 """The build of a wheel: it compiles the loops that gemmaq/jit/kernels.txt lists, where a C compiler can link them.
 
-Without one, or on another system than Linux on x86-64, the wheel has no machine code: numba compiles each loop on the
-user's machine when it is first needed.
+It has those for this machine's processor, with GEMMAQ_BUILD_KERNELS=all for every level of processors, as a wheel to
+publish should have. Without a C compiler, on another system than Linux on x86-64, or with GEMMAQ_BUILD_KERNELS=none,
+the wheel has no machine code: numba compiles each loop on the user's machine when it is first needed.
 """
 
 from __future__ import annotations
@@ -21,26 +22,26 @@ class KernelsHook(BuildHookInterface):  # type: ignore[type-arg]
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Compile the library before the files are packed."""
-        if self.target_name != "wheel" or version == "editable" or os.environ.get("GEMMAQ_BUILD_KERNELS") == "0":
+        wanted = os.environ.get("GEMMAQ_BUILD_KERNELS", "here")
+        if self.target_name != "wheel" or version == "editable" or wanted == "none":
             return
         if (platform.system(), platform.machine()) != ("Linux", "x86_64"):
             return
         sys.path.insert(0, self.root)
         from gemmaq.jit import native
 
+        levels = native.LEVELS if wanted == "all" else [native.here()]
         folder = Path(self.directory)
         folder.mkdir(parents=True, exist_ok=True)
-        libraries = {level: folder / native.library(level).name for level in native.LEVELS}
-        script = Path(self.root, ".ci", "kernels.py")
-        running = {
-            level: subprocess.Popen([sys.executable, script, level, library], stderr=subprocess.PIPE, text=True)
-            for level, library in libraries.items()
-        }
-        for level, process in running.items():
-            _, words = process.communicate()
-            if process.returncode:
-                self.app.display_warning(f"compiled loops for {level} are left out of the wheel:\n{words[-2000:]}")
+        for level in filter(None, levels):
+            library = folder / native.library(level).name
+            script = Path(self.root, ".ci", "kernels.py")
+            done = subprocess.run([sys.executable, script, level, library], stderr=subprocess.PIPE, text=True)
+            if done.returncode:
+                self.app.display_warning(
+                    f"compiled loops for {level} are left out of the wheel:\n{done.stderr[-2000:]}"
+                )
                 continue
-            build_data["force_include"][str(libraries[level])] = f"gemmaq/jit/{libraries[level].name}"
+            build_data["force_include"][str(library)] = f"gemmaq/jit/{library.name}"
             build_data["pure_python"] = False
             build_data["tag"] = "py3-none-linux_x86_64"

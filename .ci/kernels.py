@@ -1,5 +1,7 @@
 """Compile loops into one library, those that gemmaq/jit/kernels.txt lists: kernels.py LEVEL LIBRARY [LIST].
 
+Each core has a part of the list: kernels.py LEVEL OBJECT LIST PART/PARTS makes the object file of one.
+
 numba compiles them as on a user's machine, but for every processor of a level, as x86-64-v3. Of its LLVM modules
 the functions that Python calls are kept under names of our own; all else becomes internal, and the C compiler links it
 with the few functions of numba's runtime that it needs.
@@ -41,21 +43,34 @@ __attribute__((visibility("hidden"))) void NRT_MemInfo_call_dtor(void *memory) {
 """
 
 
-def main(level: str, library: str, functions: str | None = None) -> None:
-    """Write the library of these functions, those of gemmaq/jit/kernels.txt if no other list is given."""
+def main(level: str, made: str, functions: str | None = None, part: str | None = None) -> None:
+    """Write the library of these functions, those of gemmaq/jit/kernels.txt if no other list is given, or a part."""
+    sys.path.insert(0, str(ROOT))
     with TemporaryDirectory() as folder:
-        # Read by numba when it is imported. Its cache on disk could hold code for this machine alone.
-        os.environ |= {"NUMBA_CPU_NAME": level, "NUMBA_CPU_FEATURES": "", "NUMBA_CACHE_DIR": folder}
-        sys.path.insert(0, str(ROOT))
-        code, runtime = Path(folder, "kernels.o"), Path(folder, "runtime.c")
-        code.write_bytes(_compiled(level, functions))
-        runtime.write_text(RUNTIME)
-        flags = ["-shared", "-fPIC", "-O2", "-s", "-Wl,--no-undefined", "-Wl,-z,noexecstack"]
-        subprocess.run(["cc", *flags, "-o", library, str(code), str(runtime), "-lm"], check=True)
+        if part is None:
+            _link(level, Path(made), functions or str(ROOT / "gemmaq/jit/kernels.txt"), Path(folder))
+        else:
+            # Read by numba when it is imported. Its cache on disk could hold code for this machine alone.
+            os.environ |= {"NUMBA_CPU_NAME": level, "NUMBA_CPU_FEATURES": "", "NUMBA_CACHE_DIR": folder}
+            Path(made).write_bytes(_compiled(level, functions, *map(int, part.split("/"))))
 
 
-def _compiled(level: str, functions: str | None) -> bytes:
-    """Machine code of all functions, as an object file."""
+def _link(level: str, library: Path, functions: str, folder: Path) -> None:
+    """Let a process for each core compile its part, and link them."""
+    parts = len(os.sched_getaffinity(0))
+    objects = [folder / f"{part}.o" for part in range(parts)]
+    command = [sys.executable, __file__, level]
+    running = [subprocess.Popen([*command, path, functions, f"{part}/{parts}"]) for part, path in enumerate(objects)]
+    if any([process.wait() for process in running]):
+        sys.exit("the loops cannot be compiled")
+    runtime = folder / "runtime.c"
+    runtime.write_text(RUNTIME)
+    flags = ["-shared", "-fPIC", "-O2", "-s", "-Wl,--no-undefined", "-Wl,-z,noexecstack"]
+    subprocess.run(["cc", *flags, "-o", library, *objects, runtime, "-lm"], check=True)
+
+
+def _compiled(level: str, functions: str | None, part: int, parts: int) -> bytes:
+    """Machine code of every so many-th function of a list, as an object file."""
     from llvmlite import binding
 
     from gemmaq.jit import native
@@ -65,11 +80,11 @@ def _compiled(level: str, functions: str | None) -> bytes:
     target = binding.Target.from_triple(binding.get_process_triple())
     machine = target.create_target_machine(cpu=level, opt=3, reloc="pic", codemodel="small")
     whole, names = binding.parse_assembly(""), set()
-    for name, kinds in native.listed(Path(functions) if functions else None).items():
-        for arguments, result in kinds.items():
-            symbol = native.symbol(name, arguments)
-            whole.link_in(_module(name, arguments, result, symbol))
-            names.add(symbol)
+    listed = native.listed(Path(functions) if functions else None).items()
+    for name, arguments, result in [(name, *kind) for name, kinds in listed for kind in kinds.items()][part::parts]:
+        symbol = native.symbol(name, arguments)
+        whole.link_in(_module(name, arguments, result, symbol))
+        names.add(symbol)
     for function in whole.functions:
         if not function.is_declaration and function.name not in names:
             function.linkage = "internal"

@@ -1,8 +1,8 @@
 """Machine code of the compiled loops, as it comes with a wheel for Linux on x86-64.
 
 `kernels.txt` lists the functions that gemmaq calls, with the types of their arguments and of what they return, one a
-line. The build of a wheel compiles these (`.ci/hatch_build.py`), by numba and from the same source that numba compiles on
-other machines, into a library for processors with AVX2 and one for those with AVX-512. They need neither numba nor
+line. The build of a wheel compiles these (`.ci/hatch_build.py`), by numba and from the same source that numba compiles
+on other machines, into a library for processors with AVX2 or one for those with AVX-512. They need neither numba nor
 Python: a function takes an array as the fields of numba's array structure, and returns by reference.
 """
 
@@ -159,16 +159,24 @@ def level(cpuinfo: str) -> str | None:
     return next((name for name, needed in LEVELS.items() if needed <= flags), None)
 
 
+def here() -> str | None:
+    """The best level that this machine's processor has; None as in `level`, and on other systems than Linux."""
+    try:
+        with open("/proc/cpuinfo") as file:
+            return level(file.read(1 << 13))  # the first core's; there may be hundreds
+    except OSError:
+        return None
+
+
 @functools.cache
 def opened() -> ctypes.CDLL | None:
     """The library for this processor; None where there is none."""
     if not any(library(name).exists() for name in LEVELS):
         return None
+    found = here()
     try:
-        with open("/proc/cpuinfo") as file:
-            found = level(file.read(1 << 13))  # the first core's; there may be hundreds
         return None if found is None else ctypes.CDLL(str(library(found)))
-    except OSError:  # another system, or a library for one
+    except OSError:  # a library for another system
         return None
 
 

@@ -3,7 +3,7 @@
     python tests/benchmarks/first_command.py GEMMAQ [GEMMAQ ...] [--runs 3]
 
 Each GEMMAQ is the program of an installation with the extra `sample`: of a wheel with compiled loops, say, and of one
-without (GEMMAQ_BUILD_KERNELS=0 leaves them out when it is built). They take turns. "q4_0" is the first command of the
+without (GEMMAQ_BUILD_KERNELS=none leaves them out of a build). They take turns. "q4_0" is the first command of the
 README, "q4_k_m" makes K types from the same model in BF16, "again" is q4_0 with what the first run left in the caches.
 Prints wall and CPU seconds, medians with the smallest and largest, and how many times the CPU seconds of the last
 GEMMAQ each of them takes, run by run. The files must be the same. Take the right to write away from the installations

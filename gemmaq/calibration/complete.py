@@ -15,6 +15,7 @@ from gemmaq.calibration import imatrix as files
 from gemmaq.calibration.activations import sites
 from gemmaq.calibration.imatrix import Imatrix
 from gemmaq.calibration.resources import Resources, agree
+from gemmaq.calibration.resume import Kept, Passes, bytes_kept, check_room
 from gemmaq.calibration.store import Problem, Store
 from gemmaq.checkpoint import Checkpoint
 from gemmaq.errors import InputError, OutputError, UsageError
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from gemmaq.calibration.layerwise import Solved
     from gemmaq.inference.documents import Tokens
 
+_GPTQ = "gptq"
 SWEEPS = 2
 """Passes of coordinate descent after GPTQ, unless others are asked for."""
 ENOUGH = 32768
@@ -154,7 +156,11 @@ def complete(
         return
     with ExitStack() as stack:
         try:
-            store = Store(stack.enter_context(folder_beside(near)))
+            if resources.work is not None:
+                _check_room(resources.work, problems, checkpoint, basis)
+                store = Store(Kept.files_in(resources.work / _GPTQ))
+            else:
+                store = Store(stack.enter_context(folder_beside(near)))
             solved = _solve(problems, checkpoint, basis, resources=resources, store=store, progress=progress)
         except OSError as error:
             raise OutputError(
@@ -167,6 +173,16 @@ def complete(
             )
             for plan in plans
         ]
+
+
+def _check_room(work: Path, problems: Sequence[Problem], checkpoint: Checkpoint, basis: Basis) -> None:
+    """Refuse to keep codes and activations where the disk does not hold them.
+
+    Raises:
+        OutputError: it does not.
+    """
+    codes = sum(p.source.rows * p.encoding.row_bytes(p.source.columns) for p in {*problems})
+    check_room(work, bytes_kept(checkpoint.config, sequences(checkpoint, basis).size, codes))
 
 
 def _changed(plan: Plan, needs: Needs, change: Callable[[PlannedTensor], PlannedTensor]) -> Plan:
@@ -210,14 +226,18 @@ def importance(
     from gemmaq.inference.device import open_device
 
     to_gguf, step, peers = checkpoint.family.names.to_gguf, every or len(tokens), resources.peers
-    agree(peers, checkpoint, tokens, f"importance, {step} sequences a pass")
-    sums: dict[str, statistics.Squares] = {}
+    job = agree(resources, checkpoint, tokens, f"importance, {step} sequences a pass")
+    passes = None if resources.work is None else Passes(resources.work / "importance", job, peers)
+    start, sums = passes.begin() if passes is not None else (0, {})
     with open_device(resources.device, resources.threads) as device, decoder(checkpoint, device) as model:
-        for at in range(0, len(tokens), step):
+        for at in range(start * step, len(tokens), step):
+            kept = passes.layers(at // step, device) if passes is not None else None
             task = _pass(progress, at // step, -(-len(tokens) // step))
-            for name, (more, count) in statistics.squares(model, tokens[at : at + step], task, peers).items():
+            for name, (more, count) in statistics.squares(model, tokens[at : at + step], task, peers, kept).items():
                 before = sums.get(name, (0.0, 0))
                 sums[name] = before[0] + more, before[1] + count
+            if passes is not None and at + step < len(tokens):
+                passes.close(at // step + 1, sums)
             if not peers.main:
                 continue
             entries = {to_gguf(name): floor.entry(squares, counts) for name, (squares, counts) in sums.items()}
@@ -310,7 +330,9 @@ def _solve(
     asked = basis.calibration
     settings = Settings(asked.damping, act_order=asked.order == "importance", sweeps=asked.sweeps or 0)
     stems = [problem.stem for problem in problems]
-    agree(resources.peers, checkpoint, tokens, repr((settings, stems)))
+    peers = resources.peers
+    job = agree(resources, checkpoint, tokens, repr((settings, stems)))
     with open_device(resources.device, resources.threads) as device, decoder(checkpoint, device) as model:
-        run = partial(layerwise.quantize, settings=settings, store=store, progress=progress, peers=resources.peers)
+        kept = None if resources.work is None else Kept(resources.work / _GPTQ, job, device, peers)
+        run = partial(layerwise.quantize, settings=settings, store=store, progress=progress, peers=peers, kept=kept)
         return run(model, tokens, problems)

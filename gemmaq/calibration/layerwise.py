@@ -18,6 +18,7 @@ from gemmaq import methods
 from gemmaq.calibration import floor, gptq, head, hessians, shares
 from gemmaq.calibration.activations import Inputs, mirror, sites, stacks
 from gemmaq.calibration.gptq import Blocks
+from gemmaq.calibration.resume import Kept
 from gemmaq.calibration.store import Problem, Store, by_blocks, packed
 from gemmaq.checkpoint import Tensor
 from gemmaq.errors import InputError
@@ -62,6 +63,7 @@ def quantize(
     store: Store,
     progress: ProgressCallback,
     peers: Peers = ALONE,
+    kept: Kept | None = None,
 ) -> Solved:
     """Choose the codes of matrices of the layers, and of the head.
 
@@ -76,6 +78,8 @@ def quantize(
         store: keeps codes and scales on disk, in the main process.
         progress: called after every layer.
         peers: the processes that share the work.
+        kept: keeps every layer that is done in the folder of the store, and goes on behind those that are; None for
+            neither. The head is always solved anew.
 
     Returns:
         What was solved, in the main process; in the others nothing.
@@ -87,9 +91,11 @@ def quantize(
     for problem in problems:
         run.wanted.setdefault(problem.source.name, {})[problem] = None
     share = peers.share(len(tokens), hessians.unit(decoder, tokens.shape[1]))
-    batches = decoder.embed(tokens, share)
-    for index in range(decoder.layers):
+    batches, first = decoder.embed(tokens, share), share.start // decoder.device.batch
+    for index in range(run.begin(kept, batches, first), decoder.layers):
         run.layer(index, batches)
+        if kept is not None:
+            kept.close(index + 1, batches, first, {name: counts.tolist() for name, counts in run.counts.items()})
         progress(Progress("calibrating", index + 1, decoder.layers, "layers"))
     behind = partial(head.quantize, settings=settings, store=store, progress=progress, peers=peers)
     run.solved.update(behind(decoder, batches, run.behind))
@@ -116,6 +122,20 @@ class _Run:
     solved: dict[Problem, Tensor] = field(default_factory=dict)
     counts: dict[str, NDArray[np.int64]] = field(default_factory=dict)
     made: list[tuple[str, int, list[U8]]] = field(default_factory=list)
+
+    def begin(self, kept: Kept | None, batches: list[Batch], first: int) -> int:
+        """Go on with what was kept of layers that are done; returns their number."""
+        if kept is None:
+            return 0
+        done, counts = kept.begin()
+        self.counts.update((name, np.array(numbers)) for name, numbers in counts.items())
+        every = [problem for problems in self.wanted.values() for problem in problems]
+        solved = [p for p in every if p.source.place.layer is not None and p.source.place.layer < done]
+        if self.peers.main:
+            self.solved.update((problem, self.store.tensor(problem)) for problem in solved)
+        if done:
+            kept.restore(done, batches, first)
+        return done
 
     def problems(self, index: int, parts: Sequence[str]) -> list[Problem]:
         """What has to be solved of some parts of a layer."""

@@ -9,6 +9,7 @@ import numpy as np
 
 from gemmaq.calibration.activations import Inputs, gather, sites, stacks
 from gemmaq.calibration.hessians import unit
+from gemmaq.calibration.resume import Kept, read_sums, write_sums
 from gemmaq.inference.peers import ALONE, Peers
 from gemmaq.progress import Progress, ProgressCallback
 
@@ -24,7 +25,7 @@ Squares = tuple["NDArray[np.float64]", "NDArray[np.int64]"]
 
 
 def squares(
-    decoder: Decoder, tokens: Tokens, progress: ProgressCallback, peers: Peers = ALONE
+    decoder: Decoder, tokens: Tokens, progress: ProgressCallback, peers: Peers = ALONE, kept: Kept | None = None
 ) -> Mapping[str, Squares]:
     """Send sequences through the model and add up the squared inputs of its matrices, in the order of the text.
 
@@ -33,6 +34,7 @@ def squares(
         tokens: i64 [sequences, length].
         progress: called after every layer.
         peers: the processes that share the sequences.
+        kept: keeps the sums of every layer, and gives those of layers that are done; None for none.
 
     Returns:
         Canonical name -> sums and numbers of inputs; a stack of experts has those of every expert. In processes other
@@ -42,9 +44,16 @@ def squares(
         InputError: activations are not finite.
     """
     checkpoint = decoder.checkpoint
-    batches = decoder.embed(tokens, peers.share(len(tokens), unit(decoder, tokens.shape[1])))
+    share = peers.share(len(tokens), unit(decoder, tokens.shape[1]))
+    batches, first, done = decoder.embed(tokens, share), share.start // decoder.device.batch, 0
     names, found = checkpoint.family.names, dict[str, Squares]()
-    for index in range(decoder.layers):
+    if kept is not None:
+        done, _ = kept.begin()
+        for path in sorted(kept.files.iterdir()) if peers.main else ():
+            found |= read_sums(path)
+        if done:
+            kept.restore(done, batches, first)
+    for index in range(done, decoder.layers):
         layer = _Layer(decoder, decoder.layer(index), index)
         after = gather(decoder, index, batches, module=layer.module, take=layer.add)
         for batch, hidden in zip(batches, after, strict=True):
@@ -54,6 +63,11 @@ def squares(
             found |= {
                 names.in_layer(index, part): sums[part] for parts in sites(checkpoint, index).values() for part in parts
             }
+        if kept is not None:
+            if peers.main:
+                of_layer = {name: found[name] for name in (names.in_layer(index, part) for part in sums)}
+                write_sums(kept.files / f"{index:04}.npz", of_layer)
+            kept.close(index + 1, batches, first, {})
         progress(Progress("gathering statistics", index + 1, decoder.layers, "layers"))
     return found
 

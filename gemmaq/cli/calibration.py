@@ -82,6 +82,14 @@ Sweeps = Annotated[
         "Default: 2, or 0 with fewer than 32768 tokens of text.",
     ),
 ]
+Resume = Annotated[
+    bool,
+    typer.Option(
+        "--resume",
+        help="Keep what is calibrated, layer by layer, in OUTPUT.work until the output is written: the same command "
+        "goes on there after an interruption, and gives the same bytes.",
+    ),
+]
 Refine = Annotated[
     str | None,
     typer.Option(
@@ -265,6 +273,17 @@ def _from_imatrix(path: Path) -> Basis:
 
     imatrix = read_imatrix(path)
     return Basis(Calibration((), sha256(path.read_bytes()).hexdigest()), None, imatrix)
+
+
+def check_resume(asked: bool, basis: Basis | None, searching: bool) -> None:
+    """Refuse to keep what is not there.
+
+    Raises:
+        UsageError: nothing is calibrated on text, or types are searched for.
+    """
+    if asked and (searching or basis is None or basis.text is None):
+        what = "a search for types keeps its own measurements" if searching else "nothing is calibrated on text"
+        raise UsageError(f"--resume goes on with a calibration, and {what}", "leave it out")
 
 
 def described(checkpoint: Checkpoint, plans: Sequence[Plan], basis: Basis) -> str:

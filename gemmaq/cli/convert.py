@@ -165,6 +165,7 @@ def convert(
     order: calibration.Order = None,
     sweeps: calibration.Sweeps = None,
     refine: calibration.Refine = None,
+    resume: calibration.Resume = False,
     weights: WeightFile = None,
     device: Device = None,
     mmproj: Annotated[
@@ -290,7 +291,8 @@ def convert(
     conversion = Conversion(checkpoint, requests, folder, basis, inputs)
     ranks.check(peers, conversion, asked is not None)
     digests = choices.digests(source_digest, digest_cache)
-    options = Options(threads or cores(), device, force, digests=digests, peers=peers)
+    calibration.check_resume(resume, basis, asked is not None)
+    options = Options(threads or cores(), device, force, digests=digests, peers=peers, resume=resume)
     if asked:
         budgeted.convert(asked, budgeted.Job(source, conversion, measuring, output, options, dry_run), shown)
         return

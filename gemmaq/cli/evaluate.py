@@ -139,7 +139,7 @@ def evaluate(
     What the type of the KV cache costs: gemmaq evaluate MODEL --kv-type q8_0 --kv-type q4_0
     """
     from gemmaq.artifact import measured
-    from gemmaq.calibration.resources import agree
+    from gemmaq.calibration.resources import Resources, agree
     from gemmaq.cli.views import evaluate as views
     from gemmaq.evaluate import cache, run
     from gemmaq.evaluate.chunks import check_lengths
@@ -199,7 +199,7 @@ def evaluate(
 
     workers = threads or cores()
     for checkpoint, used in zip(checkpoints, kinds, strict=True):
-        agree(peers, checkpoint, chunks.tokens, f"{len(models)} models, KV cache {used}")
+        agree(Resources(device, workers, peers), checkpoint, chunks.tokens, f"{len(models)} models, KV cache {used}")
     with open_device(device, workers) as computing, console.progress(None, shown.silent) as progress:
         folder = cache.default_folder() if cached else None
         scores = run.evaluate(

@@ -59,6 +59,7 @@ def imatrix(
             f"holds those that are done. Default: {_EVERY}.",
         ),
     ] = None,
+    resume: calibration.Resume = False,
     show_statistics: Annotated[
         Path | None,
         typer.Option(
@@ -82,6 +83,7 @@ def imatrix(
     """
     from gemmaq.calibration.complete import importance
     from gemmaq.calibration.resources import Resources
+    from gemmaq.calibration.resume import folder_of, remove
 
     peers = ranks.join(device)
     shown = Output("imatrix", as_json, quiet, peers.main)
@@ -103,6 +105,10 @@ def imatrix(
         raise UsageError("--weights is for a SOURCE", "name one, or leave it out")
     if peers.size > 1 and basis is None:
         raise UsageError("files are merged by a single process", "start it without torchrun")
+    kept = folder_of(output) if resume else None
+    if resume and basis is None:
+        raise UsageError("--resume goes on with a calibration, and files are only merged", "leave it out")
+    force = force or (kept is not None and kept.is_dir())
     if peers.main:
         check_file(output, force)
     parts = _merged_files(merge or [])
@@ -122,7 +128,7 @@ def imatrix(
         with console.progress(None, shown.silent) as progress:
             computed: Iterator[Imatrix] = iter(())
             if checkpoint is not None and tokens is not None:
-                every, resources = save_every or _EVERY, Resources(device, threads or cores(), peers)
+                every, resources = save_every or _EVERY, Resources(device, threads or cores(), peers, kept)
                 if every < len(tokens):
                     shown.say(f"{output} is written after every {every} of {len(tokens)} sequences")
                 computed = importance(checkpoint, tokens, names, resources=resources, progress=progress, every=every)
@@ -130,6 +136,8 @@ def imatrix(
                 assert not [*computed]
                 return
             matrix = _save(output, parts, computed, force)
+        if kept is not None:
+            remove(kept)
         report |= {"datasets": list(matrix.datasets), "chunks": matrix.chunks, "matrices": len(matrix.entries)}
         report |= {"bytes": output.stat().st_size, "warnings": list(matrix.warnings)}
         for warning in matrix.warnings:

@@ -13,6 +13,7 @@ from gemmaq.artifact.outcomes import OutcomeCounter
 from gemmaq.calibration import refine
 from gemmaq.calibration.complete import Basis, complete, needed
 from gemmaq.calibration.resources import Resources
+from gemmaq.calibration.resume import folder_of, remove
 from gemmaq.checkpoint import Checkpoint
 from gemmaq.convert.hashing import SourceDigests
 from gemmaq.convert.ladder import by_type, check_distinct, remarks
@@ -62,6 +63,7 @@ class Options:
         extra_files: called when the weights are written; name -> content of more files for each artifact.
         digests: how the digests of the source's files are found.
         peers: processes that share the calibration; the main one carries out all the rest.
+        resume: keep what is calibrated beside the folder until all is written, and go on with what is there.
     """
 
     threads: int
@@ -70,6 +72,11 @@ class Options:
     extra_files: Callable[[], Mapping[str, bytes]] = no_extra_files
     digests: SourceDigests = SourceDigests.REMEMBERED
     peers: Peers = ALONE
+    resume: bool = False
+
+    def resources(self, folder: Path) -> Resources:
+        """Where calibration for an artifact in a folder computes."""
+        return Resources(self.device, self.threads, self.peers, folder_of(folder) if self.resume else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +171,7 @@ def artifacts(
         OutputError: there is no room for calibrated codes.
     """
     checkpoint, basis, near = conversion.checkpoint, conversion.basis, conversion.folder
-    resources = Resources(options.device, options.threads, options.peers)
+    resources = options.resources(near)
     with ExitStack() as stack:
         if needed(plans):
             if basis is None:
@@ -183,7 +190,7 @@ def assist(conversion: Conversion, plans: Sequence[Plan], options: Options) -> N
         UsageError, InputError: see `artifacts`.
     """
     assert conversion.basis is not None, "there is a calibration to share"
-    resources = Resources(options.device, options.threads, options.peers)
+    resources = options.resources(conversion.folder)
     share = partial(complete, resources=resources, near=conversion.folder, progress=ignore)
     with share(plans, conversion.checkpoint, conversion.basis):
         return
@@ -213,4 +220,6 @@ def run(conversion: Conversion, plans: Sequence[Plan], options: Options, progres
             finish=finishing.finish,
             watch=finishing.watch,
         )
+    if options.resume:
+        remove(folder_of(conversion.folder))
     return Result(ready, outcomes)

@@ -53,11 +53,13 @@ class Command:
         words: (folder with the models, folder to write into) -> arguments.
         before: makes what is there already in the folder to write into.
         resume: flags for the run after a kill.
+        keeps: whether it keeps what is done beside its output, to go on.
     """
 
     words: Callable[[Path, Path], list[object]]
     before: Callable[[Path, Path], object] = lambda models, room: None
     resume: tuple[str, ...] = ()
+    keeps: bool = False
 
 
 def _convert(*options: object) -> Command:
@@ -66,6 +68,11 @@ def _convert(*options: object) -> Command:
 
 def _calibrated(*options: object) -> Command:
     return _convert(*_CHUNKS, *options)
+
+
+def _resuming(words: Callable[[Path, Path], list[object]]) -> Command:
+    """A command that goes on where it was killed, by the same command line."""
+    return Command(lambda models, room: [*words(models, room), "--resume"], keeps=True)
 
 
 def _over(command: Command, *older: object) -> Command:
@@ -92,6 +99,11 @@ COMMANDS = {
     "imatrix": Command(
         lambda models, room: ["imatrix", models / "small", *_CHUNKS, "-o", room / "imatrix.gguf"],
     ),
+    "imatrix-resume": _resuming(
+        lambda models, room: ["imatrix", models / "small", *_CHUNKS, "--save-every", 3, "-o", room / "imatrix.gguf"],
+    ),
+    "importance-resume": _resuming(_calibrated("--method", "importance").words),
+    "gptq-resume": _resuming(_calibrated("--method", "gptq", "--quant", "q4_0,iq4_nl").words),
     "sensitivity": Command(
         lambda models, room: ["sensitivity", models / "small", "--tokens", 128, *_FEW, "-o", room / "sensitivity.json"],
         resume=("--resume",),
@@ -242,7 +254,7 @@ def _killed(
     finals = {name: content for name, content in now.items() if name.split("/")[0] in _tops(sound.files)}
     if finals not in ({}, before, sound.files):
         yield f"half of it is there: {_difference(finals, sound.files)}"
-    if chosen != signal.SIGKILL and not command.resume and set(now) - set(before) - set(sound.files):
+    if chosen != signal.SIGKILL and not (command.resume or command.keeps) and set(now) - set(before) - set(sound.files):
         yield f"left {sorted(set(now) - set(before) - set(sound.files))[:3]}"
     if now != sound.files or not finals:
         resumed = command.resume if len(now) > len(before) else ()

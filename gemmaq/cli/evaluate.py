@@ -125,6 +125,14 @@ def evaluate(
             "--cache/--no-cache", help="Keep what the reference computes for the next time, in $GEMMAQ_CACHE."
         ),
     ] = True,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Keep what models compute, layer by layer, in $GEMMAQ_CACHE until the end: the same command goes on "
+            "there after an interruption.",
+        ),
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing report.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything and say what would be scored.")] = False,
     as_json: Json = False,
@@ -208,6 +216,7 @@ def evaluate(
             device=computing,
             progress=progress,
             cache_folder=folder,
+            work=cache.default_folder() / "unfinished" if resume else None,
             kv_caches=[None, *(kv_cache for _, kv_cache in compared)],
             peers=peers,
         )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from gemmaq.calibration.resume import Kept, bytes_kept, check_room, remove
 from gemmaq.checkpoint import Checkpoint
 from gemmaq.errors import InputError, UsageError
 from gemmaq.evaluate import cache
@@ -71,6 +72,7 @@ def evaluate(
     cache_folder: Path | None = None,
     kv_caches: Sequence[KVCache | None] = (),
     peers: Peers = ALONE,
+    work: Path | None = None,
 ) -> list[Score]:
     """Score models on the same tokens.
 
@@ -83,6 +85,8 @@ def evaluate(
         kv_caches: Types of the KV cache of every model, None for keys and values as they are; nothing for all models.
             The reference's are always None.
         peers: Processes that share the work, first by chunks, then by scored tokens.
+        work: Folder in which the main process keeps the layers that are done, to go on after an interruption; None for
+            none. Nothing is left there at the end.
 
     Returns:
         The scores; in processes other than the main one, nothing.
@@ -90,6 +94,7 @@ def evaluate(
     Raises:
         InputError: A model cannot be read, or its activations are not finite.
         UsageError: The heads of a model do not fit the types of its cache.
+        OutputError: What is done cannot be kept.
     """
     from gemmaq.evaluate.head import block, score
     from gemmaq.inference.decoder import decoder
@@ -99,44 +104,77 @@ def evaluate(
     with ExitStack() as stack:
         pairs = zip(models, caches, strict=True)
         decoders = [stack.enter_context(decoder(model, device, kv_cache)) for model, kv_cache in pairs]
-        hidden = [_cached_states(decoders[0], chunks, progress, folder=cache_folder, peers=peers)]
-        hidden += [last_hidden_states(decoder, chunks, progress, peers) for decoder in decoders[1:]]
-        if peers.size == 1:
-            return score(decoders, hidden, chunks.targets, progress=progress)
+        keeps = [_kept(work, decoder, chunks, peers) for decoder in decoders]
+        hidden = [_cached_states(decoders[0], chunks, progress, folder=cache_folder, peers=peers, kept=keeps[0])]
+        hidden += [
+            last_hidden_states(one, chunks, progress, peers, kept)
+            for one, kept in zip(decoders[1:], keeps[1:], strict=True)
+        ]
         part = peers.share(chunks.scored, block(device))
         found: list[Score] = []
         if part.start < part.stop:
             found = score(decoders, [states[part] for states in hidden], chunks.targets[part], progress=progress)
         shares = [some for some in peers.gather(found) if some]
+        for kept in filter(None, keeps if peers.main else ()):
+            remove(kept.folder)
         return [joined(parts) for parts in zip(*shares, strict=True)]
 
 
-def last_hidden_states(decoder: Decoder, chunks: Chunks, progress: ProgressCallback, peers: Peers = ALONE) -> F32:
+def _kept(work: Path | None, decoder: Decoder, chunks: Chunks, peers: Peers) -> Kept | None:
+    """What is kept of a model's layers, in a folder for these files, tokens, types of the cache and versions.
+
+    Raises:
+        OutputError: It does not fit on the disk.
+    """
+    if work is None:
+        return None
+    key = cache.key(decoder.checkpoint, chunks.tokens, decoder.device.torch_device.type)
+    label = "" if decoder.kv_cache is None else f"-{decoder.kv_cache.label}"
+    folder = work / (key + label.replace("/", "-"))
+    if peers.main:
+        check_room(folder, bytes_kept(decoder.checkpoint.config, chunks.tokens.size, 0))
+    return Kept(folder, {}, decoder.device, peers)
+
+
+def last_hidden_states(
+    decoder: Decoder, chunks: Chunks, progress: ProgressCallback, peers: Peers = ALONE, kept: Kept | None = None
+) -> F32:
     """Hidden states of the scored positions after the final norm, f32 [scored, hidden]; the same in all processes."""
     task = decoder.checkpoint.location
-    batches = decoder.embed(chunks.tokens, peers.share(len(chunks.tokens), decoder.device.batch))
-    for index in range(decoder.layers):
+    share, done = peers.share(len(chunks.tokens), decoder.device.batch), 0
+    batches, first = decoder.embed(chunks.tokens, share), share.start // decoder.device.batch
+    if kept is not None:
+        done, _ = kept.begin()
+        if done:
+            kept.restore(done, batches, first)
+    for index in range(done, decoder.layers):
         progress(Progress(task, index, decoder.layers, "layers"))
         decoder.through(decoder.layer(index), index, batches)
+        if kept is not None:
+            kept.close(index + 1, batches, first, {})
     progress(Progress(task, decoder.layers, decoder.layers, "layers"))
     normed = decoder.device.map(lambda batch: decoder.normed(batch.hidden[:, chunks.first : -1]).cpu().numpy(), batches)
-    shares = (
-        peers.gather_all(np.concatenate(normed) if normed else None) if peers.size > 1 else [np.concatenate(normed)]
-    )
+    shares = peers.gather_all(np.concatenate(normed) if normed else None)
     return np.concatenate([share for share in shares if share is not None]).reshape(chunks.scored, -1)
 
 
 def _cached_states(
-    decoder: Decoder, chunks: Chunks, progress: ProgressCallback, *, folder: Path | None, peers: Peers
+    decoder: Decoder,
+    chunks: Chunks,
+    progress: ProgressCallback,
+    *,
+    folder: Path | None,
+    peers: Peers,
+    kept: Kept | None,
 ) -> F32:
     """Last hidden states of the reference, from the main process's cache if it has them."""
     if folder is None:
-        return last_hidden_states(decoder, chunks, progress, peers)
+        return last_hidden_states(decoder, chunks, progress, peers, kept)
     key = cache.key(decoder.checkpoint, chunks.tokens, decoder.device.torch_device.type)
     states = cache.load(folder, key, (chunks.scored, decoder.checkpoint.config.hidden_size)) if peers.main else None
     states = peers.broadcast(states)
     if states is None:
-        states = last_hidden_states(decoder, chunks, progress, peers)
+        states = last_hidden_states(decoder, chunks, progress, peers, kept)
         if peers.main:
             cache.store(folder, key, states)
     return states

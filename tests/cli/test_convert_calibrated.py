@@ -17,11 +17,12 @@ from gemmaq.calibration import imatrix
 from gemmaq.checkpoint.rows import read_rows, values_of
 from gemmaq.files import gguf_reader
 from gemmaq.files.span import FileSpan, Reader
+from gemmaq.inference.decoder import Decoder
 from gemmaq.inference.documents import read, shipped
 from gemmaq.models.gemma3.config import pattern
 from gemmaq.models.gemma3.names import EMBEDDING, FINAL_NORM
 from gemmaq.sources.open import open_source
-from inprocess import refused, run
+from inprocess import refused, run, run_any
 from oracles import need
 from records import recorded
 from synthetic import bf16
@@ -479,3 +480,41 @@ def test_what_codes_are_calibrated_on_is_not_replaced(model, text, matrix, out, 
         (out / "SHA256SUMS").unlink(missing_ok=True)
         done = run("convert", model, *flags, code=7)
         assert inside.exists() and (words[0] in done.stderr or inside.name in done.stderr)
+
+
+@pytest.mark.parametrize("command", ["gptq", "importance", "imatrix"])
+def test_an_interrupted_calibration_goes_on_by_the_same_command(
+    model: Path, text: Path, tmp_path: Path, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["imatrix", model] if command == "imatrix" else ["convert", model, "--method", command]
+    words = [*words, "--text", text, *SHORT, "-q", "-o"]
+    run(*words, tmp_path / "whole")
+    loaded, usual = [], Decoder.layer
+
+    def layer(net: Decoder, index: int) -> Any:
+        if len(loaded) == 1:
+            loaded.append(-1)
+            raise KeyboardInterrupt
+        loaded.append(index)
+        return usual(net, index)
+
+    monkeypatch.setattr(Decoder, "layer", layer)
+    assert run_any(*words, tmp_path / "out", "--resume").code == 130
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.work", "whole"]
+    run(*words, tmp_path / "out", "--resume")
+    assert loaded == [0, -1, 1], "the first layer is not computed again"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "whole"]
+    assert _contents(tmp_path / "out") == _contents(tmp_path / "whole")
+
+
+def _contents(path: Path) -> Any:
+    return tree(path) if path.is_dir() else path.read_bytes()
+
+
+def test_resume_without_a_calibration_on_text_is_refused(model: Path, text: Path, tmp_path: Path) -> None:
+    out = ("-o", tmp_path / "out", "--resume")
+    run("imatrix", model, "--text", text, *SHORT, "-q", "-o", tmp_path / "imatrix.gguf")
+    matrix = ("--imatrix", tmp_path / "imatrix.gguf", "--method", "importance")
+    refused(2, ("--resume", "nothing is calibrated on text"), "convert", model, *out, under=tmp_path)
+    refused(2, ("--resume", "nothing is calibrated on text"), "convert", model, *matrix, *out, under=tmp_path)
+    refused(2, ("--resume", "files are only merged"), "imatrix", "--merge", matrix[1], *out, under=tmp_path)

@@ -16,6 +16,7 @@ from gemmaq.errors import InputError, UsageError
 from gemmaq.evaluate.chunks import Chunks
 from gemmaq.evaluate.run import check_model, evaluate
 from gemmaq.inference import device as forward
+from gemmaq.inference.decoder import Decoder
 from gemmaq.inference.device import Device
 from gemmaq.progress import Progress, ignore
 from gemmaq.sources.open import open_source
@@ -30,9 +31,9 @@ def _torch(require: Callable[[bool, str], None]) -> None:
     need(require, "torch", "transformers")
 
 
-def run(models, some, threads=2, folder=None, progress=ignore):
+def run(models, some, threads=2, folder=None, progress=ignore, work=None):
     with forward.open_device("cpu", threads) as device:
-        return evaluate(models, some, device=device, progress=progress, cache_folder=folder)
+        return evaluate(models, some, device=device, progress=progress, cache_folder=folder, work=work)
 
 
 def naive(model, some):
@@ -212,3 +213,26 @@ def test_a_quantized_gemma_4_is_scored_by_the_logits_of_transformers(kind, tmp_p
     np.testing.assert_allclose(scores[0].surprise, wanted.numpy(), atol=1e-4)
     for score in scores[1:]:
         assert 0 < score.kl_mean < 1
+
+
+def test_what_was_interrupted_goes_on_behind_the_last_layer(pair, some, tmp_path, monkeypatch):
+    """Each model, the reference first; nothing is kept at the end."""
+    wanted, layers = run(pair, some), pair[0].config.num_hidden_layers
+    loaded, usual = [], Decoder.layer
+
+    def layer(net, index):
+        if len(loaded) in (1, layers + 1):
+            loaded.append(None)
+            raise KeyboardInterrupt
+        loaded.append(index)
+        return usual(net, index)
+
+    monkeypatch.setattr(Decoder, "layer", layer)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            run(pair, some, work=tmp_path / "work")
+    found = run(pair, some, work=tmp_path / "work")
+    assert len([at for at in loaded if at is not None]) == 2 * layers
+    for one, other in zip(found, wanted, strict=True):
+        assert (one.surprise == other.surprise).all() and (one.kl == other.kl).all() and (one.same == other.same).all()
+    assert list((tmp_path / "work").iterdir()) == []

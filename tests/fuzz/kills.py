@@ -115,6 +115,9 @@ COMMANDS = {
     "report": Command(
         lambda models, room: ["evaluate", models / "q8_0", "--reference", models / "small", *_SCORED, *_report(room)],
     ),
+    "report-resume": _resuming(
+        lambda models, room: ["evaluate", models / "q8_0", "--reference", models / "small", *_SCORED, *_report(room)],
+    ),
     "qat": Command(
         lambda models, room: list(
             small.words(models / "small", models / "text.txt", room / "out", "--steps", 6, "--save-steps", 2)

@@ -20,9 +20,9 @@ import numpy as np
 from gemmaq.calibration.sensitivity_work import Work
 from gemmaq.errors import InputError, OutputError
 from gemmaq.files import sealed
+from gemmaq.files import sums as lists
 from gemmaq.files.atomic import free_space
 from gemmaq.files.text import read_json
-from gemmaq.files.workplace import folder_beside
 from gemmaq.inference.batch import Batch
 from gemmaq.inference.peers import Peers
 from gemmaq.models.config import TextConfig
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from gemmaq.inference.device import Device
 
 _FILES, _TEXT, _SUMS = "files", "text", "sums.npz"
-_JOB = "job.json"
+_JOB, _WRITTEN = "job.json", "written.json"
 _ANEW = "remove it to begin again"
 _OTHER = "is of a run with another model, text, version or settings"
 
@@ -44,10 +44,50 @@ def folder_of(output: Path) -> Path:
     return output.with_name(f"{output.name}.work")
 
 
+def mark(output: Path, place: Path, staged: Path) -> None:
+    """Put on record what an artifact is, before it gets its name, so that a later run knows it for its own.
+
+    Args:
+        output: output of the run.
+        place: folder of the artifact: the output, or a folder in it.
+        staged: folder that it lies in until then, with its list of digests.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    path = folder_of(output) / _WRITTEN
+    known = read_json(path) if path.is_file() else {}
+    part = path.with_suffix(".tmp")
+    part.write_text(json.dumps({**known, str(place.relative_to(output)): sealed.digest(staged / lists.NAME)}), "utf-8")
+    part.replace(path)
+
+
+def is_written(output: Path) -> bool:
+    """Whether an output is what an interrupted run had written, apart from removing what it kept."""
+    path = folder_of(output) / _WRITTEN
+    try:
+        known = read_json(path) if path.is_file() else {}
+        return bool(known) and all(sealed.digest(output / at / lists.NAME) == digest for at, digest in known.items())
+    except (OSError, InputError):
+        return False
+
+
 def remove(folder: Path) -> None:
-    """Remove what was kept, when the output is there; a later run must not find half of it."""
-    with suppress(OSError), folder_beside(folder) as away:
-        folder.rename(away / folder.name)
+    """Remove what was kept, when the output is there. Killed meanwhile, a run leaves nothing that looks whole.
+
+    What says that the output is written goes last.
+    """
+    with suppress(OSError):
+        for path in folder.iterdir():
+            if path.name != _WRITTEN:
+                gone = path.with_name(f"{path.name}.old")
+                path.rename(gone)
+                if gone.is_dir():
+                    shutil.rmtree(gone, ignore_errors=True)
+                else:
+                    gone.unlink()
+        (folder / _WRITTEN).unlink(missing_ok=True)
+        folder.rmdir()
 
 
 def bytes_kept(config: TextConfig, tokens: int, files: int) -> int:

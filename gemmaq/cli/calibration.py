@@ -275,6 +275,13 @@ def _from_imatrix(path: Path) -> Basis:
     return Basis(Calibration((), sha256(path.read_bytes()).hexdigest()), None, imatrix)
 
 
+def replaces(output: Path | None, force: bool, resume: bool) -> bool:
+    """Whether an output may be replaced: the user says so, or an interrupted run had written it already."""
+    from gemmaq.calibration.resume import is_written
+
+    return force or (resume and output is not None and is_written(output))
+
+
 def check_resume(asked: bool, basis: Basis | None, searching: bool) -> None:
     """Refuse to keep what is not there.
 

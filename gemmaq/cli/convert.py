@@ -262,6 +262,7 @@ def convert(
         raise UsageError("--mmproj none leaves out what --mmproj-file names", "give one of them")
     projector = Need.NONE if kept is None else Need.DECIDED
     wish = Wish(mmproj_file, projector, Need.DECIDED if draft is None else Need.NONE, weights, base)
+    force = calibration.replaces(output, force, resume)
     check_new(output, force)
     checkpoint = drafted(opened(source, dry_run, shown.silent, wish), draft, dry_run=dry_run, quiet=shown.silent)
     checkpoint = choices.compared(taken, checkpoint)
@@ -292,6 +293,7 @@ def convert(
     ranks.check(peers, conversion, asked is not None)
     digests = choices.digests(source_digest, digest_cache)
     calibration.check_resume(resume, basis, asked is not None)
+    force = calibration.replaces(folder, force, resume)
     options = Options(threads or cores(), device, force, digests=digests, peers=peers, resume=resume)
     if asked:
         budgeted.convert(asked, budgeted.Job(source, conversion, measuring, output, options, dry_run), shown)

@@ -13,7 +13,7 @@ from gemmaq.artifact.outcomes import OutcomeCounter
 from gemmaq.calibration import refine
 from gemmaq.calibration.complete import Basis, complete, needed
 from gemmaq.calibration.resources import Resources
-from gemmaq.calibration.resume import folder_of, remove
+from gemmaq.calibration.resume import folder_of, mark, remove
 from gemmaq.checkpoint import Checkpoint
 from gemmaq.convert.hashing import SourceDigests
 from gemmaq.convert.ladder import by_type, check_distinct, remarks
@@ -211,13 +211,19 @@ def run(conversion: Conversion, plans: Sequence[Plan], options: Options, progres
         artifacts(conversion, plans, options, progress) as ready,
     ):
         finishing = finisher(conversion.checkpoint, ready, hasher, options.extra_files)
+
+        def finish(artifact: Artifact, place: Path, counter: OutcomeCounter) -> None:
+            finishing.finish(artifact, place, counter)
+            if options.resume:
+                mark(conversion.folder, artifact.folder, place)
+
         outcomes = write(
             ready,
             conversion.folder,
             threads=options.threads,
             progress=progress,
             force=options.force,
-            finish=finishing.finish,
+            finish=finish,
             watch=finishing.watch,
         )
     if options.resume:

@@ -16,7 +16,7 @@ from calibrating import opened, planned, problems_of
 from damage import SMALL, tree
 from fake_peers import together
 from gemmaq.calibration import gptq, layerwise, resume
-from gemmaq.calibration.resume import Kept, Passes, bytes_kept, check_room, folder_of, remove
+from gemmaq.calibration.resume import Kept, Passes, bytes_kept, check_room, folder_of, is_written, mark, remove
 from gemmaq.calibration.statistics import squares
 from gemmaq.calibration.store import Store
 from gemmaq.errors import InputError, OutputError
@@ -165,3 +165,20 @@ def test_what_was_kept_is_removed_at_once(tmp_path):
     remove(work)
     remove(work)
     assert os.listdir(tmp_path) == []
+
+
+def test_an_output_is_known_for_that_of_the_interrupted_run(tmp_path):
+    out, stage = tmp_path / "out", tmp_path / "stage"
+    for place in (folder_of(out), stage / "gguf", stage / "mlx"):
+        place.mkdir(parents=True)
+    for name in ("gguf", "mlx"):
+        (stage / name / "SHA256SUMS").write_text(f"{name}\n")
+        assert not is_written(out)
+        mark(out, out / name, stage / name)
+    assert not is_written(out), "it has no name yet"
+    stage.rename(out)
+    assert is_written(out)
+    (out / "mlx" / "SHA256SUMS").write_text("another artifact\n")
+    assert not is_written(out)
+    remove(folder_of(out))
+    assert sorted(os.listdir(tmp_path)) == ["out"]

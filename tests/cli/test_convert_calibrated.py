@@ -518,3 +518,17 @@ def test_resume_without_a_calibration_on_text_is_refused(model: Path, text: Path
     refused(2, ("--resume", "nothing is calibrated on text"), "convert", model, *out, under=tmp_path)
     refused(2, ("--resume", "nothing is calibrated on text"), "convert", model, *matrix, *out, under=tmp_path)
     refused(2, ("--resume", "files are only merged"), "imatrix", "--merge", matrix[1], *out, under=tmp_path)
+
+
+def test_a_run_killed_when_its_output_was_there_is_finished_by_the_same_command(
+    model: Path, text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("convert", model, "--method", "gptq", "--text", text, *SHORT, "-q", "-o", tmp_path / "out", "--resume")
+    with monkeypatch.context() as killed:
+        killed.setattr("gemmaq.convert.run.remove", lambda folder: None)
+        run(*words)
+    made = tree(tmp_path / "out")
+    assert (tmp_path / "out.work").is_dir()
+    run(*words)
+    assert tree(tmp_path) == {f"out/{name}": content for name, content in made.items()} | {"out": None}
+    run(*words, code=7)

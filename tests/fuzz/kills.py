@@ -218,7 +218,10 @@ def _timeless(name: str, content: bytes | None) -> bytes | None:
         return b""
     if content is None or not name.endswith(".json"):
         return content
-    return json.dumps(json.loads(content, object_hook=_without_time)).encode()
+    try:
+        return json.dumps(json.loads(content, object_hook=_without_time)).encode()
+    except ValueError:  # half of it, in a temporary folder
+        return content
 
 
 def _without_time(record: dict[str, object]) -> dict[str, object]:

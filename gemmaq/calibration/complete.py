@@ -15,7 +15,7 @@ from gemmaq.calibration import imatrix as files
 from gemmaq.calibration.activations import sites
 from gemmaq.calibration.imatrix import Imatrix
 from gemmaq.calibration.resources import Resources, agree
-from gemmaq.calibration.resume import Kept, Passes, bytes_kept, check_room
+from gemmaq.calibration.resume import GPTQ, IMPORTANCE, Kept, Passes, bytes_kept, check_room
 from gemmaq.calibration.store import Problem, Store
 from gemmaq.checkpoint import Checkpoint
 from gemmaq.errors import InputError, OutputError, UsageError
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from gemmaq.calibration.layerwise import Solved
     from gemmaq.inference.documents import Tokens
 
-_GPTQ = "gptq"
 SWEEPS = 2
 """Passes of coordinate descent after GPTQ, unless others are asked for."""
 ENOUGH = 32768
@@ -158,7 +157,7 @@ def complete(
         try:
             if resources.work is not None:
                 _check_room(resources.work, problems, checkpoint, basis)
-                store = Store(Kept.files_in(resources.work / _GPTQ))
+                store = Store(Kept.files_in(resources.work / GPTQ))
             else:
                 store = Store(stack.enter_context(folder_beside(near)))
             solved = _solve(problems, checkpoint, basis, resources=resources, store=store, progress=progress)
@@ -227,7 +226,7 @@ def importance(
 
     to_gguf, step, peers = checkpoint.family.names.to_gguf, every or len(tokens), resources.peers
     job = agree(resources, checkpoint, tokens, f"importance, {step} sequences a pass")
-    passes = None if resources.work is None else Passes(resources.work / "importance", job, peers)
+    passes = None if resources.work is None else Passes(resources.work / IMPORTANCE, job, peers)
     start, sums = passes.begin() if passes is not None else (0, {})
     with open_device(resources.device, resources.threads) as device, decoder(checkpoint, device) as model:
         for at in range(start * step, len(tokens), step):
@@ -333,6 +332,6 @@ def _solve(
     peers = resources.peers
     job = agree(resources, checkpoint, tokens, repr((settings, stems)))
     with open_device(resources.device, resources.threads) as device, decoder(checkpoint, device) as model:
-        kept = None if resources.work is None else Kept(resources.work / _GPTQ, job, device, peers)
+        kept = None if resources.work is None else Kept(resources.work / GPTQ, job, device, peers)
         run = partial(layerwise.quantize, settings=settings, store=store, progress=progress, peers=peers, kept=kept)
         return run(model, tokens, problems)

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,8 +31,11 @@ if TYPE_CHECKING:
     from gemmaq.inference.device import Device
 
 _FILES, _TEXT, _SUMS = "files", "text", "sums.npz"
-_JOB, _WRITTEN = "job.json", "written.json"
+_JOB, _WRITTEN, _OWN = "job.json", "written.json", "kept-by-gemmaq"
+GPTQ, IMPORTANCE = "gptq", "importance"
+"""Folders of methods in the folder beside an output."""
 _ANEW = "remove it to begin again"
+_AWAY = "move it away, choose another -o, or leave out --resume"
 _OTHER = "is of a run with another model, text, version or settings"
 
 Sums = dict[str, tuple[Any, Any]]
@@ -72,22 +75,62 @@ def is_written(output: Path) -> bool:
         return False
 
 
-def remove(folder: Path) -> None:
-    """Remove what was kept, when the output is there. Killed meanwhile, a run leaves nothing that looks whole.
+def is_own(folder: Path) -> bool:
+    """Whether gemmaq made a folder beside an output."""
+    return (folder / _OWN).is_file()
 
-    What says that the output is written goes last.
+
+def check_own(folder: Path) -> None:
+    """Refuse a folder beside an output that gemmaq did not make: it would be written into, and removed at the end.
+
+    Raises:
+        OutputError: it is a folder of somebody else's with something in it, or no folder.
     """
+    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+        raise OutputError("is in the way of what --resume keeps", _AWAY, path=folder)
+    if folder.is_dir() and not is_own(folder) and (others := sorted(path.name for path in folder.iterdir())):
+        raise OutputError(f"holds {others[0]}, which gemmaq did not put there", _AWAY, path=folder)
+
+
+@contextmanager
+def owned(folder: Path) -> Iterator[None]:
+    """Keep what is done in a folder beside an output; it goes at the end of the block, or if it holds nothing yet.
+
+    Raises:
+        OutputError: it is not gemmaq's, or cannot be made.
+    """
+    check_own(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / _OWN).touch()
+    except OSError as error:
+        raise OutputError(f"cannot be made: {error.strerror}", path=folder) from error
+    try:
+        yield
+    except BaseException:
+        if [path.name for path in folder.iterdir()] == [_OWN]:
+            _finish(folder)
+        raise
+    _finish(folder)
+
+
+def _finish(folder: Path) -> None:
+    """Remove what gemmaq kept, when the output is there. What says that the output is written goes last."""
     with suppress(OSError):
-        for path in folder.iterdir():
-            if path.name != _WRITTEN:
-                gone = path.with_name(f"{path.name}.old")
-                path.rename(gone)
-                if gone.is_dir():
-                    shutil.rmtree(gone, ignore_errors=True)
-                else:
-                    gone.unlink()
-        (folder / _WRITTEN).unlink(missing_ok=True)
+        for name in (GPTQ, IMPORTANCE):
+            remove(folder / name)
+        for name in (Path(_WRITTEN).with_suffix(".tmp").name, _WRITTEN, _OWN):
+            (folder / name).unlink(missing_ok=True)
         folder.rmdir()
+
+
+def remove(folder: Path) -> None:
+    """Remove what a run kept. Killed meanwhile, it leaves nothing that looks whole."""
+    gone = folder.with_name(f"{folder.name}.old")
+    shutil.rmtree(gone, ignore_errors=True)
+    with suppress(OSError):
+        folder.rename(gone)
+    shutil.rmtree(gone, ignore_errors=True)
 
 
 def bytes_kept(config: TextConfig, tokens: int, files: int) -> int:

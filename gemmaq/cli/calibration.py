@@ -276,9 +276,15 @@ def _from_imatrix(path: Path) -> Basis:
 
 
 def replaces(output: Path | None, force: bool, resume: bool) -> bool:
-    """Whether an output may be replaced: the user says so, or an interrupted run had written it already."""
-    from gemmaq.calibration.resume import is_written
+    """Whether an output may be replaced: the user says so, or an interrupted run had written it already.
 
+    Raises:
+        OutputError: what the run keeps would lie in a folder that gemmaq did not make.
+    """
+    from gemmaq.calibration.resume import check_own, folder_of, is_written
+
+    if resume and output is not None:
+        check_own(folder_of(output))
     return force or (resume and output is not None and is_written(output))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -83,7 +84,7 @@ def imatrix(
     """
     from gemmaq.calibration.complete import importance
     from gemmaq.calibration.resources import Resources
-    from gemmaq.calibration.resume import folder_of, remove
+    from gemmaq.calibration.resume import check_own, folder_of, is_own, owned
 
     peers = ranks.join(device)
     shown = Output("imatrix", as_json, quiet, peers.main)
@@ -108,7 +109,9 @@ def imatrix(
     kept = folder_of(output) if resume else None
     if resume and basis is None:
         raise UsageError("--resume goes on with a calibration, and files are only merged", "leave it out")
-    force = force or (kept is not None and kept.is_dir())
+    if kept is not None:
+        check_own(kept)
+        force = force or is_own(kept)
     if peers.main:
         check_file(output, force)
     parts = _merged_files(merge or [])
@@ -135,9 +138,8 @@ def imatrix(
             if not peers.main:
                 assert not [*computed]
                 return
-            matrix = _save(output, parts, computed, force)
-        if kept is not None:
-            remove(kept)
+            with owned(kept) if kept is not None else nullcontext():
+                matrix = _save(output, parts, computed, force)
         report |= {"datasets": list(matrix.datasets), "chunks": matrix.chunks, "matrices": len(matrix.entries)}
         report |= {"bytes": output.stat().st_size, "warnings": list(matrix.warnings)}
         for warning in matrix.warnings:

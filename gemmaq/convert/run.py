@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,7 +13,7 @@ from gemmaq.artifact.outcomes import OutcomeCounter
 from gemmaq.calibration import refine
 from gemmaq.calibration.complete import Basis, complete, needed
 from gemmaq.calibration.resources import Resources
-from gemmaq.calibration.resume import folder_of, mark, remove
+from gemmaq.calibration.resume import folder_of, mark, owned
 from gemmaq.checkpoint import Checkpoint
 from gemmaq.convert.hashing import SourceDigests
 from gemmaq.convert.ladder import by_type, check_distinct, remarks
@@ -207,6 +207,7 @@ def run(conversion: Conversion, plans: Sequence[Plan], options: Options, progres
     """
     with (
         claimed(conversion.folder),
+        owned(folder_of(conversion.folder)) if options.resume else nullcontext(),
         hashing(conversion.checkpoint, plans, options.digests) as hasher,
         artifacts(conversion, plans, options, progress) as ready,
     ):
@@ -226,6 +227,4 @@ def run(conversion: Conversion, plans: Sequence[Plan], options: Options, progres
             finish=finish,
             watch=finishing.watch,
         )
-    if options.resume:
-        remove(folder_of(conversion.folder))
     return Result(ready, outcomes)

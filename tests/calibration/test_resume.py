@@ -16,7 +16,7 @@ from calibrating import opened, planned, problems_of
 from damage import SMALL, tree
 from fake_peers import together
 from gemmaq.calibration import gptq, layerwise, resume
-from gemmaq.calibration.resume import Kept, Passes, bytes_kept, check_room, folder_of, is_written, mark, remove
+from gemmaq.calibration.resume import Kept, Passes, bytes_kept, check_room, folder_of, is_written, mark, owned
 from gemmaq.calibration.statistics import squares
 from gemmaq.calibration.store import Store
 from gemmaq.errors import InputError, OutputError
@@ -158,13 +158,27 @@ def test_bytes_are_those_of_files_and_of_activations_before_two_layers(checkpoin
     assert told * 0.9 < there < told * 1.1 + 20_000, "numpy's headers and the records come on top"
 
 
-def test_what_was_kept_is_removed_at_once(tmp_path):
+def test_what_was_kept_is_removed(tmp_path):
     work = folder_of(tmp_path / "out")
-    work.mkdir()
-    (work / "job.json").write_text(json.dumps(JOB))
-    remove(work)
-    remove(work)
+    with pytest.raises(KeyboardInterrupt), owned(work):
+        (work / "gptq").mkdir()
+        (work / "gptq/job.json").write_text(json.dumps(JOB))
+        raise KeyboardInterrupt
+    with owned(work):
+        assert (work / "gptq/job.json").exists()
     assert os.listdir(tmp_path) == []
+    with pytest.raises(KeyboardInterrupt), owned(work):
+        raise KeyboardInterrupt
+    assert os.listdir(tmp_path) == []
+
+
+def test_what_others_put_there_stays(tmp_path):
+    work = folder_of(tmp_path / "out")
+    with owned(work):
+        (work / "notes.txt").write_text("mine")
+    assert os.listdir(work) == ["notes.txt"]
+    with pytest.raises(OutputError, match="holds notes"), owned(work):
+        pass
 
 
 def test_an_output_is_known_for_that_of_the_interrupted_run(tmp_path):
@@ -180,5 +194,3 @@ def test_an_output_is_known_for_that_of_the_interrupted_run(tmp_path):
     assert is_written(out)
     (out / "mlx" / "SHA256SUMS").write_text("another artifact\n")
     assert not is_written(out)
-    remove(folder_of(out))
-    assert sorted(os.listdir(tmp_path)) == ["out"]

@@ -520,12 +520,26 @@ def test_resume_without_a_calibration_on_text_is_refused(model: Path, text: Path
     refused(2, ("--resume", "files are only merged"), "imatrix", "--merge", matrix[1], *out, under=tmp_path)
 
 
+@pytest.mark.parametrize("command", [("convert", "--method", "importance"), ("imatrix",)])
+def test_a_folder_of_the_users_is_not_what_a_run_keeps(
+    command: tuple[str, ...], model: Path, text: Path, tmp_path: Path
+) -> None:
+    name, *method = command
+    words = (name, model, *method, "--text", text, *SHORT, "-q", "-o", tmp_path / "out", "--resume")
+    (tmp_path / "out.work/gptq").mkdir(parents=True)
+    (tmp_path / "out.work/thesis.txt").write_text("years of work")
+    refused(7, ("out.work", "holds gptq", "move it away"), *words, under=tmp_path)
+    (tmp_path / "out.work").rename(tmp_path / "mine")
+    (tmp_path / "out.work").symlink_to(tmp_path / "mine")
+    refused(7, ("out.work", "in the way"), *words, under=tmp_path)
+
+
 def test_a_run_killed_when_its_output_was_there_is_finished_by_the_same_command(
     model: Path, text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     words = ("convert", model, "--method", "gptq", "--text", text, *SHORT, "-q", "-o", tmp_path / "out", "--resume")
     with monkeypatch.context() as killed:
-        killed.setattr("gemmaq.convert.run.remove", lambda folder: None)
+        killed.setattr("gemmaq.calibration.resume._finish", lambda folder: None)
         run(*words)
     made = tree(tmp_path / "out")
     assert (tmp_path / "out.work").is_dir()

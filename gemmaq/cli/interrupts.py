@@ -1,8 +1,9 @@
 """Ctrl-C, SIGTERM and SIGHUP end a command with the exit code that a shell expects, and without a traceback.
 
-Whatever runs may be interrupted anywhere. Two places would not stand it: an import, whose libraries turn an interrupt
-into errors of their own or lose it, and the end of the interpreter, which prints a traceback. An interrupt waits for
-the end of an import. At the end of the interpreter it changes nothing any more: the command is through.
+Whatever runs may be interrupted anywhere. Three places would not stand it: an import, whose libraries turn an interrupt
+into errors of their own or lose it; Python's own handling of locks between threads, which would leave one locked for
+ever; and the end of the interpreter, which prints a traceback. An interrupt waits for the end of the first two. At the
+end of the interpreter it changes nothing any more: the command is through.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import atexit
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from types import FrameType
 from typing import Any, NoReturn
@@ -20,10 +22,12 @@ _EXITS = {"SIGINT": INTERRUPTED, "SIGTERM": 143, "SIGHUP": 129}
 """Name of a signal -> exit code; Windows has no SIGHUP."""
 EXITS = {getattr(signal, name): code for name, code in _EXITS.items() if hasattr(signal, name)}
 _IMPORTER = "<frozen importlib._bootstrap"
+_WAITS = ("wait", "join", "_wait_for_tstate_lock")
+"""Functions of `threading` that wait, and stand an interrupt."""
 _AGAIN_SECONDS = 0.02
 """Until an interrupt that came at a bad time is tried again."""
 _PATIENCE = 3
-"""Interrupts after which an import is not waited for, and nothing is cleaned up."""
+"""Interrupts after which nothing is waited for, and nothing is cleaned up."""
 
 reason = "interrupted"
 """What to say of a signal."""
@@ -72,10 +76,10 @@ def run(command: Callable[[], object]) -> NoReturn:
 
 
 def _handle(number: int, frame: FrameType | None) -> None:
-    """Interrupt what runs; later, if it is an import."""
+    """Interrupt what runs; later, if this is a bad time for it."""
     if number in EXITS:
         _received.append(number)
-    if _is_importing(frame) and _again():
+    if (_is_importing(frame) or _is_locking(frame)) and _again():
         return
     _forget()  # else it would interrupt what is cleaned up now
     first = _received[0]
@@ -88,6 +92,15 @@ def _is_importing(frame: FrameType | None) -> bool:
     while frame is not None:
         if frame.f_code.co_filename.startswith(_IMPORTER):
             return True
+        frame = frame.f_back
+    return False
+
+
+def _is_locking(frame: FrameType | None) -> bool:
+    """Whether a function of `threading` runs that does not merely wait: it may just have got a lock."""
+    while frame is not None:
+        if frame.f_code.co_filename == threading.__file__:
+            return frame.f_code.co_name not in _WAITS
         frame = frame.f_back
     return False
 

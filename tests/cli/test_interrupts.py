@@ -23,7 +23,11 @@ def ended(code: str, folder: Path) -> subprocess.CompletedProcess[str]:
         "number = int(sys.argv[1])\n"
     )
     return subprocess.run(
-        [sys.executable, "-c", start + code, str(folder.name)], cwd=folder.parent, capture_output=True, text=True
+        [sys.executable, "-c", start + code, str(folder.name)],
+        cwd=folder.parent,
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
 
 
@@ -56,6 +60,42 @@ def test_an_import_is_finished_first(folder: Path) -> None:
     code = "def command():\n    import toy_library\n    time.sleep(9)\ninterrupts.run(command)"
     check(ended(code, folder), code_of(folder))
     assert (folder.parent / "finished").exists()
+
+
+def test_no_lock_stays_locked(folder: Path) -> None:
+    """The pool of threads waits at its end for those that wait for the lock."""
+    code = """
+class Lock:
+    def __init__(self):
+        self.lock = threading.Lock()
+        self.acquire, self.release = self.lock.acquire, self.lock.release
+    def __enter__(self):
+        self.lock.acquire()
+        if threading.current_thread() is threading.main_thread() and threading.active_count() > 1:
+            signal.raise_signal(number)
+    def __exit__(self, *_):
+        self.lock.release()
+
+def command():
+    with ThreadPoolExecutor(1) as pool:
+        pool._idle_semaphore._cond = threading.Condition(Lock())
+        while True:
+            pool.submit(time.sleep, 0.001).result()
+
+from concurrent.futures import ThreadPoolExecutor
+interrupts.run(command)
+"""
+    check(ended(code, folder), code_of(folder))
+
+
+def test_a_wait_for_other_threads_is_interrupted(folder: Path) -> None:
+    code = """
+def command():
+    threading.Timer(0.2, os.kill, (os.getpid(), number)).start()
+    threading.Event().wait()
+interrupts.run(command)
+"""
+    check(ended(code, folder), code_of(folder))
 
 
 def test_who_has_no_patience_ends_an_import(folder: Path) -> None:

@@ -249,7 +249,13 @@ def _killed(
     process = started(words, models, hub, room)
     time.sleep(moment)
     process.send_signal(chosen)
-    _, stderr = process.communicate(timeout=120)
+    try:
+        _, stderr = process.communicate(timeout=120)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.communicate()
+        yield "it does not end"
+        return
     now = left(room, hub)
     if process.returncode not in (0, SIGNALS[chosen]):
         yield f"exit code {process.returncode}: {stderr.strip()[-300:]}"
@@ -301,6 +307,8 @@ def main() -> None:
     options.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     asked = options.parse_args()
     names, begun = asked.commands.split(","), time.monotonic()
+    for ignored in (signal.SIGINT, signal.SIGHUP):  # as in the background of a shell, or under nohup
+        signal.signal(ignored, signal.SIG_DFL)
     with tempfile.TemporaryDirectory() as place, FakeHub(Path(place) / "hub") as hub:
         models = made(Path(place) / "models")
         hub.add(REPO, models / "small")

@@ -29,6 +29,11 @@ _AGAIN_SECONDS = 0.02
 _PATIENCE = 3
 """Interrupts after which nothing is waited for, and nothing is cleaned up."""
 
+
+class _Interrupt(KeyboardInterrupt):
+    """Ctrl-C. Python ends a process by the signal, whatever the exit code, if a plain KeyboardInterrupt leaves `eval`."""
+
+
 reason = "interrupted"
 """What to say of a signal."""
 at_end: list[Callable[[int], None]] = []
@@ -84,7 +89,7 @@ def _handle(number: int, frame: FrameType | None) -> None:
     _forget()  # else it would interrupt what is cleaned up now
     first = _received[0]
     if first == signal.SIGINT:
-        raise KeyboardInterrupt
+        raise _Interrupt
     sys.exit(EXITS[signal.Signals(first)])
 
 

@@ -24,7 +24,10 @@ except ImportError:  # on Windows nothing is known of other processes, and what 
     fcntl = None  # type: ignore[assignment]
 
 _SUFFIXES = ("partial", "old")
-_INTERRUPTS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+_INTERRUPTS = tuple(
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGALRM") if hasattr(signal, name)
+)
+"""The alarm too: by it the command line tries an interrupt again that came at a bad time."""
 _held: set[Path] = set()
 """Folders of this process."""
 
@@ -59,8 +62,8 @@ def folder_beside(output: Path, suffix: str = "partial") -> Iterator[Path]:
                 _held.discard(path)
                 shutil.rmtree(path, ignore_errors=True)
                 os.close(lock)
-            with suppress(OSError):
-                for parent in above:
+            for parent in above:
+                with suppress(OSError):
                     parent.rmdir()
 
 

@@ -50,6 +50,12 @@ def test_a_command_ends_with_the_code_of_the_signal(folder: Path) -> None:
     check(ended("interrupts.run(lambda: (signal.raise_signal(number), time.sleep(9)))", folder), code_of(folder))
 
 
+def test_a_text_that_is_evaluated_may_be_interrupted(folder: Path) -> None:
+    """As annotations of functions are."""
+    code = "interrupts.run(lambda: eval('(signal.raise_signal(number), time.sleep(9))'))"
+    check(ended(code, folder), code_of(folder))
+
+
 def test_an_import_is_finished_first(folder: Path) -> None:
     """Libraries catch everything around imports of theirs."""
     module = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
@@ -104,10 +105,13 @@ def test_files_of_the_user_stay(tmp_path: Path) -> None:
     assert set(names(tmp_path)) == {*kept, "out.gemmaq-abcdefgh.partial"}
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGALRM])
 @pytest.mark.parametrize(
     ("beside", "module", "name"),
     [
+        (folder_beside, os, "mkdir"),
         (folder_beside, tempfile, "mkdtemp"),
+        (folder_beside, os, "rmdir"),
         (folder_beside, shutil, "rmtree"),
         (folder_beside, os, "close"),
         (file_beside, tempfile, "mkstemp"),
@@ -118,23 +122,39 @@ def test_an_interrupt_at_a_bad_time_leaves_nothing(
     beside: Callable[[Path], AbstractContextManager[Path]],
     module: Any,
     name: str,
+    number: signal.Signals,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """While something is made or removed, it waits."""
+    """While something is made or removed, it waits. An alarm is an interrupt that is tried again."""
     usual = getattr(module, name)
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # the command line's would keep it for later
+    before = signal.signal(number, signal.default_int_handler)  # the command line's would keep it for later
+    output = tmp_path / ("a/b/out" if beside is folder_beside else "out")
 
     def interrupted(*arguments: Any, **options: Any) -> Any:
-        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(number)
         return usual(*arguments, **options)
 
     monkeypatch.setattr(module, name, interrupted)
     try:
-        with pytest.raises(KeyboardInterrupt), beside(tmp_path / "out"):
+        with pytest.raises(KeyboardInterrupt), beside(output):
             pass
-        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        assert signal.getsignal(number) is signal.default_int_handler
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.signal(number, before)
     monkeypatch.undo()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_folders_above_that_were_made_for_nothing_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usual = os.mkdir
+
+    def full(path: str | Path, *arguments: Any, **options: Any) -> None:
+        if Path(path).name == "b" and Path(path).parent.exists():
+            raise OSError(errno.ENOSPC, "No space left on device")
+        usual(path, *arguments, **options)
+
+    monkeypatch.setattr(os, "mkdir", full)
+    with pytest.raises(OSError, match="No space"), folder_beside(tmp_path / "a/b/out"):
+        pass
     assert list(tmp_path.iterdir()) == []

@@ -31,7 +31,7 @@ _PATIENCE = 3
 
 
 class _Interrupt(KeyboardInterrupt):
-    """Ctrl-C. Python ends a process by the signal, whatever the exit code, if a plain KeyboardInterrupt leaves `eval`."""
+    """Ctrl-C. After a plain KeyboardInterrupt that left an `eval` of text, `python -m` ends by the signal."""
 
 
 reason = "interrupted"

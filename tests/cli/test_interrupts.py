@@ -14,8 +14,8 @@ from gemmaq.cli import interrupts
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 
 
-def ended(code: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    """Run Python code as the command of a process; `again` sends the signal that `sys.argv` names to this process."""
+def ended(code: str, folder: Path, *how: str) -> subprocess.CompletedProcess[str]:
+    """Run Python code, or what arguments of Python tell, in a process; `sys.argv` names a signal."""
     start = (
         "import atexit, os, signal, sys, threading, time\n"
         "sys.path.insert(0, os.getcwd())\n"
@@ -23,7 +23,7 @@ def ended(code: str, folder: Path) -> subprocess.CompletedProcess[str]:
         "number = int(sys.argv[1])\n"
     )
     return subprocess.run(
-        [sys.executable, "-c", start + code, str(folder.name)],
+        [sys.executable, *(how or ("-c", start + code)), str(folder.name)],
         cwd=folder.parent,
         capture_output=True,
         text=True,
@@ -50,10 +50,13 @@ def test_a_command_ends_with_the_code_of_the_signal(folder: Path) -> None:
     check(ended("interrupts.run(lambda: (signal.raise_signal(number), time.sleep(9)))", folder), code_of(folder))
 
 
-def test_a_text_that_is_evaluated_may_be_interrupted(folder: Path) -> None:
-    """As annotations of functions are."""
-    code = "interrupts.run(lambda: eval('(signal.raise_signal(number), time.sleep(9))'))"
-    check(ended(code, folder), code_of(folder))
+def test_a_module_may_be_interrupted_where_text_is_evaluated(folder: Path) -> None:
+    """As the annotations of functions are. Python has a way of its own to end then."""
+    (folder.parent / "toy_command.py").write_text(
+        "import signal, sys, time\nfrom gemmaq.cli import interrupts\n"
+        "interrupts.run(lambda: eval('(signal.raise_signal(int(sys.argv[1])), time.sleep(9))'))\n"
+    )
+    check(ended("", folder, "-m", "toy_command"), code_of(folder))
 
 
 def test_an_import_is_finished_first(folder: Path) -> None:

@@ -37,6 +37,8 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
     "imatrix": (
         ("of the texts that come with gemmaq", f"gemmaq imatrix {_MODEL} -o imatrix.gguf"),
         ("of your own text", f"gemmaq imatrix {_MODEL} --text notes.txt -o imatrix.gguf"),
+        ("on two machines, of which this is the first", f"gemmaq imatrix {_MODEL} --part 1/2 -o first.gguf"),
+        ("", "gemmaq imatrix --merge first.gguf --merge second.gguf -o imatrix.gguf"),
         ("what a file says", "gemmaq imatrix --show-statistics imatrix.gguf"),
     ),
     "sensitivity": (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +15,7 @@ from gemmaq.cli.console import Output
 from gemmaq.cli.options import Device, Json, Threads, WeightFile, check_file, cores, count, opened, quiet_option
 from gemmaq.cli.views import imatrix as views
 from gemmaq.errors import UsageError
+from gemmaq.inference.peers import Peers
 from gemmaq.models.samples import SAMPLE
 
 if TYPE_CHECKING:
@@ -23,6 +25,38 @@ if TYPE_CHECKING:
     from gemmaq.inference.documents import Tokens
 
 _EVERY = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One of several parts of a text, from 1."""
+
+    number: int
+    count: int
+
+    @classmethod
+    def parsed(cls, text: str) -> Part:
+        """The part that `I/N` means."""
+        number, _, count = str(text).partition("/")
+        if all(word.isascii() and word.isdigit() for word in (number, count)) and 1 <= int(number) <= int(count):
+            return cls(int(number), int(count))
+        raise typer.BadParameter(f"{text!r} is not a part such as 1/4, 2/4, 3/4 or 4/4.")
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.count}"
+
+    def of(self, tokens: Tokens) -> Tokens:
+        """The sequences of this part, i64 [sequences, length].
+
+        Raises:
+            UsageError: there are more parts than sequences.
+        """
+        if self.count > len(tokens):
+            raise UsageError(
+                f"--part {self}: the text has {len(tokens)} sequences of {tokens.shape[1]} tokens",
+                "choose fewer parts, or more --calibration-tokens",
+            )
+        return tokens[Peers(self.number - 1, self.count).share(len(tokens))]
 
 
 def imatrix(
@@ -50,6 +84,16 @@ def imatrix(
     ] = None,
     calibration_tokens: calibration.Tokens = None,
     calibration_context: calibration.Context = None,
+    part: Annotated[
+        Part | None,
+        typer.Option(
+            "--part",
+            metavar="I/N",
+            parser=Part.parsed,
+            help="Compute one of N parts of the text, for machines that share nothing: one computes 1/2, another 2/2. "
+            "Then add the files up with --merge.",
+        ),
+    ] = None,
     save_every: Annotated[
         int | None,
         typer.Option(
@@ -89,7 +133,7 @@ def imatrix(
     peers = ranks.join(device)
     shown = Output("imatrix", as_json, quiet, peers.main)
     settings = {"kinds": calibration_kind, "tokens": calibration_tokens, "context": calibration_context}
-    given = [*calibration.flags(settings), *(["--save-every"] if save_every else [])]
+    given = [*calibration.flags(settings), *(["--part"] if part else []), *(["--save-every"] if save_every else [])]
     if show_statistics is not None:
         named = {"SOURCE": source, "-o": output, "--text": text, "--merge": merge}
         given = [*(flag for flag, value in named.items() if value), *given]
@@ -116,7 +160,7 @@ def imatrix(
         check_file(output, force)
     parts = _merged_files(merge or [])
     checkpoint = None if source is None else opened(source, dry_run or basis is None, shown.silent, weights=weights)
-    tokens = _tokens(checkpoint, basis, parts)
+    tokens = _tokens(checkpoint, basis, parts, part)
     names = basis.calibration.texts if basis is not None else ()
     report: dict[str, Any] = {
         "path": str(output),
@@ -124,8 +168,10 @@ def imatrix(
         "merged": [str(path) for path in merge or ()],
         "sequences": 0 if tokens is None else len(tokens),
         "tokens": 0 if tokens is None else tokens.size,
+        "part": str(part) if part is not None else None,
     }
     work = [] if tokens is None else [f"{len(tokens)} sequences of {tokens.shape[1]} tokens from {', '.join(names)}"]
+    work = [f"part {part}: {work[0]}"] if work and part is not None else work
     work += [f"{len(parts)} file{'s' if len(parts) > 1 else ''} merged"] if parts else []
     if not dry_run:
         with console.progress(None, shown.silent) as progress:
@@ -185,10 +231,13 @@ def _merged_files(paths: Sequence[Path]) -> list[Imatrix]:
     return parts
 
 
-def _tokens(checkpoint: Checkpoint | None, basis: Basis | None, parts: Sequence[Imatrix]) -> Tokens | None:
-    """The text's tokens, i64 [sequences, length]; None where nothing is computed.
+def _tokens(
+    checkpoint: Checkpoint | None, basis: Basis | None, parts: Sequence[Imatrix], part: Part | None
+) -> Tokens | None:
+    """The tokens of the text, or of a part of it, i64 [sequences, length]; None where nothing is computed.
 
     Raises:
+        UsageError: there are more parts than sequences.
         InputError: there is too little text, or files to merge are of another model.
     """
     from gemmaq.calibration.complete import sequences
@@ -196,9 +245,12 @@ def _tokens(checkpoint: Checkpoint | None, basis: Basis | None, parts: Sequence[
 
     if checkpoint is None:
         return None
-    for part in parts:
-        check(part, checkpoint)
-    return sequences(checkpoint, basis) if basis is not None else None
+    for other in parts:
+        check(other, checkpoint)
+    if basis is None:
+        return None
+    tokens = sequences(checkpoint, basis)
+    return part.of(tokens) if part is not None else tokens
 
 
 def _save(output: Path, parts: Sequence[Imatrix], computed: Iterator[Imatrix], force: bool) -> Imatrix:

@@ -128,11 +128,14 @@ def _forget() -> None:
 
 
 def _unraisable(happened: Any) -> None:
-    """Do not lose an interrupt that came where nothing can be raised, as in the destructor of an object."""
-    if _received and issubclass(happened.exc_type, KeyboardInterrupt | SystemExit):
-        _again()
-    else:
+    """Do not lose an interrupt that came where nothing can be raised, as in the destructor of an object.
+
+    Errors of destructors say nothing after an interrupt: it leaves objects half made.
+    """
+    if not _received:
         sys.__unraisablehook__(happened)
+    elif issubclass(happened.exc_type, KeyboardInterrupt | SystemExit):
+        _again()
 
 
 def _settle(result: Any) -> None:

@@ -83,6 +83,42 @@ def test_files_are_merged_without_a_model(small: Path, text: Path, out: Path, tm
         assert (entry.counts == again.entries[name].counts).all()
 
 
+@pytest.mark.parametrize("parts", [2, 3, 4])
+def test_parts_merged_are_the_whole(parts: int, small: Path, text: Path, out: Path, tmp_path: Path) -> None:
+    """On machines that share nothing. Sums of a part are rounded to f32, so those of the whole may differ by that."""
+    pytest.importorskip("torch")
+    words, files, sequences = ("imatrix", small, "--text", text, *SHORT), list[Path](), list[int]()
+    for number in range(1, parts + 1):
+        file = tmp_path / f"{number}.gguf"
+        done = run(*words, "--part", f"{number}/{parts}", "-o", file, "--json")
+        said = json.loads(done.stdout)
+        assert said["part"] == f"{number}/{parts}"
+        files.append(file)
+        sequences.append(said["sequences"])
+    assert sum(sequences) == 4 and max(sequences) - min(sequences) <= 1
+    run("imatrix", *(word for file in files for word in ("--merge", file)), "-o", out)
+    run(*words, "-o", tmp_path / "whole.gguf")
+    found, whole = read(out), read(tmp_path / "whole.gguf")
+    assert (found.chunks, found.datasets, found.entries.keys()) == (4, ("letters.txt",), whole.entries.keys())
+    for name, entry in whole.entries.items():
+        np.testing.assert_allclose(found.entries[name].sums, entry.sums, rtol=1e-6)
+        assert (found.entries[name].counts == entry.counts).all()
+
+
+def test_a_part_says_so(small: Path, text: Path, out: Path) -> None:
+    pytest.importorskip("torch")
+    done = run("imatrix", small, "--text", text, *SHORT, "--part", "1/3", "-o", out)
+    assert "part 1/3: 2 sequences of 32 tokens from letters.txt" in done.stderr
+
+
+def test_parts_that_cannot_be(small: Path, text: Path, out: Path, tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    words = ("imatrix", small, "--text", text, *SHORT, "-o", out)
+    for part in ("0/2", "3/2", "1", "1/", "/2", "-1/2", "a/b", "1/0", "1.0/2", "\u0661/2"):
+        refused(2, ("--part", "1/4"), *words, "--part", part, under=tmp_path)
+    refused(2, ("--part 1/5", "4 sequences of 32 tokens"), *words, "--part", "1/5", under=tmp_path)
+
+
 def test_merging_that_cannot_be(small: Path, text: Path, out: Path, tmp_path: Path) -> None:
     pytest.importorskip("torch")
     file = tmp_path / "a.gguf"
@@ -95,6 +131,7 @@ def test_merging_that_cannot_be(small: Path, text: Path, out: Path, tmp_path: Pa
         (2, ("twice",), ("--merge", file, "--merge", file)),
         (2, ("--save-every", "only merged"), ("--merge", file, "--save-every", 3)),
         (2, ("--calibration-context", "only merged"), ("--merge", file, "--calibration-context", 32)),
+        (2, ("--part", "only merged"), ("--merge", file, "--part", "1/2")),
         (2, ("no model",), ("--merge", file, "--text", text)),
         (2, ("no model",), ()),
         (3, ("different models", "columns"), ("--merge", file, "--merge", other)),

@@ -20,7 +20,7 @@ def ended(code: str, folder: Path, *how: str) -> subprocess.CompletedProcess[str
         "import atexit, os, signal, sys, threading, time\n"
         "sys.path.insert(0, os.getcwd())\n"
         "from gemmaq.cli import interrupts\n"
-        "number = int(sys.argv[1])\n"
+        "number = int(sys.argv[1]) if sys.argv[1].isdigit() else 0\n"
     )
     return subprocess.run(
         [sys.executable, *(how or ("-c", start + code)), str(folder.name)],
@@ -121,6 +121,21 @@ def test_a_destructor_does_not_lose_it(folder: Path) -> None:
         "interrupts.run(lambda: (Thing() and None, time.sleep(9)))"
     )
     check(ended(code, folder), code_of(folder))
+
+
+def test_an_object_that_it_left_half_made_is_silent(folder: Path) -> None:
+    code = (
+        "class Thing:\n"
+        "    def __init__(self):\n        signal.raise_signal(number)\n        self.there = True\n"
+        "    def __del__(self):\n        del self.there\n"
+        "interrupts.run(lambda: (Thing(), time.sleep(9)))"
+    )
+    check(ended(code, folder), code_of(folder))
+
+
+def test_an_object_that_fails_otherwise_is_not(tmp_path: Path) -> None:
+    code = "class Thing:\n    def __del__(self):\n        del self.there\ninterrupts.run(lambda: Thing() and None)"
+    assert "AttributeError" in ended(code, tmp_path).stderr
 
 
 def test_what_is_done_stays_done(folder: Path) -> None:

@@ -43,7 +43,7 @@ class Held:
 
     @classmethod
     def now(cls) -> Held:
-        """Count what is in use: memory that the allocator keeps for later is given back first, where it can be told to."""
+        """Count, once memory that the allocator keeps for later is given back, where it can be told to."""
         gc.collect()
         with contextlib.suppress(OSError, AttributeError):
             ctypes.CDLL(None).malloc_trim(0)

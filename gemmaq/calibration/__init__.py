@@ -11,6 +11,8 @@ from gemmaq.models.config import TextConfig
 
 GATHERED = 2048
 """Tokens whose inputs are in memory at a time."""
+PANEL = 512
+"""Rows of a Hessian that a worker takes at a time."""
 PROGRAM = 900 << 20
 """Bytes of Python, torch, transformers and the buffers of matrix products, at most; they come on top of `memory`."""
 
@@ -32,3 +34,21 @@ def memory(config: TextConfig, tokens: int, processes: int = 1) -> int:
     gathered = 2 * sum(widths) * min(share, GATHERED) if processes == 1 else sum(widths) * share
     routed = tokens * hidden if any(layer.experts for layer in config.layers) else 0
     return 4 * (layer + hessians + gathered + 2 * share * hidden + routed + held(config, share))
+
+
+def traffic(config: TextConfig, tokens: int, processes: int) -> int:
+    """Bytes that several processes send to each other at most while method gptq solves every matrix for one type.
+
+    The upper triangles of the Hessians of a layer, and of the head, pass through all processes, and the last one sends
+    the whole to those that solve a matrix with these inputs. The inputs of experts go to every process. Codes, which go
+    to the main process, come on top.
+    """
+    total, hidden, others = 0, config.hidden_size, processes - 1
+    sites = [(hidden, others)]
+    for layer in config.layers:
+        sites += [(hidden, 3), (layer.query_width, 1), (hidden, 2), (layer.ffn, 1)]
+        total += 2 * tokens * hidden * others if layer.experts else 0
+    for width, matrices in sites:
+        total += sum((width - at) * min(PANEL, width - at) for at in range(0, width, PANEL)) * others
+        total += width**2 * min(matrices, others)
+    return 4 * total

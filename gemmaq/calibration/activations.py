@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gemmaq.calibration import GATHERED
+from gemmaq.calibration import GATHERED, PANEL
 from gemmaq.checkpoint import Checkpoint, Tensor
 from gemmaq.models.roles import Role
 
@@ -19,9 +19,6 @@ if TYPE_CHECKING:
 
     from gemmaq.inference.batch import Batch
     from gemmaq.inference.decoder import Decoder
-
-PANEL = 512
-"""Rows of a Hessian that a worker takes at a time."""
 
 
 @dataclass(frozen=True, slots=True)

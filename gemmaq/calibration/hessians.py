@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from gemmaq.calibration import GATHERED
-from gemmaq.calibration.activations import PANEL, Inputs, gather, together
+from gemmaq.calibration import GATHERED, PANEL
+from gemmaq.calibration.activations import Inputs, gather, together
 from gemmaq.inference.peers import Peers
 
 if TYPE_CHECKING:

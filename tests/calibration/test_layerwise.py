@@ -10,7 +10,8 @@ import pytest
 
 from calibrating import MATRICES, as_f32, dense, naive_inputs, opened, planned, problems_of, read_back
 from damage import SMALL, poison, small_model, tree
-from gemmaq.calibration import gptq, layerwise
+from fake_peers import sent
+from gemmaq.calibration import gptq, layerwise, traffic
 from gemmaq.calibration.activations import mirror
 from gemmaq.calibration.hessians import of_layer
 from gemmaq.calibration.statistics import squares
@@ -19,7 +20,7 @@ from gemmaq.checkpoint import Checkpoint
 from gemmaq.encodings import ENCODINGS
 from gemmaq.errors import InputError
 from gemmaq.inference import device as forward
-from gemmaq.inference.peers import ALONE
+from gemmaq.inference.peers import ALONE, Peers
 from gemmaq.models.gemma3.names import EMBEDDING, input_sites
 from gemmaq.progress import ignore
 from gemmaq.sources.open import open_source
@@ -150,3 +151,19 @@ def test_activations_that_are_not_finite_are_told(tmp_path, text):
             store=Store(tmp_path),
             progress=ignore,
         )
+
+
+@pytest.mark.parametrize("processes", [2, 3])
+def test_processes_send_what_was_said(processes, checkpoint, tokens, tmp_path):
+    """Hessians, codes, and a few numbers beside them."""
+    many = np.concatenate([tokens] * 8)
+    problems = problems_of(planned(checkpoint)[0])
+
+    def run(peers: Peers) -> None:
+        with opened(checkpoint, 1) as net:
+            store = Store(tmp_path)
+            layerwise.quantize(net, many, problems, settings=gptq.Settings(), store=store, progress=ignore, peers=peers)
+
+    found, said = sent(processes, run), traffic(SMALL, many.size, processes)
+    codes = sum(path.stat().st_size for path in tmp_path.iterdir())
+    assert said / 2 < found <= said + codes + (20 << 10)

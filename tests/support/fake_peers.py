@@ -28,8 +28,35 @@ class ThreadPeers(Peers):
         into.copy_(self.store[origin, self.rank].get(timeout=60))
 
 
+class Counting(ThreadPeers):
+    """One of them that counts what is sent."""
+
+    __slots__ = ()
+
+    def send_tensor(self, tensor: torch.Tensor, to: int) -> Callable[[], None]:
+        self.store["sent"].put(tensor.nbytes)
+        return super().send_tensor(tensor, to)
+
+
 def together(size: int, function: Callable[[Peers], _Result]) -> list[_Result]:
     """What a function returns in each of several processes."""
-    queues: dict[tuple[int, int], Queue[Any]] = {(a, b): Queue() for a in range(size) for b in range(size)}
+    return _run(size, ThreadPeers, _queues(size), function)
+
+
+def sent(size: int, function: Callable[[Peers], object]) -> int:
+    """Bytes of tensors that several processes send to each other."""
+    queues = _queues(size)
+    queues["sent"] = Queue()
+    _run(size, Counting, queues, function)
+    return sum(queues["sent"].get() for _ in range(queues["sent"].qsize()))
+
+
+def _queues(size: int) -> dict[Any, Queue[Any]]:
+    return {(a, b): Queue() for a in range(size) for b in range(size)}
+
+
+def _run(
+    size: int, kind: type[ThreadPeers], queues: dict[Any, Queue[Any]], function: Callable[[Peers], _Result]
+) -> list[_Result]:
     with ThreadPoolExecutor(size) as pool:
-        return list(pool.map(function, [ThreadPeers(rank, size, queues) for rank in range(size)]))
+        return list(pool.map(function, [kind(rank, size, queues) for rank in range(size)]))

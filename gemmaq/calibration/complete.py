@@ -36,6 +36,8 @@ SWEEPS = 2
 """Passes of coordinate descent after GPTQ, unless others are asked for."""
 ENOUGH = 32768
 """Tokens of text from which on they pay on other text, too."""
+_HEADERS = 1 << 10
+"""Bytes that the sums and numbers of inputs of a matrix take in a file besides the numbers themselves, at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,12 +221,18 @@ def importance(
 
     Raises:
         UsageError: processes that share the work differ in model, text or version.
+        OutputError: the disk does not hold what is kept to go on after an interruption.
     """
     from gemmaq.calibration import statistics
     from gemmaq.inference.decoder import decoder
     from gemmaq.inference.device import open_device
 
     to_gguf, step, peers = checkpoint.family.names.to_gguf, every or len(tokens), resources.peers
+    if resources.work is not None and peers.main:
+        blank = _blank(checkpoint, names, tokens)
+        sums_in_f64 = 2 * len(files.document(blank)) + _HEADERS * len(blank.entries)
+        kept_sums = 2 * sums_in_f64  # of the passes that are done, and of the layers of one under way
+        check_room(resources.work, bytes_kept(checkpoint.config, tokens[:step].size, kept_sums))
     job = agree(resources, checkpoint, tokens, f"importance, {step} sequences a pass")
     passes = None if resources.work is None else Passes(resources.work / IMPORTANCE, job, peers)
     start, sums = passes.begin() if passes is not None else (0, {})

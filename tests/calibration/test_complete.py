@@ -11,7 +11,7 @@ import pytest
 from calibrating import CONTEXT, MATRICES, planned, read_back
 from damage import SMALL, tree
 from gemmaq.calibration import complete as completing
-from gemmaq.calibration.complete import Basis, complete, needed, sequences
+from gemmaq.calibration.complete import Basis, complete, importance, needed, sequences
 from gemmaq.calibration.resources import Resources
 from gemmaq.calibration.store import Store
 from gemmaq.checkpoint import Checkpoint
@@ -21,7 +21,7 @@ from gemmaq.inference.documents import Text
 from gemmaq.planning.plan import Plan
 from gemmaq.planning.recipe import Rule
 from gemmaq.planning.request import Calibration
-from gemmaq.progress import ignore
+from gemmaq.progress import Progress, ignore
 
 pytestmark = pytest.mark.usefixtures("torch_and_transformers")
 
@@ -129,3 +129,16 @@ def test_several_plans_get_the_codes_that_each_wants(checkpoint, text, tmp_path)
                 assert done.solved is None or done.solved.encoding == asked.encoding
         for one, other in zip(ready[0].tensors, ready[2].tensors, strict=True):
             assert one.solved == other.solved
+
+
+def test_room_is_asked_for_all_that_an_importance_matrix_keeps(checkpoint, tokens, tmp_path, monkeypatch):
+    work, asked, found = tmp_path / "work", list[int](), list[int]()
+
+    def count(_: Progress) -> None:
+        found.append(sum(path.stat().st_size for path in work.rglob("*") if path.is_file()))
+
+    monkeypatch.setattr(completing, "check_room", lambda folder, size: asked.append(size))
+    kept = Resources("cpu", 1, work=work)
+    passes = sum(1 for _ in importance(checkpoint, tokens, ("a.txt",), resources=kept, progress=count, every=2))
+    assert passes == 3
+    assert max(found) <= asked[0] < 4 * max(found)

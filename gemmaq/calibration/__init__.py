@@ -44,11 +44,11 @@ def traffic(config: TextConfig, tokens: int, processes: int) -> int:
     to the main process, come on top.
     """
     total, hidden, others = 0, config.hidden_size, processes - 1
-    sites = [(hidden, others)]
+    widths = [hidden]
     for layer in config.layers:
-        sites += [(hidden, 3), (layer.query_width, 1), (hidden, 2), (layer.ffn, 1)]
+        widths += [hidden, layer.query_width, hidden, layer.ffn]
         total += 2 * tokens * hidden * others if layer.experts else 0
-    for width, matrices in sites:
-        total += sum((width - at) * min(PANEL, width - at) for at in range(0, width, PANEL)) * others
-        total += width**2 * min(matrices, others)
+    for width in widths:
+        triangle = sum((width - at) * min(PANEL, width - at) for at in range(0, width, PANEL))
+        total += (triangle + width**2) * others
     return 4 * total

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 _PANEL = 256
 """Columns corrected one by one before all later columns get the errors of the panel in one matrix product."""
-_LANES = 64
+LANES = 64
 """Rows quantized together by one worker, whatever the number of threads."""
 _STEPS = (-9, 9, np.float32(0.1))
 """Candidate scales of a block: they put its extreme so many times 0.1 levels beyond the last code."""
@@ -162,11 +162,11 @@ def quantize(
     sweeps = sweeps if encoding.bits < 8 else 0
 
     def part(at: int) -> Quantized:
-        rows = W[at : at + _LANES]
+        rows = W[at : at + LANES]
         values = _rows(rows, inverse, grid)
         return descent.improve(rows, inverse.H, values, grid.rule, ridge=inverse.ridge, sweeps=sweeps)
 
-    return _joined(device.map(part, range(0, len(W), _LANES)), 0)
+    return _joined(device.map(part, range(0, len(W), LANES)), 0)
 
 
 @dataclass(frozen=True, slots=True)

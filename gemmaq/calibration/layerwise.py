@@ -103,6 +103,21 @@ def quantize(
 
 
 @dataclass(frozen=True, slots=True)
+class _Share:
+    """What one process solves of a matrix.
+
+    Attributes:
+        problem: the matrix and its type.
+        rows: all rows, or some if several processes share the matrix: rows do not depend on each other.
+        number: place of the result among those of the problem: the first row, or the number of an expert.
+    """
+
+    problem: Problem
+    rows: slice
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
 class _Run:
     """GPTQ of one model.
 
@@ -110,8 +125,8 @@ class _Run:
         decoder, settings, store, peers: see `quantize`.
         wanted: canonical name -> problems of a matrix, in a dict to be distinct and in order.
         solved, counts: see `Solved`.
-        made: what this process of several has solved of a layer: stem of the problem, number of the matrix in its
-            stack, and what the store keeps.
+        made: what this process of several has solved of a layer: stem of the problem, number of the share, and what the
+            store keeps.
     """
 
     decoder: Decoder
@@ -158,12 +173,11 @@ class _Run:
         of_site, routed, after = hessians.of_layer(decoder, module, index, batches, columns=columns, peers=self.peers)
         for batch, hidden in zip(batches, after, strict=True):
             batch.hidden = hidden
-        for site, hessian, problems in self.shared(
-            {site: wanted[site] for site in wanted if site not in routed}, of_site
-        ):
+        for site, hessian, some in self.shared({site: wanted[site] for site in wanted if site not in routed}, of_site):
             where = decoder.checkpoint.family.names.in_layer(index, site).removesuffix(".weight")
-            weights = {part: module.get_parameter(f"{part}.weight").cpu().numpy() for part in _parts(problems)}
-            self.solve(mirror(hessian), weights, problems, where)
+            names = _parts([share.problem for share in some])
+            weights = {part: module.get_parameter(f"{part}.weight").cpu().numpy() for part in names}
+            self.solve(mirror(hessian), weights, some, where)
             del hessian
         for site, inputs in routed.items():
             self.experts(module.get_submodule(site), index, inputs)
@@ -171,17 +185,17 @@ class _Run:
 
     def shared(
         self, wanted: Mapping[str, list[Problem]], of_site: dict[str, torch.Tensor]
-    ) -> Iterator[tuple[str, torch.Tensor, list[Problem]]]:
-        """This process's share of the problems of a layer: site, X^T X of its inputs, upper triangle, and problems."""
-        every = [(site, problem) for site, problems in wanted.items() for problem in problems]
-        pieces = [
-            shares.solving(p.source.rows, p.source.columns, (site, Blocks.of(p.encoding)), self.settings.sweeps)
-            for site, p in every
-        ]
-        taken = shares.shared_out(pieces, self.peers.size)
-        of_rank = dict[tuple[str, int], list[Problem]]()
-        for (site, problem), rank in zip(every, taken, strict=True):
-            of_rank.setdefault((site, rank), []).append(problem)
+    ) -> Iterator[tuple[str, torch.Tensor, list[_Share]]]:
+        """What this process solves of a layer: site, X^T X of its inputs, upper triangle, and shares of matrices."""
+        every = [(site, share) for site, problems in wanted.items() for p in problems for share in self.divided(p)]
+        pieces = []
+        for site, share in every:
+            rows, source = share.rows.stop - share.rows.start, share.problem.source
+            group = site, Blocks.of(share.problem.encoding)
+            pieces.append(shares.solving(rows, source.columns, group, self.settings.sweeps))
+        of_rank = dict[tuple[str, int], list[_Share]]()
+        for (site, share), rank in zip(every, shares.shared_out(pieces, self.peers.size), strict=True):
+            of_rank.setdefault((site, rank), []).append(share)
         mine: dict[str, torch.Tensor] = {}
         for site, problems in wanted.items():
             owners = [rank for rank in range(self.peers.size) if (site, rank) in of_rank]
@@ -192,25 +206,25 @@ class _Run:
         for site in tuple(mine):
             yield site, mine.pop(site), of_rank[site, self.peers.rank]
 
-    def solve(
-        self,
-        H: torch.Tensor,
-        weights: Mapping[str, F32],
-        problems: Sequence[Problem],
-        where: str,
-        number: int = 0,
-    ) -> None:
-        """Solve problems of an input site, or of an expert with this number, with the Hessian H of their inputs."""
+    def divided(self, problem: Problem) -> list[_Share]:
+        """A matrix in as many shares as there are processes, each of whole lanes of rows."""
+        rows, each = problem.source.rows, gptq.LANES * self.peers.size
+        step = gptq.LANES * max(1, -(-rows // each))
+        return [_Share(problem, slice(at, min(at + step, rows)), at) for at in range(0, rows, step)]
+
+    def solve(self, H: torch.Tensor, weights: Mapping[str, F32], some: Sequence[_Share], where: str) -> None:
+        """Solve shares of matrices with the same inputs, whose Hessian is H, or of one expert."""
         device = self.decoder.device
-        for blocks, same in by_blocks(problems).items():
+        for blocks, problems in by_blocks(dict.fromkeys(share.problem for share in some)).items():
             try:
                 inverse = gptq.invert(H, self.settings, blocks=blocks, device=device)
             except InputError as error:
                 raise error.at(path=where) from error
-            for problem in same:
-                W, encoding = weights[problem.source.place.part], problem.encoding
+            for share in (share for share in some if share.problem in problems):
+                problem = share.problem
+                W, encoding = weights[problem.source.place.part][share.rows], problem.encoding
                 run = partial(gptq.quantize, portable=problem.portable, sweeps=self.settings.sweeps)
-                self.keep(problem, number, run(W, inverse, encoding, device=device))
+                self.keep(problem, share.number, run(W, inverse, encoding, device=device))
             del inverse  # as large as the Hessian: it must be gone when the next one is made
 
     def keep(self, problem: Problem, number: int, values: Quantized) -> None:
@@ -257,8 +271,8 @@ class _Run:
         elif problems:
             hessian = torch.zeros(W.shape[1], W.shape[1], device=inputs.device)
             hessians.add_products(hessian, inputs, self.decoder.device)
-            source = problems[0].source
-            self.solve(mirror(hessian), {source.place.part: W}, problems, f"{source.name}, expert {expert}", expert)
+            source, some = problems[0].source, [_Share(problem, slice(None), expert) for problem in problems]
+            self.solve(mirror(hessian), {source.place.part: W}, some, f"{source.name}, expert {expert}")
 
 
 def _parts(problems: Sequence[Problem]) -> set[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -46,7 +46,7 @@ class Problem:
         return f"{self.source.name}.{self.encoding.name}" + (".portable" if self.portable else "")
 
 
-def by_blocks(problems: Sequence[Problem]) -> dict[Blocks, list[Problem]]:
+def by_blocks(problems: Iterable[Problem]) -> dict[Blocks, list[Problem]]:
     """Problems by the blocks of their types.
 
     The order of columns, and the inverse of the Hessian with it, is another one for other blocks.

@@ -35,15 +35,15 @@ def shortened(config: TextConfig, layers: int) -> TextConfig:
 MODELS = {"1b": full_size("1b"), "12b": shortened(full_size("12b"), 3)}
 
 
-def source(work: Path, label: str) -> Path:
-    """The checkpoint with a real tokenizer, made where it is missing."""
-    tokenizer, model = work / "tokenizer", work / f"gptq-{label}"
+def source(work: Path, label: str, config: TextConfig) -> Path:
+    """The checkpoint of a size with a real tokenizer, made where it is missing."""
+    tokenizer, model = work / "tokenizer", work / f"gptq-{label}-{config.num_hidden_layers}"
     if not tokenizer.exists():
         subprocess.check_call(
             [*GEMMAQ, "sample:gemma-3-270m", "--to", "safetensors", "--quant", "bf16", "-o", tokenizer]
         )
     if not model.exists():
-        part = write_checkpoint(model.with_name("part"), MODELS[label])
+        part = write_checkpoint(model.with_name("part"), config)
         for name in TOKENIZER:
             (part / name).write_bytes((tokenizer / name).read_bytes())
         part.rename(model)
@@ -60,7 +60,7 @@ def main() -> None:
     for column in ("model", "layers", "peak, GB", "said beforehand, GB", "seconds"):
         made.add_column(column, justify="right")
     for label in [asked.only] if asked.only else MODELS:
-        config, model, out = MODELS[label], source(asked.folder, label), asked.folder / f"out-{label}"
+        config, model, out = MODELS[label], source(asked.folder, label, MODELS[label]), asked.folder / f"out-{label}"
         command = [
             *GEMMAQ,
             model,

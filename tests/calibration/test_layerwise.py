@@ -154,16 +154,20 @@ def test_activations_that_are_not_finite_are_told(tmp_path, text):
 
 
 @pytest.mark.parametrize("processes", [2, 3])
-def test_processes_send_what_was_said(processes, checkpoint, tokens, tmp_path):
-    """Hessians, codes, and a few numbers beside them."""
-    many = np.concatenate([tokens] * 8)
-    problems = problems_of(planned(checkpoint)[0])
+def test_processes_choose_the_same_codes_and_send_what_was_said(processes, checkpoint, tokens, tmp_path):
+    """Hessians, codes, and a few numbers beside them. Matrices of more rows than a lane are shared."""
+    many, problems = np.concatenate([tokens] * 8), problems_of(planned(checkpoint)[0])
+    assert max(problem.source.rows for problem in problems) > gptq.LANES
 
-    def run(peers: Peers) -> None:
+    def run(peers: Peers, place: str = "several") -> None:
         with opened(checkpoint, 1) as net:
-            store = Store(tmp_path)
+            store = Store(tmp_path / place)
             layerwise.quantize(net, many, problems, settings=gptq.Settings(), store=store, progress=ignore, peers=peers)
 
+    for place in ("alone", "several"):
+        (tmp_path / place).mkdir()
+    run(ALONE, "alone")
     found, said = sent(processes, run), traffic(SMALL, many.size, processes)
-    codes = sum(path.stat().st_size for path in tmp_path.iterdir())
-    assert said / 2 < found <= said + codes + (20 << 10)
+    assert tree(tmp_path / "several") == tree(tmp_path / "alone")
+    codes = sum(path.stat().st_size for path in (tmp_path / "several").iterdir())
+    assert said / 3 < found <= said + codes + (20 << 10)

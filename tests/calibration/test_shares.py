@@ -15,15 +15,16 @@ def test_one_process_takes_everything() -> None:
     assert shared_out([], 3) == []
 
 
-def test_matrices_of_a_layer_are_shared_out_evenly() -> None:
-    """Query, key, value; output; gate and up; down, as in a model of 12B: the last takes four fifths, undivided."""
+def test_a_layer_is_shared_out_evenly() -> None:
+    """Query, key, value; output; gate and up; down, as in a model of 12B. The last has four fifths of the work, and
+    every process that shares it has to invert its Hessian, which is 0.18 of the whole."""
     sizes = [(4096, 3840, "a"), (2048, 3840, "a"), (2048, 3840, "a"), (3840, 4096, "b")]
     sizes += [(15360, 3840, "c"), (15360, 3840, "c"), (3840, 15360, "d")]
-    pieces = [solving(*size) for size in sizes]
-    whole = sum(load(pieces, [0] * 7, 1))
-    for processes, most in ((2, 0.82), (4, 0.82)):
+    whole = sum(load([solving(*size, 2) for size in sizes], [0] * 7, 1))
+    for processes, most in ((1, 1.0), (2, 0.6), (4, 0.4), (8, 0.3)):
+        pieces = [solving(rows // processes, *rest, 2) for rows, *rest in sizes for _ in range(processes)]
         loads = load(pieces, shared_out(pieces, processes), processes)
-        assert max(loads) < most * whole and sum(loads) < 1.2 * whole
+        assert max(loads) < most * whole * (1 + 1e-9), max(loads) / whole
 
 
 def test_pieces_that_need_the_same_preparation_stay_together_where_it_costs_more_than_they_do() -> None:

@@ -17,7 +17,8 @@ def test_one_process_takes_everything() -> None:
 
 def test_a_layer_is_shared_out_evenly() -> None:
     """Query, key, value; output; gate and up; down, as in a model of 12B. The last has four fifths of the work, and
-    every process that shares it has to invert its Hessian, which is 0.18 of the whole."""
+    every process that shares it has to invert its Hessian, which is 0.18 of the whole.
+    """
     sizes = [(4096, 3840, "a"), (2048, 3840, "a"), (2048, 3840, "a"), (3840, 4096, "b")]
     sizes += [(15360, 3840, "c"), (15360, 3840, "c"), (3840, 15360, "d")]
     whole = sum(load([solving(*size, 2) for size in sizes], [0] * 7, 1))

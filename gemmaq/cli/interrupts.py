@@ -1,9 +1,10 @@
 """Ctrl-C, SIGTERM and SIGHUP end a command with the exit code that a shell expects, and without a traceback.
 
-Whatever runs may be interrupted anywhere. Three places would not stand it: an import, whose libraries turn an interrupt
-into errors of their own or lose it; Python's own handling of locks between threads, which would leave one locked for
-ever; and the end of the interpreter, which prints a traceback. An interrupt waits for the end of the first two. At the
-end of the interpreter it changes nothing any more: the command is through.
+Whatever runs may be interrupted anywhere. Four places would not stand it: an import, whose libraries turn an interrupt
+into errors of their own or lose it; numba's compiler, whose half-made objects would crash the process; Python's own
+handling of locks between threads, which would leave one locked for ever; and the end of the interpreter, which prints a
+traceback. An interrupt waits for the end of the first three. At the end of the interpreter it changes nothing any more:
+the command is through.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ _EXITS = {"SIGINT": INTERRUPTED, "SIGTERM": 143, "SIGHUP": 129}
 """Name of a signal -> exit code; Windows has no SIGHUP."""
 EXITS = {getattr(signal, name): code for name, code in _EXITS.items() if hasattr(signal, name)}
 _IMPORTER = "<frozen importlib._bootstrap"
+_COMPILERS = tuple(f"{os.sep}{name}{os.sep}" for name in ("numba", "llvmlite"))
 _WAITS = ("wait", "join", "_wait_for_tstate_lock")
 """Functions of `threading` that wait, and stand an interrupt."""
 _AGAIN_SECONDS = 0.02
@@ -84,7 +86,7 @@ def _handle(number: int, frame: FrameType | None) -> None:
     """Interrupt what runs; later, if this is a bad time for it."""
     if number in EXITS:
         _received.append(number)
-    if (_is_importing(frame) or _is_locking(frame)) and _again():
+    if (_is_inside(frame) or _is_locking(frame)) and _again():
         return
     _forget()  # else it would interrupt what is cleaned up now
     first = _received[0]
@@ -93,9 +95,11 @@ def _handle(number: int, frame: FrameType | None) -> None:
     sys.exit(EXITS[signal.Signals(first)])
 
 
-def _is_importing(frame: FrameType | None) -> bool:
+def _is_inside(frame: FrameType | None) -> bool:
+    """Whether an import or a compiler runs. What it has compiled has no frame of its own."""
     while frame is not None:
-        if frame.f_code.co_filename.startswith(_IMPORTER):
+        file = frame.f_code.co_filename
+        if file.startswith(_IMPORTER) or any(name in file for name in _COMPILERS):
             return True
         frame = frame.f_back
     return False

@@ -71,6 +71,19 @@ def test_an_import_is_finished_first(folder: Path) -> None:
     assert (folder.parent / "finished").exists()
 
 
+@pytest.mark.parametrize("compiler", ["numba", "llvmlite"])
+def test_a_compiler_ends_first(folder: Path, compiler: str) -> None:
+    """LLVM's objects are not to be left half made. What surrounds the call may be interrupted."""
+    code = (
+        "made = compile('def finish():\\n    signal.raise_signal(number)\\n    time.sleep(0.1)\\n'"
+        f"'    open(\"finished\", \"w\").close()', '/lib/{compiler}/core.py', 'exec')\n"
+        "def command():\n    exec(made, globals())\n    finish()\n    time.sleep(9)\n"
+        "interrupts.run(command)"
+    )
+    check(ended(code, folder), code_of(folder))
+    assert (folder.parent / "finished").exists()
+
+
 def test_no_lock_stays_locked(folder: Path) -> None:
     """The pool of threads waits at its end for those that wait for the lock."""
     code = """

@@ -54,12 +54,14 @@ class Command:
         before: makes what is there already in the folder to write into.
         resume: flags for the run after a kill.
         keeps: whether it keeps what is done beside its output, to go on.
+        processes: number of processes that torchrun starts; one of them is killed.
     """
 
     words: Callable[[Path, Path], list[object]]
     before: Callable[[Path, Path], object] = lambda models, room: None
     resume: tuple[str, ...] = ()
     keeps: bool = False
+    processes: int = 1
 
 
 def _convert(*options: object) -> Command:
@@ -70,9 +72,9 @@ def _calibrated(*options: object) -> Command:
     return _convert(*_CHUNKS, *options)
 
 
-def _resuming(words: Callable[[Path, Path], list[object]]) -> Command:
+def _resuming(words: Callable[[Path, Path], list[object]], processes: int = 1) -> Command:
     """A command that goes on where it was killed, by the same command line."""
-    return Command(lambda models, room: [*words(models, room), "--resume"], keeps=True)
+    return Command(lambda models, room: [*words(models, room), "--resume"], keeps=True, processes=processes)
 
 
 def _over(command: Command, *older: object) -> Command:
@@ -104,6 +106,7 @@ COMMANDS = {
     ),
     "importance-resume": _resuming(_calibrated("--method", "importance").words),
     "gptq-resume": _resuming(_calibrated("--method", "gptq", "--quant", "q4_0,iq4_nl").words),
+    "gptq-of-two": _resuming(_calibrated("--method", "gptq", "--quant", "q4_0,iq4_nl").words, 2),
     "sensitivity": Command(
         lambda models, room: ["sensitivity", models / "small", "--tokens", 128, *_FEW, "-o", room / "sensitivity.json"],
         resume=("--resume",),
@@ -176,8 +179,9 @@ def made(models: Path) -> Path:
     return models
 
 
-def started(words: list[object], models: Path, hub: FakeHub, room: Path) -> subprocess.Popen[str]:
-    """A command in a process of its own, with a cache that belongs to the room."""
+def started(words: list[object], models: Path, hub: FakeHub, room: Path, processes: int = 1) -> subprocess.Popen[str]:
+    """A command in a process of its own, or in several, with a cache that belongs to the room."""
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     environment = {
         **os.environ,
         **hub.env(room / "home", "hf_write"),
@@ -186,7 +190,7 @@ def started(words: list[object], models: Path, hub: FakeHub, room: Path) -> subp
     }
     with (models / "text.txt").open() as text:
         return subprocess.Popen(
-            [sys.executable, "-m", "gemmaq", *map(str, words)],
+            [sys.executable, *(torchrun if processes > 1 else []), "-m", "gemmaq", *map(str, words)],
             stdin=text,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -246,9 +250,9 @@ def _killed(
     (room / "to").mkdir()
     command.before(models, room / "to")
     before, words = left(room, hub), command.words(models, room / "to")
-    process = started(words, models, hub, room)
+    process = started(words, models, hub, room, command.processes)
     time.sleep(moment)
-    process.send_signal(chosen)
+    os.kill(process.pid if command.processes == 1 else _last_child(process), chosen)
     try:
         _, stderr = process.communicate(timeout=120)
     except subprocess.TimeoutExpired:
@@ -257,9 +261,9 @@ def _killed(
         yield "it does not end"
         return
     now = left(room, hub)
-    if process.returncode not in (0, SIGNALS[chosen]):
+    if process.returncode not in (0, SIGNALS[chosen] if command.processes == 1 else 1):
         yield f"exit code {process.returncode}: {stderr.strip()[-300:]}"
-    if "Traceback" in stderr or "this is a bug" in stderr:
+    if ("Traceback" in stderr and command.processes == 1) or "this is a bug" in stderr:
         yield stderr.strip()[-500:]
     if process.returncode == 0 and now != sound.files:
         yield f"ended well with other files: {_difference(now, sound.files)}"
@@ -270,12 +274,22 @@ def _killed(
         yield f"left {sorted(set(now) - set(before) - set(sound.files))[:3]}"
     if now != sound.files or not finals:
         resumed = command.resume if len(now) > len(before) else ()
-        again = started([*words, *resumed], models, hub, room)
+        again = started([*words, *resumed], models, hub, room, command.processes)
         _, stderr = again.communicate(timeout=120)
         if again.returncode:
             yield f"the next run: exit code {again.returncode}: {stderr.strip()[-300:]}"
         elif left(room, hub) != sound.files:
             yield f"the next run: {_difference(left(room, hub), sound.files)}"
+
+
+def _last_child(process: subprocess.Popen[str]) -> int:
+    """The process that another one started last, as soon as there is one."""
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    while process.poll() is None:
+        if found := children.read_text().split():
+            return int(found[-1])
+        time.sleep(0.05)
+    return process.pid
 
 
 def _tops(files: Mapping[str, bytes | None]) -> set[str]:
@@ -293,7 +307,7 @@ def undisturbed(name: str, models: Path, hub: FakeHub) -> Sound:
         (room / "to").mkdir()
         COMMANDS[name].before(models, room / "to")
         begun = time.monotonic()
-        process = started(COMMANDS[name].words(models, room / "to"), models, hub, room)
+        process = started(COMMANDS[name].words(models, room / "to"), models, hub, room, COMMANDS[name].processes)
         _, stderr = process.communicate()
         assert process.returncode == 0, f"{name}: {stderr}"
         return Sound(left(room, hub), time.monotonic() - begun)

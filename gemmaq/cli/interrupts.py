@@ -2,9 +2,9 @@
 
 Whatever runs may be interrupted anywhere. Four places would not stand it: an import, whose libraries turn an interrupt
 into errors of their own or lose it; numba's compiler, whose half-made objects would crash the process; Python's own
-handling of locks between threads, which would leave one locked for ever; and the end of the interpreter, which prints a
-traceback. An interrupt waits for the end of the first three. At the end of the interpreter it changes nothing any more:
-the command is through.
+handling of threads, which would leave a lock locked for ever, or end the process around a thread that still runs; and
+the end of the interpreter, which prints a traceback. An interrupt waits for the end of the first three. At the end of
+the interpreter it changes nothing any more: the command is through.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ _EXITS = {"SIGINT": INTERRUPTED, "SIGTERM": 143, "SIGHUP": 129}
 EXITS = {getattr(signal, name): code for name, code in _EXITS.items() if hasattr(signal, name)}
 _IMPORTER = "<frozen importlib._bootstrap"
 _COMPILERS = tuple(f"{os.sep}{name}{os.sep}" for name in ("numba", "llvmlite"))
-_WAITS = ("wait", "join", "_wait_for_tstate_lock")
-"""Functions of `threading` that wait, and stand an interrupt."""
+_WAITS = ("wait", "wait_for")
+"""Functions of `threading` that stand an interrupt; after one in `join` a thread counts as ended that is not."""
 _AGAIN_SECONDS = 0.02
 """Until an interrupt that came at a bad time is tried again."""
 _PATIENCE = 3
@@ -106,10 +106,10 @@ def _is_inside(frame: FrameType | None) -> bool:
 
 
 def _is_locking(frame: FrameType | None) -> bool:
-    """Whether a function of `threading` runs that does not merely wait: it may just have got a lock."""
+    """Whether a function of `threading` runs that would not stand an interrupt: it may just have got a lock."""
     while frame is not None:
-        if frame.f_code.co_filename == threading.__file__:
-            return frame.f_code.co_name not in _WAITS
+        if frame.f_code.co_filename == threading.__file__ and frame.f_code.co_name not in _WAITS:
+            return True
         frame = frame.f_back
     return False
 

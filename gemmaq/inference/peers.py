@@ -170,22 +170,23 @@ def _patiently(wait: Callable[[], object], store: Any) -> None:
         LostError: another process has ended, or has failed.
     """
     problem: list[BaseException] = []
+    ended = threading.Event()
 
     def run() -> None:
         try:
             wait()
         except BaseException as error:
             problem.append(error)
+        finally:
+            ended.set()
 
     thread = threading.Thread(target=run, daemon=True)
     _waiting.append(thread)
     thread.start()
     with _watched():
-        thread.join(_HEARING)
-        while thread.is_alive():
+        while not ended.wait(_HEARING):
             if store.check([_FAILED]):
                 raise RuntimeError("another process has failed")
-            thread.join(_HEARING)
         _waiting.remove(thread)
         if problem:
             raise problem[0]

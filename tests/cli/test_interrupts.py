@@ -120,6 +120,24 @@ interrupts.run(command)
     check(ended(code, folder), code_of(folder))
 
 
+def test_a_thread_that_is_joined_ends_first(folder: Path) -> None:
+    """Else Python would take it for ended, and be torn down around it."""
+    code = """
+def work():
+    time.sleep(0.6)
+    open("finished", "w").close()
+def command():
+    thread = threading.Thread(target=work)
+    thread.start()
+    threading.Timer(0.2, os.kill, (os.getpid(), number)).start()
+    thread.join()
+    time.sleep(9)
+interrupts.run(command)
+"""
+    check(ended(code, folder), code_of(folder))
+    assert (folder.parent / "finished").exists()
+
+
 def test_who_has_no_patience_ends_an_import(folder: Path) -> None:
     (folder.parent / "toy_library.py").write_text(
         "import signal, sys, time\nfor _ in range(3):\n    signal.raise_signal(int(sys.argv[1]))\ntime.sleep(9)\n"

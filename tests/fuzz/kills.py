@@ -64,6 +64,11 @@ class Command:
     processes: int = 1
 
 
+def _run(*words: object) -> None:
+    """Run a command in a process of its own: several threads do this at a time, and this process has one stdout."""
+    subprocess.run([sys.executable, "-m", "gemmaq", *map(str, words)], check=True, capture_output=True)
+
+
 def _convert(*options: object) -> Command:
     return Command(lambda models, room: ["convert", models / "small", "-o", room / "out", *options])
 
@@ -81,7 +86,7 @@ def _over(command: Command, *older: object) -> Command:
     """A command that replaces an older artifact."""
     return Command(
         lambda models, room: [*command.words(models, room), "--force"],
-        lambda models, room: run("convert", models / "small", "-o", room / "out", "--quant", "q8_0", *older),
+        lambda models, room: _run("convert", models / "small", "-o", room / "out", "--quant", "q8_0", *older),
     )
 
 
@@ -113,7 +118,7 @@ COMMANDS = {
     ),
     "record": Command(
         lambda models, room: ["evaluate", room / "out", "--reference", models / "small", "--record", *_SCORED],
-        lambda models, room: run("convert", models / "small", "-o", room / "out", "--quant", "q4_0,q8_0"),
+        lambda models, room: _run("convert", models / "small", "-o", room / "out", "--quant", "q4_0,q8_0"),
     ),
     "report": Command(
         lambda models, room: ["evaluate", models / "q8_0", "--reference", models / "small", *_SCORED, *_report(room)],
@@ -137,7 +142,7 @@ COMMANDS = {
     "install": Command(lambda models, room: _install(models / "q8_0", room)),
     "force-install": Command(
         lambda models, room: [*_install(models / "q8_0", room), "--force"],
-        lambda models, room: run(*_install(models / "older", room)),
+        lambda models, room: _run(*_install(models / "older", room)),
     ),
     "push": Command(lambda models, room: ["push", models / "q8_0", _repo(room)]),
 }

@@ -301,7 +301,7 @@ def check_resume(asked: bool, basis: Basis | None, searching: bool) -> None:
 
 def described(checkpoint: Checkpoint, plans: Sequence[Plan], basis: Basis) -> str:
     """One sentence about the calibration to come."""
-    from gemmaq.calibration import memory, refine_norms
+    from gemmaq.calibration import memory, refine_norms, traffic
     from gemmaq.inference.peers import expected
     from gemmaq.methods import Needs
 
@@ -315,6 +315,9 @@ def described(checkpoint: Checkpoint, plans: Sequence[Plan], basis: Basis) -> st
     sizes = [memory(checkpoint.config, settings.tokens, processes)] if _needs(plans, Needs.HESSIAN) else []
     each = f" in each of {processes} processes" if processes > 1 else ""
     solving = f"; takes about {console.size(sizes[0])} of memory{each}, besides torch" if sizes else ""
+    if sizes and processes > 1:
+        sent = traffic(checkpoint.config, settings.tokens, processes)
+        solving += f"; they send each other up to {console.size(sent)}, and the codes"
     if settings.refine is None:
         return text + solving
     asked = checkpoint.config, settings.used or settings.tokens, settings.context, cores()

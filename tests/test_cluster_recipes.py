@@ -88,7 +88,7 @@ def test_nodes_of_a_cluster(source: Path, wanted: dict[str, bytes | None], tmp_p
     tools.mkdir()
     fake(tools, "scontrol", 'echo "127.0.0.1\nelsewhere"')
     fake(tools, "srun", '"$@" &\nfirst=$!\n"$@" && wait $first')
-    slurm = {"SLURM_JOB_NODELIST": "n[0-1]", "SLURM_JOB_NUM_NODES": 2, "SLURM_JOB_ID": 7, "PORT": free_port()}
+    slurm = {"SLURM_JOB_NODELIST": "n[0-1]", "SLURM_JOB_NUM_NODES": 2, "SLURM_JOB_ID": 71, "PORT": free_port()}
     ended(started("slurm.sh", (source, "out"), tmp_path / "shared", **slurm))
     assert tree(tmp_path / "shared") == wanted
 
@@ -98,6 +98,7 @@ def test_nodes_of_a_cluster(source: Path, wanted: dict[str, bytes | None], tmp_p
     [
         ((), {}, "which checkpoint"),
         (("model",), {}, "which folder to write"),
+        (("model", "out"), {"NODES": "two"}, "NODES is not a number: two"),
         (("model", "out"), {"NODES": 2}, "which of them this one is"),
         (("model", "out"), {"NODES": 2, "NODE": 0}, "which machine is the first"),
     ],

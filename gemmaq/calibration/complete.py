@@ -231,7 +231,7 @@ def importance(
     if resources.work is not None and peers.main:
         blank = _blank(checkpoint, names, tokens)
         sums_in_f64 = 2 * len(files.document(blank)) + _HEADERS * len(blank.entries)
-        kept_sums = 2 * sums_in_f64  # of the passes that are done, and of the layers of one under way
+        kept_sums = 3 * sums_in_f64  # of the passes before, with the one that ends, and of the layers of this one
         check_room(resources.work, bytes_kept(checkpoint.config, tokens[:step].size, kept_sums))
     job = agree(resources, checkpoint, tokens, f"importance, {step} sequences a pass")
     passes = None if resources.work is None else Passes(resources.work / IMPORTANCE, job, peers)

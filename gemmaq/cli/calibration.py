@@ -299,7 +299,7 @@ def check_resume(asked: bool, basis: Basis | None, searching: bool) -> None:
         raise UsageError(f"--resume goes on with a calibration, and {what}", "leave it out")
 
 
-def described(checkpoint: Checkpoint, plans: Sequence[Plan], basis: Basis) -> str:
+def described(checkpoint: Checkpoint, plans: Sequence[Plan], basis: Basis, *, resume: bool = False) -> str:
     """One sentence about the calibration to come."""
     from gemmaq.calibration import memory, refine_norms, traffic
     from gemmaq.inference.peers import expected
@@ -316,8 +316,8 @@ def described(checkpoint: Checkpoint, plans: Sequence[Plan], basis: Basis) -> st
     each = f" in each of {processes} processes" if processes > 1 else ""
     solving = f"; takes about {console.size(sizes[0])} of memory{each}, besides torch" if sizes else ""
     if sizes and processes > 1:
-        sent = traffic(checkpoint.config, settings.tokens, processes)
-        solving += f"; they send each other up to {console.size(sent)}, and the codes"
+        sent = traffic(checkpoint.config, settings.tokens, processes, resume=resume)
+        solving += f"; besides the codes, they send each other up to {console.size(sent)}"
     if settings.refine is None:
         return text + solving
     asked = checkpoint.config, settings.used or settings.tokens, settings.context, cores()

@@ -308,7 +308,7 @@ def convert(
     for warning in (warnings := list(prepared.warnings)):
         console.warn(warning)
     if basis is not None:
-        shown.say(calibration.described(checkpoint, prepared.plans, basis))
+        shown.say(calibration.described(checkpoint, prepared.plans, basis, resume=resume))
     if dry_run:
         artifacts, outcomes = lay_out(checkpoint, prepared.plans, conversion.folder), None
     else:

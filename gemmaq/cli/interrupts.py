@@ -23,9 +23,11 @@ _EXITS = {"SIGINT": INTERRUPTED, "SIGTERM": 143, "SIGHUP": 129}
 """Name of a signal -> exit code; Windows has no SIGHUP."""
 EXITS = {getattr(signal, name): code for name, code in _EXITS.items() if hasattr(signal, name)}
 _IMPORTER = "<frozen importlib._bootstrap"
-_COMPILERS = tuple(f"{os.sep}{name}{os.sep}" for name in ("numba", "llvmlite"))
-_WAITS = ("wait", "wait_for")
-"""Functions of `threading` that stand an interrupt; after one in `join` a thread counts as ended that is not."""
+_COMPILERS = ("numba", "llvmlite")
+_WAIT = "wait"
+"""Functions of `threading` of this name wait, and stand an interrupt; all others may just have got a lock."""
+_WHOLE = ("join", "start")
+"""Those that wait, but do not stand it: their thread would count as ended, or not be known. It ends soon here."""
 _AGAIN_SECONDS = 0.02
 """Until an interrupt that came at a bad time is tried again."""
 _PATIENCE = 3
@@ -98,20 +100,21 @@ def _handle(number: int, frame: FrameType | None) -> None:
 def _is_inside(frame: FrameType | None) -> bool:
     """Whether an import or a compiler runs. What it has compiled has no frame of its own."""
     while frame is not None:
-        file = frame.f_code.co_filename
-        if file.startswith(_IMPORTER) or any(name in file for name in _COMPILERS):
+        package = frame.f_globals.get("__name__", "").partition(".")[0]
+        if package in _COMPILERS or frame.f_code.co_filename.startswith(_IMPORTER):
             return True
         frame = frame.f_back
     return False
 
 
 def _is_locking(frame: FrameType | None) -> bool:
-    """Whether a function of `threading` runs that would not stand an interrupt: it may just have got a lock."""
+    """Whether a function of `threading` runs that would not stand an interrupt."""
+    names = []
     while frame is not None:
-        if frame.f_code.co_filename == threading.__file__ and frame.f_code.co_name not in _WAITS:
-            return True
+        if frame.f_code.co_filename == threading.__file__:
+            names.append(frame.f_code.co_name)
         frame = frame.f_back
-    return False
+    return bool(names) and (names[0] != _WAIT or any(name in _WHOLE for name in names))
 
 
 def _again() -> bool:

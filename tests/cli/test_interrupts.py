@@ -76,12 +76,23 @@ def test_a_compiler_ends_first(folder: Path, compiler: str) -> None:
     """LLVM's objects are not to be left half made. What surrounds the call may be interrupted."""
     code = (
         "made = compile('def finish():\\n    signal.raise_signal(number)\\n    time.sleep(0.1)\\n'"
-        f"'    open(\"finished\", \"w\").close()', '/lib/{compiler}/core.py', 'exec')\n"
-        "def command():\n    exec(made, globals())\n    finish()\n    time.sleep(9)\n"
+        "'    open(\"finished\", \"w\").close()', '/env/numba/llvmlite/core.py', 'exec')\n"
+        f"inside = {{**globals(), '__name__': '{compiler}.core'}}\nexec(made, inside)\n"
+        "def command():\n    inside['finish']()\n    time.sleep(9)\n"
         "interrupts.run(command)"
     )
     check(ended(code, folder), code_of(folder))
     assert (folder.parent / "finished").exists()
+
+
+def test_a_folder_named_like_a_compiler_is_none(folder: Path) -> None:
+    code = (
+        "made = compile('def wait():\\n    signal.raise_signal(number)\\n    time.sleep(9)\\n'"
+        "'    open(\"finished\", \"w\").close()', '/env/numba/llvmlite/core.py', 'exec')\n"
+        "exec(made)\ninterrupts.run(wait)"
+    )
+    check(ended(code, folder), code_of(folder))
+    assert not (folder.parent / "finished").exists()
 
 
 def test_no_lock_stays_locked(folder: Path) -> None:
@@ -110,11 +121,12 @@ interrupts.run(command)
     check(ended(code, folder), code_of(folder))
 
 
-def test_a_wait_for_other_threads_is_interrupted(folder: Path) -> None:
-    code = """
+@pytest.mark.parametrize("wait", ["Event().wait", "Semaphore(0).acquire", "Barrier(2).wait"])
+def test_a_wait_for_other_threads_is_interrupted(folder: Path, wait: str) -> None:
+    code = f"""
 def command():
     threading.Timer(0.2, os.kill, (os.getpid(), number)).start()
-    threading.Event().wait()
+    threading.{wait}()
 interrupts.run(command)
 """
     check(ended(code, folder), code_of(folder))

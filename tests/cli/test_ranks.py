@@ -63,7 +63,7 @@ def test_several_processes_write_the_bytes_of_one(
     assert done.returncode == 0, done.stderr
     assert tree(tmp_path / "several") == tree(tmp_path / "one") != {}
     assert done.stdout.replace("/several/", "/one/") == alone.stdout
-    told = f"in each of {processes} processes, besides torch; they send each other up to"
+    told = f"in each of {processes} processes, besides torch; besides the codes, they send each other up to"
     assert (told in done.stderr) == (command == "gptq") and told not in alone.stderr
 
 

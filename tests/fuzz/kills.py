@@ -21,6 +21,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -257,7 +258,8 @@ def _killed(
     before, words = left(room, hub), command.words(models, room / "to")
     process = started(words, models, hub, room, command.processes)
     time.sleep(moment)
-    os.kill(process.pid if command.processes == 1 else _last_child(process), chosen)
+    with suppress(ProcessLookupError, FileNotFoundError):  # it has ended
+        os.kill(process.pid if command.processes == 1 else _last_child(process), chosen)
     try:
         _, stderr = process.communicate(timeout=120)
     except subprocess.TimeoutExpired:

@@ -116,7 +116,7 @@ def main() -> None:
         disk = bytes_kept(config, asked.tokens, codes)
         for processes in map(int, asked.processes.split(",")):
             work = arithmetic(config, asked.tokens, processes)
-            sent = traffic(config, asked.tokens, processes) + (codes if processes > 1 else 0)
+            sent = traffic(config, asked.tokens, processes, resume=True) + (codes if processes > 1 else 0)
             held = memory(config, asked.tokens, processes) + PROGRAM
             figures = (work / 1e15, held / 1e9, disk / 1e9, sent / 1e9)
             row = (

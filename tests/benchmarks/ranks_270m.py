@@ -5,8 +5,8 @@
 Traffic is what the loopback interface carried meanwhile, so nothing else should use it. "Said" is what the formulas of
 `gemmaq.calibration` give, with the program itself, and with the codes.
 
-Measured in November 2026: 23, 27 and 34 seconds; 762 MB (said 976) and 1,435 (1,710); peaks of 1,040, 1,029 and 1,027 MB
-(1,137, 1,116, 1,085); the same bytes.
+Measured in November 2026: 23, 27 and 34 seconds; 762 MB (said 976) and 1,435 (1,710); peaks of 1,040, 1,029 and 1,027
+MB (1,137, 1,116, 1,085); the same bytes.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Kills commands that write at moments decided by a number, and looks at what is left and at what the next run makes.
 
-    python tests/fuzz/kills.py [--kills 400] [--first 0] [--commands convert,qat] [--workers 2]
+    python tests/fuzz/kills.py [--kills 400] [--first 0] [--commands convert,qat] [--signals SIGKILL] [--workers 2]
 
 A kill is good if no half-written file has a final name, what was there before is whole, an interrupted command ends
 with its own exit code and no traceback, and the next run of the same command gives what it gives undisturbed,
@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -238,12 +238,19 @@ def _without_time(record: dict[str, object]) -> dict[str, object]:
     return {key: value for key, value in record.items() if key not in TIME and record.get("path") != "README.md"}
 
 
-def try_kill(number: int, names: list[str], sound: Mapping[str, Sound], models: Path, hub: FakeHub) -> list[str]:
+def try_kill(
+    number: int,
+    names: list[str],
+    sound: Mapping[str, Sound],
+    models: Path,
+    hub: FakeHub,
+    signals: Sequence[signal.Signals] = tuple(SIGNALS),
+) -> list[str]:
     """Kill a command, then run it again; says what is bad."""
     chance = random.Random(number)
     name = names[number % len(names)]
     command = COMMANDS[name]
-    chosen = chance.choice(list(SIGNALS))
+    chosen = chance.choice(signals)
     moment = chance.uniform(0.1, 1) * sound[name].seconds
     with tempfile.TemporaryDirectory(dir=models.parent) as place:
         problems = list(_killed(command, chosen, moment, sound[name], models, hub, Path(place)))
@@ -325,9 +332,11 @@ def main() -> None:
     options.add_argument("--kills", type=int, default=400)
     options.add_argument("--first", type=int, default=0)
     options.add_argument("--commands", default=",".join(COMMANDS))
+    options.add_argument("--signals", default=",".join(one.name for one in SIGNALS))
     options.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     asked = options.parse_args()
     names, begun = asked.commands.split(","), time.monotonic()
+    signals = [signal.Signals[name] for name in asked.signals.split(",")]
     for ignored in (signal.SIGINT, signal.SIGHUP):  # as in the background of a shell, or under nohup
         signal.signal(ignored, signal.SIG_DFL)
     with tempfile.TemporaryDirectory() as place, FakeHub(Path(place) / "hub") as hub:
@@ -340,7 +349,7 @@ def main() -> None:
         with ThreadPoolExecutor(asked.workers) as pool:
             numbers = range(asked.first, asked.first + asked.kills)
             bad = Counter[str]()
-            for problems in pool.map(lambda number: try_kill(number, names, sound, models, hub), numbers):
+            for problems in pool.map(lambda number: try_kill(number, names, sound, models, hub, signals), numbers):
                 for problem in problems:
                     print(problem, flush=True)
                     bad[problem.split()[1]] += 1

@@ -152,7 +152,7 @@ def test_progress_prolongs_a_file(here: Here, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(guard, "STEP_BYTES", 1000)
 
     def steadily(line: str) -> Iterator[bytes]:
-        yield OK + b"Content-Length: 8000\r\n\r\n"
+        yield OK + b"Connection: close\r\nContent-Length: 8000\r\n\r\n"  # the server does close it
         for _ in range(8):
             time.sleep(0.12)
             yield bytes(1000)

@@ -100,7 +100,7 @@ def _handle(number: int, frame: FrameType | None) -> None:
 def _is_inside(frame: FrameType | None) -> bool:
     """Whether an import or a compiler runs. What it has compiled has no frame of its own."""
     while frame is not None:
-        package = frame.f_globals.get("__name__", "").partition(".")[0]
+        package = str(frame.f_globals.get("__name__")).partition(".")[0]
         if package in _COMPILERS or frame.f_code.co_filename.startswith(_IMPORTER):
             return True
         frame = frame.f_back

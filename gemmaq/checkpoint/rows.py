@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,7 +15,7 @@ from gemmaq.errors import InputError
 from gemmaq.files.span import Reader
 
 if TYPE_CHECKING:
-    from gemmaq.encodings import F32, U8, Values
+    from gemmaq.encodings import F32, U8, U16, Values
 
 
 def slabs(tensor: Tensor, elements: int) -> Iterator[tuple[int, int]]:
@@ -58,6 +59,33 @@ def read_rows(tensor: Tensor, first: int, count: int, reader: Reader, buffer: by
         arrays.append(np.frombuffer(view[at : at + length], np.uint8).reshape(count, part.row_bytes))
         at += length
     return arrays
+
+
+class Rows:
+    """Rows as they were read; codes and weights are made of them when they are first asked for.
+
+    Attributes:
+        tensor: their tensor.
+        arrays: what `read_rows` gave.
+    """
+
+    def __init__(self, tensor: Tensor, arrays: Sequence[U8]) -> None:
+        self.tensor, self.arrays = tensor, arrays
+
+    @cached_property
+    def values(self) -> Values:
+        """See `values_of`."""
+        return values_of(self.tensor, self.arrays)
+
+    @cached_property
+    def weights(self) -> F32:
+        """F32 [rows, columns], without the tensor's shift."""
+        return dequantize(self.tensor.encoding, self.values)
+
+    @property
+    def bits(self) -> U16:
+        """Bits of BF16 weights, u16 [rows, columns]."""
+        return self.arrays[0].view(np.uint16)
 
 
 def values_of(tensor: Tensor, arrays: Sequence[U8]) -> Values:

@@ -7,6 +7,7 @@ A container module has
                         -> the files to write, every byte of them accounted for
     pack(planned, values)
                         -> one u8 array [rows, row bytes] for each piece of the tensor
+    fused(encoding)     -> the loop that makes these arrays of BF16 weights, rounded to nearest; None without one
     arrays(paths)       -> name -> array, from the headers of the files of a model
 """
 
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from gemmaq.checkpoint import Checkpoint
 from gemmaq.containers.layout import OutputFile, StoredArray
+from gemmaq.encodings import Encoding, Fused
 from gemmaq.planning.format import Format
 from gemmaq.planning.plan import Plan, PlannedTensor
 
@@ -32,6 +34,7 @@ class Writer(Protocol):
     FORMAT: Format
     lay_out: Callable[[Checkpoint, Plan, int | None], tuple[OutputFile, ...]]
     pack: Callable[[PlannedTensor, Values], tuple[U8, ...]]
+    fused: Callable[[Encoding], Fused | None]
     arrays: Callable[[Sequence[Path]], Mapping[str, StoredArray]]
 
 

@@ -15,7 +15,7 @@ from gemmaq.checkpoint import Checkpoint, Embedder
 from gemmaq.checkpoint.chat_templates import spelled
 from gemmaq.checkpoint.tokenizer import Tokenizer
 from gemmaq.containers.layout import OutputFile, Piece, Placement, StoredArray, shard_names, split
-from gemmaq.encodings import ENCODINGS, Encoding, codec
+from gemmaq.encodings import ENCODINGS, Encoding, Fused, codec
 from gemmaq.files import gguf_reader
 from gemmaq.files.gguf_writer import F32, I32, U16, U32, Info, Keys, aligned, header
 from gemmaq.files.names import DRAFTER, parts
@@ -184,6 +184,11 @@ def pack(planned: PlannedTensor, values: Values) -> tuple[U8, ...]:
     packer = codec(planned.encoding).pack
     assert packer is not None
     return (packer(values),)
+
+
+def fused(encoding: Encoding) -> Fused | None:
+    """The loop from BF16 weights to ggml blocks."""
+    return codec(encoding).fused
 
 
 def arrays(paths: Sequence[Path]) -> dict[str, StoredArray]:

@@ -19,7 +19,7 @@ from gemmaq.checkpoint import Checkpoint
 from gemmaq.containers.hf_folder import arrays as arrays
 from gemmaq.containers.hf_folder import lay_out_shards, side_files, whole_config
 from gemmaq.containers.layout import OutputFile
-from gemmaq.encodings import ENCODINGS, Encoding, Kind
+from gemmaq.encodings import ENCODINGS, Encoding, Fused, Kind, codec
 from gemmaq.encodings.bitstream import pack_codes, pack_floats, pack_scales, unpack_scales
 from gemmaq.errors import InputError
 from gemmaq.models.sentence_transformers import is_head
@@ -118,6 +118,11 @@ def _setting(encoding: Encoding) -> tuple[int, int, str] | None:
 
 def _block(setting: tuple[int, int, str]) -> dict[str, Any]:
     return {"group_size": setting[0], "bits": setting[1], "mode": setting[2]}
+
+
+def fused(encoding: Encoding) -> Fused | None:
+    """The loop from BF16 weights to the arrays of one of MLX's own types."""
+    return codec(encoding).fused if encoding.ggml_type is None else None
 
 
 def pack(planned: PlannedTensor, values: Values) -> tuple[U8, ...]:

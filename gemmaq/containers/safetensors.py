@@ -12,7 +12,7 @@ from gemmaq.containers import schemes
 from gemmaq.containers.hf_folder import arrays as arrays
 from gemmaq.containers.hf_folder import lay_out_shards, side_files, whole_config
 from gemmaq.containers.layout import OutputFile
-from gemmaq.encodings import Encoding
+from gemmaq.encodings import Encoding, Fused
 from gemmaq.encodings.bitstream import pack_floats
 from gemmaq.models.roles import KEY, VALUE
 from gemmaq.planning.format import Constant, Format, PieceSpec, Stacking
@@ -103,6 +103,11 @@ def _quantization(plan: Plan, checkpoint: Checkpoint) -> dict[str, Any]:
         "kv_cache_scheme": None,
         "global_compression_ratio": None,
     }
+
+
+def fused(encoding: Encoding) -> Fused | None:
+    """There is no such loop."""
+    return None
 
 
 def pack(planned: PlannedTensor, values: Values) -> tuple[U8, ...]:

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gemmaq.checkpoint import Tensor, spans_of
-from gemmaq.checkpoint.rows import read_rows, slabs, values_of
+from gemmaq.checkpoint.rows import Rows, read_rows, slabs
 from gemmaq.containers import Writer
 from gemmaq.convert.workers import run_all
-from gemmaq.encodings import Quantized, dequantize
+from gemmaq.convert.write import at_once
+from gemmaq.encodings import Quantized
 from gemmaq.errors import InputError
 from gemmaq.files.span import Reader
 from gemmaq.models.families import kinds
@@ -167,39 +168,37 @@ def _rows(slab: _Slab, reader: Reader, buffers: _Buffers) -> _Part:
     from gemmaq.convert.compare_kernels import square_sums
 
     pair, first, count = slab.pair, slab.first, slab.count
-    raw = read_rows(pair.source, first, count, reader, buffers.source)
-    values = values_of(pair.source, raw)
-    weights = dequantize(pair.source.encoding, values)
-    stored = read_rows(pair.stored, first, count, reader, buffers.stored)
-    differing, equal = 0, True
+    source = Rows(pair.source, read_rows(pair.source, first, count, reader, buffers.source))
+    stored = Rows(pair.stored, read_rows(pair.stored, first, count, reader, buffers.stored))
+    differing, equal, ready = 0, True, source
     planned, container = pair.planned, pair.container
     if planned is not None and container is not None:
-        ready = read_rows(planned.solved, first, count, reader, buffers.solved) if planned.solved else raw
+        if planned.solved is not None:
+            ready = Rows(planned.solved, read_rows(planned.solved, first, count, reader, buffers.solved))
+        fused = at_once(planned, container)
         if planned.copied:
-            packed: tuple[U8, ...] = (ready[0],)
-            expected = values_of(planned.stored, ready)
+            packed: tuple[U8, ...] = (ready.arrays[0],)
+        elif fused is not None:
+            packed = fused(ready.bits)
         else:
-            solved = values_of(planned.solved, ready) if planned.solved else None
-            own = weights if planned.solved is None or solved is None else dequantize(planned.solved.encoding, solved)
-            expected = chosen(planned, values if solved is None else solved, own, first)
+            expected = chosen(planned, ready, first)
             if pair.count is not None:
                 pair.count(expected)
             packed = container.pack(planned, expected)
-        equal = all(np.array_equal(a.reshape(-1), b.reshape(-1)) for a, b in zip(packed, stored, strict=True))
+        equal = all(np.array_equal(a.reshape(-1), b.reshape(-1)) for a, b in zip(packed, stored.arrays, strict=True))
     try:
-        actual = values_of(pair.stored, stored)
+        actual = stored.values
     except InputError:  # the arrays of the tensor contradict each other
         return _Part(math.inf, 1.0, count * pair.source.columns, False)
-    if not equal:
-        differing = _differing(expected, actual)
-    reference, own = _as_torch(weights, pair.source), _as_torch(dequantize(pair.stored.encoding, actual), pair.stored)
+    if planned is not None and not equal:
+        differing = _differing(ready.values if planned.copied else chosen(planned, ready, first), actual)
+    reference, own = _as_torch(source.weights, pair.source), _as_torch(stored.weights, pair.stored)
     shift, own_shift = pair.source.shift, pair.stored.shift
     part = _Part(*square_sums(own, own_shift, reference, shift), differing, equal)
     if planned is None or not planned.tuned or planned.solved is None:
         return part
-    made = dequantize(planned.solved.encoding, values_of(planned.solved, ready))
-    apart, _ = square_sums(own, own_shift, made, shift)
-    tuned, _ = square_sums(made, shift, reference, shift)
+    apart, _ = square_sums(own, own_shift, ready.weights, shift)
+    tuned, _ = square_sums(ready.weights, shift, reference, shift)
     return replace(part, apart=apart, tuned=tuned)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from gemmaq.artifact.outcomes import OutcomeCounter
 from gemmaq.checkpoint import Tensor, paths_of, spans_of
-from gemmaq.checkpoint.rows import read_rows, slabs, values_of
+from gemmaq.checkpoint.rows import Rows, read_rows, slabs
 from gemmaq.containers import Writer
 from gemmaq.containers.layout import OutputFile, Placement
 from gemmaq.convert.layout import Artifact
@@ -29,7 +29,7 @@ from gemmaq.planning.written import chosen
 from gemmaq.progress import ProgressCallback
 
 if TYPE_CHECKING:
-    from gemmaq.encodings import F32, U8, Values
+    from gemmaq.encodings import U8, Fused, Values
 
 SLAB_ELEMENTS = 1 << 19
 """Weights a worker holds at a time; with f32 copies and codes about 6 MB."""
@@ -146,24 +146,25 @@ def _slabs(artifacts: Sequence[Artifact], outputs: Sequence[Output]) -> Iterator
 
 def _process(slab: _Slab, reader: Reader, buffer: bytearray, outcomes: OutcomeCounter) -> None:
     """Read rows, decode and quantize them once, and pack and write them for every target."""
-    source = slab.source
-    stored = read_rows(source, slab.first, slab.count, reader, buffer)
-    values = values_of(source, stored)
-    weights = dequantize(source.encoding, values)
-    is_large = _check_finite(source, stored[0], weights)
+    rows = Rows(slab.source, read_rows(slab.source, slab.first, slab.count, reader, buffer))
+    is_large = _check_finite(rows)
     chosen_by: dict[tuple[str, Choice, float, Arrangement | bool | None], Values] = {}
     packed: dict[tuple[object, ...], tuple[U8, ...]] = {}
     for target in slab.targets:
         planned = target.planned
+        key = (planned.encoding.name, planned.choice, planned.shift, planned.moved and planned.arrangement)
+        form = (target.container.FORMAT.name, planned.pieces, *key)
         if planned.copied:
-            arrays: tuple[U8, ...] = (stored[0],)
+            arrays: tuple[U8, ...] = (rows.arrays[0],)
+        elif not is_large and (fused := at_once(planned, target.container)) is not None:
+            if form not in packed:
+                packed[form] = fused(rows.bits)
+            arrays = packed[form]
         else:
-            key = (planned.encoding.name, planned.choice, planned.shift, planned.moved and planned.arrangement)
             if key not in chosen_by:
-                chosen_by[key] = chosen(planned, values, weights, slab.first)
+                chosen_by[key] = chosen(planned, rows, slab.first)
             if is_large:
                 _check_range(planned, chosen_by[key])
-            form = (target.container.FORMAT.name, planned.pieces, *key)
             if form not in packed:
                 packed[form] = target.container.pack(planned, chosen_by[key])
             arrays = packed[form]
@@ -177,7 +178,12 @@ def _process(slab: _Slab, reader: Reader, buffer: bytearray, outcomes: OutcomeCo
                 done += size
 
 
-def _check_finite(source: Tensor, stored: U8, weights: F32) -> bool:
+def at_once(planned: PlannedTensor, container: Writer) -> Fused | None:
+    """The loop that makes a tensor's arrays of its stored rows as planned, if they are BF16 and it has one."""
+    return container.fused(planned.encoding) if planned.rounds_bf16 else None
+
+
+def _check_finite(rows: Rows) -> bool:
     """Whether some weight is beyond what FP16 holds.
 
     Looks at the stored bytes where these are BF16, which is half the work. A number without dimensions is a bound, and
@@ -188,10 +194,11 @@ def _check_finite(source: Tensor, stored: U8, weights: F32) -> bool:
     """
     from gemmaq.encodings.kernels import largest_magnitude
 
+    source = rows.tensor
     if source.encoding.name == "bf16":
-        bits = np.uint32(largest_magnitude(stored.reshape(-1).view(np.uint16), np.uint16(0x7FFF)) << 16)
+        bits = np.uint32(largest_magnitude(rows.bits.reshape(-1), np.uint16(0x7FFF)) << 16)
     else:
-        bits = np.uint32(largest_magnitude(weights.reshape(-1).view(np.uint32), np.uint32(0x7FFFFFFF)))
+        bits = np.uint32(largest_magnitude(rows.weights.reshape(-1).view(np.uint32), np.uint32(0x7FFFFFFF)))
     largest = bits.view(np.float32)
     if np.isinf(largest) and not source.shape:
         return False

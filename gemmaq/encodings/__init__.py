@@ -12,17 +12,17 @@ from collections.abc import Iterable
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from gemmaq.encodings.encoding import Codec, Encoding, Kind, Quantized, Values
+from gemmaq.encodings.encoding import Codec, Encoding, Fused, Kind, Quantized, Values
 from gemmaq.encodings.listing import listed
 from gemmaq.encodings.registry import ENCODINGS
 from gemmaq.errors import nearest, unknown
 
 if TYPE_CHECKING:
-    from gemmaq.encodings.encoding import F32, U8
+    from gemmaq.encodings.encoding import F32, U8, U16
 
 __all__ = [
-    "ENCODINGS", "F32", "U8", "Codec", "Encoding", "Kind", "Quantized", "Values", "by_ggml_type", "codec", "dequantize",
-    "find", "listed",
+    "ENCODINGS", "F32", "U8", "U16", "Codec", "Encoding", "Fused", "Kind", "Quantized", "Values", "by_ggml_type",
+    "codec", "dequantize", "find", "listed",
 ]  # fmt: skip
 
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     F32 = NDArray[np.float32]
     U8 = NDArray[np.uint8]
+    U16 = NDArray[np.uint16]
 
 
 class Kind(Enum):
@@ -169,6 +170,8 @@ class Quantized:
 
 Values = Any
 """F32 [rows, columns] for float encodings, `Quantized` for all others."""
+Fused = Callable[["U16"], tuple["U8", ...]]
+"""See `Codec.fused`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +186,8 @@ class Codec:
             importance matrix; None for types whose errors `methods.importance` weighs with a search of its own.
         divided: as `nearest`, with scales that are whole numbers of their type only when multiplied by the divisor.
         cached: as `nearest`, by ggml's rule for numbers that are quantized while a model runs; None for the same rule.
+        fused: finite weights as BF16 bits, u16 [rows, columns] -> the arrays that containers with the type's own layout
+            store, u8 [rows, bytes] each, as `nearest` chooses the codes; None where no loop does it all at once.
     """
 
     read: Callable[[U8], Values] | None = None
@@ -191,6 +196,7 @@ class Codec:
     weighted: Callable[[F32, F32], Values] | None = None
     divided: Callable[[F32], Values] | None = None
     cached: Callable[[F32], Values] | None = None
+    fused: Fused | None = None
 
 
 _WHOLE = 32

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gemmaq.encodings import Codec, Quantized, kernels, packing_kernels
+from gemmaq.encodings import Codec, Quantized, fused, kernels, packing_kernels
 from gemmaq.encodings.rounding import narrow_f16, widen_f16
 
 if TYPE_CHECKING:
@@ -91,9 +91,9 @@ def _read(bits: int, affine: bool, raw: U8) -> Quantized:
 
 
 CODECS = {
-    "q4_0": Codec(partial(_read, 4, False), partial(_nearest_signed, 8), partial(_pack, 4)),
+    "q4_0": Codec(partial(_read, 4, False), partial(_nearest_signed, 8), partial(_pack, 4), fused=fused.q4_0),
     "q4_1": Codec(partial(_read, 4, True), partial(_nearest_affine, 15), partial(_pack, 4)),
     "q5_0": Codec(partial(_read, 5, False), partial(_nearest_signed, 16), partial(_pack, 5)),
     "q5_1": Codec(partial(_read, 5, True), partial(_nearest_affine, 31), partial(_pack, 5)),
-    "q8_0": Codec(partial(_read, 8, False), _nearest_q8_0, partial(_pack, 8)),
+    "q8_0": Codec(partial(_read, 8, False), _nearest_q8_0, partial(_pack, 8), fused=fused.q8_0),
 }

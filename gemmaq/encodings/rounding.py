@@ -82,6 +82,12 @@ def widen_f16(source: Any, target: Any) -> None:
 
 
 @compiled
+def bf16_bits(value: Any) -> Any:
+    """The bits of the nearest BF16 number of an f32, u16."""
+    return np.uint16(_carried(np.float32(value).view(np.uint32)) >> np.uint32(16))
+
+
+@compiled
 def narrow_bf16(source: Any, target: Any) -> None:
     """F32 bits, u32 [n] -> BF16 bits, u16 [n]."""
     for i in range(source.size):
@@ -89,18 +95,24 @@ def narrow_bf16(source: Any, target: Any) -> None:
 
 
 @compiled
+def f16_bits(value: Any) -> Any:
+    """The bits of the nearest FP16 number of an f32, u16; too large becomes infinite."""
+    bits = np.float32(value).view(np.uint32)
+    size = bits & np.uint32(0x7FFFFFFF)
+    sign = (bits >> np.uint32(16)) & np.uint32(0x8000)
+    odd = (size >> np.uint32(13)) & np.uint32(1)
+    normal = (size - np.uint32(0x38000000) + np.uint32(0xFFF) + odd) >> np.uint32(13)
+    subnormal = np.uint32(np.int32(abs(np.float32(value)) * _STEPS + MAGIC - MAGIC))
+    small = subnormal if size < _SMALLEST_NORMAL_BITS else normal
+    large = np.uint32(0x7E00) if size > _INF_BITS else np.uint32(0x7C00)
+    return np.uint16(sign | (small if size < _LARGE_BITS else large))
+
+
+@compiled
 def narrow_f16(source: Any, target: Any) -> None:
     """F32 [n] -> FP16 bits, u16 [n]; too large becomes infinite."""
-    bits = source.view(np.uint32)
-    for i in range(bits.size):
-        size = bits[i] & np.uint32(0x7FFFFFFF)
-        sign = (bits[i] >> np.uint32(16)) & np.uint32(0x8000)
-        odd = (size >> np.uint32(13)) & np.uint32(1)
-        normal = (size - np.uint32(0x38000000) + np.uint32(0xFFF) + odd) >> np.uint32(13)
-        subnormal = np.uint32(np.int32(abs(source[i]) * _STEPS + MAGIC - MAGIC))
-        small = subnormal if size < _SMALLEST_NORMAL_BITS else normal
-        large = np.uint32(0x7E00) if size > _INF_BITS else np.uint32(0x7C00)
-        target[i] = np.uint16(sign | (small if size < _LARGE_BITS else large))
+    for i in range(source.size):
+        target[i] = f16_bits(source[i])
 
 
 def as_bf16(numbers: F32) -> F32:

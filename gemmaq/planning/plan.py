@@ -138,6 +138,12 @@ class PlannedTensor:
         return 1.0 if self.choice.portable else self.encoding.divisor
 
     @property
+    def rounds_bf16(self) -> bool:
+        """Whether codes are rounded to nearest from weights that are stored as BF16, without anything in between."""
+        is_plain = self.stored.encoding.name == "bf16" and self.stored.layout == "plain" and self.shift == 0
+        return is_plain and self.choice == Choice("nearest") and not (self.encoding.is_float or self.moved)
+
+    @property
     def copied(self) -> bool:
         """Whether the stored bytes are copied."""
         same = self.encoding == self.stored.encoding and self.shift == 0 and not self.moved

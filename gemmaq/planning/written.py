@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gemmaq import methods
-from gemmaq.checkpoint.rows import read_rows, values_of
+from gemmaq.checkpoint.rows import Rows, read_rows
 from gemmaq.encodings import Quantized, codec, dequantize
 from gemmaq.errors import InputError
 from gemmaq.files.span import Reader
@@ -17,18 +17,17 @@ if TYPE_CHECKING:
     from gemmaq.encodings import F32, Values
 
 
-def chosen(planned: PlannedTensor, values: Values, weights: F32, first: int) -> Values:
+def chosen(planned: PlannedTensor, rows: Rows, first: int) -> Values:
     """Quantize rows of one matrix as planned.
 
     Args:
         planned: the plan of their tensor; if it mixes rows, these must be the whole tensor.
-        values: codes and scales of the rows as they are stored (`PlannedTensor.stored`).
-        weights: weights of the rows, f32 [rows, columns].
+        rows: rows of the tensor that is stored (`PlannedTensor.stored`).
         first: index of the first row in the tensor.
     """
     if planned.keeps_codes and not planned.moved:
-        return _repeated(values, planned)
-    shifted = weights + np.float32(planned.shift) if planned.shift else weights
+        return _repeated(rows.values, planned)
+    shifted = rows.weights + np.float32(planned.shift) if planned.shift else rows.weights
     source = planned.source
     choice = planned.choice.of_matrix(first * source.matrices // source.rows)
     try:
@@ -75,8 +74,7 @@ def weights(planned: PlannedTensor, first: int, count: int, reader: Reader) -> F
         InputError: the file ends early or cannot be read, or weights do not fit the type.
     """
     stored = planned.stored
-    values = values_of(stored, read_rows(stored, first, count, reader, bytearray()))
-    written = chosen(planned, values, dequantize(stored.encoding, values), first)
+    written = chosen(planned, Rows(stored, read_rows(stored, first, count, reader, bytearray())), first)
     encoding, loops = planned.encoding, codec(planned.encoding)
     if loops.pack is not None and loops.read is not None and planned.divisor == 1:
         written = loops.read(loops.pack(written))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -21,6 +22,7 @@ from gemmaq.convert.run import Conversion, Options, artifacts
 from gemmaq.convert.side_files import settings
 from gemmaq.convert.source_digests import Pending
 from gemmaq.encodings import ENCODINGS
+from gemmaq.errors import InputError
 from gemmaq.files.runs import Run
 from gemmaq.models.slices import Slice
 from gemmaq.planning.drafter import divided, prefixed
@@ -103,7 +105,7 @@ def with_recipe(
         )
         request = replace(request, calibration=basis.calibration)
     only = None if _shares_norms(request, basis) else [record.container]
-    everything = make_plans(source, request, fits_for(source, [request]))
+    everything = make_plans(source, request, fits_for(source, [request], partial(_read_ahead, source)))
     plans = [plan for plan in everything if only is None or plan.format in only]
     read = [planned.source for plan in everything for planned in plan.own]
     job = _Job(folder, record, source, read, options, own_card)
@@ -117,6 +119,12 @@ def with_recipe(
         return found
     taken = f"the importance matrix {_matrix_name(basis)} was taken as it is: its text is checked with --text"
     return replace(found, notes=(*found.notes, taken))
+
+
+def _read_ahead(source: Checkpoint) -> None:
+    """Read the tokenizer; an error shows again where it is needed."""
+    with suppress(InputError):
+        _ = source.tokenizer
 
 
 def _shares_norms(request: Request, basis: Basis | None) -> bool:

@@ -1,4 +1,4 @@
-"""Blocks of 32 weights as one value of compiled loops, from BF16 bits to bytes of codes.
+"""Blocks of 32 weights as one value of compiled loops, from BF16 bits to bytes of codes, and back to numbers.
 
 Operations of LLVM, for the loops of `fused`. Nothing checks the bounds of arrays, which are contiguous.
 """
@@ -148,6 +148,63 @@ def to_even(typing: Any, x: Any) -> Any:
         return builder.call(builder.module.declare_intrinsic(f"llvm.rint.v{BLOCK}f32", (), kind), arguments)
 
     return x(x), generate
+
+
+@intrinsic
+def doubles(typing: Any, x: Any) -> Any:
+    """Float32 lanes -> float64 lanes."""
+    kind = vector("float64", BLOCK)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.fpext(arguments[0], kind.lanes)
+
+    return kind(x), generate
+
+
+@intrinsic
+def total(typing: Any, x: Any) -> Any:
+    """The sum of float64 lanes, in any order."""
+    from llvmlite import ir
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        double = ir.DoubleType()
+        kind = ir.FunctionType(double, [double, x.lanes])
+        function = builder.module.declare_intrinsic(f"llvm.vector.reduce.fadd.v{BLOCK}f64", (), kind)
+        return builder.call(function, [ir.Constant(double, -0.0), arguments[0]], fastmath=("reassoc",))
+
+    return x.element(x), generate
+
+
+@intrinsic
+def load_bytes(typing: Any, array: Any, index: Any) -> Any:
+    """32 signed bytes in a u8 array, from an index on: int32 lanes."""
+    from llvmlite import ir
+    from numba import types
+
+    kind, raw = vector("int32", BLOCK), ir.VectorType(ir.IntType(8), BLOCK)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        read = builder.load(address(context, builder, array, raw, arguments), align=1)
+        return builder.sext(read, kind.lanes)
+
+    return kind(array, types.intp), generate
+
+
+@intrinsic
+def load_nibbles(typing: Any, array: Any, index: Any) -> Any:
+    """The codes that `store_nibbles` wrote into a u8 array, from an index on: int32 lanes."""
+    from llvmlite import ir
+    from numba import types
+
+    kind, raw = vector("int32", BLOCK), ir.VectorType(ir.IntType(8), BLOCK // 2)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        read = builder.load(address(context, builder, array, raw, arguments), align=1)
+        low, high = builder.and_(read, _all(raw, 15)), builder.lshr(read, _all(raw, 4))
+        lanes = ir.Constant(ir.VectorType(ir.IntType(32), BLOCK), list(range(BLOCK)))
+        return builder.zext(builder.shuffle_vector(low, high, lanes), kind.lanes)
+
+    return kind(array, types.intp), generate
 
 
 @intrinsic

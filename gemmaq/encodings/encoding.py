@@ -172,6 +172,8 @@ Values = Any
 """F32 [rows, columns] for float encodings, `Quantized` for all others."""
 Fused = Callable[["U16"], tuple["U8", ...]]
 """See `Codec.fused`."""
+Errors = Callable[["U16", "U8"], tuple[float, float]]
+"""See `Codec.errors`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +190,8 @@ class Codec:
         cached: as `nearest`, by ggml's rule for numbers that are quantized while a model runs; None for the same rule.
         fused: finite weights as BF16 bits, u16 [rows, columns] -> the arrays that containers with the type's own layout
             store, u8 [rows, bytes] each, as `nearest` chooses the codes; None where no loop does it all at once.
+        errors: such bits, and bytes of the type's layout, u8 [rows, row bytes] -> sum of the squared differences of
+            what both stand for, and sum of the squares of the first; f64. None where no loop does it all at once.
     """
 
     read: Callable[[U8], Values] | None = None
@@ -197,6 +201,7 @@ class Codec:
     divided: Callable[[F32], Values] | None = None
     cached: Callable[[F32], Values] | None = None
     fused: Fused | None = None
+    errors: Errors | None = None
 
 
 _WHOLE = 32

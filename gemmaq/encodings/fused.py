@@ -15,10 +15,13 @@ from gemmaq.encodings.block_vectors import (
     BLOCK,
     at_least,
     at_most,
+    doubles,
     floats,
     largest,
     largest_magnitude,
     load_bits,
+    load_bytes,
+    load_nibbles,
     numbers,
     reached,
     smallest,
@@ -26,6 +29,7 @@ from gemmaq.encodings.block_vectors import (
     store_nibbles,
     store_pairs,
     to_even,
+    total,
     truncated,
 )
 from gemmaq.encodings.kernels import _inverse
@@ -41,6 +45,7 @@ _ZERO = np.float32(0)
 _ONE = np.float32(1)
 _HALF = np.float32(0.5)
 _MINUS = np.float32(-1)
+_NOTHING = np.float64(0)
 
 
 def q4_0(bits: U16) -> tuple[U8]:
@@ -117,6 +122,46 @@ def _q8_0(bits: Any, out: Any, halves: Any) -> None:
             halves[(first + k) * 17] = heads[k]
             code = whole + reached(rest, _HALF) - reached(rest * _MINUS, _HALF)
             store_bytes(out, (first + k) * 34 + 2, code)
+
+
+def q4_0_errors(bits: U16, raw: U8) -> tuple[float, float]:
+    """Squared errors of Q4_0 blocks; see `Codec.errors`."""
+    scales = raw.reshape(-1, 18)[:, :2].copy().view(np.float16).astype(np.float32).reshape(-1)
+    error, square = _q4_0_errors(bits.reshape(-1), raw.reshape(-1), scales)
+    return error, square
+
+
+@compiled
+def _q4_0_errors(bits: Any, raw: Any, scales: Any) -> Any:
+    """Bits u16 [n], blocks u8 [n / 32 * 18], and their scales f32 [n / 32]."""
+    error = doubles(numbers(load_bits(bits, 0))) * _NOTHING
+    square = error
+    for b in range(scales.size):
+        wanted = numbers(load_bits(bits, b * BLOCK))
+        distance = doubles((floats(load_nibbles(raw, b * 18 + 2)) - np.float32(8)) * scales[b] - wanted)
+        error = error + distance * distance
+        square = square + doubles(wanted) * doubles(wanted)
+    return total(error), total(square)
+
+
+def q8_0_errors(bits: U16, raw: U8) -> tuple[float, float]:
+    """Squared errors of Q8_0 blocks; see `Codec.errors`."""
+    scales = raw.reshape(-1, 34)[:, :2].copy().view(np.float16).astype(np.float32).reshape(-1)
+    error, square = _q8_0_errors(bits.reshape(-1), raw.reshape(-1), scales)
+    return error, square
+
+
+@compiled
+def _q8_0_errors(bits: Any, raw: Any, scales: Any) -> Any:
+    """Bits u16 [n], blocks u8 [n / 32 * 34], and their scales f32 [n / 32]."""
+    error = doubles(numbers(load_bits(bits, 0))) * _NOTHING
+    square = error
+    for b in range(scales.size):
+        wanted = numbers(load_bits(bits, b * BLOCK))
+        distance = doubles(floats(load_bytes(raw, b * 34 + 2)) * scales[b] - wanted)
+        error = error + distance * distance
+        square = square + doubles(wanted) * doubles(wanted)
+    return total(error), total(square)
 
 
 def affine4(group: int, bits: U16) -> tuple[U8, U8, U8]:

@@ -24,7 +24,8 @@ def _kinds() -> Any:
     from numba import types
     from numba.extending import models, overload, register_model
 
-    elements = {types.float32: ir.FloatType(), types.int32: ir.IntType(32), types.int16: ir.IntType(16)}
+    elements = {types.float32: ir.FloatType(), types.float64: ir.DoubleType()}
+    elements |= {types.int16: ir.IntType(16), types.int32: ir.IntType(32)}
 
     class Vector(types.Type):
         def __init__(self, element: Any, width: int) -> None:
@@ -53,7 +54,7 @@ def _kinds() -> Any:
 
 @functools.cache
 def vector(element: str, width: int) -> Any:
-    """The type of vectors of so many numbers: float32, int32 or int16."""
+    """The type of vectors of so many numbers: float32, float64, int32 or int16."""
     from numba import types
 
     return _kinds()(getattr(types, element), width)
@@ -66,7 +67,7 @@ def _binary(name: str) -> Any:
     def operation(typing: Any, a: Any, b: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             second = arguments[1] if b == a else spread_out(builder, a.lanes, arguments[1])
-            return getattr(builder, f"f{name}" if a.element.name == "float32" else name)(arguments[0], second)
+            return getattr(builder, f"f{name}" if a.element.name.startswith("float") else name)(arguments[0], second)
 
         return a(a, b), generate
 

@@ -32,6 +32,22 @@ def codes(bits: np.ndarray, out: np.ndarray) -> None:
     blocks.store_pairs(out, 112, whole)
 
 
+@compiled
+def back(raw: np.ndarray, out: np.ndarray) -> np.float64:
+    blocks.store_bytes(out, 0, blocks.load_bytes(raw, 1))
+    blocks.store_bytes(out, 32, blocks.load_nibbles(raw, 1))
+    x = blocks.doubles(blocks.floats(blocks.load_bytes(raw, 1)))
+    return blocks.total(x * x)
+
+
+def test_bytes_and_halves_are_read_back() -> None:
+    raw, out = np.random.default_rng(4).integers(0, 256, 40).astype(np.uint8), np.empty(64, np.uint8)
+    total = back(raw, out)
+    assert np.array_equal(out[:32], raw[1:33])
+    assert np.array_equal(out[32:], np.concatenate([raw[1:17] & 15, raw[1:17] >> 4]))
+    assert total == np.square(raw[1:33].view(np.int8).astype(float)).sum()
+
+
 def test_ends_are_those_of_the_numbers() -> None:
     out = np.empty(3, np.float32)
     ends(BITS, out)

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gemmaq.containers import gguf, mlx
-from gemmaq.encodings import ENCODINGS, codec
+from gemmaq.convert.compare_kernels import square_sums
+from gemmaq.encodings import ENCODINGS, codec, dequantize
 from gemmaq.encodings.bitstream import pack_codes, pack_scales
 
 COLUMNS = 256
@@ -88,3 +89,14 @@ def test_containers_have_loops_for_the_layouts_that_are_their_own() -> None:
     assert mlx.fused(ENCODINGS["q4_0"]) is None
     assert gguf.fused(ENCODINGS["affine4"]) is codec(ENCODINGS["affine4"]).fused  # no GGUF holds it
     assert gguf.fused(ENCODINGS["q6_k"]) is None
+
+
+@pytest.mark.parametrize("name", ["q4_0", "q8_0"])
+def test_errors_are_those_of_the_decoded_blocks(name: str) -> None:
+    loops, bits = codec(ENCODINGS[name]), odd_bits()
+    assert loops.errors is not None and loops.read is not None
+    (raw,) = gguf.fused(ENCODINGS[name])(bits)
+    made = dequantize(ENCODINGS[name], loops.read(raw))
+    wanted = square_sums(made, 0, wide(bits), 0)
+    assert loops.errors(bits, raw) == pytest.approx(wanted, rel=1e-12)
+    assert loops.errors(bits[:1], raw[:1]) == (0, 0)

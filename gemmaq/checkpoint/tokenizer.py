@@ -17,7 +17,7 @@ from gemmaq.errors import InputError, NotFoundError
 from gemmaq.files import sentencepiece
 from gemmaq.files.malformed import refused
 from gemmaq.files.sentencepiece import BYTE, BYTES, NORMAL, UNDEFINED, UNUSED
-from gemmaq.files.text import read_json, read_text
+from gemmaq.files.text import check_json, read_json, read_text
 from gemmaq.files.whole import read_bytes
 from gemmaq.models.config import TextConfig
 from gemmaq.models.family import Family, Vocabulary
@@ -92,7 +92,7 @@ class TokenizerFiles:
         """
         for name, path in self.verbatim.items():
             if name.endswith(".json"):
-                read_json(path)
+                check_json(path)
             elif name.endswith(".model"):
                 sentencepiece.read(read_bytes(path), str(path))
             else:

@@ -31,7 +31,7 @@ from gemmaq.progress import ProgressCallback
 if TYPE_CHECKING:
     from gemmaq.encodings import U8, Fused, Values
 
-SLAB_ELEMENTS = 1 << 19
+SLAB_ELEMENTS = 1 << 20
 """Weights a worker holds at a time; with f32 copies and codes about 6 MB."""
 
 Finish = Callable[[Artifact, Path, OutcomeCounter], None]

@@ -103,9 +103,7 @@ def _scan(data: Any, words: Any) -> Any:
             if byte != _IS:
                 return False
             may_come, at = _ANY, at + 1
-        elif byte == (_CLOSE if may_come == _FIRST_KEY else _LIST_END) and (
-            may_come == _FIRST_KEY or may_come == _FIRST
-        ):
+        elif may_come in (_FIRST_KEY, _FIRST) and byte == (_CLOSE if may_come == _FIRST_KEY else _LIST_END):
             depth, may_come, at = depth - 1, _AFTER, at + 1
         elif byte == _QUOTE and depth > 0:
             at = _string_end(data, at + 1)

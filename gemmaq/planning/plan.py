@@ -141,7 +141,9 @@ class PlannedTensor:
     def rounds_bf16(self) -> bool:
         """Whether codes are rounded to nearest from weights that are stored as BF16, without anything in between."""
         is_plain = self.stored.encoding.name == "bf16" and self.stored.layout == "plain" and self.shift == 0
-        return is_plain and self.choice == Choice("nearest") and not (self.encoding.is_float or self.moved)
+        is_ported = self.choice.portable and self.encoding.holds_portable
+        is_rounded = self.choice.method == "nearest" and not (is_ported or self.encoding.is_float)
+        return is_plain and is_rounded and not self.moved
 
     @property
     def copied(self) -> bool:

@@ -33,7 +33,7 @@ from gemmaq.encodings.block_vectors import (
     truncated,
 )
 from gemmaq.encodings.kernels import _inverse
-from gemmaq.encodings.rounding import bf16_bits, f16_bits
+from gemmaq.encodings.rounding import bf16_bits, f16_bits, f16_number
 from gemmaq.jit import compiled
 
 if TYPE_CHECKING:
@@ -126,19 +126,18 @@ def _q8_0(bits: Any, out: Any, halves: Any) -> None:
 
 def q4_0_errors(bits: U16, raw: U8) -> tuple[float, float]:
     """Squared errors of Q4_0 blocks; see `Codec.errors`."""
-    scales = raw.reshape(-1, 18)[:, :2].copy().view(np.float16).astype(np.float32).reshape(-1)
-    error, square = _q4_0_errors(bits.reshape(-1), raw.reshape(-1), scales)
+    error, square = _q4_0_errors(bits.reshape(-1), raw.reshape(-1), raw.reshape(-1).view(np.uint16))
     return error, square
 
 
 @compiled
-def _q4_0_errors(bits: Any, raw: Any, scales: Any) -> Any:
-    """Bits u16 [n], blocks u8 [n / 32 * 18], and their scales f32 [n / 32]."""
+def _q4_0_errors(bits: Any, raw: Any, halves: Any) -> Any:
+    """Bits u16 [n], and the bytes of blocks twice: u8 [n / 32 * 18], u16 [n / 32 * 9]."""
     error = doubles(numbers(load_bits(bits, 0))) * _NOTHING
     square = error
-    for b in range(scales.size):
+    for b in range(bits.size // BLOCK):
         wanted = numbers(load_bits(bits, b * BLOCK))
-        distance = doubles((floats(load_nibbles(raw, b * 18 + 2)) - np.float32(8)) * scales[b] - wanted)
+        distance = doubles((floats(load_nibbles(raw, b * 18 + 2)) - np.float32(8)) * f16_number(halves[b * 9]) - wanted)
         error = error + distance * distance
         square = square + doubles(wanted) * doubles(wanted)
     return total(error), total(square)
@@ -146,19 +145,18 @@ def _q4_0_errors(bits: Any, raw: Any, scales: Any) -> Any:
 
 def q8_0_errors(bits: U16, raw: U8) -> tuple[float, float]:
     """Squared errors of Q8_0 blocks; see `Codec.errors`."""
-    scales = raw.reshape(-1, 34)[:, :2].copy().view(np.float16).astype(np.float32).reshape(-1)
-    error, square = _q8_0_errors(bits.reshape(-1), raw.reshape(-1), scales)
+    error, square = _q8_0_errors(bits.reshape(-1), raw.reshape(-1), raw.reshape(-1).view(np.uint16))
     return error, square
 
 
 @compiled
-def _q8_0_errors(bits: Any, raw: Any, scales: Any) -> Any:
-    """Bits u16 [n], blocks u8 [n / 32 * 34], and their scales f32 [n / 32]."""
+def _q8_0_errors(bits: Any, raw: Any, halves: Any) -> Any:
+    """Bits u16 [n], and the bytes of blocks twice: u8 [n / 32 * 34], u16 [n / 32 * 17]."""
     error = doubles(numbers(load_bits(bits, 0))) * _NOTHING
     square = error
-    for b in range(scales.size):
+    for b in range(bits.size // BLOCK):
         wanted = numbers(load_bits(bits, b * BLOCK))
-        distance = doubles(floats(load_bytes(raw, b * 34 + 2)) * scales[b] - wanted)
+        distance = doubles(floats(load_bytes(raw, b * 34 + 2)) * f16_number(halves[b * 17]) - wanted)
         error = error + distance * distance
         square = square + doubles(wanted) * doubles(wanted)
     return total(error), total(square)

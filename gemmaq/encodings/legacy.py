@@ -28,9 +28,9 @@ def half_bytes(values: F32) -> U8:
 
 def halves(raw: U8) -> F32:
     """FP16 bytes u8 [n, 2] -> f32 [n]."""
-    out = np.empty(len(raw), np.uint32)
+    out = np.empty(len(raw), np.float32)
     widen_f16(np.ascontiguousarray(raw).view(np.uint16).reshape(-1), out)
-    return out.view(np.float32)
+    return out
 
 
 def _empty(x: F32) -> tuple[F32, U8, F32]:

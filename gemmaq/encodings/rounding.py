@@ -70,15 +70,21 @@ def widen_bf16(source: Any, target: Any) -> None:
 
 
 @compiled
+def f16_number(bits: Any) -> Any:
+    """The f32 of FP16 bits, u16."""
+    size = np.uint32(bits & np.uint16(0x7FFF))
+    sign = np.uint32(np.uint32(bits & np.uint16(0x8000)) << np.uint32(16))
+    normal = np.uint32(np.uint32(size << np.uint32(13)) + np.uint32(0x38000000))
+    above = np.uint32(normal + np.uint32(0x38000000)) if size >= np.uint32(0x7C00) else normal
+    subnormal = np.float32(np.float32(np.int32(size)) / _STEPS).view(np.uint32)
+    return np.uint32((subnormal if size < np.uint32(0x0400) else above) | sign).view(np.float32)
+
+
+@compiled
 def widen_f16(source: Any, target: Any) -> None:
-    """FP16 bits, u16 [n] -> the bits of the same f32, u32 [n]."""
+    """FP16 bits, u16 [n] -> f32 [n]."""
     for i in range(source.size):
-        size = np.uint32(source[i] & np.uint16(0x7FFF))
-        sign = np.uint32(np.uint32(source[i] & np.uint16(0x8000)) << np.uint32(16))
-        normal = np.uint32(np.uint32(size << np.uint32(13)) + np.uint32(0x38000000))
-        above = np.uint32(normal + np.uint32(0x38000000)) if size >= np.uint32(0x7C00) else normal
-        subnormal = np.float32(np.float32(np.int32(size)) / _STEPS).view(np.uint32)
-        target[i] = np.uint32((subnormal if size < np.uint32(0x0400) else above) | sign)
+        target[i] = f16_number(source[i])
 
 
 @compiled

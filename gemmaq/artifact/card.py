@@ -56,6 +56,7 @@ def text(repo: str | None, models: Sequence[Model], files: Sequence[File], *, me
         card_making.source(models[0]),
         table(*card_making.table_of_tensors(models)),
         "\n".join(card_making.methods(models)),
+        card_making.requantized(models),
         "## Files",
         table(("file", "size", "sha256"), [_row(*file) for file in files]),
         "## License",

@@ -21,6 +21,14 @@ def source(model: Model) -> str:
     return f"The source is {_named(model.repo, model.repo, model.revision)}." if model.repo is not None else ""
 
 
+def requantized(models: Sequence[Model]) -> str:
+    """A sentence about codes that were chosen from weights that had been quantized before; empty if there are none."""
+    found = {model.label: model.requantized for model in models if model.requantized}
+    counts = [f"{count:,} tensors{f' of {label}' if len(models) > 1 else ''}" for label, count in found.items()]
+    lost = "The source's weights had been quantized before, so that the codes of"
+    return f"{lost} {' and '.join(counts)} add a second rounding to the first." if found else ""
+
+
 def _named(name: str, repo: str | None, revision: str | None) -> str:
     """A repository with its commit, or a name where it is not known."""
     commit = f", commit {quoting.code(revision[:12])}" if revision else ""

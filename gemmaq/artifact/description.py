@@ -47,6 +47,7 @@ class Model:
         calibration: What it was calibrated on, None if it was not.
         quality: How it predicts texts, None if that was not measured.
         adapter: What gemmaq.json says of the adapter that was merged into the source, None for none.
+        requantized: Number of tensors whose codes were chosen from weights that had been quantized before.
     """
 
     name: str
@@ -70,6 +71,7 @@ class Model:
     calibration: Calibration | None = None
     quality: Quality | None = None
     adapter: Mapping[str, Any] | None = None
+    requantized: int = 0
 
     @property
     def label(self) -> str:
@@ -214,6 +216,7 @@ def of_record(record: Provenance, like: Model, files: Sequence[str]) -> Model:
         calibration=record.request.calibration,
         quality=record.quality,
         adapter=record.adapter,
+        requantized=sum(tensor.get("how") == "requantized" for tensor in record.entry["tensors"]),
     )
 
 

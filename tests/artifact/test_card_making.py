@@ -56,3 +56,9 @@ def test_the_source_with_its_commit(model: Model) -> None:
     said = card.text(None, [known], [], memory=UNKNOWN)
     assert "[google/gemma-3-tiny](https://huggingface.co/google/gemma-3-tiny), commit `0123456789ab`." in said
     assert "The source is [" not in card.text(None, [model], [], memory=UNKNOWN)
+
+
+def test_codes_that_were_chosen_a_second_time(model: Model) -> None:
+    twice = replace(model, requantized=126)
+    assert "the codes of 126 tensors add a second rounding" in card.text(None, [twice], [], memory=UNKNOWN)
+    assert "second rounding" not in card.text(None, [model], [], memory=UNKNOWN)

@@ -55,6 +55,6 @@ def test_portable_numbers_are_held_by_both() -> None:
 
 def test_every_fp16_number_is_widened_as_numpy_does() -> None:
     bits = np.arange(1 << 16, dtype=np.uint16)
-    wide = np.empty(bits.shape, np.uint32)
+    wide = np.empty(bits.shape, np.float32)
     rounding.widen_f16(bits, wide)
     assert wide.tobytes() == bits.view(np.float16).astype(np.float32).tobytes()

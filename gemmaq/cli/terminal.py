@@ -122,6 +122,7 @@ class Waiting:
         self._lock = threading.Lock()
         self._ended = threading.Event()
         self._what, self._since, self._begun = "", 0.0, 0.0
+        self._between: tuple[str, float] | None = None
         self._is_on = self._is_drawn = False
 
     @contextmanager
@@ -145,6 +146,11 @@ class Waiting:
         """Say what is done from now on: a present participle with its object."""
         with self._lock:
             self._what, self._begun = on_one_line(what), time.monotonic()
+
+    def between(self, what: str | None) -> None:
+        """Say what is done in the midst of that, until it is None."""
+        with self._lock:
+            self._between = (on_one_line(what), time.monotonic()) if what else None
 
     def hush(self) -> None:
         """Take the line away, as something is about to be printed."""
@@ -175,7 +181,8 @@ class Waiting:
             with self._lock:
                 now = time.monotonic()
                 if self._is_on and now - self._since > _PATIENCE and not self._ended.is_set():
-                    line = f"{self._what}  {duration(now - self._begun)}"[: (width(sys.stderr) or 80) - 1]
+                    what, begun = self._between or (self._what, self._begun)
+                    line = f"{what}  {duration(now - begun)}"[: (width(sys.stderr) or 80) - 1]
                     os.write(2, f"\r\033[K{line}".encode(sys.stderr.encoding or "ascii", "replace"))
                     self._is_drawn = True
 

@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
+from gemmaq import progress
 from gemmaq.jit import native
 
 _ROOM = 400 << 20
@@ -39,15 +40,16 @@ def _numba() -> Any:
     from numba.extending import typeof_impl
 
     class Room(event.Listener):
-        """Refuses to compile where a limit of the process leaves no room for it."""
+        """Refuses to compile where a limit of the process leaves no room for it, and tells who watches."""
 
         def on_start(self, event: Any) -> None:
             left = room()
             if left is not None and left < _ROOM:
                 raise MemoryError(f"a limit leaves {left >> 20} MiB, compiling takes {_ROOM >> 20}")
+            progress.compiling(True)
 
         def on_end(self, event: Any) -> None:
-            pass
+            progress.compiling(False)
 
     @typeof_impl.register(Deferred)
     def _(value: Deferred, context: Any) -> Any:

@@ -8,7 +8,7 @@ import numba
 import numpy as np
 import pytest
 
-from gemmaq import jit
+from gemmaq import jit, progress
 
 
 def halves(values):
@@ -44,6 +44,18 @@ def test_compiling_is_refused_where_a_limit_leaves_no_room(monkeypatch: pytest.M
         numba.njit(halves)(np.array([2.0]))
     monkeypatch.setattr(jit, "room", lambda: None)
     assert numba.njit(halves)(np.array([2.0])) == 0.5
+
+
+def test_who_watches_hears_when_compiling_begins_and_ends() -> None:
+    heard: list[bool] = []
+    progress.watch_compiling(heard.append)
+    try:
+        jit.compiled(halves)(np.array([2.0]))
+        heard.clear()
+        assert numba.njit(halves)(np.array([2.0])) == 0.5
+    finally:
+        progress.watch_compiling(bool)
+    assert heard == [True, False]
 
 
 def test_room_is_none_or_bytes() -> None:

@@ -39,17 +39,3 @@ ProgressCallback = Callable[[Progress], None]
 
 def ignore(progress: Progress) -> None:
     """A callback for work that nobody watches."""
-
-
-_watcher: Callable[[bool], object] = bool
-
-
-def watch_compiling(watcher: Callable[[bool], object]) -> None:
-    """Call a function with True whenever a loop begins to be compiled, and with False when it is."""
-    global _watcher
-    _watcher = watcher
-
-
-def compiling(begins: bool) -> None:
-    """Tell the watcher."""
-    _watcher(begins)

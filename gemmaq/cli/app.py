@@ -18,7 +18,6 @@ from gemmaq.cli import console, help, interrupts, library_warnings, ranks, strea
 from gemmaq.cli.mistakes import usage_error
 from gemmaq.cli.system import check_room, of_system
 from gemmaq.errors import GemmaqError, UsageError
-from gemmaq.progress import watch_compiling
 
 _PIPE_CLOSED = 141
 _CommandLineError: type[Exception] = typer.BadParameter.__bases__[0]
@@ -50,9 +49,6 @@ class _Group(typer.core.TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         try:
-            watch_compiling(
-                lambda begins: console.waiting.between("compiling loops for this processor" if begins else None)
-            )
             with console.waiting.shown("getting ready"):
                 result = super().invoke(ctx)
             console.flush()

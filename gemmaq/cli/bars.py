@@ -69,7 +69,7 @@ def _bars(title: str | None, total: int | None) -> Iterator[ProgressCallback]:
     While none of them moves, as before the first report, another one says so and for how long. A title that leaves too
     little room for its bar stands above it.
     """
-    from rich.progress import BarColumn, ProgressColumn, Task, TaskID, TextColumn
+    from rich.progress import BarColumn, ProgressColumn, Task, TaskID
     from rich.progress import Progress as Bars
     from rich.table import Column
     from rich.text import Text
@@ -91,9 +91,16 @@ def _bars(title: str | None, total: int | None) -> Iterator[ProgressCallback]:
                 _figures(latest, task.speed, task.time_remaining, columns - most - _LEAST_BAR - 2, task.elapsed)
             )
 
+    class Name(ProgressColumn):
+        """What is done, or what is done in the midst of waiting for it."""
+
+        def render(self, task: Task) -> Text:
+            between = terminal.waiting.told_between if task.fields["latest"] is None else None
+            return Text(between or task.description)
+
     lock = threading.Lock()
     shown = (
-        TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True)),
+        Name(Column(no_wrap=True)),
         BarColumn(None, table_column=Column(ratio=1, min_width=_LEAST_BAR)),
         Figures(Column(no_wrap=True, justify="right")),
     )

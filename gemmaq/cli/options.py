@@ -209,10 +209,12 @@ def opened(
     `wish` is what the user wants of the files of a source; by default those beside a GGUF model may leave a choice.
     `weights` is the weight file that the user chose of a folder, `base` the base model of an adapter.
     """
+    from gemmaq import jit
     from gemmaq.sources.companions import Wish
     from gemmaq.sources.open import open_source, open_with_weights
 
     here = os.path.exists(os.path.expanduser(source)) or "/" not in source
+    jit.watch(console.waiting.compiling)
     console.waiting.doing(f"reading {source}" if here else f"asking the Hub for {source}")
     wish = wish or Wish()
     wish = wish if weights is None else replace(wish, weights=weights)

@@ -147,10 +147,16 @@ class Waiting:
         with self._lock:
             self._what, self._begun = on_one_line(what), time.monotonic()
 
-    def between(self, what: str | None) -> None:
-        """Say what is done in the midst of that, until it is None."""
+    def compiling(self, begins: bool) -> None:
+        """Say meanwhile that loops are compiled, until that ends."""
         with self._lock:
-            self._between = (on_one_line(what), time.monotonic()) if what else None
+            self._between = ("compiling loops for this processor", time.monotonic()) if begins else None
+
+    @property
+    def told_between(self) -> str | None:
+        """What is done in the midst of that."""
+        between = self._between
+        return between[0] if between else None
 
     def hush(self) -> None:
         """Take the line away, as something is about to be printed."""

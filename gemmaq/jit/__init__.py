@@ -10,11 +10,19 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from gemmaq import progress
 from gemmaq.jit import native
 
 _ROOM = 400 << 20
 """Bytes of address space that compiling may take: LLVM ends the process where an allocation fails."""
+
+
+_watcher: Callable[[bool], object] = bool
+
+
+def watch(watcher: Callable[[bool], object]) -> None:
+    """Call a function with True whenever a loop begins to be compiled, and with False when it is."""
+    global _watcher
+    _watcher = watcher
 
 
 def room() -> int | None:
@@ -46,10 +54,10 @@ def _numba() -> Any:
             left = room()
             if left is not None and left < _ROOM:
                 raise MemoryError(f"a limit leaves {left >> 20} MiB, compiling takes {_ROOM >> 20}")
-            progress.compiling(True)
+            _watcher(True)
 
         def on_end(self, event: Any) -> None:
-            progress.compiling(False)
+            _watcher(False)
 
     @typeof_impl.register(Deferred)
     def _(value: Deferred, context: Any) -> Any:

@@ -50,10 +50,10 @@ def test_a_long_wait_is_told_and_goes_without_a_trace() -> None:
 
 
 def test_what_is_done_in_the_midst_of_a_wait_is_told_until_it_ends() -> None:
-    between = "console.waiting.between('compiling'); time.sleep(0.6); console.waiting.between(None); time.sleep(0.6)"
+    between = "console.waiting.compiling(True); time.sleep(0.6); console.waiting.compiling(False); time.sleep(0.6)"
     shown = on_a_terminal(_WAITS.format(seconds=2.3, between=between))
     told = [line.split("  ")[0] for line in shown.split("\r\x1b[K") if "  0:" in line]
-    assert list(dict.fromkeys(told)) == ["loading torch", "compiling"]
+    assert list(dict.fromkeys(told)) == ["loading torch", "compiling loops for this processor"]
     assert told[-1] == "loading torch"
 
 

@@ -8,7 +8,7 @@ import numba
 import numpy as np
 import pytest
 
-from gemmaq import jit, progress
+from gemmaq import jit
 
 
 def halves(values):
@@ -48,13 +48,13 @@ def test_compiling_is_refused_where_a_limit_leaves_no_room(monkeypatch: pytest.M
 
 def test_who_watches_hears_when_compiling_begins_and_ends() -> None:
     heard: list[bool] = []
-    progress.watch_compiling(heard.append)
+    jit.watch(heard.append)
     try:
         jit.compiled(halves)(np.array([2.0]))
         heard.clear()
         assert numba.njit(halves)(np.array([2.0])) == 0.5
     finally:
-        progress.watch_compiling(bool)
+        jit.watch(bool)
     assert heard == [True, False]
 
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from gemmaq.encodings import U8, Fused, Values
 
 SLAB_ELEMENTS = 1 << 20
-"""Weights a worker holds at a time; with f32 copies and codes about 6 MB."""
+"""Weights a worker holds at a time; with f32 copies and codes about 12 MB."""
 
 Finish = Callable[[Artifact, Path, OutcomeCounter], None]
 """Called with an artifact whose weights are written, the folder it lies in until the end, and the outcomes."""

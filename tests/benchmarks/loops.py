@@ -3,8 +3,8 @@
     python tests/benchmarks/loops.py [TYPE]...
 
 A slab of weights as `convert` takes it, in BF16: widened, looked at for NaN, quantized, packed; and as `verify
---against` takes it: read, decoded, and summed up as errors. The smallest of five rounds counts, in CPU time, so that
-other work on the machine disturbs little.
+--against` takes it: read, decoded, and summed up as errors. Types with loops that do all this at once have two columns
+more, for these. The smallest of five rounds counts, in CPU time, so that other work on the machine disturbs little.
 """
 
 from __future__ import annotations
@@ -23,9 +23,11 @@ from gemmaq.encodings.kernels import largest_magnitude
 from gemmaq.methods import Choice, lattice
 
 if TYPE_CHECKING:
-    from gemmaq.encodings import F32
+    from gemmaq.encodings import F32, U8
 
 COLUMNS = 1024
+WIDTHS = (9, 7, 8, 7, 8, 8, 9, 8)
+"""Of the table's columns."""
 TYPES = ("q4_0", "q4_1", "q5_0", "q8_0", "q4_k", "q5_k", "q6_k", "affine4")
 
 
@@ -38,6 +40,16 @@ def seconds(work: Callable[[], object], rounds: int = 5) -> float:
         work()
         took.append(time.thread_time() - begun)
     return min(took) / SLAB_ELEMENTS * 1e9
+
+
+def at_once(name: str, stored: U8) -> tuple[float, float]:
+    """Seconds to quantize and pack BF16 bytes in one loop, and to sum errors up in one; 0 without such a loop."""
+    loops, bits = codec(ENCODINGS[name]), stored.view(np.uint16)
+    fused, errors = loops.fused, loops.errors
+    if fused is None:
+        return 0.0, 0.0
+    made = fused(bits)[0]
+    return seconds(lambda: fused(bits)), seconds(lambda: errors(bits, made)) if errors is not None else 0.0
 
 
 def row(name: str, weights: F32) -> tuple[float, ...]:
@@ -74,11 +86,12 @@ def main() -> None:
     widen = seconds(lambda: floats.read(stored))
     check = seconds(lambda: largest_magnitude(stored.reshape(-1).view(np.uint16), np.uint16(0x7FFF)))
     print(f"widen {widen:.2f}, look for NaN {check:.2f}")
-    print(f"{'':10}{'quantize':>9}{'pack':>7}{'in all':>8}{'read':>7}{'decode':>8}{'errors':>8}")
+    names = ("quantize", "pack", "in all", "read", "decode", "errors", "at once", "errors")
+    print(" " * 10 + "".join(f"{title:>{width}}" for title, width in zip(names, WIDTHS, strict=True)))
     for name in arguments.types:
         quantize, pack, read, decode, errors = row(name, weights)
-        costs = (quantize, pack, widen + check + quantize + pack, read, decode, errors)
-        print(f"{name:10}" + "".join(f"{one:{width}.2f}" for one, width in zip(costs, (9, 7, 8, 7, 8, 8), strict=True)))
+        costs = (quantize, pack, widen + check + quantize + pack, read, decode, errors, *at_once(name, stored))
+        print(f"{name:10}" + "".join(f"{one:{width}.2f}" for one, width in zip(costs, WIDTHS, strict=True)))
     steps = (1 + rng.random((SLAB_ELEMENTS // 32, 1))) * 0.002
     grid = (rng.integers(-8, 8, (SLAB_ELEMENTS // 32, 32)) * steps).astype(np.float32).reshape(-1, COLUMNS)
     trained = floats.read(floats.pack(grid))

@@ -40,6 +40,11 @@ class Part:
         """Whether its numbers do not lie one behind the other."""
         return any(run.strided is not None for run in self.scattered)
 
+    def expect(self, reader: Reader, rows: int) -> None:
+        """Say that so many rows, all of them, will be read soon; see `Reader.expect`."""
+        if not self.scattered:
+            reader.expect(self.span, self.offset, rows * self.row_bytes)
+
     def read(self, reader: Reader, first: int, count: int, target: memoryview) -> None:
         """Fill `target` with rows `first` to `first + count`.
 

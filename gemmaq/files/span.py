@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -89,6 +90,20 @@ class Reader:
             with reading(path):
                 self._descriptors[path] = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
         return self._descriptors[path]
+
+    def expect(self, span: FileSpan, offset: int, length: int) -> None:
+        """Tell the system that these bytes will be read soon, so that it reads them meanwhile, where it takes such hints.
+
+        Raises:
+            NotFoundError, InputError: see `open`.
+        """
+        if not hasattr(os, "posix_fadvise"):
+            return
+        for path, start, stop in zip(span.paths, span.starts, (*span.starts[1:], span.size), strict=True):
+            first, last = max(offset, start), min(offset + length, stop)
+            if first < last:
+                with suppress(OSError):  # it is only a hint
+                    os.posix_fadvise(self._open(path), first - start, last - first, os.POSIX_FADV_WILLNEED)
 
     def into(self, span: FileSpan, offset: int, target: memoryview) -> None:
         """Fill `target` with the bytes from `offset` on.

@@ -130,7 +130,7 @@ class Decoder:
         return result
 
     def layer(self, index: int) -> torch.nn.Module:
-        """Load a decoder layer in f32 on the device."""
+        """Load a decoder layer in f32 on the device; the system reads the next one meanwhile."""
         import torch
 
         with torch.device("meta"):
@@ -139,6 +139,9 @@ class Decoder:
             part + ("" if tensor.name.endswith(part) else ".weight"): self.read_to_device(tensor)
             for part, tensor in self.checkpoint.layer(index).items()
         }
+        for tensor in self.checkpoint.layer(index + 1).values():
+            for own in tensor.parts:
+                own.expect(self.reader, tensor.rows)
         module.load_state_dict(state, assign=True)
         return module.eval()
 

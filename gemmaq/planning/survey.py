@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from gemmaq.checkpoint import Checkpoint, Tensor
+from gemmaq.checkpoint import Checkpoint, Tensor, spans_of
 from gemmaq.checkpoint.rows import weights
 from gemmaq.files.span import Reader
 from gemmaq.methods.lattice import BLOCK, GridFit, detect, together
@@ -38,12 +38,14 @@ def detect_grids(checkpoint: Checkpoint, meanwhile: Callable[[], object] = lambd
         InputError: the weights cannot be read.
     """
     layers = len(checkpoint.config.layers)
+    floats = {
+        name: tensor
+        for name, tensor in checkpoint.tensors.items()
+        if _is_judged(tensor.place.role) and tensor.encoding.is_float and tensor.columns % BLOCK == 0
+    }
     with Reader() as reader, ThreadPoolExecutor(_THREADS) as pool:
-        judged = {
-            name: pool.submit(_judge, tensor, reader, layers)
-            for name, tensor in checkpoint.tensors.items()
-            if _is_judged(tensor.place.role) and tensor.encoding.is_float and tensor.columns % BLOCK == 0
-        }
+        reader.open(spans_of(floats.values()))
+        judged = {name: pool.submit(_judge, tensor, reader, layers) for name, tensor in floats.items()}
         try:
             meanwhile()
             return {name: fit.result() for name, fit in judged.items()}

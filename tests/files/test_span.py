@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -53,3 +54,19 @@ def test_missing_files_are_told(tmp_path: Path) -> None:
     path.unlink()
     with Reader() as reader, pytest.raises(NotFoundError, match="weights does not exist"):
         reader.open([span])
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="this system takes no such hints")
+def test_the_system_is_told_what_will_be_read_of_every_piece(
+    pieces: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[tuple[str, int, int]] = []
+
+    def note(descriptor: int, start: int, length: int, advice: int) -> None:
+        assert advice == os.POSIX_FADV_WILLNEED
+        told.append((Path(os.readlink(f"/proc/self/fd/{descriptor}")).name, start, length))
+
+    monkeypatch.setattr(os, "posix_fadvise", note)
+    with Reader() as reader:
+        reader.expect(FileSpan.of(*pieces), 2, 7)
+    assert told == [("0", 2, 1), ("2", 0, 5), ("3", 0, 1)]

@@ -198,6 +198,19 @@ def test_damage_is_told(tmp_path, tokens):
         pass
 
 
+@pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="this system takes no such hints")
+def test_the_next_layer_is_read_while_one_computes(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[tuple[int, int]] = []
+    monkeypatch.setattr(os, "posix_fadvise", lambda _, start, length, advice: told.append((start, length)))
+    checkpoint = open_source(str(model))
+    with forward.open_device(None, 1) as device, decoder(checkpoint, device) as opened:
+        opened.layer(0)
+        assert sorted(told) == sorted((t.parts[0].offset, t.nbytes) for t in checkpoint.layer(1).values())
+        told.clear()
+        opened.layer(opened.layers - 1)
+        assert not told
+
+
 @pytest.mark.parametrize("device", ["nope", "cuda:99", "meta", "cpu:x", ""])
 def test_a_device_that_is_not_there_is_told(device):
     with pytest.raises(UsageError, match="device"), forward.open_device(device, 1):

@@ -92,7 +92,7 @@ class Reader:
         return self._descriptors[path]
 
     def expect(self, span: FileSpan, offset: int, length: int) -> None:
-        """Tell the system that these bytes will be read soon, so that it reads them meanwhile, where it takes such hints.
+        """Tell the system that these bytes will be read soon, so that it begins to; some systems take no such hints.
 
         Raises:
             NotFoundError, InputError: see `open`.

@@ -23,10 +23,14 @@ def source(model: Model) -> str:
 
 def requantized(models: Sequence[Model]) -> str:
     """A sentence about codes that were chosen from weights that had been quantized before; empty if there are none."""
-    found = {model.label: model.requantized for model in models if model.requantized}
-    counts = [f"{count:,} tensors{f' of {label}' if len(models) > 1 else ''}" for label, count in found.items()]
-    lost = "The source's weights had been quantized before, so that the codes of"
-    return f"{lost} {' and '.join(counts)} add a second rounding to the first." if found else ""
+    counts = [
+        f"{model.requantized:,} {'tensor' if model.requantized == 1 else 'tensors'}"
+        + (f" of {model.label}" if len(models) > 1 else "")
+        for model in models
+        if model.requantized
+    ]
+    lost = "were rounded a second time: the source had them quantized in another type."
+    return f"The weights of {' and '.join(counts)} {lost}" if counts else ""
 
 
 def _named(name: str, repo: str | None, revision: str | None) -> str:

@@ -95,7 +95,7 @@ def _bars(title: str | None, total: int | None) -> Iterator[ProgressCallback]:
         """What is done, or what is done in the midst of waiting for it."""
 
         def render(self, task: Task) -> Text:
-            between = terminal.waiting.told_between if task.fields["latest"] is None else None
+            between = terminal.waiting.told_between if task.fields.get("waits") else None
             return Text(between or task.description)
 
     lock = threading.Lock()
@@ -108,7 +108,7 @@ def _bars(title: str | None, total: int | None) -> Iterator[ProgressCallback]:
         whole = None if title is None else bars.add_task(on_one_line(title), total=total, latest=None)
         tasks: dict[tuple[str, str | None], TaskID] = {}
         counts: dict[str, int] = {}
-        idle = bars.add_task("getting ready", total=None, latest=None)
+        idle = bars.add_task("getting ready", total=None, latest=None, waits=True)
 
         def report(progress: Progress) -> None:
             nonlocal idle
@@ -129,7 +129,7 @@ def _bars(title: str | None, total: int | None) -> Iterator[ProgressCallback]:
             with lock:
                 if is_through and all(task.finished for task in bars.tasks if task.id != idle):
                     bars.remove_task(idle)  # and begin again to count its seconds, below all others
-                    idle = bars.add_task("next", total=None, latest=None)
+                    idle = bars.add_task("next", total=None, latest=None, waits=True)
                 elif not is_through:
                     bars.update(idle, visible=False)
 

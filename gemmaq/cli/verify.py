@@ -117,6 +117,7 @@ def verify(
     With --against the source is converted again: every byte is compared, and the error of the weights is measured.
     With --run a runtime decodes greedily: each token has to be the best by the file's own weights, or next to it.
     """
+    from gemmaq import jit
     from gemmaq.verify.examine import examine
 
     flags: dict[str, object] = {"--text": text, "--imatrix": imatrix, "--draft": draft, "--mmproj-file": mmproj_file}
@@ -128,6 +129,7 @@ def verify(
         raise UsageError("--text and --imatrix exclude each other", "give the one that gemmaq.json names")
     wish = _wish(run or runtime is not None, runtime, prompt, tokens, threads)
     shown = Output("verify", as_json, quiet)
+    jit.watch(console.waiting.compiling)
     with console.progress(f"reading {artifact}", shown.silent) as progress:
         reports = examine(artifact, progress)
     comparisons: list[Comparison | None] = [None] * len(reports)

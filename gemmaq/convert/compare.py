@@ -70,7 +70,8 @@ class Compared:
 class Pair:
     """A tensor of the source and of the artifact, with its plan and the container that packs it if they are known.
 
-    `count` is called with the values of some rows as planned, from any thread.
+    `count` is called with the values of some rows as planned, from any thread; not where a loop rounds and packs them
+    at once, as scales of nearest codes are not counted.
     """
 
     name: str
@@ -171,6 +172,7 @@ def _rows(slab: _Slab, reader: Reader, buffers: _Buffers) -> _Part:
     source = Rows(pair.source, read_rows(pair.source, first, count, reader, buffers.source))
     stored = Rows(pair.stored, read_rows(pair.stored, first, count, reader, buffers.stored))
     differing, equal, ready = 0, True, source
+    expected: Values | None = None
     planned, container = pair.planned, pair.container
     if planned is not None and container is not None:
         if planned.solved is not None:
@@ -185,7 +187,7 @@ def _rows(slab: _Slab, reader: Reader, buffers: _Buffers) -> _Part:
             if pair.count is not None:
                 pair.count(expected)
             packed = container.pack(planned, expected)
-        equal = all(map(_same, packed, stored.arrays))
+        equal = all(_same(made, kept) for made, kept in zip(packed, stored.arrays, strict=True))
         if equal and fused is not None and (errors := codec(planned.encoding).errors) is not None:
             return _Part(*errors(source.bits, stored.arrays[0]), 0, True)
     try:
@@ -193,7 +195,9 @@ def _rows(slab: _Slab, reader: Reader, buffers: _Buffers) -> _Part:
     except InputError:  # the arrays of the tensor contradict each other
         return _Part(math.inf, 1.0, count * pair.source.columns, False)
     if planned is not None and not equal:
-        differing = _differing(ready.values if planned.copied else chosen(planned, ready, first), actual)
+        if expected is None:
+            expected = ready.values if planned.copied else chosen(planned, ready, first)
+        differing = _differing(expected, actual)
     reference, own = _as_torch(source.weights, pair.source), _as_torch(stored.weights, pair.stored)
     shift, own_shift = pair.source.shift, pair.stored.shift
     part = _Part(*square_sums(own, own_shift, reference, shift), differing, equal)

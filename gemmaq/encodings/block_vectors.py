@@ -30,7 +30,7 @@ def _all(kind: Any, number: int) -> Any:
     """A constant of LLVM in every lane."""
     from llvmlite import ir
 
-    return ir.Constant(kind, [number] * kind.count if hasattr(kind, "count") else number)
+    return ir.Constant(kind, [number] * kind.count)
 
 
 def _in_order(builder: Any, bits: Any) -> Any:
@@ -210,11 +210,10 @@ def load_nibbles(typing: Any, array: Any, index: Any) -> Any:
 @intrinsic
 def store_bytes(typing: Any, array: Any, index: Any, codes: Any) -> Any:
     """Write the low bytes of int32 lanes into a u8 array from an index on."""
-    from llvmlite import ir
     from numba import types
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        _store(context, builder, array, arguments, ir.IntType(8))
+        _store(context, builder, array, arguments)
         return context.get_dummy_value()
 
     return types.void(array, types.intp, codes), generate
@@ -254,11 +253,12 @@ def _store_pairs(context: Any, builder: Any, array: Any, arguments: Any, low: ra
         builder.shuffle_vector(arguments[2], nothing, ir.Constant(half, list(lanes))) for lanes in (low, high)
     )
     both = builder.or_(first, builder.shl(second, _all(half, 4)))
-    _store(context, builder, array, (*arguments[:2], both), ir.IntType(8))
+    _store(context, builder, array, (*arguments[:2], both))
 
 
-def _store(context: Any, builder: Any, array: Any, arguments: Any, byte: Any) -> None:
+def _store(context: Any, builder: Any, array: Any, arguments: Any) -> None:
+    """Write the low bytes of int32 lanes; the arguments are the array, an index and the lanes."""
     from llvmlite import ir
 
-    cut = builder.trunc(arguments[2], ir.VectorType(byte, arguments[2].type.count))
+    cut = builder.trunc(arguments[2], ir.VectorType(ir.IntType(8), arguments[2].type.count))
     builder.store(cut, address(context, builder, array, cut.type, arguments), align=1)

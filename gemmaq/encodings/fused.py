@@ -1,11 +1,12 @@
 """From BF16 to the stored bytes of a type in one loop: the bytes of `pack(nearest(x))`, in a third of the time.
 
-The f32 operations are those of `kernels` and `affine`, in their order. Blocks are taken a few at a time: what is done
-once a block is then a loop of its own, which is vectorised.
+The f32 operations are those of `kernels` and `affine_kernels`, in their order. Blocks are taken a few at a time: what
+is done once a block is then a loop of its own, which is vectorised.
 """
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -42,7 +43,6 @@ if TYPE_CHECKING:
 _CHUNK = 64
 """Blocks, or groups, taken at a time."""
 _ZERO = np.float32(0)
-_ONE = np.float32(1)
 _HALF = np.float32(0.5)
 _MINUS = np.float32(-1)
 _NOTHING = np.float64(0)
@@ -124,10 +124,15 @@ def _q8_0(bits: Any, out: Any, halves: Any) -> None:
             store_bytes(out, (first + k) * 34 + 2, code)
 
 
+def without_nan(error: float, square: float) -> tuple[float, float]:
+    """Sums; infinite where they are no numbers, as where a scale is too large for FP16."""
+    return (math.inf if math.isnan(error) else error), (math.inf if math.isnan(square) else square)
+
+
 def q4_0_errors(bits: U16, raw: U8) -> tuple[float, float]:
     """Squared errors of Q4_0 blocks; see `Codec.errors`."""
-    error, square = _q4_0_errors(bits.reshape(-1), raw.reshape(-1), raw.reshape(-1).view(np.uint16))
-    return error, square
+    flat = raw.reshape(-1)
+    return without_nan(*_q4_0_errors(bits.reshape(-1), flat, flat.view(np.uint16)))
 
 
 @compiled
@@ -145,8 +150,8 @@ def _q4_0_errors(bits: Any, raw: Any, halves: Any) -> Any:
 
 def q8_0_errors(bits: U16, raw: U8) -> tuple[float, float]:
     """Squared errors of Q8_0 blocks; see `Codec.errors`."""
-    error, square = _q8_0_errors(bits.reshape(-1), raw.reshape(-1), raw.reshape(-1).view(np.uint16))
-    return error, square
+    flat = raw.reshape(-1)
+    return without_nan(*_q8_0_errors(bits.reshape(-1), flat, flat.view(np.uint16)))
 
 
 @compiled

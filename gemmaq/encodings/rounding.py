@@ -1,7 +1,7 @@
 """Rounding to BF16 and FP16, to nearest even: of one number inside compiled loops, and of arrays.
 
-Only `narrow_f16` and the array functions know FP16's largest number. In loops scales larger than that stay finite;
-writing refuses them later, with the name of the tensor.
+Only `f16_bits`, `narrow_f16` and the array functions know FP16's largest number. In other loops scales larger than that
+stay finite; writing refuses them later, with the name of the tensor.
 """
 
 from __future__ import annotations

@@ -56,7 +56,8 @@ def check_json(path: Path) -> None:
         NotFoundError, InputError: see `read_json`.
     """
     data = read_bytes(path)
-    if sum(data.count(sign) for sign in b",[{") > _MAX_VALUES or not is_object(data):
+    is_large = sum(data.count(sign) for sign in b",[{") > _MAX_VALUES
+    if is_large or any(surrogate in data for surrogate in (rb"\ud", rb"\uD")) or not is_object(data):
         read_json(path)
 
 

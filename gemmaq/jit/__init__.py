@@ -50,14 +50,21 @@ def _numba() -> Any:
     class Room(event.Listener):
         """Refuses to compile where a limit of the process leaves no room for it, and tells who watches."""
 
+        def __init__(self) -> None:
+            self._depth = 0  # one compiles others that it calls; numba lets one thread compile at a time
+
         def on_start(self, event: Any) -> None:
             left = room()
             if left is not None and left < _ROOM:
                 raise MemoryError(f"a limit leaves {left >> 20} MiB, compiling takes {_ROOM >> 20}")
-            _watcher(True)
+            self._depth += 1
+            if self._depth == 1:
+                _watcher(True)
 
         def on_end(self, event: Any) -> None:
-            _watcher(False)
+            self._depth -= 1
+            if self._depth == 0:
+                _watcher(False)
 
     @typeof_impl.register(Deferred)
     def _(value: Deferred, context: Any) -> Any:

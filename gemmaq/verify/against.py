@@ -14,6 +14,7 @@ from gemmaq.artifact.outcomes import OutcomeCounter
 from gemmaq.artifact.provenance import Provenance
 from gemmaq.calibration.complete import Basis, settled
 from gemmaq.checkpoint import Checkpoint, Part, Tensor
+from gemmaq.containers import writer
 from gemmaq.containers.layout import OutputFile, StoredArray
 from gemmaq.convert.compare import Compared, Pair, compare
 from gemmaq.convert.hashing import BackgroundHasher, SourceDigests
@@ -22,7 +23,7 @@ from gemmaq.convert.run import Conversion, Options, artifacts
 from gemmaq.convert.side_files import settings
 from gemmaq.convert.source_digests import Pending
 from gemmaq.encodings import ENCODINGS
-from gemmaq.errors import InputError
+from gemmaq.errors import GemmaqError
 from gemmaq.files.runs import Run
 from gemmaq.models.slices import Slice
 from gemmaq.planning.drafter import divided, prefixed
@@ -105,7 +106,9 @@ def with_recipe(
         )
         request = replace(request, calibration=basis.calibration)
     only = None if _shares_norms(request, basis) else [record.container]
-    everything = make_plans(source, request, fits_for(source, [request], partial(_read_ahead, source)))
+    everything = make_plans(
+        source, request, fits_for(source, [request], partial(_read_ahead, source, record.container))
+    )
     plans = [plan for plan in everything if only is None or plan.format in only]
     read = [planned.source for plan in everything for planned in plan.own]
     job = _Job(folder, record, source, read, options, own_card)
@@ -121,10 +124,11 @@ def with_recipe(
     return replace(found, notes=(*found.notes, taken))
 
 
-def _read_ahead(source: Checkpoint) -> None:
-    """Read the tokenizer; an error shows again where it is needed."""
-    with suppress(InputError):
-        _ = source.tokenizer
+def _read_ahead(source: Checkpoint, container: str) -> None:
+    """Read the tokenizer unless its files are copied; an error shows again where it is needed."""
+    if writer(container).FORMAT.gguf_names or not source.tokenizer_files.verbatim:
+        with suppress(GemmaqError):
+            _ = source.tokenizer
 
 
 def _shares_norms(request: Request, basis: Basis | None) -> bool:

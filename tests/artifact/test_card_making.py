@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gemmaq.artifact import card, description
+from gemmaq.artifact import card, card_making, description
 from gemmaq.artifact.description import Model
 from gemmaq.artifact.footprint import UNKNOWN
 from gemmaq.planning.request import Calibration, Matrix
@@ -60,5 +60,7 @@ def test_the_source_with_its_commit(model: Model) -> None:
 
 def test_codes_that_were_chosen_a_second_time(model: Model) -> None:
     twice = replace(model, requantized=126)
-    assert "the codes of 126 tensors add a second rounding" in card.text(None, [twice], [], memory=UNKNOWN)
-    assert "second rounding" not in card.text(None, [model], [], memory=UNKNOWN)
+    assert "The weights of 126 tensors were rounded a second time" in card.text(None, [twice], [], memory=UNKNOWN)
+    assert "second time" not in card.text(None, [model], [], memory=UNKNOWN)
+    several = card_making.requantized([model, replace(twice, requantized=1), twice])
+    assert several.startswith(f"The weights of 1 tensor of {model.label} and 126 tensors of {model.label} were")

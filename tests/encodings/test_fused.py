@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -100,3 +101,7 @@ def test_errors_are_those_of_the_decoded_blocks(name: str) -> None:
     wanted = square_sums(made, 0, wide(bits), 0)
     assert loops.errors(bits, raw) == pytest.approx(wanted, rel=1e-12)
     assert loops.errors(bits[:1], raw[:1]) == (0, 0)
+    bits[0, 0] = 0x7F00  # its scale is infinite in FP16
+    with np.errstate(all="ignore"):
+        (raw,) = gguf.fused(ENCODINGS[name])(bits)
+    assert loops.errors(bits, raw)[0] == math.inf

@@ -8,7 +8,7 @@ import pytest
 
 from gemmaq.errors import InputError, NotFoundError
 from gemmaq.files import text, whole
-from gemmaq.files.text import read_card, read_json, read_text
+from gemmaq.files.text import check_json, read_card, read_json, read_text
 
 
 def test_a_missing_file_is_not_found(tmp_path: Path) -> None:
@@ -103,3 +103,36 @@ def test_no_card_makes_a_model_unusable(tmp_path: Path, content: bytes, card: di
     path.unlink()
     path.mkdir()
     assert read_card(path) == {}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b'{"a": "\\ud800"}',
+        b'{"a": "\\uDC00\\ud800"}',
+        b'{"\\ud83d": 1}',
+        b"[]",
+        b'{"a": }',
+        b'"\xff"',
+        b"",
+        b"{",
+    ],
+)
+def test_a_file_that_is_only_looked_through_is_refused_alike(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "tokenizer.json"
+    path.write_bytes(content)
+    with pytest.raises(InputError) as parsed:
+        read_json(path)
+    with pytest.raises(InputError) as looked_through:
+        check_json(path)
+    assert str(looked_through.value) == str(parsed.value)
+
+
+@pytest.mark.parametrize(
+    "content", [b"{}", b'{"a": ["\\ud83d\\ude00", "\\u00e9", 1e5, null]}', b'{"a": ' + b"9" * 2000 + b"}"]
+)
+def test_and_read_alike(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "tokenizer.json"
+    path.write_bytes(content)
+    assert isinstance(read_json(path), dict)
+    check_json(path)

@@ -47,12 +47,13 @@ def test_compiling_is_refused_where_a_limit_leaves_no_room(monkeypatch: pytest.M
 
 
 def test_who_watches_hears_when_compiling_begins_and_ends() -> None:
+    """Once, though a loop calls others, which are compiled in the midst of it."""
+    jit.compiled(halves)(np.array([2.0]))
+    inner = numba.njit(halves)
     heard: list[bool] = []
     jit.watch(heard.append)
     try:
-        jit.compiled(halves)(np.array([2.0]))
-        heard.clear()
-        assert numba.njit(halves)(np.array([2.0])) == 0.5
+        assert numba.njit(lambda values: inner(values) + 1)(np.array([2.0])) == 1.5
     finally:
         jit.watch(bool)
     assert heard == [True, False]

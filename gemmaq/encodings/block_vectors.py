@@ -27,10 +27,10 @@ def load_bits(typing: Any, array: Any, index: Any) -> Any:
 
 
 def _all(kind: Any, number: int) -> Any:
-    """A constant of LLVM in every lane."""
+    """A constant of LLVM: a number of a type, or in every lane of a vector type."""
     from llvmlite import ir
 
-    return ir.Constant(kind, [number] * kind.count)
+    return ir.Constant(kind, [number] * kind.count if hasattr(kind, "count") else number)
 
 
 def _in_order(builder: Any, bits: Any) -> Any:

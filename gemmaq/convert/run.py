@@ -105,7 +105,7 @@ class Result:
 
 
 def prepare(conversion: Conversion, *, force: bool = False, dry_run: bool = False) -> Prepared:
-    """Plan a conversion. Whatever can be refused at once is refused before more than samples of the weights is read.
+    """Plan a conversion. Whatever can be refused at once is refused before the weights are read.
 
     Args:
         conversion: source, request and folder.
@@ -123,10 +123,11 @@ def prepare(conversion: Conversion, *, force: bool = False, dry_run: bool = Fals
     if not dry_run:
         claim(folder)
     plans = _plans(conversion, {})
+    _check_tokenizers(checkpoint, plans)
     size = sum(tensor.nbytes for plan in plans for tensor in plan.everything)
     if not dry_run:
         check_output(folder, size, inputs=inputs, force=force)
-    fits = fits_for(checkpoint, requests, partial(_check_tokenizers, checkpoint, plans))
+    fits = fits_for(checkpoint, requests)
     plans = _plans(conversion, fits)
     refine.check(plans, checkpoint)
     check_distinct(plans)

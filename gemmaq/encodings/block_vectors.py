@@ -83,26 +83,26 @@ def numbers(typing: Any, bits: Any) -> Any:
     return kind(bits), generate
 
 
-@intrinsic
-def truncated(typing: Any, x: Any) -> Any:
-    """The whole parts of float32 lanes that an i32 can hold: int32 lanes."""
-    kind = vector("int32", BLOCK)
+def _conversion(operation: str, element: str) -> Any:
+    """An operation of LLVM that makes lanes of another type."""
 
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.fptosi(arguments[0], kind.lanes)
+    def convert(typing: Any, x: Any) -> Any:
+        kind = vector(element, BLOCK)
 
-    return kind(x), generate
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            return getattr(builder, operation)(arguments[0], kind.lanes)
+
+        return kind(x), generate
+
+    return intrinsic(convert)
 
 
-@intrinsic
-def floats(typing: Any, whole: Any) -> Any:
-    """Int32 lanes -> float32 lanes."""
-    kind = vector("float32", BLOCK)
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.sitofp(arguments[0], kind.lanes)
-
-    return kind(whole), generate
+truncated = _conversion("fptosi", "int32")
+"""The whole parts of float32 lanes that an i32 can hold: int32 lanes."""
+floats = _conversion("sitofp", "float32")
+"""Int32 lanes -> float32 lanes."""
+doubles = _conversion("fpext", "float64")
+"""Float32 lanes -> float64 lanes."""
 
 
 @intrinsic
@@ -148,17 +148,6 @@ def to_even(typing: Any, x: Any) -> Any:
         return builder.call(builder.module.declare_intrinsic(f"llvm.rint.v{BLOCK}f32", (), kind), arguments)
 
     return x(x), generate
-
-
-@intrinsic
-def doubles(typing: Any, x: Any) -> Any:
-    """Float32 lanes -> float64 lanes."""
-    kind = vector("float64", BLOCK)
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.fpext(arguments[0], kind.lanes)
-
-    return kind(x), generate
 
 
 @intrinsic

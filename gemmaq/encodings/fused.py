@@ -124,44 +124,28 @@ def _q8_0(bits: Any, out: Any, halves: Any) -> None:
             store_bytes(out, (first + k) * 34 + 2, code)
 
 
-def without_nan(error: float, square: float) -> tuple[float, float]:
-    """Sums; infinite where they are no numbers, as where a scale is too large for FP16."""
-    return (math.inf if math.isnan(error) else error), (math.inf if math.isnan(square) else square)
-
-
-def q4_0_errors(bits: U16, raw: U8) -> tuple[float, float]:
-    """Squared errors of Q4_0 blocks; see `Codec.errors`."""
+def errors(bits: U16, raw: U8) -> tuple[float, float]:
+    """Squared errors of Q4_0 or Q8_0 blocks; see `Codec.errors`. Infinite where a scale is too large for FP16."""
     flat = raw.reshape(-1)
-    return without_nan(*_q4_0_errors(bits.reshape(-1), flat, flat.view(np.uint16)))
+    size = flat.size // (bits.size // BLOCK)
+    sums = _errors(bits.reshape(-1), flat, flat.view(np.uint16), size)
+    error, square = (math.inf if math.isnan(one) else one for one in sums)
+    return error, square
 
 
 @compiled
-def _q4_0_errors(bits: Any, raw: Any, halves: Any) -> Any:
-    """Bits u16 [n], and the bytes of blocks twice: u8 [n / 32 * 18], u16 [n / 32 * 9]."""
+def _errors(bits: Any, raw: Any, halves: Any, size: Any) -> Any:
+    """Bits u16 [n], and the bytes of blocks twice: u8 [n / 32 * size], u16 of half as many.
+
+    The size of a block is 18 for Q4_0, 34 for Q8_0.
+    """
     error = doubles(numbers(load_bits(bits, 0))) * _NOTHING
     square = error
     for b in range(bits.size // BLOCK):
+        at = b * size + 2
+        codes = floats(load_nibbles(raw, at)) - np.float32(8) if size == 18 else floats(load_bytes(raw, at))
         wanted = numbers(load_bits(bits, b * BLOCK))
-        distance = doubles((floats(load_nibbles(raw, b * 18 + 2)) - np.float32(8)) * f16_number(halves[b * 9]) - wanted)
-        error = error + distance * distance
-        square = square + doubles(wanted) * doubles(wanted)
-    return total(error), total(square)
-
-
-def q8_0_errors(bits: U16, raw: U8) -> tuple[float, float]:
-    """Squared errors of Q8_0 blocks; see `Codec.errors`."""
-    flat = raw.reshape(-1)
-    return without_nan(*_q8_0_errors(bits.reshape(-1), flat, flat.view(np.uint16)))
-
-
-@compiled
-def _q8_0_errors(bits: Any, raw: Any, halves: Any) -> Any:
-    """Bits u16 [n], and the bytes of blocks twice: u8 [n / 32 * 34], u16 [n / 32 * 17]."""
-    error = doubles(numbers(load_bits(bits, 0))) * _NOTHING
-    square = error
-    for b in range(bits.size // BLOCK):
-        wanted = numbers(load_bits(bits, b * BLOCK))
-        distance = doubles(floats(load_bytes(raw, b * 34 + 2)) * f16_number(halves[b * 17]) - wanted)
+        distance = doubles(codes * f16_number(halves[b * size // 2]) - wanted)
         error = error + distance * distance
         square = square + doubles(wanted) * doubles(wanted)
     return total(error), total(square)

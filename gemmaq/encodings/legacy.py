@@ -96,12 +96,10 @@ CODECS = {
         partial(_nearest_signed, 8),
         partial(_pack, 4),
         fused=fused.q4_0,
-        errors=fused.q4_0_errors,
+        errors=fused.errors,
     ),
     "q4_1": Codec(partial(_read, 4, True), partial(_nearest_affine, 15), partial(_pack, 4)),
     "q5_0": Codec(partial(_read, 5, False), partial(_nearest_signed, 16), partial(_pack, 5)),
     "q5_1": Codec(partial(_read, 5, True), partial(_nearest_affine, 31), partial(_pack, 5)),
-    "q8_0": Codec(
-        partial(_read, 8, False), _nearest_q8_0, partial(_pack, 8), fused=fused.q8_0, errors=fused.q8_0_errors
-    ),
+    "q8_0": Codec(partial(_read, 8, False), _nearest_q8_0, partial(_pack, 8), fused=fused.q8_0, errors=fused.errors),
 }

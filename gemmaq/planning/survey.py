@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from gemmaq.checkpoint import Checkpoint, Tensor, spans_of
+from gemmaq.checkpoint import Checkpoint, Tensor
 from gemmaq.checkpoint.rows import weights
 from gemmaq.files.span import Reader
 from gemmaq.methods.lattice import BLOCK, GridFit, detect, together
@@ -19,39 +19,25 @@ _PLACES, _WEIGHTS = 3, 1 << 13
 """Places in a matrix, and weights read at each."""
 _EXPERT_PLACES, _EXPERT_WEIGHTS = 2, 1 << 11
 """The same in the matrix of an expert, of which a checkpoint has thousands."""
-_THREADS = 2
-"""Threads that judge matrices: more would wait for one another, and for what is done meanwhile."""
 _TOKENS = 64
 """Tokens of a table whose rows are read."""
 
 
-def detect_grids(checkpoint: Checkpoint, meanwhile: Callable[[], object] = lambda: None) -> Mapping[str, GridFit]:
+def detect_grids(checkpoint: Checkpoint) -> Mapping[str, GridFit]:
     """Canonical name -> fit, for matrices that are stored as floats and whose rows divide into blocks.
 
     Stacks of experts are judged matrix by matrix. Tables are judged by rows spread over the vocabulary.
-
-    Args:
-        checkpoint: a model whose weights are here.
-        meanwhile: called while threads look at the matrices. What it raises is raised, and they stop.
 
     Raises:
         InputError: the weights cannot be read.
     """
     layers = len(checkpoint.config.layers)
-    floats = {
-        name: tensor
-        for name, tensor in checkpoint.tensors.items()
-        if _is_judged(tensor.place.role) and tensor.encoding.is_float and tensor.columns % BLOCK == 0
-    }
-    with Reader() as reader, ThreadPoolExecutor(_THREADS) as pool:
-        reader.open(spans_of(floats.values()))
-        judged = {name: pool.submit(_judge, tensor, reader, layers) for name, tensor in floats.items()}
-        try:
-            meanwhile()
-            return {name: fit.result() for name, fit in judged.items()}
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    with Reader() as reader:
+        return {
+            name: _judge(tensor, reader, layers)
+            for name, tensor in checkpoint.tensors.items()
+            if _is_judged(tensor.place.role) and tensor.encoding.is_float and tensor.columns % BLOCK == 0
+        }
 
 
 def _is_judged(role: Role) -> bool:
@@ -85,24 +71,17 @@ def _rows(tensor: Tensor, places: np.ndarray, count: int, reader: Reader) -> np.
     return np.concatenate([weights(tensor, int(place), count, reader) for place in places])
 
 
-def fits_for(
-    checkpoint: Checkpoint, requests: Sequence[Request], meanwhile: Callable[[], object] = lambda: None
-) -> Mapping[str, GridFit]:
-    """Detect grids if a method of the requests uses them, those of a drafter too.
-
-    Args:
-        checkpoint: the model.
-        requests: what is made of it.
-        meanwhile: called once, see `detect_grids`.
+def fits_for(checkpoint: Checkpoint, requests: Sequence[Request]) -> Mapping[str, GridFit]:
+    """Detect grids if a method of the requests uses them, those of a drafter too; the tokenizer is read meanwhile.
 
     Raises:
         InputError: the weights cannot be read.
     """
     recipes = [request.recipe for request in requests]
     is_used = any(recipe.method != "nearest" and not recipe.body.is_float for recipe in recipes)
-    if not is_used or not checkpoint.weights_here:
-        meanwhile()
-        return {}
-    beside = checkpoint.drafter if any(request.draft for request in requests) else None
-    fits = detect_grids(checkpoint, meanwhile)
-    return {**fits, **prefixed(detect_grids(beside) if beside is not None else {})}
+    with ThreadPoolExecutor(1) as ahead:
+        ahead.submit(lambda: checkpoint.tokenizer)  # an error shows again where the tokenizer is needed
+        if not is_used or not checkpoint.weights_here:
+            return {}
+        beside = checkpoint.drafter if any(request.draft for request in requests) else None
+        return {**detect_grids(checkpoint), **prefixed(detect_grids(beside) if beside is not None else {})}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -14,7 +13,6 @@ from gemmaq.artifact.outcomes import OutcomeCounter
 from gemmaq.artifact.provenance import Provenance
 from gemmaq.calibration.complete import Basis, settled
 from gemmaq.checkpoint import Checkpoint, Part, Tensor
-from gemmaq.containers import writer
 from gemmaq.containers.layout import OutputFile, StoredArray
 from gemmaq.convert.compare import Compared, Pair, compare
 from gemmaq.convert.hashing import BackgroundHasher, SourceDigests
@@ -23,7 +21,6 @@ from gemmaq.convert.run import Conversion, Options, artifacts
 from gemmaq.convert.side_files import settings
 from gemmaq.convert.source_digests import Pending
 from gemmaq.encodings import ENCODINGS
-from gemmaq.errors import GemmaqError
 from gemmaq.files.runs import Run
 from gemmaq.models.slices import Slice
 from gemmaq.planning.drafter import divided, prefixed
@@ -106,9 +103,7 @@ def with_recipe(
         )
         request = replace(request, calibration=basis.calibration)
     only = None if _shares_norms(request, basis) else [record.container]
-    everything = make_plans(
-        source, request, fits_for(source, [request], partial(_read_ahead, source, record.container))
-    )
+    everything = make_plans(source, request, fits_for(source, [request]))
     plans = [plan for plan in everything if only is None or plan.format in only]
     read = [planned.source for plan in everything for planned in plan.own]
     job = _Job(folder, record, source, read, options, own_card)
@@ -122,13 +117,6 @@ def with_recipe(
         return found
     taken = f"the importance matrix {_matrix_name(basis)} was taken as it is: its text is checked with --text"
     return replace(found, notes=(*found.notes, taken))
-
-
-def _read_ahead(source: Checkpoint, container: str) -> None:
-    """Read the tokenizer unless its files are copied; an error shows again where it is needed."""
-    if writer(container).FORMAT.gguf_names or not source.tokenizer_files.verbatim:
-        with suppress(GemmaqError):
-            _ = source.tokenizer
 
 
 def _shares_norms(request: Request, basis: Basis | None) -> bool:

@@ -1,4 +1,4 @@
-"""A tokenizer that verify would refuse is refused before anything is written, whatever the container."""
+"""A tokenizer that verify would refuse is refused before any weight is read, whatever the container."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ FOLDERS = ["mlx", "safetensors"]
 
 
 def never(*arguments: object) -> None:
-    raise AssertionError("weights are written")
+    raise AssertionError("weights are read")
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def test_a_broken_file_is_refused_at_once(
 ) -> None:
     (source / "tokenizer_config.json").write_text('{"added_tokens_decoder": {"0": {"content": "<pad>"}}}')
     (source / name).write_bytes(content)
-    monkeypatch.setattr("gemmaq.convert.run.write", never)
+    monkeypatch.setattr("gemmaq.convert.run.fits_for", never)  # the first to read weights
     for container in containers:
         quant = ["--quant", "bf16"] if container == "safetensors" else []
         words = ("convert", source, "-o", tmp_path / "out", "--to", container, *quant)

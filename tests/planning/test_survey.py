@@ -10,7 +10,6 @@ import pytest
 
 from gemmaq.checkpoint import Checkpoint, plain
 from gemmaq.encodings import ENCODINGS
-from gemmaq.errors import InputError
 from gemmaq.files.span import FileSpan
 from gemmaq.methods.lattice import Verdict
 from gemmaq.models.roles import Place, Role
@@ -95,11 +94,3 @@ def test_a_table_of_layers_has_a_scale_for_each_of_them(checkpoint: Checkpoint, 
 def test_a_table_of_few_rows(checkpoint: Checkpoint, tmp_path: Path) -> None:
     fit = detect_grids(with_tensor(checkpoint, tmp_path / "table", trained(5, 128), Role.EMBEDDING))["x"]
     assert fit.on_grid and fit.blocks == 20
-
-
-def test_what_is_raised_meanwhile_is_raised(checkpoint: Checkpoint) -> None:
-    def refuse() -> None:
-        raise InputError("has no tokenizer")
-
-    with pytest.raises(InputError, match="no tokenizer"):
-        detect_grids(checkpoint, refuse)

@@ -38,15 +38,20 @@ class Templates:
     stale: bool = False
 
 
-def read(folder: Path) -> Templates:
+def read(folder: Path, settings: Mapping[str, Any] | None = None) -> Templates:
     """The chat templates of a folder: those in files of their own, then those of tokenizer_config.json.
 
     chat_template.json, which only processors read, is the last.
 
+    Args:
+        folder: Where the files are.
+        settings: Content of tokenizer_config.json, None if it is to be read.
+
     Raises:
         InputError: A file is unusable, or templates are neither a text nor a list of texts with names.
     """
-    listed = _listed(read_json(folder / _CONFIG, {}).get(_KEY), folder / _CONFIG)
+    settings = read_json(folder / _CONFIG, {}) if settings is None else settings
+    listed = _listed(settings.get(_KEY), folder / _CONFIG)
     of_processor = _listed(read_json(folder / OF_PROCESSOR, {}).get(_KEY), folder / OF_PROCESSOR).get("default")
     files = {"default": read_text(folder / FILE)} if (folder / FILE).is_file() else {}
     files |= {path.stem: read_text(path) for path in sorted((folder / FOLDER).glob("*.jinja"))}

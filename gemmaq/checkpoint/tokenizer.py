@@ -121,7 +121,7 @@ def _problem(tokenizer: Tokenizer) -> str | None:
         return "without a token that is in use"
     if not all(type(at) is int and 0 <= at < len(pieces) for at in tokenizer.special.values()):
         return f"whose special tokens are not among its {len(pieces):,}"
-    if not all(isinstance(text, str) for text in (*pieces, *templates.values(), *(tokenizer.merges or ()))):
+    if not {*map(type, pieces), *map(type, templates.values()), *map(type, tokenizer.merges or ())} <= {str}:
         return "with a token, a merge or a chat template that is not text"
     return tokenizer_limits.problem(pieces, types == UNUSED)
 
@@ -178,7 +178,7 @@ def from_folder(folder: Path, family: Family, config: TextConfig) -> Tokenizer:
         if at < size:
             pieces[at], scores[at] = text, _ADDED_SCORE
             types[at] = vocabulary.added_type(text, special=is_special, base=at < base_size)
-    templates = chat_templates.read(folder)
+    templates = chat_templates.read(folder, settings)
     special = _special_ids(settings, config, family, {text: at for at, (text, _) in added.items()})
     said = {role: bool(settings[key]) for role in ("bos", "eos") if (key := f"add_{role}_token") in settings}
     merges = None

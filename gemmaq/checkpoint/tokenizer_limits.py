@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import compress
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,14 +19,13 @@ def problem(pieces: Sequence[str], unused: NDArray[np.bool_]) -> str | None:
         pieces: Text of every id.
         unused: Whether no text has the token, bool [ids].
     """
-    lengths = [len(piece) for piece in pieces]
+    lengths = list(map(len, pieces))
     longest = max(lengths, default=0)
     if longest > _MAX_TOKEN:
         return f"whose token {lengths.index(longest)} has {longest:,} characters, {_MAX_TOKEN} are allowed"
     if sum(lengths) > _MAX_TEXT:
         return f"whose tokens have {sum(lengths):,} characters in all, {_MAX_TEXT:,} are allowed"
-    used = [piece for piece, is_unused in zip(pieces, unused.tolist(), strict=True) if not is_unused]
-    different = len(set(used))
-    if 2 * different < len(used):
-        return f"of {len(used):,} tokens, of which only {different:,} differ"
+    used, different = int(np.count_nonzero(~unused)), len(set(compress(pieces, (~unused).tolist())))
+    if 2 * different < used:
+        return f"of {used:,} tokens, of which only {different:,} differ"
     return None

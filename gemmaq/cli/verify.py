@@ -207,14 +207,16 @@ def _compare(
     report: Report, source: Checkpoint, basis: Basis | None, *, options: Options, quiet: bool, own_card: bool
 ) -> Comparison:
     from gemmaq.verify.against import with_recipe, without_recipe
+    from gemmaq.verify.structure import arrays
 
     with console.progress(f"comparing {report.path} with {source.location}", quiet) as progress:
         if report.record is None:
             assert report.model is not None
             return without_recipe(report.model, source, threads=options.threads, progress=progress)
-        folder = _folder(report)
+        folder, record = _folder(report), report.record
+        stored = arrays(folder, record) if report.stored is None else report.stored  # says what is wrong with them
         return with_recipe(
-            folder, report.record, source, options=options, progress=progress, basis=basis, own_card=own_card
+            folder, record, stored, source, options=options, progress=progress, basis=basis, own_card=own_card
         )
 
 

@@ -13,7 +13,7 @@ from gemmaq.checkpoint import Tensor, spans_of
 from gemmaq.checkpoint.rows import Rows, read_rows, slabs
 from gemmaq.containers import Writer
 from gemmaq.convert.workers import run_all
-from gemmaq.convert.write import at_once
+from gemmaq.convert.write import SLAB_ELEMENTS, at_once
 from gemmaq.encodings import Quantized, codec
 from gemmaq.errors import InputError
 from gemmaq.files.span import Reader
@@ -26,8 +26,6 @@ from gemmaq.progress import ProgressCallback
 if TYPE_CHECKING:
     from gemmaq.encodings import F32, U8, Values
 
-SLAB_ELEMENTS = 1 << 17
-"""Weights that a worker compares at a time: so few that source, codes and decoded weights stay in its caches."""
 _DRAFTER = "drafter"
 
 

@@ -11,6 +11,8 @@ from gemmaq.jit import compiled
 _TEXT = 1 << 3 | 2
 _SCORE = 2 << 3 | 5
 _TYPE = 3 << 3
+_USUAL = 1
+"""Type of a piece that names none."""
 _BROKEN = -1
 
 
@@ -31,7 +33,8 @@ def _varint(data: Any, at: int, end: int) -> tuple[Any, Any]:
 def scan_pieces(data: Any, starts: Any, ends: Any, scores: Any, kinds: Any) -> int:
     """Find the pieces of a model, data u8 [bytes].
 
-    Fills in, for each piece, start and end of its text (i64), the bits of its score (u32) and its type (i32).
+    Fills in, for each piece, start and end of its text (i64), the bits of its score (u32) and its type (i32); what a
+    piece does not name has the field's default.
 
     Returns:
         Number of pieces, -1 if the file is not well-formed or has more pieces than there is room for.
@@ -48,6 +51,7 @@ def scan_pieces(data: Any, starts: Any, ends: Any, scores: Any, kinds: Any) -> i
             if count == room:
                 return _BROKEN
             starts[count] = ends[count] = at
+            scores[count], kinds[count] = 0, _USUAL
             while at < stop:
                 field = data[at]
                 if field == _TEXT:

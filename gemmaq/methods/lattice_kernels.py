@@ -139,14 +139,26 @@ def fit_blocks(x: Any, largest_k: int, ks: Any, scales: Any, errors: Any) -> Non
 
 
 @compiled
+def _code(weight: Any, scale: Any) -> Any:
+    """The code from -8 to 7 of a weight, f32."""
+    return min(np.float32(7), max(np.float32(-8), np.float32(np.rint(weight / scale))))
+
+
+@compiled
+def _square(weight: Any, scale: Any) -> Any:
+    rest = np.float64(weight - scale * _code(weight, scale))
+    return rest * rest
+
+
+@compiled_with(fastmath={"reassoc"})  # only sums may change their order: the numbers come from functions without
 def _rounded(x: Any, b: Any, scale: Any) -> tuple[Any, Any]:
     """Squared error of a block in codes -8..7 of a scale, and the least-squares scale for these codes."""
     error, above, below = 0.0, 0.0, 0.0
     for j in range(x.shape[1]):
-        code = min(np.float32(7), max(np.float32(-8), np.float32(np.rint(x[b, j] / scale))))
-        error += np.float64(x[b, j] - scale * code) ** 2
+        code = np.float64(_code(x[b, j], scale))
+        error += _square(x[b, j], scale)
         above += np.float64(x[b, j]) * code
-        below += np.float64(code) * code
+        below += code * code
     return error, np.float32(above / below) if above != 0.0 else scale
 
 

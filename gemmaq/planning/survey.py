@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
@@ -72,16 +71,14 @@ def _rows(tensor: Tensor, places: np.ndarray, count: int, reader: Reader) -> np.
 
 
 def fits_for(checkpoint: Checkpoint, requests: Sequence[Request]) -> Mapping[str, GridFit]:
-    """Detect grids if a method of the requests uses them, those of a drafter too; the tokenizer is read meanwhile.
+    """Detect grids if a method of the requests uses them, those of a drafter too.
 
     Raises:
         InputError: the weights cannot be read.
     """
     recipes = [request.recipe for request in requests]
     is_used = any(recipe.method != "nearest" and not recipe.body.is_float for recipe in recipes)
-    with ThreadPoolExecutor(1) as ahead:
-        ahead.submit(lambda: checkpoint.tokenizer)  # an error shows again where the tokenizer is needed
-        if not is_used or not checkpoint.weights_here:
-            return {}
-        beside = checkpoint.drafter if any(request.draft for request in requests) else None
-        return {**detect_grids(checkpoint), **prefixed(detect_grids(beside) if beside is not None else {})}
+    if not is_used or not checkpoint.weights_here:
+        return {}
+    beside = checkpoint.drafter if any(request.draft for request in requests) else None
+    return {**detect_grids(checkpoint), **prefixed(detect_grids(beside) if beside is not None else {})}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -30,7 +30,6 @@ from gemmaq.planning.survey import fits_for
 from gemmaq.progress import ProgressCallback
 from gemmaq.verify import beside
 from gemmaq.verify.outside import difference
-from gemmaq.verify.structure import arrays
 
 ALIKE = 0.1
 """Share of what tuning changed by which norms that were tuned on another processor may differ."""
@@ -43,8 +42,10 @@ class _Job:
 
     folder: Path
     record: Provenance
+    stored: Mapping[str, StoredArray]
     source: Checkpoint
     read: Sequence[Tensor]
+    hasher: BackgroundHasher
     options: Options
     own_card: bool
 
@@ -67,6 +68,7 @@ class Comparison:
 def with_recipe(
     folder: Path,
     record: Provenance,
+    stored: Mapping[str, StoredArray],
     source: Checkpoint,
     *,
     options: Options,
@@ -79,6 +81,7 @@ def with_recipe(
     Args:
         folder: folder of the artifact.
         record: content of its gemmaq.json.
+        stored: arrays in its files by name.
         source: checkpoint that it was made of.
         options: threads and device.
         progress: called after every slab and every layer.
@@ -103,16 +106,18 @@ def with_recipe(
         )
         request = replace(request, calibration=basis.calibration)
     only = None if _shares_norms(request, basis) else [record.container]
-    everything = make_plans(source, request, fits_for(source, [request]))
-    plans = [plan for plan in everything if only is None or plan.format in only]
-    read = [planned.source for plan in everything for planned in plan.own]
-    job = _Job(folder, record, source, read, options, own_card)
-    if basis is None:
-        (artifact,) = lay_out(source, plans, folder)
-        return _compare(job, artifact, progress)
-    with artifacts(Conversion(source, (request,), folder, basis), plans, options, progress) as made:
-        artifact = next(each for each in made if each.container.FORMAT.name == record.container)
-        found = _compare(job, artifact, progress)
+    with BackgroundHasher(_digests(record)) as hasher:
+        Pending.start(hasher, source, (), [*source.tensors.values()])
+        everything = make_plans(source, request, fits_for(source, [request]))
+        plans = [plan for plan in everything if only is None or plan.format in only]
+        read = [planned.source for plan in everything for planned in plan.own]
+        job = _Job(folder, record, stored, source, read, hasher, options, own_card)
+        if basis is None:
+            (artifact,) = lay_out(source, plans, folder)
+            return _compare(job, artifact, progress)
+        with artifacts(Conversion(source, (request,), folder, basis), plans, options, progress) as made:
+            artifact = next(each for each in made if each.container.FORMAT.name == record.container)
+            found = _compare(job, artifact, progress)
     if basis.imatrix is None or not basis.calibration.texts:
         return found
     taken = f"the importance matrix {_matrix_name(basis)} was taken as it is: its text is checked with --text"
@@ -131,7 +136,7 @@ def _matrix_name(basis: Basis) -> str:
 def _compare(job: _Job, artifact: Artifact, progress: ProgressCallback) -> Comparison:
     """Compare a model in a folder with what gemmaq makes of the source."""
     folder, record, source, (plan,) = job.folder, job.record, job.source, artifact.plans
-    stored, target = arrays(folder, record), artifact.container.FORMAT
+    stored, target = dict(job.stored), artifact.container.FORMAT
     pairs, problems, unchecked, outcomes = [], [], set[str](), OutcomeCounter()
     constants = {array.name: stored.pop(array.name, None) for array in plan.constants}
     for planned in plan.everything:
@@ -153,10 +158,9 @@ def _compare(job: _Job, artifact: Artifact, progress: ProgressCallback) -> Compa
         notes.append(_NO_DRAFTER)
         stored = divided(stored)[0]
     problems += [f"tensor {name} is not made of {source.location}" for name in stored]
-    with BackgroundHasher(_digests(record)) as hasher:
-        pending = Pending.start(hasher, source, [plan], job.read)
-        compared = compare(pairs, threads=job.options.threads, progress=progress)
-        digested = pending.result()
+    pending = Pending.start(job.hasher, source, [plan], job.read)
+    compared = compare(pairs, threads=job.options.threads, progress=progress)
+    digested = pending.result()
     near = [tensor for tensor in compared if tensor.equal is False and (tensor.apart or 1.0) <= ALIKE]
     if near:
         worst = max(tensor.apart or 0.0 for tensor in near)

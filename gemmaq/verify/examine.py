@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Set
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
@@ -14,6 +15,7 @@ from gemmaq.artifact.digests import of_files
 from gemmaq.artifact.folder import has_model, is_left_behind, parts_of
 from gemmaq.artifact.provenance import Provenance
 from gemmaq.checkpoint import Checkpoint
+from gemmaq.containers.layout import StoredArray
 from gemmaq.errors import GemmaqError, NotFoundError
 from gemmaq.files import sums
 from gemmaq.files.names import is_imatrix, parts
@@ -32,6 +34,7 @@ class Report:
         name: path within the folder that was named; empty if they are the same.
         model: the artifact as a checkpoint, None if its headers cannot be read.
         record: what its gemmaq.json says of the model, None if it has none.
+        stored: arrays in its files by name; None without a record, or if they cannot be read.
         listed: number of files that SHA256SUMS lists for it, None if there is none.
         files: path -> SHA-256 of each file that was read.
         problems: a sentence for each; none for a good artifact.
@@ -41,6 +44,7 @@ class Report:
     name: str
     model: Checkpoint | None
     record: Provenance | None
+    stored: Mapping[str, StoredArray] | None
     listed: int | None
     files: Mapping[str, str]
     problems: tuple[str, ...]
@@ -91,7 +95,7 @@ def examine(artifact: Path, progress: ProgressCallback | None = None) -> list[Re
     if artifact.is_file():
         if not (artifact.parent / provenance.NAME).is_file():
             model, problems = structure.open_model(artifact)
-            return [Report(artifact, "", model, None, None, {}, tuple(problems))]
+            return [Report(artifact, "", model, None, None, None, {}, tuple(problems))]
         return _examine_one(artifact, progress)
     if not artifact.is_dir():
         raise NotFoundError("does not exist", "name the folder that gemmaq convert made", path=artifact)
@@ -105,13 +109,14 @@ def examine(artifact: Path, progress: ProgressCallback | None = None) -> list[Re
     folders = [_folder(artifact, name, files) for name in names]
     parents = [] if is_one else [_folder(artifact, "", files)]
     checkable = tuple(f.prefix for f in (*folders, *parents) if f.listed is not None or f.records)
-    digests = _digests({name: path for name, path in files.items() if name.startswith(checkable)}, progress)
+    hashed = {name: path for name, path in files.items() if name.startswith(checkable)}
+    models, digests = _opened(lambda: [model for folder in folders for model in _models(folder)], hashed, progress)
     for parent in parents:
         prefixes = tuple(folder.prefix for folder in folders)
         strays = [] if parent.listed is not None else [name for name in files if not name.startswith(prefixes)]
         problems += [*parent.problems, *_sums_problems(parent, digests)]
         problems += [f"{stray} belongs to none of the artifacts beside it" for stray in strays]
-    reports = [report for folder in folders for report in _reports(folder, digests)]
+    reports = [_report(model, digests) for model in models]
     return [replace(reports[0], problems=(*problems, *reports[0].problems)), *reports[1:]]
 
 
@@ -123,58 +128,102 @@ def _examine_one(path: Path, progress: ProgressCallback | None) -> list[Report]:
         return examine(path.parent, progress)
     own = {file.path for file in record.files}
     alone = _part(folder, own, record, sums_known=False)
-    digests = _digests({name: place for name, place in alone.files.items() if name != sums.NAME}, progress)
-    problems = [*alone.problems, *_sums_problems(alone, digests), *_record_problems(alone, digests)]
+    hashed = {name: place for name, place in alone.files.items() if name != sums.NAME}
     main = path.parent.joinpath(*parts(own).model[:1])
-    return [replace(_report(alone, record, main, digests, problems), name="")]
+    (model,), digests = _opened(lambda: [_model(alone, {*hashed}, main)], hashed, progress)
+    return [replace(_report(model, digests), name="")]
 
 
-def _reports(folder: _Folder, all_digests: Mapping[str, str]) -> list[Report]:
-    """Reports on the models of a folder whose files have been hashed."""
-    prefix, records = folder.prefix, folder.records
-    digests = {name: all_digests[prefix + name] for name in folder.files if prefix + name in all_digests}
-    if len(records) < 2:
-        problems = [*folder.problems, *_sums_problems(folder, all_digests), *_record_problems(folder, digests)]
-        return [_report(folder, next(iter(records), None), folder.path, digests, problems)]
-    reports: list[Report] = []
+def _opened(
+    models: Callable[[], list[_Model]], files: Mapping[str, Path], progress: ProgressCallback | None
+) -> tuple[list[_Model], dict[str, str]]:
+    """Models, which are opened while files are hashed; and the digests."""
+    with ThreadPoolExecutor(1) as beside:
+        digests = beside.submit(_digests, files, progress)
+        return models(), digests.result()
+
+
+@dataclass(frozen=True, slots=True)
+class _Model:
+    """A model of a folder that was opened.
+
+    Attributes:
+        folder: what of its folder belongs to it.
+        names: its files, paths within the folder.
+        path: its folder or file.
+        checkpoint: the model, None if it cannot be opened.
+        stored: its arrays by name, None without a record or if they cannot be read.
+        problems: of headers, tokenizer and what lies beside it.
+    """
+
+    folder: _Folder
+    names: Set[str]
+    path: Path
+    checkpoint: Checkpoint | None
+    stored: Mapping[str, StoredArray] | None
+    problems: tuple[str, ...]
+
+    @property
+    def record(self) -> Provenance | None:
+        """What its gemmaq.json says of it."""
+        return next(iter(self.folder.records), None)
+
+
+def _models(folder: _Folder) -> list[_Model]:
+    """The models of a folder, opened."""
+    if len(folder.records) < 2:
+        return [_model(folder, {*folder.files}, folder.path)]
+    models: list[_Model] = []
     known = {*folder.files, *(folder.listed or ())}
-    for record in records:
+    for record in folder.records:
         own = [file.path for file in record.files]
-        others = {file.path for other in records if other is not record for file in other.files}
-        mine = {*own} if reports else known - (others - {*own})  # files of no model are the first one's
-        part = _part(folder, mine, record, sums_known=bool(reports))
-        files = {name: digest for name, digest in digests.items() if name in mine}
-        path = folder.path.joinpath(*parts(own).model[:1])
-        problems = [*_sums_problems(part, all_digests), *_record_problems(part, digests)]
-        reports.append(_report(folder, record, path, files, problems if reports else [*folder.problems, *problems]))
-    return reports
+        others = {file.path for other in folder.records if other is not record for file in other.files}
+        mine = {*own} if models else known - (others - {*own})  # files of no model are the first one's
+        part = _part(folder, mine, record, sums_known=bool(models))
+        models.append(_model(part, mine, folder.path.joinpath(*parts(own).model[:1])))
+    return models
 
 
 def _part(folder: _Folder, names: Set[str], record: Provenance, *, sums_known: bool) -> _Folder:
-    """What of a folder belongs to one model; with `sums_known` a missing SHA256SUMS is a problem of another one."""
+    """What of a folder belongs to one model; with `sums_known` its lists' problems are another one's."""
     files = {name: place for name, place in folder.files.items() if name in names or name == sums.NAME}
     if sums_known:
         files.setdefault(sums.NAME, folder.path / sums.NAME)
     listed = {name: digest for name, digest in (folder.listed or {}).items() if name in names}
-    return replace(folder, files=files, listed=None if folder.listed is None else listed, records=(record,))
+    problems = () if sums_known else folder.problems
+    listed_here = None if folder.listed is None else listed
+    return replace(folder, files=files, listed=listed_here, records=(record,), problems=problems)
 
 
-def _report(
-    folder: _Folder, record: Provenance | None, path: Path, files: Mapping[str, str], problems: Sequence[str]
-) -> Report:
-    """Report on one model; `path` is its folder or file, `files` the digests of its files."""
+def _model(folder: _Folder, names: Set[str], path: Path) -> _Model:
+    """Open a model; `path` is its folder or file, the others as in `_Model`."""
     is_missing = path != folder.path and path.name not in folder.files  # a problem already
     is_closed = is_missing or provenance.is_of_adapter(folder.path)
-    model, inner = (None, []) if is_closed else structure.open_model(path, folder.path)
+    checkpoint, problems = (None, []) if is_closed else structure.open_model(path, folder.path)
+    record, stored = next(iter(folder.records), None), None
     if record is not None and all(file.path in folder.files for file in record.files):
         try:
-            inner += structure.header_problems(record, structure.arrays(folder.path, record))
+            stored = structure.arrays(folder.path, record)
+            problems += structure.header_problems(record, stored)
         except GemmaqError as error:
-            inner.append(error.relative_to(folder.path).message)
-    problems = (*problems, *(folder.prefix + problem for problem in dict.fromkeys(inner)))
+            problems.append(error.relative_to(folder.path).message)
+    return _Model(folder, names, path, checkpoint, stored, tuple(dict.fromkeys(problems)))
+
+
+def _report(model: _Model, all_digests: Mapping[str, str]) -> Report:
+    """Report on a model whose files have been hashed."""
+    folder, prefix = model.folder, model.folder.prefix
+    files = {name: all_digests[prefix + name] for name in folder.files if prefix + name in all_digests}
+    problems = (
+        *folder.problems,
+        *_sums_problems(folder, all_digests),
+        *_record_problems(folder, files),
+        *(prefix + problem for problem in model.problems),
+    )
+    files = {name: digest for name, digest in files.items() if name in model.names}
     listed = None if folder.listed is None else len(folder.listed.keys() & files.keys())
-    name = folder.prefix + path.name if path != folder.path else folder.prefix.rstrip("/")
-    return Report(path, name, model, record, listed, files, problems)
+    name = prefix + model.path.name if model.path != folder.path else prefix.rstrip("/")
+    return Report(model.path, name, model.checkpoint, model.record, model.stored, listed, files, problems)
 
 
 def _folder(root: Path, name: str, files: Mapping[str, Path]) -> _Folder:

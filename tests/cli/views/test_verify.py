@@ -14,7 +14,7 @@ from gemmaq.verify.examine import Report
 
 
 def report(name: str = "", listed: int | None = 3, problems: tuple[str, ...] = ()) -> Report:
-    return Report(Path("out") / name, name, None, None, listed, {"a.gguf": "0" * 64}, problems)
+    return Report(Path("out") / name, name, None, None, None, listed, {"a.gguf": "0" * 64}, problems)
 
 
 def compared(name: str, square_error: float, equal: bool | None = True) -> Compared:

@@ -223,7 +223,8 @@ def qat(
         data = _dataset(job, text, held_out or [])
         if dry_run:
             work.check_output(job)
-            views.forecast(job, forecast.forecast(job, data), shown)
+            console.waiting.doing("timing a layer")
+            views.forecast(job, forecast.forecast(job, data, group, started), shown)
             return
         outcome = _train(job, data, group, shown, started)
     if group.main:

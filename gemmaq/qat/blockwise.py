@@ -31,13 +31,14 @@ if TYPE_CHECKING:
     from torch import nn
 
     from gemmaq.checkpoint import Checkpoint
+    from gemmaq.inference.decoder import Decoder
     from gemmaq.qat.job import Session, Weights
     from gemmaq.qat.settings import Settings
 
 _Forward = Callable[["nn.Module", "Batch"], "torch.Tensor"]
 SEQUENCES = 128
 """Sequences of the text that layers are trained on, at most."""
-_TOGETHER = 4
+TOGETHER = 4
 """Sequences per forward pass without gradients."""
 _BUDGET = 0.9
 """Share of the time budget that goes to the layers; the rest is for measuring and writing."""
@@ -90,8 +91,11 @@ def train(session: Session) -> tuple[Evaluation, Weights]:
     chosen = data.train[np.linspace(0, len(data.train) - 1, count).round().astype(int)]
     embedded = [part for batch in source.embed(np.concatenate([chosen, data.held_out])) for part in batch.split()]
     activations = _Activations(list(embedded), list(embedded), list(embedded[count:]))
+    gc.collect()
+    gc.freeze()  # a tokenizer's many objects are not looked through after every layer
     for index in range(source.layers):
         _layer(session, index, activations, count)
+    gc.unfreeze()
     before, after = (
         _evaluate(session, task, activations.teacher[count:], student)
         for task, student in (
@@ -115,7 +119,7 @@ def _layer(session: Session, index: int, activations: _Activations, count: int) 
     import torch
 
     state, begun = session.state, time.monotonic()
-    forward = _forward(session, index)
+    forward = forward_of(session.teacher, index, session.job.settings)
     name = f"layer {index + 1} of {session.teacher.layers}"
     teacher_spec, student_spec = model.specs(session.job.settings)
     inputs = list(activations.student[:count])
@@ -137,7 +141,7 @@ def _layer(session: Session, index: int, activations: _Activations, count: int) 
             settings=session.job.settings,
             group=session.group,
             parameters=parameters,
-            optimizer=trainer.adamw(parameters, session.job.settings, session.group),
+            optimizer=trainer.adamw(parameters, session.job.settings, session.group.size),
             batches=_losses(session, index, partial(forward, student), inputs, activations.teacher[:count]),
             terms=1.0,
             label=f"{name}: ",
@@ -173,15 +177,15 @@ def _train(session: Session, index: int, loop: Trainer, begun: float) -> None:
     trainer.train(loop, state, schedule, session.callbacks)
 
 
-def _forward(session: Session, index: int) -> _Forward:
+def forward_of(decoder: Decoder, index: int, settings: Settings) -> _Forward:
     """The forward pass of a layer: module and batch -> its outputs, [batch, length, hidden]."""
     import torch
 
-    dtype = {"bf16": torch.bfloat16, "f32": torch.float32}[session.job.settings.dtype]
+    dtype = {"bf16": torch.bfloat16, "f32": torch.float32}[settings.dtype]
 
     def forward(module: nn.Module, batch: Batch) -> torch.Tensor:
         with torch.autocast(batch.hidden.device.type, dtype, enabled=dtype != torch.float32):
-            return session.teacher.forward(module, index, batch)
+            return decoder.forward(module, index, batch)
 
     return forward
 
@@ -193,11 +197,11 @@ def _advance(
     progress: Callable[[int, int], object] = lambda done, total: None,
 ) -> None:
     """Replace the inputs of a layer by its outputs, a few sequences at a time."""
-    for first in range(0, len(sequences), _TOGETHER):
+    for first in range(0, len(sequences), TOGETHER):
         progress(first, len(sequences))
-        batch = joined(sequences[first : first + _TOGETHER])
+        batch = joined(sequences[first : first + TOGETHER])
         batch.hidden = forward(module, batch).float()
-        sequences[first : first + _TOGETHER] = batch.split()
+        sequences[first : first + TOGETHER] = batch.split()
     progress(len(sequences), len(sequences))
 
 

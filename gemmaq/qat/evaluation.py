@@ -227,6 +227,11 @@ def evaluate(
     return meter.result()
 
 
+def together(batch: int, length: int) -> int:
+    """Sequences that are measured at a time, of so many in a batch of training and of that length."""
+    return max(batch, _TOKENS // length)
+
+
 def _batches(tokens: Tokens, batch: int, group: ProcessGroup) -> Iterator[torch.Tensor]:
     """Batches of sequences on the device, i64 [batch, length]; every process gets all of them.
 
@@ -234,6 +239,6 @@ def _batches(tokens: Tokens, batch: int, group: ProcessGroup) -> Iterator[torch.
     """
     import torch
 
-    batch = max(batch, _TOKENS // tokens.shape[1])
+    batch = together(batch, tokens.shape[1])
     for first in range(0, len(tokens), batch):
         yield torch.from_numpy(tokens[first : first + batch]).to(group.device)

@@ -1,16 +1,18 @@
-"""Forecast of a training: parameters, tokens, memory and disk space."""
+"""Forecast of a training: parameters, tokens, time, memory and disk space."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from gemmaq.models.roles import Role
-from gemmaq.qat import blockwise
+from gemmaq.qat import blockwise, duration
 from gemmaq.qat.dither import on_lattice
 
 if TYPE_CHECKING:
     from gemmaq.checkpoint import Checkpoint
+    from gemmaq.inference.distributed import ProcessGroup
     from gemmaq.qat.data import TokenDataset
     from gemmaq.qat.job import TrainingJob
     from gemmaq.qat.settings import Settings
@@ -23,26 +25,39 @@ _KEPT = 34
 """Activations that a layer keeps for the backward pass, as multiples of its hidden size per token; measured."""
 
 
-def forecast(job: TrainingJob, data: TokenDataset) -> dict[str, Any]:
-    """The forecast as JSON values.
+def forecast(job: TrainingJob, data: TokenDataset, group: ProcessGroup, started: float) -> dict[str, Any]:
+    """The forecast as JSON values; a layer is timed for it.
+
+    With a time budget, `steps` is the number that fits.
+
+    Args:
+        job: the training.
+        data: its text.
+        group: processes that take part.
+        started: time of the command's start on the monotonic clock, s.
 
     Raises:
         InputError: the source cannot be read.
     """
     source, settings = job.source, job.settings
+    trained, begun = _trained(job), time.monotonic() - started
+    took = duration.measure(job, data, group, trained)
+    steps = job.planned_steps or took.steps(60 * (job.minutes or 0) - begun)
     return {
         "path": str(job.out),
-        "trained": _trained(job),
+        "trained": trained,
         "parameters": source.parameters,
-        "steps": job.planned_steps,
+        "steps": steps,
         "minutes": job.minutes,
+        "seconds_per_step": took.step,
+        "seconds": begun + took.seconds(steps),
         "tokens_per_step": settings.tokens,
         "train_sequences": len(data.train),
         "held_out_sequences": len(data.held_out),
         "dithered": len(on_lattice(source)) if settings.dither else 0,
         "block_wise": job.block_wise,
         "memory_bytes": memory_of(job, data),
-        "state_bytes": 12 * _trained(job),
+        "state_bytes": 12 * trained,
         "artifact_bytes": 2 * source.parameters,
     }
 
@@ -84,23 +99,27 @@ def memory(source: Checkpoint, settings: Settings) -> int:
     return int(networks + 2 * weights + 4 * beside + activations + logits + (1 << 29))
 
 
-def lines(facts: dict[str, Any], size: Callable[[float], str]) -> list[str]:
+def lines(facts: dict[str, Any], size: Callable[[float], str], spell: Callable[[float], str]) -> list[str]:
     """The forecast as lines of text.
 
     Args:
         facts: result of `forecast`.
         size: formats a number of bytes.
+        spell: formats a number of seconds.
     """
-    steps, each = facts["steps"], facts["tokens_per_step"]
-    planned = f"{steps:,} steps" if steps else f"as many steps as {facts['minutes']:g} minutes allow"
-    if facts["block_wise"]:
-        planned += " per layer"
-    total = f", {steps * each:,} tokens in all" if steps and not facts["block_wise"] else ""
+    steps, each, minutes = facts["steps"], facts["tokens_per_step"], facts["minutes"]
+    planned = f"{steps:,} steps" + (" per layer" if facts["block_wise"] else "")
+    total = "" if facts["block_wise"] else f", {steps * each:,} tokens in all"
+    step = f"{facts['seconds_per_step']:.2g} s a step"
+    here = f"about {spell(facts['seconds'])} here, {step}"
+    if minutes is not None and facts["seconds"] <= 60 * minutes:
+        here = f"about as many steps as fit into {minutes:g} minutes here, {step}"
     mode = "one layer at a time" if facts["block_wise"] else "all layers together"
     artifact, state = size(facts["artifact_bytes"]), size(2 * facts["state_bytes"])
     return [
         f"trained   {facts['trained']:,} of {facts['parameters']:,} weights, {mode}",
         f"steps     {planned}, {each:,} tokens each{total}",
+        f"time      {here}",
         f"text      {facts['train_sequences']:,} sequences to train on, {facts['held_out_sequences']:,} held out",
         *([f"dither    {facts['dithered']} matrices were quantized before"] if facts["dithered"] else []),
         f"memory    about {size(facts['memory_bytes'])}",

@@ -124,11 +124,11 @@ class Trainer:
                 assign(moments[key], values)
 
 
-def adamw(parameters: Mapping[str, nn.Parameter], settings: Settings, group: ProcessGroup) -> torch.optim.Optimizer:
-    """AdamW without weight decay."""
+def adamw(parameters: Mapping[str, nn.Parameter], settings: Settings, processes: int) -> torch.optim.Optimizer:
+    """AdamW without weight decay, for parameters that so many processes share."""
     import torch
 
-    fused = True if group.size == 1 else None
+    fused = True if processes == 1 else None
     rate = settings.learning_rate
     return torch.optim.AdamW(list(parameters.values()), lr=rate, betas=(0.9, 0.95), weight_decay=0.0, fused=fused)
 

@@ -19,9 +19,12 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from gemmaq.models.config import TextConfig
+    from gemmaq.qat.data import TokenDataset
     from gemmaq.qat.evaluation import Evaluation
     from gemmaq.qat.job import Session, Weights
     from gemmaq.qat.sampling import Samples
+    from gemmaq.qat.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +60,7 @@ def train(session: Session) -> tuple[Evaluation, Weights]:
     family = job.source.family
     # before any forward pass, after which FSDP shows unsharded parameters in place of the trained ones
     parameters = {model.canonical(name, family): weight for name, weight in model.trained(networks.student).items()}
-    optimizer = trainer.adamw(parameters, settings, group)
+    optimizer = trainer.adamw(parameters, settings, group.size)
     assert networks.teacher is not None
     loaded = time.monotonic()
     callbacks.say(f"measuring on {held_out.size:,} held-out tokens")
@@ -126,15 +129,28 @@ def _networks(session: Session) -> _Networks:
     student = model.network(initial, student_spec, student_rows, tokens=tokens, warm_start=session.warm_start).train()
     group.shard(teacher)
     group.shard(student)
-    config = source.checkpoint.config
-    always = (config.bos_token_id, *config.eos_token_ids)
-    chosen = frequent(session.data.train, settings.vocabulary, always, config.vocab_size)
-    token_ids = None if chosen is None else torch.from_numpy(chosen).to(group.device)
-    shared = None
-    if token_ids is not None and student_rows is rows:
-        shared = rows[token_ids].to(teacher_spec.dtype)
-    head = Head(token_ids, config.final_logit_softcapping, teacher_spec.dtype, shared, config.vocab_size)
+    head = head_of(source.checkpoint.config, settings, session.data, rows, shared=student_rows is rows)
     return _Networks(student, teacher, None, head)
+
+
+def head_of(config: TextConfig, settings: Settings, data: TokenDataset, rows: torch.Tensor, *, shared: bool) -> Head:
+    """The head that the loss is computed behind.
+
+    Args:
+        config: dimensions of the model.
+        settings: hyperparameters.
+        data: text that says which tokens the loss covers.
+        rows: the teacher's embedding, [vocabulary, hidden].
+        shared: whether it is the student's too.
+    """
+    import torch
+
+    dtype = model.specs(settings)[0].dtype
+    always = (config.bos_token_id, *config.eos_token_ids)
+    chosen = frequent(data.train, settings.vocabulary, always, config.vocab_size)
+    token_ids = None if chosen is None else torch.from_numpy(chosen).to(rows.device)
+    own = rows[token_ids].to(dtype) if token_ids is not None and shared else None
+    return Head(token_ids, config.final_logit_softcapping, dtype, own, config.vocab_size)
 
 
 def _with_samples(networks: _Networks, session: Session) -> _Networks:

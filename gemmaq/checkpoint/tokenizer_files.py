@@ -128,7 +128,7 @@ def merges(pieces: list[str], scores: list[float]) -> list[tuple[str, str]]:
     """
     ids = {piece: at for at, piece in enumerate(pieces)}
     lengths = sorted({len(piece) for piece in pieces if piece})  # few: a token of many letters has few cuts
-    ranked: list[tuple[float, int, int, str, str]] = []
+    found: list[tuple[int, int, int]] = []
     for at, piece in enumerate(pieces):
         if len(piece) < 2:
             continue
@@ -140,12 +140,15 @@ def merges(pieces: list[str], scores: list[float]) -> list[tuple[str, str]]:
             if left is not None:
                 right = ids.get(piece[k:])
                 if right is not None:
-                    cuts.append((left, right))
+                    cuts.append((left, right, at))
         cuts.sort()
-        score = scores[at]
-        ranked += [(-score, -len(pieces[a]), -len(pieces[b]), pieces[a], pieces[b]) for a, b in cuts]
-    ranked.sort(key=lambda cut: cut[:3])
-    return [(left, right) for *_, left, right in ranked]
+        found += cuts
+    if not found:
+        return []
+    lefts, rights, wholes = np.array(found).T
+    sizes = np.array(list(map(len, pieces)))
+    order = np.lexsort((-sizes[rights], -sizes[lefts], -np.array(scores)[wholes]))  # what is alike stays in order
+    return [(pieces[a], pieces[b]) for a, b in zip(lefts[order].tolist(), rights[order].tolist(), strict=True)]
 
 
 def _pretty(value: Any) -> bytes:

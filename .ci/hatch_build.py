@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -31,7 +32,7 @@ class KernelsHook(BuildHookInterface):  # type: ignore[type-arg]
         from gemmaq.jit import native
 
         levels = native.LEVELS if wanted == "all" else [native.here()]
-        folder = Path(self.directory)
+        folder, made = Path(self.directory), []
         folder.mkdir(parents=True, exist_ok=True)
         for level in filter(None, levels):
             library = folder / native.library(level).name
@@ -43,5 +44,16 @@ class KernelsHook(BuildHookInterface):  # type: ignore[type-arg]
                 )
                 continue
             build_data["force_include"][str(library)] = f"gemmaq/jit/{library.name}"
+            made.append(library)
+        if made:
             build_data["pure_python"] = False
-            build_data["tag"] = "py3-none-linux_x86_64"
+            build_data["tag"] = f"py3-none-{_system(made)}"
+
+
+def _system(libraries: list[Path]) -> str:
+    """The systems that libraries run on, as in a wheel's tag: those whose glibc has the newest function they call.
+
+    Source of the tag: PEP 600. A library for another libc runs on the machine that it was made on.
+    """
+    minors = [int(minor) for library in libraries for minor in re.findall(rb"GLIBC_2\.(\d+)", library.read_bytes())]
+    return f"manylinux_2_{max(17, *minors)}_x86_64" if minors else "linux_x86_64"

@@ -23,6 +23,7 @@ _LARGEST_FP4, _LARGEST_FP8 = np.float32(6), np.float32(448)
 _SMALLEST_NORMAL = np.float32(2.0**-6)  # of E4M3
 _STEPS = np.float32(512)  # E4M3's subnormal numbers are whole multiples of 1/512
 _TOP = np.uint32(126)  # E4M3's code of 448
+_LN2 = math.log(2)
 
 
 @compiled
@@ -42,9 +43,10 @@ def _power(exponent: Any) -> Any:
 
 
 @compiled
-def _log2(bits: Any) -> Any:
-    """The logarithm as FP32 has it, for numbers close to a power of two."""
-    return np.float32(math.log2(np.float64(np.uint32(bits).view(np.float32))))
+def _log2(bits: Any, exponent: Any) -> Any:
+    """The logarithm as FP32 has it, for numbers just below 2^(exponent + 1)."""
+    below = 1.0 - np.float64(np.uint32(bits).view(np.float32)) * np.float64(_power(-exponent)) / 2
+    return np.float32(exponent + 1 - (below + below * below / 2) / _LN2)  # the series ends: below is 2^-17 at most
 
 
 @compiled
@@ -80,7 +82,7 @@ def nearest_mxfp4(x: Any, codes: Any, scales: Any) -> None:
         peak = _peak(bits[b])
         exponent = np.int32(peak >> np.uint32(23)) - _BIAS
         if (peak & _MANTISSA) > _MANTISSA - _NEAR:
-            exponent = np.int32(np.floor(_log2(peak)))
+            exponent = np.int32(np.floor(_log2(peak, exponent)))
         exponent = max(np.int32(exponent - 2), -_BIAS)
         scales[b] = _power(exponent)
         inverse = _power(-exponent)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
-from gemmaq.encodings.microscaling_kernels import nearest_nvfp4, round_to_e4m3, to_e4m3
+from gemmaq.encodings.microscaling_kernels import nearest_mxfp4, nearest_nvfp4, round_to_e4m3, to_e4m3
 from gemmaq.encodings.small_floats import E4M3
 
 LEVELS = np.array(E4M3[:127], np.float32)
@@ -50,3 +52,13 @@ def test_small_blocks_have_finer_scales_in_a_smaller_unit() -> None:
         levels = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6, 0, -0.5, -1, -1.5, -2, -3, -4, -6], np.float32)
         errors.append(np.square(levels[codes] * scales.reshape(-1, 1) - x).sum())
     assert errors[1] < 0.6 * errors[0]
+
+
+def test_the_scale_of_a_block_follows_the_logarithm_as_fp32_has_it() -> None:
+    mantissas = np.r_[0, 1, 0x400000, np.arange(0x7FFFFF - 80, 0x800000)].astype(np.uint32)
+    exponents = np.arange(3, 255, dtype=np.uint32)  # with smaller ones the scale is the smallest there is
+    peaks = ((exponents[:, None] << np.uint32(23)) | mantissas).reshape(-1, 1).view(np.float32)
+    codes, scales = np.empty(peaks.shape, np.uint8), np.empty(len(peaks), np.float32)
+    nearest_mxfp4(peaks, codes, scales)
+    logarithms = [math.floor(np.float32(math.log2(float(peak)))) for peak in peaks[:, 0]]
+    np.testing.assert_array_equal(scales, [2.0 ** (at - 2) for at in logarithms])

@@ -44,10 +44,10 @@ from gemmaq.qat.dither import dithered_folder
 from gemmaq.sources.open import open_source
 
 TYPES = {
-    "narrow": ("q4_0", "q4_1", "iq4_nl", "q5_0", "q5_1", "q8_0"),
+    "narrow": ("q4_0+q4_0", "iq4_nl+iq4_nl", "q4_1+q4_1", "iq4_nl+q5_0", "q5_0+q5_0", "q5_1+q5_1", "q5_1+q8_0", "q8_0"),
     "wide": ("q4_0", "iq4_nl", "q4_k_s", "q4_k_m", "q5_k_s", "q5_k_m", "q6_k", "q8_0"),
 }
-"""Single types, and mixtures with a name, of each model."""
+"""Single types, and mixtures with a name, of each model; behind a plus sign the type of the embedding."""
 CONTEXT = 512
 Scores = dict[str, dict[str, object]]
 """Key of a file -> bytes, bits per weight, and KL of every chunk by kind of text."""
@@ -75,7 +75,7 @@ def main() -> None:
             source = made(asked.work / str(seed), seed, kind)
             for method in asked.methods.split(","):
                 names = asked.types.split(",") if asked.types else TYPES[kind]
-                wanted = [(name, ["--quant", name]) for name in names]
+                wanted = [(name, uniform(name)) for name in names]
                 wanted += [(f"{number}bpw", ["--target-bpw", number]) for number in bits]
                 for name, flags in wanted:
                     key = f"{kind}/{method}/{name}/{seed}"
@@ -85,6 +85,12 @@ def main() -> None:
     for kind in asked.models.split(","):
         for method in asked.methods.split(","):
             show(table(scores, kind, method, seeds))
+
+
+def uniform(name: str) -> list[str]:
+    """Options for a single type, or one with another for the embedding."""
+    body, _, embedding = name.partition("+")
+    return ["--quant", body, *(["--embedding", embedding] if embedding else [])]
 
 
 def made(folder: Path, seed: int, kind: str) -> Path:

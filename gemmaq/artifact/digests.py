@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -55,11 +56,35 @@ def of_file(path: Path, on_read: OnRead | None = None) -> str:
     return state.hexdigest()
 
 
-def of_files(paths: Mapping[str, Path], on_read: OnRead | None = None) -> dict[str, str]:
+class Stopped(Exception):
+    """The digests are not needed any more."""
+
+
+def of_files(
+    paths: Mapping[str, Path], on_read: OnRead | None = None, stop: threading.Event | None = None
+) -> dict[str, str]:
     """SHA-256 of several files in hex, by the keys of `paths`.
+
+    Args:
+        paths: The files.
+        on_read: Called with the size of every block.
+        stop: Set by who needs no digests any more.
 
     Raises:
         InputError: One cannot be read.
+        Stopped: `stop` was set.
     """
+    ended = stop or threading.Event()
+
+    def read(count: int) -> None:
+        if ended.is_set():
+            raise Stopped
+        if on_read is not None:
+            on_read(count)
+
     with ThreadPoolExecutor(FILES_AT_A_TIME) as pool:
-        return dict(zip(paths, pool.map(lambda path: of_file(path, on_read), paths.values()), strict=True))
+        try:
+            return dict(zip(paths, pool.map(lambda path: of_file(path, read), paths.values()), strict=True))
+        except BaseException:
+            ended.set()  # leaving the pool waits for its threads, and a file may take minutes
+            raise

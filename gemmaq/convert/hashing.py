@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Self
 
 from gemmaq.artifact import remembered
-from gemmaq.artifact.digests import BLOCK, FILES_AT_A_TIME, of_file
+from gemmaq.artifact.digests import BLOCK, FILES_AT_A_TIME, Stopped, of_file
 from gemmaq.artifact.origin import File
 from gemmaq.artifact.remembered import Identity
 from gemmaq.containers.layout import OutputFile
@@ -31,10 +31,6 @@ class SourceDigests(Enum):
 
 _known: dict[tuple[Path, Identity], str] = {}
 """Digests that this process computed: of one source several artifacts are made, or verified."""
-
-
-class _Stopped(Exception):
-    """The conversion has ended, so that the digest is not needed."""
 
 
 class BackgroundHasher:
@@ -122,7 +118,7 @@ class BackgroundHasher:
 
     def _check(self, _: int) -> None:
         if self._stop.is_set():
-            raise _Stopped
+            raise Stopped
 
 
 class _Growing:

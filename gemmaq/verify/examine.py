@@ -138,9 +138,13 @@ def _opened(
     models: Callable[[], list[_Model]], files: Mapping[str, Path], progress: ProgressCallback | None
 ) -> tuple[list[_Model], dict[str, str]]:
     """Models, which are opened while files are hashed; and the digests."""
+    stop = threading.Event()
     with ThreadPoolExecutor(1) as beside:
-        digests = beside.submit(_digests, files, progress)
-        return models(), digests.result()
+        digests = beside.submit(_digests, files, progress, stop)
+        try:
+            return models(), digests.result()
+        finally:
+            stop.set()  # after an interruption, leaving waits for no large file
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,18 +263,17 @@ def _files(folder: Path) -> tuple[dict[str, Path], list[str]]:
     return dict(sorted(files.items())), problems
 
 
-def _digests(files: Mapping[str, Path], progress: ProgressCallback | None) -> dict[str, str]:
-    if progress is None:
-        return of_files(files)
+def _digests(files: Mapping[str, Path], progress: ProgressCallback | None, stop: threading.Event) -> dict[str, str]:
     total, done, lock = sum(path.stat().st_size for path in files.values()), 0, threading.Lock()
 
     def add(count: int) -> None:
         nonlocal done
         with lock:
             done += count
-            progress(Progress("reading", done, total, "bytes"))
+            if progress is not None:
+                progress(Progress("reading", done, total, "bytes"))
 
-    return of_files(files, add)
+    return of_files(files, add, stop)
 
 
 def _sums_problems(folder: _Folder, digests: Mapping[str, str]) -> list[str]:

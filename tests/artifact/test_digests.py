@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import threading
 from pathlib import Path
 
 import pytest
 
-from gemmaq.artifact.digests import BLOCK, feed, of_file, of_files
+from gemmaq.artifact.digests import BLOCK, Stopped, feed, of_file, of_files
 from gemmaq.errors import InputError
 
 
@@ -31,3 +33,21 @@ def test_several_files_by_key(tmp_path: Path) -> None:
     assert of_files(paths) == {name: hashlib.sha256(name.encode()).hexdigest() for name in paths}
     with pytest.raises(InputError, match="absent cannot be read"):
         of_files({**paths, "x": tmp_path / "absent"})
+
+
+def test_what_fails_or_is_stopped_waits_for_no_large_file(tmp_path: Path) -> None:
+    large, small = tmp_path / "large", tmp_path / "small"
+    large.touch()
+    os.truncate(large, 1 << 40)  # takes minutes to hash, and no space
+    with pytest.raises(InputError, match="cannot be read"):
+        of_files({"missing": tmp_path / "missing", "large": large})
+    stop, blocks = threading.Event(), []
+
+    def read(count: int) -> None:
+        blocks.append(count)
+        stop.set()
+
+    small.write_bytes(b"1")
+    with pytest.raises(Stopped):
+        of_files({"small": small, "large": large}, read, stop)
+    assert len(blocks) < 8

@@ -337,3 +337,15 @@ def test_where_there_is_no_artifact_nothing_is_found(kind: str, tmp_path: Path) 
         run("verify", path, code=5)
     with pytest.raises(NotFoundError):
         check(path)
+
+
+def test_an_interruption_waits_for_no_large_file(copy: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    artifact = copy("gguf")
+    os.truncate(next(artifact.glob("*.gguf")), 1 << 40)  # takes minutes to hash, and no space
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("gemmaq.verify.structure.open_model", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        examine(artifact)

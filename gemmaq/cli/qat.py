@@ -162,7 +162,12 @@ def qat(
         typer.Option("-o", "--output", metavar="DIR", parser=new_folder, help="Folder to write. Default: ./MODEL-qat."),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing output.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be trained and written.")] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run", help="Show what would be trained and written, and the time and memory it takes here."
+        ),
+    ] = False,
     as_json: Json = False,
     quiet: Annotated[bool, quiet_option("the folder's path")] = False,
 ) -> None:

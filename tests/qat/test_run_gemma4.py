@@ -20,6 +20,8 @@ def test_training_lowers_the_divergence(mode: tuple[str, ...], tmp_path: Path) -
     text = tmp_path / "text.txt"
     text.write_text("\n\n".join(gemma4_tokenizer.texts(200)))
     steps = ("--steps", 8, "--learning-rate", "3e-4") if mode else ("--steps", 40)
+    forecast = json.loads(run(*words(source, text, tmp_path / "out", *steps, *mode, "--dry-run", "--json")).stdout)
+    assert 0 < forecast["seconds_per_step"] < forecast["seconds"]
     run(*words(source, text, tmp_path / "out", *steps, *mode))
     evaluation = json.loads((tmp_path / "out/qat.json").read_text())["evaluation"]
     assert evaluation["after"]["kl"] < 0.85 * evaluation["before"]["kl"]

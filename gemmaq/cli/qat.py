@@ -164,9 +164,7 @@ def qat(
     force: Annotated[bool, typer.Option("--force", help="Replace an existing output.")] = False,
     dry_run: Annotated[
         bool,
-        typer.Option(
-            "--dry-run", help="Show what would be trained and written, and the time and memory it takes here."
-        ),
+        typer.Option("--dry-run", help="Show what would be trained and written, in what time and memory."),
     ] = False,
     as_json: Json = False,
     quiet: Annotated[bool, quiet_option("the folder's path")] = False,

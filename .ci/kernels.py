@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -53,6 +55,16 @@ def main(level: str, made: str, functions: str | None = None, part: str | None =
             # Read by numba when it is imported. Its cache on disk could hold code for this machine alone.
             os.environ |= {"NUMBA_CPU_NAME": level, "NUMBA_CPU_FEATURES": "", "NUMBA_CACHE_DIR": folder}
             Path(made).write_bytes(_compiled(level, functions, *map(int, part.split("/"))))
+
+
+def system(libraries: Sequence[bytes]) -> str:
+    """The systems that libraries run on, as in a wheel's tag: those whose glibc has the newest function they call.
+
+    Source of the tag: PEP 600. A library for another libc runs on the machine that it was made on.
+    """
+    minors = [int(minor) for library in libraries for minor in re.findall(rb"GLIBC_2\.(\d+)", library)]
+    minors += [36 for library in libraries if b"GLIBC_ABI_DT_RELR" in library]  # packed relocations
+    return f"manylinux_2_{max(17, *minors)}_x86_64" if minors else "linux_x86_64"
 
 
 def _link(level: str, library: Path, functions: str, folder: Path) -> None:

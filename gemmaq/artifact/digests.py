@@ -6,7 +6,7 @@ import hashlib
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Protocol
 
@@ -83,8 +83,11 @@ def of_files(
             on_read(count)
 
     with ThreadPoolExecutor(FILES_AT_A_TIME) as pool:
+        pending = {name: pool.submit(of_file, path, read) for name, path in paths.items()}
         try:
-            return dict(zip(paths, pool.map(lambda path: of_file(path, read), paths.values()), strict=True))
+            for digest in as_completed(pending.values()):
+                digest.result()
         except BaseException:
             ended.set()  # leaving the pool waits for its threads, and a file may take minutes
             raise
+    return {name: digest.result() for name, digest in pending.items()}

@@ -40,7 +40,7 @@ SEQUENCES = 128
 """Sequences of the text that layers are trained on, at most."""
 TOGETHER = 4
 """Sequences per forward pass without gradients."""
-_BUDGET = 0.9
+BUDGET = 0.9
 """Share of the time budget that goes to the layers; the rest is for measuring and writing."""
 
 
@@ -93,9 +93,11 @@ def train(session: Session) -> tuple[Evaluation, Weights]:
     activations = _Activations(list(embedded), list(embedded), list(embedded[count:]))
     gc.collect()
     gc.freeze()  # a tokenizer's many objects are not looked through after every layer
-    for index in range(source.layers):
-        _layer(session, index, activations, count)
-    gc.unfreeze()
+    try:
+        for index in range(source.layers):
+            _layer(session, index, activations, count)
+    finally:
+        gc.unfreeze()
     before, after = (
         _evaluate(session, task, activations.teacher[count:], student)
         for task, student in (
@@ -167,7 +169,7 @@ def _train(session: Session, index: int, loop: Trainer, begun: float) -> None:
         work=session.work,
         started=session.started,
         minutes=job.minutes,
-        deadline=None if session.deadline is None else begun + _BUDGET * (session.deadline - begun) / layers,
+        deadline=None if session.deadline is None else begun + BUDGET * (session.deadline - begun) / layers,
         reserve=now - begun,  # the outputs of the trained layer take as long as those of the teacher
         late="fit" if job.steps is None else "stop" if state.losses else "refuse",
         save_steps=job.save_steps,

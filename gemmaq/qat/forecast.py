@@ -26,9 +26,10 @@ _KEPT = 34
 
 
 def forecast(job: TrainingJob, data: TokenDataset, group: ProcessGroup, started: float) -> dict[str, Any]:
-    """The forecast as JSON values; a layer is timed for it.
+    """The forecast as JSON values, for a training from the beginning; a layer is timed for it.
 
-    With a time budget, `steps` is the number that fits.
+    With a time budget and no number of steps, `steps` is None and `steps_that_fit` a number. Where a layer cannot be
+    timed, nothing is known of the time.
 
     Args:
         job: the training.
@@ -39,22 +40,27 @@ def forecast(job: TrainingJob, data: TokenDataset, group: ProcessGroup, started:
     Raises:
         InputError: the source cannot be read.
     """
-    source, settings = job.source, job.settings
-    trained, begun = _trained(job), time.monotonic() - started
-    took = duration.measure(job, data, group, trained)
-    steps = job.planned_steps or took.steps(60 * (job.minutes or 0) - begun)
+    source, settings, trained = job.source, job.settings, _trained(job)
+    dithered = len(on_lattice(source)) if settings.dither else 0
+    begun = time.monotonic() - started
+    took, steps = duration.measure(job, data, group, trained), job.planned_steps
+    fit = None
+    if took is not None and steps is None:
+        share = blockwise.BUDGET if job.block_wise else 1.0
+        fit = took.steps(60 * (job.minutes or 0) * share - begun)
     return {
         "path": str(job.out),
         "trained": trained,
         "parameters": source.parameters,
         "steps": steps,
+        "steps_that_fit": fit,
         "minutes": job.minutes,
-        "seconds_per_step": took.step,
-        "seconds": begun + took.seconds(steps),
+        "seconds_per_step": None if took is None else took.step,
+        "seconds": None if took is None else begun + took.seconds(steps or fit or 0),
         "tokens_per_step": settings.tokens,
         "train_sequences": len(data.train),
         "held_out_sequences": len(data.held_out),
-        "dithered": len(on_lattice(source)) if settings.dither else 0,
+        "dithered": dithered,
         "block_wise": job.block_wise,
         "memory_bytes": memory_of(job, data),
         "state_bytes": 12 * trained,
@@ -99,29 +105,39 @@ def memory(source: Checkpoint, settings: Settings) -> int:
     return int(networks + 2 * weights + 4 * beside + activations + logits + (1 << 29))
 
 
-def lines(facts: dict[str, Any], size: Callable[[float], str], spell: Callable[[float], str]) -> list[str]:
+def lines(
+    facts: dict[str, Any], size: Callable[[float], str], spell: Callable[[float], str], *, resumed: bool
+) -> list[str]:
     """The forecast as lines of text.
 
     Args:
         facts: result of `forecast`.
         size: formats a number of bytes.
         spell: formats a number of seconds.
+        resumed: whether the training goes on from a saved state.
     """
-    steps, each, minutes = facts["steps"], facts["tokens_per_step"], facts["minutes"]
-    planned = f"{steps:,} steps" + (" per layer" if facts["block_wise"] else "")
-    total = "" if facts["block_wise"] else f", {steps * each:,} tokens in all"
-    step = f"{facts['seconds_per_step']:.2g} s a step"
-    here = f"about {spell(facts['seconds'])} here, {step}"
-    if minutes is not None and facts["seconds"] <= 60 * minutes:
-        here = f"about as many steps as fit into {minutes:g} minutes here, {step}"
+    steps, fit, each, minutes = facts["steps"], facts["steps_that_fit"], facts["tokens_per_step"], facts["minutes"]
+    planned = f"{steps:,} steps" if steps else f"as many steps as {minutes:g} minutes allow"
+    planned += f", here about {fit:,}" if fit else ""
+    planned += " per layer" if facts["block_wise"] else ""
+    total = f", {steps * each:,} tokens in all" if steps and not facts["block_wise"] else ""
     mode = "one layer at a time" if facts["block_wise"] else "all layers together"
     artifact, state = size(facts["artifact_bytes"]), size(2 * facts["state_bytes"])
     return [
         f"trained   {facts['trained']:,} of {facts['parameters']:,} weights, {mode}",
         f"steps     {planned}, {each:,} tokens each{total}",
-        f"time      {here}",
+        f"time      {_time(facts, spell)}{' from the beginning' if resumed else ''}",
         f"text      {facts['train_sequences']:,} sequences to train on, {facts['held_out_sequences']:,} held out",
         *([f"dither    {facts['dithered']} matrices were quantized before"] if facts["dithered"] else []),
         f"memory    about {size(facts['memory_bytes'])}",
         f"disk      {artifact} in {facts['path']}, plus up to {state} while training",
     ]
+
+
+def _time(facts: dict[str, Any], spell: Callable[[float], str]) -> str:
+    """How long it takes, as the end of a line."""
+    seconds, minutes = facts["seconds"], facts["minutes"]
+    if seconds is None:
+        return "not known: there is not enough free memory to time a layer"
+    late = f", more than the {minutes:g} minutes allowed" if minutes is not None and seconds > 60 * minutes else ""
+    return f"about {spell(seconds)} here, {facts['seconds_per_step']:.2g} s a step{late}"

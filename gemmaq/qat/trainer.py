@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 MEASURED = 5
 """Steps after which their speed is known; the first is slower and does not count."""
-_SAFETY = 1.05
+SAFETY = 1.05
+"""What a step is taken to last longer than measured, where a time budget says how many there are."""
 _MOMENTS = {"first": "exp_avg", "second": "exp_avg_sq"}
 """Files of a saved state -> names in AdamW's state."""
 
@@ -227,7 +228,7 @@ def _settle_steps(trainer: Trainer, state: State, schedule: Schedule, seconds: f
     assert schedule.deadline is not None
     now = time.monotonic()
     left = schedule.deadline - schedule.reserve - now
-    fit = int(trainer.group.mean(float(state.step + max(0, int(left / (seconds * _SAFETY))))))
+    fit = int(trainer.group.mean(float(state.step + max(0, int(left / (seconds * SAFETY))))))
     if schedule.late == "fit":
         state.set_steps(max(fit, state.step + 1))
     elif schedule.late == "refuse" and state.steps is not None and fit < state.steps:

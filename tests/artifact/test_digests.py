@@ -40,7 +40,7 @@ def test_what_fails_or_is_stopped_waits_for_no_large_file(tmp_path: Path) -> Non
     large.touch()
     os.truncate(large, 1 << 40)  # takes minutes to hash, and no space
     with pytest.raises(InputError, match="cannot be read"):
-        of_files({"missing": tmp_path / "missing", "large": large})
+        of_files({"large": large, "missing": tmp_path / "missing"})
     stop, blocks = threading.Event(), []
 
     def read(count: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import runpy
 import shutil
 import subprocess
 import sys
@@ -144,3 +145,22 @@ def test_every_function_listed_is_one() -> None:
         module, _, attribute = name.rpartition(".")
         assert isinstance(getattr(importlib.import_module(module), attribute), jit.Kernel), name
         assert kinds
+
+
+@pytest.mark.parametrize(
+    ("libraries", "system"),
+    [
+        ((b"\0GLIBC_2.2.5\0malloc",), "manylinux_2_17_x86_64"),
+        ((b"\0GLIBC_2.2.5\0", b"\0GLIBC_2.2.5\0GLIBC_2.29\0log2"), "manylinux_2_29_x86_64"),
+        ((b"\0GLIBC_2.2.5\0GLIBC_ABI_DT_RELR\0",), "manylinux_2_36_x86_64"),
+        ((b"\0libc.musl-x86_64.so.1\0",), "linux_x86_64"),
+    ],
+)
+def test_a_wheel_names_the_systems_that_its_libraries_run_on(libraries: tuple[bytes, ...], system: str) -> None:
+    assert runpy.run_path(str(BUILD))["system"](libraries) == system
+
+
+def test_loops_need_nothing_newer_than_what_every_system_has(folder: Path) -> None:
+    build = runpy.run_path(str(BUILD))
+    libraries = [path.read_bytes() for path in [*folder.glob("*.so"), *native.FOLDER.glob("*.so")]]
+    assert build["system"](libraries) == "manylinux_2_17_x86_64"

@@ -18,7 +18,7 @@ def forecast(job: TrainingJob, facts: dict[str, Any], output: Output) -> None:
     from gemmaq.qat.forecast import lines
 
     def show() -> None:
-        for line in lines(facts, console.size, console.duration):
+        for line in lines(facts, console.size, console.duration, resumed=job.resume):
             console.out(line)
         console.say("nothing was trained or written (dry run)")
 

@@ -9,8 +9,9 @@ reference and the standard library's sources; scored are other parts of both, an
 calibrated on or measured. Every score is kept in FOLDER/scores.json as it comes: a run that was
 stopped goes on.
 
-The hull of single types goes straight in the logarithm of KL. The difference to it is taken chunk by chunk (both ends
-of the hull's piece by their share in its height) and averaged over seeds; its standard error is over chunks.
+Chosen types are compared with two hulls of single types: one straight in KL, which a blend of two types by chance
+reaches as losses add up, and one straight in its logarithm, which is lower and no file. The difference is taken chunk
+by chunk and averaged over seeds; its standard error is over chunks.
 """
 
 from __future__ import annotations
@@ -32,7 +33,6 @@ from methods_270m import texts
 from rich import print as show
 from rich.table import Table
 
-from gemmaq.charts import frontier
 from gemmaq.evaluate import run
 from gemmaq.evaluate.chunks import cut
 from gemmaq.files.atomic import write_file
@@ -127,7 +127,8 @@ def scored(asked: argparse.Namespace, source: Path, method: str, flags: list[str
 
 def table(scores: Scores, kind: str, method: str, seeds: list[int]) -> Table:
     """A row a file, its KL on each kind of text, and for chosen types the distance from the hull of single ones."""
-    shown = Table(title=f"{kind}, {method}, {len(seeds)} seeds: mean KL (share of the hull, standard errors below it)")
+    against = "share of the hull, standard errors below it; the same of the hull in logarithms"
+    shown = Table(title=f"{kind}, {method}, {len(seeds)} seeds: mean KL ({against})")
     names = list(dict.fromkeys(key.split("/")[2] for key in scores if key.startswith(f"{kind}/{method}/")))
     names = [name for name in names if all(f"{kind}/{method}/{name}/{seed}" in scores for seed in seeds)]
     files = {name: [scores[f"{kind}/{method}/{name}/{seed}"] for seed in seeds] for name in names}
@@ -146,16 +147,35 @@ def table(scores: Scores, kind: str, method: str, seeds: list[int]) -> Table:
 
 
 def against_hull(name: str, chunks: dict[str, np.ndarray], size: dict[str, int]) -> str:
-    """Share of the height of the hull at that size, and by how many standard errors it lies below (+) or above (-)."""
-    models = [frontier.Model(each, size[each], float(kl.mean()), each.endswith("bpw")) for each, kl in chunks.items()]
-    for a, b in pairwise(frontier.hull(models)):
-        if a.size <= size[name] <= b.size:
-            share = (size[name] - a.size) / (b.size - a.size)
-            height = math.exp((1 - share) * math.log(a.kl) + share * math.log(b.kl))
-            at = height * ((1 - share) * chunks[a.label] / a.kl + share * chunks[b.label] / b.kl)
-            below = at - chunks[name]
-            return f" ({chunks[name].mean() / height:.2f}, {below.mean() / (_error(below) or math.inf):+.1f})"
-    return " (no hull there)"
+    """Share of both hulls' height at that size, and by how many standard errors it lies below (+) or above (-) them."""
+    single = sorted((size[each], each) for each in chunks if not each.endswith("bpw"))
+    said = []
+    for scale, back in ((float, float), (math.log, math.exp)):
+        for a, b in pairwise(hull(single, {each: scale(kl.mean()) for each, kl in chunks.items()})):
+            if size[a] <= size[name] <= size[b]:
+                share = (size[name] - size[a]) / (size[b] - size[a])
+                ends = [scale(chunks[each].mean()) for each in (a, b)]
+                height = back((1 - share) * ends[0] + share * ends[1])
+                at = (1 - share) * chunks[a] + share * chunks[b]
+                below = at * (height / at.mean()) - chunks[name]
+                said.append(f"{chunks[name].mean() / height:.2f}, {below.mean() / (_error(below) or math.inf):+.1f}")
+    return f" ({'; '.join(said)})" if said else ""
+
+
+def hull(models: list[tuple[int, str]], height: dict[str, float]) -> list[str]:
+    """Names of the models on the lower hull of heights over sizes, the smallest first."""
+    found: list[tuple[int, str]] = []
+
+    def slope(a: tuple[int, str], b: tuple[int, str]) -> float:
+        return (height[b[1]] - height[a[1]]) / (b[0] - a[0])
+
+    for model in models:
+        if found and height[model[1]] >= height[found[-1][1]]:
+            continue
+        while len(found) > 1 and slope(found[-2], found[-1]) >= slope(found[-2], model):
+            found.pop()
+        found.append(model)
+    return [name for _, name in found]
 
 
 def _error(chunks: np.ndarray) -> float:

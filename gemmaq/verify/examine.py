@@ -193,10 +193,11 @@ def _part(folder: _Folder, names: Set[str], record: Provenance, *, sums_known: b
     files = {name: place for name, place in folder.files.items() if name in names or name == sums.NAME}
     if sums_known:
         files.setdefault(sums.NAME, folder.path / sums.NAME)
-    listed = {name: digest for name, digest in (folder.listed or {}).items() if name in names}
+    listed = folder.listed
+    if listed is not None:
+        listed = {name: digest for name, digest in listed.items() if name in names}
     problems = () if sums_known else folder.problems
-    listed_here = None if folder.listed is None else listed
-    return replace(folder, files=files, listed=listed_here, records=(record,), problems=problems)
+    return replace(folder, files=files, listed=listed, records=(record,), problems=problems)
 
 
 def _model(folder: _Folder, names: Set[str], path: Path) -> _Model:

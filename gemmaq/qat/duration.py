@@ -66,7 +66,7 @@ class _Layer:
 
     Attributes:
         load: to read it, for teacher and student.
-        teacher: forward through the teacher's, for a batch of the training.
+        teacher: forward through the teacher's, for a batch of the training; 0 if layers are trained one at a time.
         trained: forward and backward through the student's, for the same batch.
         measured: forward through teacher's and student's, for a batch of the measurement.
         update: to clip gradients and change weights, for each trained weight.
@@ -185,7 +185,7 @@ def _layer(job: TrainingJob, source: Decoder, batch: Batch, measured: Batch, pro
         load=load,
         trained=trained,
         update=_seconds(update, device) / weights,
-        teacher=0.0 if job.block_wise or settings.samples else run(teacher, batch),
+        teacher=0.0 if job.block_wise else run(teacher, batch),
         measured=(run(teacher, measured), run(student, measured)),
     )
 

@@ -54,6 +54,8 @@ def test_a_step_is_the_sum_of_its_parts(
     assert found["seconds_per_step"] == pytest.approx(step)
     layers = 2 if "--block-wise" in options else 1
     assert found["seconds"] > layers * found["steps"] * step
+    if "--teacher-samples" in options:  # are drawn first, by a pass of the teacher over the whole text
+        assert found["seconds"] > found["steps"] * step + 4 * found["train_sequences"] / 2
 
 
 def test_a_time_budget_says_how_many_steps_fit_and_whether_they_do(source: Path, text: Path, tmp_path: Path) -> None:
